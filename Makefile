@@ -1,0 +1,33 @@
+# make demo | make test | make lint | make test-system. Each sets up what it needs in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-system lint clean
+
+demo: .venv/installed
+	$(BIN)/python -m dg_batchformer sweep sweeps/quickstart.yaml
+	$(BIN)/python -m dg_batchformer tables results/quickstart --output results/quickstart/tables
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n auto
+
+test-system: .venv/installed-dev
+	tools/install_latex.sh
+	$(BIN)/python -m pytest -m system
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+.venv/installed: pyproject.toml requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@

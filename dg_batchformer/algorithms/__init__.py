@@ -1,0 +1,35 @@
+"""Algorithms: one file per method, registered by being here; composed names are built around them."""
+
+from functools import cache
+
+from dg_batchformer.algorithms.base import Algorithm
+from dg_batchformer.errors import InputError
+from dg_batchformer.names import canonical_name, split_name
+from dg_batchformer.registry import ALGORITHMS, WRAPPERS
+
+__all__ = ["ALGORITHMS", "Algorithm", "get_algorithm_class"]
+
+
+def get_algorithm_class(name: str) -> type[Algorithm]:
+    """Return the class of a composed name such as ``SWAD+CORAL+BF``; the same class for every spelling.
+
+    Raises InputError for unknown parts and for two wrappers of one stage.
+    """
+    return _compose(canonical_name(name))
+
+
+@cache
+def _compose(name: str) -> type[Algorithm]:
+    base, wrappers = split_name(name)
+    composed: type[Algorithm] = ALGORITHMS[base]
+    stages: dict[str, type] = {}
+    for wrapper in sorted((WRAPPERS[part] for part in wrappers), key=lambda wrapper: wrapper.order()):
+        if wrapper.stage in stages:
+            raise InputError(
+                f"{name} names {stages[wrapper.stage].__name__} and {wrapper.__name__}, "
+                f"which both act on the {wrapper.stage}: one name takes one of them"
+            )
+        stages[wrapper.stage] = wrapper
+        composed = wrapper.around(composed)
+    composed.__qualname__ = composed.__name__ = name if wrappers else base
+    return composed

@@ -1,0 +1,144 @@
+"""Algorithm: what learns. DomainBed's protocol (update, predict), and what wrappers and the loop rely on."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+
+from dg_batchformer.hparams import HParam
+from dg_batchformer.networks.batchformer import batchformers
+
+Minibatches = list[tuple[Tensor, Tensor]]
+Metrics = dict[str, float | Tensor]
+
+
+class Validation(NamedTuple):
+    """A model on the held-out splits of the training environments: means over environments.
+
+    ``loss`` is the mean cross-entropy, ``accuracy`` a fraction.
+    """
+
+    loss: float
+    accuracy: float
+
+
+class Algorithm(nn.Module):
+    """A domain-generalization algorithm: owns its networks and optimizers and does one update at a time.
+
+    Args:
+        input_shape: (channels, height, width) or (features,).
+        num_classes: size of the logits.
+        num_domains: training environments, at least 1.
+        hparams: the values of this run; see ``search_space``.
+
+    """
+
+    registered = False
+    streams: int = 1  # BatchFormer sets 2: every minibatch is then [n plain rows; n twin rows]
+    finished: bool = False  # True ends training early
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__()
+        self.hparams = hparams
+        self.summary: dict[str, float] = {}
+
+    @classmethod
+    def search_space(cls, dataset: str) -> dict[str, HParam]:
+        """Return the hparams that this algorithm reads beyond the common ones, for a dataset."""
+        return {}
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        """Take one optimization step.
+
+        Args:
+            minibatches: one (x, y) per training environment, in dataset order, of equal size:
+                x (N, *input_shape), y (N,) class indices.
+            unlabeled: x of test environments, for domain adaptation.
+
+        Returns numbers or 0-dim detached tensors; the loop averages each key between two evaluations.
+
+        """
+        raise NotImplementedError
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return the logits, (N, *input_shape) -> (N, num_classes)."""
+        raise NotImplementedError
+
+    @property
+    def predictor(self) -> nn.Module:
+        """Exactly what ``predict`` uses: what is averaged, kept and tested."""
+        network = self.network
+        assert isinstance(network, nn.Module)
+        return network
+
+    def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
+        """Learn how the current model validates after the update of a step.
+
+        Args:
+            evaluate: validates another state of the algorithm that is passed to it.
+
+        """
+
+    def finalize(self, batches: Iterable[Tensor]) -> "Algorithm":
+        """Turn into the model that the method returns, after the last update; ``summary`` says how.
+
+        Args:
+            batches: training inputs x, (N, *input_shape), for what has to be re-estimated.
+
+        """
+        return self
+
+    def new_optimizer(self, *modules: nn.Module, **settings: Any) -> Optimizer:
+        """Build the Adam of some modules: ``lr`` and ``weight_decay`` of the run unless given.
+
+        Encoders of BatchFormer get a group of their own, at ``lr * bf_lr_scale``. Every optimizer of an
+        algorithm comes from here, also those of clones and restarts.
+        """
+        settings = {"lr": self.hparams["lr"], "weight_decay": self.hparams["weight_decay"], **settings}
+        encoders = {id(p) for module in modules for layer in batchformers(module) for p in layer.parameters()}
+        parameters = list(dict.fromkeys(p for module in modules for p in module.parameters()))
+        groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in encoders]}]
+        if encoders:
+            encoder_lr = settings["lr"] * self.hparams["bf_lr_scale"]
+            groups.append({"params": [p for p in parameters if id(p) in encoders], "lr": encoder_lr})
+        return Adam(groups, **settings)
+
+    def split_streams(self, rows: Tensor, num_domains: int = 1) -> tuple[Tensor, Tensor | None]:
+        """Take plain rows and twins apart: (num_domains * 2 * n, ...) -> two of (num_domains * n, ...).
+
+        Without BatchFormer, the rows and None.
+        """
+        if self.streams == 1:
+            return rows, None
+        streams = rows.unflatten(0, (num_domains, 2, -1))
+        return streams[:, 0].flatten(0, 1), streams[:, 1].flatten(0, 1)
+
+    def risk(self, logits: Tensor, y: Tensor, num_domains: int = 1) -> Tensor:
+        """Return the mean cross-entropy of minibatches; under BatchFormer both streams, weighted.
+
+        Args:
+            logits: (rows, num_classes). y: (rows,). Rows are ``num_domains`` whole minibatches.
+
+        """
+        plain, twin = self.split_streams(logits, num_domains)
+        labels, _ = self.split_streams(y, num_domains)
+        if twin is None:
+            return F.cross_entropy(plain, labels)
+        weight = self.hparams["bf_loss_weight"] if self.hparams["bf_shared"] else 1.0
+        return (1 - weight) * F.cross_entropy(plain, labels) + weight * F.cross_entropy(twin, labels)
+
+
+def forward_domains(module: nn.Module, minibatches: Minibatches) -> list[Tensor]:
+    """Run a module once over all environments, so that attention spans them; return one output for each."""
+    outputs = module(torch.cat([x for x, _ in minibatches]))
+    return list(outputs.split([len(x) for x, _ in minibatches]))
+
+
+def descend(optimizer: Optimizer, loss: Tensor) -> None:
+    """Take one step down a loss."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()

@@ -1,0 +1,31 @@
+"""ERM — Vapnik, 1998: minimise the mean loss over the samples of all environments."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
+from dg_batchformer.networks import Classifier, Featurizer
+
+
+class ERM(Algorithm):
+    """Empirical risk minimisation: cross-entropy over all domains together."""
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.featurizer = Featurizer(input_shape, hparams)
+        self.classifier = Classifier(self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"])
+        self.network = nn.Sequential(self.featurizer, self.classifier)
+        self.optimizer = self.new_optimizer(self.network)
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        x = torch.cat([x for x, _ in minibatches])
+        y = torch.cat([y for _, y in minibatches])
+        loss = self.risk(self.network(x), y, num_domains=len(minibatches))
+        descend(self.optimizer, loss)
+        return {"loss": loss.detach()}
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.network(x)

@@ -1,0 +1,72 @@
+"""MLDG — Li et al., 2018: steps on some domains that also lower the loss on others."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
+from dg_batchformer.algorithms.erm import ERM
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams import HParam
+
+
+class MLDG(ERM):
+    """Meta-learning for domain generalization, first order as upstream.
+
+    For each meta-train domain: its gradient, plus the gradient of a meta-test domain after one step of a clone.
+    Every domain is forwarded alone, so under BatchFormer attention stays within it, and the clone carries the
+    encoder. Differences from upstream: ``n_meta_test`` leaves at least one domain to meta-train on (upstream
+    does not train at all with two training domains), and live BatchNorm statistics come back from the clones
+    (upstream's stay at their initial values).
+    """
+
+    @classmethod
+    def search_space(cls, dataset: str) -> dict[str, HParam]:
+        return {
+            "mldg_beta": HParam(1.0, lambda rng: 10 ** rng.uniform(-1, 1), "weight of the meta-test gradient", low=0),
+            "n_meta_test": HParam(2, lambda rng: rng.choice([1, 2]), "meta-test domains per update", low=1),
+        }
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        if num_domains < 2:
+            raise InputError("MLDG meta-tests on other training environments: it needs at least 2, got 1")
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        objective = torch.zeros((), device=minibatches[0][0].device)
+        parameters = list(self.network.parameters())
+        gradients = [torch.zeros_like(parameter) for parameter in parameters]
+        for (x, y), (x_test, y_test) in self._meta_pairs(minibatches):
+            clone = copy.deepcopy(self.network)
+            risk = self.risk(clone(x), y)
+            descend(self.new_optimizer(clone), risk)
+            _add(gradients, [parameter.grad for parameter in clone.parameters()], 1 / len(minibatches))
+
+            beta = self.hparams["mldg_beta"]
+            test_risk = self.risk(clone(x_test), y_test)
+            test_gradients = torch.autograd.grad(test_risk, list(clone.parameters()), allow_unused=True)
+            _add(gradients, test_gradients, beta / len(minibatches))
+            objective += (risk + beta * test_risk).detach()
+            for buffer, cloned in zip(self.network.buffers(), clone.buffers(), strict=True):
+                buffer.copy_(cloned)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        return {"loss": objective / len(minibatches)}
+
+    def _meta_pairs(self, minibatches: Minibatches) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+        order = torch.randperm(len(minibatches)).tolist()
+        n_meta_test = min(self.hparams["n_meta_test"], len(minibatches) - 1)
+        meta_train, meta_test = order[:-n_meta_test], order[-n_meta_test:]
+        for i, j in zip(meta_train, cycle(meta_test), strict=False):
+            yield minibatches[i], minibatches[j]
+
+
+def _add(totals: list[Tensor], gradients: Sequence[Tensor | None], weight: float) -> None:
+    for total, gradient in zip(totals, gradients, strict=True):
+        if gradient is not None:
+            total.add_(gradient, alpha=weight)

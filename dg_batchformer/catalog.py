@@ -1,0 +1,194 @@
+"""Plain facts of the field: datasets, their environments and folders, and the orders tables are printed in."""
+
+from dataclasses import dataclass
+
+from dg_batchformer.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a dataset before a file of it is read.
+
+    Args:
+        labels: DomainBed's short names of the environments; their order is the order of ``env`` indices.
+        names: the names people use, and on disk the folders of the environments.
+        folder: folder below ``--data_dir``; '' for what is built in.
+        shape: (channels, height, width) or (features,) as DomainBed feeds it.
+        checkpoint_freq: DomainBed's steps between two evaluations.
+        small: DomainBed's "small images": other learning rates and batch sizes.
+
+    """
+
+    name: str
+    about: str
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    folder: str = ""
+    shape: tuple[int, ...] = (3, 224, 224)
+    num_classes: int | None = None
+    checkpoint_freq: int = 300
+    small: bool = False
+
+    @property
+    def is_photographs(self) -> bool:
+        """Whether the images come in the 224 pixels that pretrained networks expect."""
+        return self.shape[-2:] == (224, 224)
+
+    def environment_index(self, given: object) -> int:
+        """Resolve an environment given by index, short name or name; raise InputError for anything else."""
+        allowed = ", ".join(f"{env} {name}" for env, name in enumerate(self.names))
+        text = str(given)
+        if text.removeprefix("-").isdecimal() and text not in self.labels:
+            if 0 <= int(text) < len(self.names):
+                return int(text)
+            raise InputError(f"environment {given} is out of range: {self.name} has {allowed}")
+        for spelling in (self.labels, self.names):
+            folded = [name.casefold() for name in spelling]
+            if text.casefold() in folded:
+                return folded.index(text.casefold())
+        raise unknown(f"environment of {self.name}", given, [*self.names, *self.labels], see=allowed)
+
+
+def _folders(
+    name: str, folder: str, about: str, classes: int | None, pairs: dict[str, str], freq: int = 300
+) -> DatasetFacts:
+    labels, names = tuple(pairs), tuple(pairs.values())
+    return DatasetFacts(name, about, labels, names, folder, num_classes=classes, checkpoint_freq=freq)
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+# In DomainBed's order, which is the order of tables; ours first.
+_FACTS = (
+    DatasetFacts(
+        "Shapes",
+        "built in: drawn shapes in four styles, 32 px",
+        labels=("photo", "painting", "cartoon", "sketch"),
+        names=("photo", "painting", "cartoon", "sketch"),
+        shape=(3, 32, 32),
+        num_classes=7,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    DatasetFacts(
+        "Toy",
+        "built in: vectors of two causes, one stable and one spurious, for tests",
+        labels=("A", "B", "C", "D"),
+        names=("A", "B", "C", "D"),
+        shape=(8,),
+        num_classes=3,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    DatasetFacts(
+        "Debug28",
+        "built in: random tensors, 28 px, for tests",
+        labels=("0", "1", "2"),
+        names=("0", "1", "2"),
+        shape=(3, 28, 28),
+        num_classes=2,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    DatasetFacts(
+        "Debug224",
+        "built in: random tensors, 224 px, for tests",
+        labels=("0", "1", "2"),
+        names=("0", "1", "2"),
+        num_classes=2,
+        checkpoint_freq=100,
+    ),
+    DatasetFacts(
+        "ColoredMNIST",
+        "MNIST whose colour agrees with the label by environment (Arjovsky et al., 2019)",
+        labels=("+90%", "+80%", "-90%"),
+        names=("+90%", "+80%", "-90%"),
+        folder="MNIST",
+        shape=(2, 28, 28),
+        num_classes=2,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    DatasetFacts(
+        "RotatedMNIST",
+        "MNIST rotated by a fixed angle per environment (Ghifary et al., 2015)",
+        labels=("0", "15", "30", "45", "60", "75"),
+        names=("0", "15", "30", "45", "60", "75"),
+        folder="MNIST",
+        shape=(1, 28, 28),
+        num_classes=10,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    _folders(
+        "VLCS",
+        "VLCS",
+        "photographs of four benchmarks (Fang et al., 2013)",
+        5,
+        {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"},
+    ),
+    _folders(
+        "PACS",
+        "PACS",
+        "photos, art, cartoons, sketches (Li et al., 2017)",
+        7,
+        {"A": "art_painting", "C": "cartoon", "P": "photo", "S": "sketch"},
+    ),
+    _folders(
+        "OfficeHome",
+        "office_home",
+        "office and home objects in four styles (Venkateswara et al., 2017)",
+        65,
+        {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"},
+    ),
+    _folders(
+        "TerraIncognita",
+        "terra_incognita",
+        "camera traps at four locations (Beery et al., 2018)",
+        10,
+        {"L100": "location_100", "L38": "location_38", "L43": "location_43", "L46": "location_46"},
+    ),
+    _folders(
+        "DomainNet",
+        "domain_net",
+        "six styles, 345 classes (Peng et al., 2019)",
+        345,
+        {
+            "clip": "clipart",
+            "info": "infograph",
+            "paint": "painting",
+            "quick": "quickdraw",
+            "real": "real",
+            "sketch": "sketch",
+        },
+        1000,
+    ),
+    _folders(
+        "SVIRO",
+        "sviro",
+        "rear seats of ten cars (Dias Da Cruz et al., 2020)",
+        None,
+        _same("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"),
+    ),
+)
+
+DATASETS: dict[str, DatasetFacts] = {facts.name: facts for facts in _FACTS}
+
+# The row order of DomainBed's tables.
+ALGORITHM_ORDER = (
+    "ERM", "ERMPlusPlus", "Fish", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "CDANN", "MTL",
+    "SagNet", "ARM", "VREx", "RSC", "SD", "ANDMask", "SANDMask", "IGA", "SelfReg", "Fishr", "TRM", "IB_ERM",
+    "IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM",
+)  # fmt: skip
+
+# Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
+WRAPPER_NAMES = ("BF", "IIDMax", "SWAD")
+
+
+def dataset_facts(name: str) -> DatasetFacts:
+    """Return the facts of a dataset; raise InputError for an unknown name."""
+    if name not in DATASETS:
+        raise unknown("dataset", name, DATASETS)
+    return DATASETS[name]

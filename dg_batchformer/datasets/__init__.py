@@ -1,0 +1,17 @@
+"""Datasets: environments of labelled images, found by name."""
+
+from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.datasets.base import Dataset, Environment
+from dg_batchformer.registry import DATASETS
+
+__all__ = ["DATASETS", "Dataset", "Environment", "get_dataset_class", "num_environments"]
+
+
+def get_dataset_class(name: str) -> type[Dataset]:
+    """Return the dataset class of that name; raise InputError for an unknown one."""
+    return DATASETS[name]
+
+
+def num_environments(name: str) -> int:
+    """Return how many environments a dataset has, without touching the disk."""
+    return len(dataset_facts(name).names)

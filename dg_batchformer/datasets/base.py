@@ -1,0 +1,110 @@
+"""Dataset and Environment: what is loaded by index, with labels that mean the same everywhere."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL.Image import Image
+from torch import Tensor
+
+from dg_batchformer.catalog import DatasetFacts, dataset_facts
+
+
+class Loaded(NamedTuple):
+    """Images of some indices: Pillow images still to be transformed, or one tensor that needs nothing.
+
+    ``notes`` holds sentences on what was repaired while loading.
+    """
+
+    images: list[Image] | Tensor
+    notes: list[str]
+
+
+class Environment(ABC):
+    """One domain: ``labels[index]`` is the class of image ``index``."""
+
+    def __init__(self, name: str, labels: Sequence[int]) -> None:
+        self.name = name
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def load(self, indices: Sequence[int]) -> Loaded:
+        """Load images in the order of the indices."""
+
+    @abstractmethod
+    def contents(self) -> Iterable[tuple[int, str]]:
+        """Yield (label, sha256 of the content) of every image."""
+
+
+class TensorEnvironment(Environment):
+    """An environment in memory.
+
+    Args:
+        images: (n, ...); uint8 images or float inputs.
+        labels: (n,) class indices.
+
+    """
+
+    def __init__(self, name: str, images: Tensor, labels: Tensor) -> None:
+        super().__init__(name, labels.tolist())
+        self.images = images
+
+    def load(self, indices: Sequence[int]) -> Loaded:
+        return Loaded(self.images[list(indices)], [])
+
+    def contents(self) -> Iterable[tuple[int, str]]:
+        for image, label in zip(self.images, self.labels, strict=True):
+            yield label, hashlib.sha256(image.numpy().tobytes()).hexdigest()
+
+
+class Dataset:
+    """Environments with common classes. A subclass named as in ``catalog.DATASETS`` fills them in.
+
+    Args:
+        root: folder that holds the folders of datasets; None for what is built in.
+        test_envs: held-out environments.
+        hparams: of the run.
+
+    Attributes:
+        environments: in the order of ``env`` indices.
+        classes: names by class index.
+        input_shape: of one x.
+        notes: sentences on what was found strange, for people.
+
+    """
+
+    registered = False
+    environments: list[Environment]
+    classes: list[str]
+
+    def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
+        self.facts: DatasetFacts = dataset_facts(type(self).__name__)
+        self.input_shape: tuple[int, ...] = self.facts.shape
+        self.notes: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.environments)
+
+    def __getitem__(self, env: int) -> Environment:
+        return self.environments[env]
+
+    def __iter__(self) -> Iterator[Environment]:
+        return iter(self.environments)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def fingerprint(self) -> str:
+        """Return a sha256 of the content: equal for equal images, wherever they lie and in whatever order."""
+        lines = sorted(
+            f"{environment.name}\t{self.classes[label]}\t{digest}"
+            for environment in self.environments
+            for label, digest in environment.contents()
+        )
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()

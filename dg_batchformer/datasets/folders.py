@@ -1,0 +1,163 @@
+"""Image folders: domain/class/image, with DomainBed's environments and labels that never shift."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageFile
+
+from dg_batchformer.datasets.base import Dataset, Environment, Loaded
+from dg_batchformer.errors import InputError
+from dg_batchformer.store import cache_dir, write_text
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
+
+
+class FolderEnvironment(Environment):
+    """Images in class folders, ordered by class name and then by path, as torchvision orders them."""
+
+    def __init__(self, name: str, files: Sequence[Path], labels: Sequence[int]) -> None:
+        super().__init__(name, labels)
+        self.files = files
+
+    def load(self, indices: Sequence[int]) -> Loaded:
+        images, notes = [], []
+        for index in indices:
+            image, whole = decode(self.files[index])
+            images.append(image)
+            if not whole:
+                notes.append(f"{self.files[index]} is truncated; what is there was used")
+        return Loaded(images, notes)
+
+    def contents(self) -> Iterable[tuple[int, str]]:
+        with ThreadPoolExecutor() as pool:
+            yield from zip(self.labels, pool.map(_file_digest, self.files), strict=True)
+
+
+def decode(file: Path) -> tuple[Image.Image, bool]:
+    """Decode an image to RGB; also whether the file was whole. A truncated one gives what is there.
+
+    Raises InputError, naming the file, where nothing can be decoded.
+    """
+    for accept_truncated in (False, True):
+        ImageFile.LOAD_TRUNCATED_IMAGES = accept_truncated
+        try:
+            with file.open("rb") as stream:
+                return Image.open(stream).convert("RGB"), not accept_truncated
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = error
+    raise InputError(f"{file} cannot be decoded as an image ({reason}); replace it or take it out") from None
+
+
+class ImageFolders(Dataset):
+    """The common class of image-folder datasets.
+
+    Classes are the union over environments, so that one without images shifts no label. Other folders beside
+    the environments are ignored; both are reported in ``notes``.
+    """
+
+    registered = False
+
+    def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
+        super().__init__(root, test_envs, hparams)
+        folder = self._find(root)
+        self.input_shape = (3, hparams["image_size"], hparams["image_size"])
+        files = {name: _images_by_class(folder / name) for name in self.facts.names}
+        self.classes = sorted({name for classes in files.values() for name in classes})
+        self.environments = [self._environment(name, files[name]) for name in self.facts.names]
+        strays = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in self.facts.names)
+        if strays:
+            self.notes.append(f"ignored in {folder}, no environments of {self.facts.name}: {', '.join(strays)}")
+
+    def _find(self, root: Path | None) -> Path:
+        facts = self.facts
+        if root is None:
+            raise InputError(
+                f"{facts.name} needs --data_dir: the folder that holds {facts.folder}/{facts.names[0]}/ ..."
+            )
+        folder = root / facts.folder
+        if not folder.is_dir():
+            inside = all((root / name).is_dir() for name in facts.names)
+            way_out = f"give its parent, {root.parent}" if inside else f"{facts.name} is expected there"
+            raise InputError(f"--data_dir {root} has no folder {facts.folder}; {way_out}")
+        missing = [name for name in facts.names if not (folder / name).is_dir()]
+        if missing:
+            there = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            raise InputError(
+                f"{folder} lacks the environments {', '.join(missing)}; it holds {', '.join(there) or 'no folder'}"
+            )
+        return folder
+
+    def _environment(self, name: str, by_class: dict[str, list[Path]]) -> FolderEnvironment:
+        missing = [kind for kind in self.classes if kind not in by_class]
+        if missing:
+            self.notes.append(f"{self.facts.name}/{name} has no image of: {', '.join(missing)}")
+        if not by_class:
+            raise InputError(f"{self.facts.name}/{name} holds no image in class folders (domain/class/image)")
+        labelled = [(file, label) for label, kind in enumerate(self.classes) for file in by_class.get(kind, [])]
+        return FolderEnvironment(name, [file for file, _ in labelled], [label for _, label in labelled])
+
+    def fingerprint(self) -> str:
+        """As for every dataset; remembered outside the data folder as long as no file changes."""
+        listing = hashlib.sha256()
+        for environment in self.environments:
+            assert isinstance(environment, FolderEnvironment)
+            for file in environment.files:
+                status = file.stat()
+                listing.update(f"{file.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+        memo = cache_dir() / "fingerprints" / listing.hexdigest()
+        if memo.is_file():
+            return memo.read_text()
+        fingerprint = super().fingerprint()
+        try:
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            write_text(memo, fingerprint)
+        except OSError:
+            pass  # a memo that cannot be kept costs time, never a result
+        return fingerprint
+
+
+def _images_by_class(folder: Path) -> dict[str, list[Path]]:
+    found = {}
+    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+        walked = sorted(os.walk(folder / kind, followlinks=True))
+        images = [Path(place, name) for place, _, names in walked for name in sorted(names) if _is_image(name)]
+        if images and not kind.startswith("."):
+            found[kind] = images
+    return found
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class VLCS(ImageFolders):
+    """Four benchmarks of photographs, 5 classes (Fang et al., 2013)."""
+
+
+class PACS(ImageFolders):
+    """Photo, art painting, cartoon, sketch, 7 classes (Li et al., 2017)."""
+
+
+class OfficeHome(ImageFolders):
+    """Art, clipart, product, real world, 65 classes (Venkateswara et al., 2017)."""
+
+
+class TerraIncognita(ImageFolders):
+    """Camera traps at four locations, 10 classes (Beery et al., 2018)."""
+
+
+class DomainNet(ImageFolders):
+    """Six styles, 345 classes (Peng et al., 2019)."""
+
+
+class SVIRO(ImageFolders):
+    """Rear seats of ten cars (Dias Da Cruz et al., 2020)."""

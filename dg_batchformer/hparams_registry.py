@@ -1,0 +1,151 @@
+"""The hparams of a run: declared, drawn as DomainBed draws them, set by protocol and person.
+
+Precedence: default < dataset rule < protocol < random draw < what the person gave.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dg_batchformer.algorithms import get_algorithm_class
+from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.hparams import HParam, Hparams
+from dg_batchformer.networks.featurizer import backbone_for, check_featurizer, featurizer_search_space
+from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec import RunSpec
+
+_NOT_HERE = ("vit", "dinov2", "vit_attn_tune")
+
+
+def default_hparams(algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOCOL) -> Hparams:
+    """Return the defaults of a composed algorithm on a dataset."""
+    return _values(algorithm, dataset, protocol, {}, None)
+
+
+def random_hparams(algorithm: str, dataset: str, seed: int, *, protocol: str = DEFAULT_PROTOCOL) -> Hparams:
+    """Return the random draw of a registry seed, value for value as DomainBed's ``random_hparams``."""
+    return _values(algorithm, dataset, protocol, {}, seed)
+
+
+def resolve_hparams(spec: RunSpec) -> Hparams:
+    """Return the hparams of a run; raise InputError for names or values that it cannot use."""
+    seed = None if spec.hparams_seed == 0 else seed_hash(spec.hparams_seed, spec.trial_seed)
+    return _values(spec.algorithm, spec.dataset, spec.protocol, spec.hparams, seed)
+
+
+def search_space(
+    algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOCOL, backbone: str | None = None
+) -> dict[str, HParam]:
+    """Return every hparam of a composed algorithm on a dataset, with the protocol's defaults and draws."""
+    facts, rules = dataset_facts(dataset), get_protocol(protocol)
+    chosen = backbone_for(backbone or str(rules.hparam_defaults(facts).get("backbone", "auto")), facts.shape)
+    space = {
+        **(_domainbed_space() if rules.domainbed_names else {}),
+        **_common_space(facts),
+        **featurizer_search_space(chosen),
+        **get_algorithm_class(algorithm).search_space(dataset),
+    }
+    space.update({name: hparam for name, hparam in rules.hparam_space(facts).items() if name in space})
+    for name, default in rules.hparam_defaults(facts).items():
+        if name in space:
+            space[name] = replace(space[name], default=default)
+    return space
+
+
+def _values(algorithm: str, dataset: str, protocol: str, given: Mapping[str, Any], seed: int | None) -> Hparams:
+    facts, rules = dataset_facts(dataset), get_protocol(protocol)
+    given = _without_domainbed_booleans(given, rules.hparam_defaults(facts))
+    space = search_space(algorithm, dataset, protocol=protocol, backbone=given.get("backbone"))
+    for name in given:
+        if name not in space:
+            raise unknown(f"hparam of {algorithm} on {dataset}:", name, space)
+    drawn = {name: hparam.default if seed is None else hparam.sample(name, seed) for name, hparam in space.items()}
+    values: Hparams = {**drawn, **{name: space[name].parse(name, value) for name, value in given.items()}}
+    shape = (*facts.shape[:-2], values["image_size"], values["image_size"]) if "image_size" in values else facts.shape
+    check_featurizer(backbone_for(values["backbone"], shape), values)
+    return {**values, **(_domainbed_booleans(values) if rules.domainbed_names else {})}
+
+
+def _common_space(facts: DatasetFacts) -> dict[str, HParam]:
+    """Return what every run has; draws as in DomainBed, which names "small images" its 28 px datasets."""
+    small, low, high = facts.small, 3, 9 if facts.small else 5 if facts.name == "DomainNet" else 5.5
+    space = {
+        "lr": HParam(
+            1e-3 if small else 5e-5,
+            lambda rng: 10 ** (rng.uniform(-4.5, -2.5) if small else rng.uniform(-5, -3.5)),
+            "learning rate",
+            low=0,
+        ),
+        "weight_decay": HParam(0.0, None if small else (lambda rng: 10 ** rng.uniform(-6, -2)), "weight decay", low=0),
+        "batch_size": HParam(
+            64 if small else 32,
+            lambda rng: 2 ** rng.uniform(low, high),
+            "images per training environment",
+            low=2,
+        ),
+        "class_balanced": HParam(False, about="sample the classes of an environment equally often"),
+        "nonlinear_classifier": HParam(False, about="three layers instead of a linear classifier"),
+    }
+    if facts.folder and facts.is_photographs:
+        space["image_size"] = HParam(224, about="images are resized to this many pixels squared", low=8)
+        space["data_augmentation"] = HParam(True, about="augment training images: crop, flip, colour, grey")
+        space["val_augment"] = HParam(False, about="augment the validation images too, as DomainBed does")
+    return space
+
+
+def _domainbed_space() -> dict[str, HParam]:
+    """Return what DomainBed's main branch shows in every run, read or not."""
+    return {
+        "data_augmentation": HParam(True, about="augment training images: crop, flip, colour, grey"),
+        "resnet18": HParam(False, about="DomainBed's spelling of backbone"),
+        "resnet50_augmix": HParam(True, about="DomainBed's spelling of backbone and weights"),
+        "freeze_bn": HParam(False, about="keep pretrained BatchNorm statistics while training"),
+        "resnet_dropout": HParam(0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "dropout on pooled features"),
+        "vit_dropout": HParam(0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "read by no backbone here"),
+        **{name: HParam(False, about="a backbone that is not here", choices=(False,)) for name in _NOT_HERE},
+        "lars": HParam(False, about="read by no algorithm here", choices=(False,)),
+        "linear_steps": HParam(500, about="read by no algorithm here"),
+    }
+
+
+def _domainbed_booleans(values: Hparams) -> Hparams:
+    """Return DomainBed's spelling of a backbone and its weights."""
+    if not values["backbone"].startswith("resnet"):
+        return {}
+    return {"resnet18": values["backbone"] == "resnet18", "resnet50_augmix": values["weights"] == "ram_in1k"}
+
+
+def _without_domainbed_booleans(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace ``resnet18`` and ``resnet50_augmix`` by the backbone and weights that they mean."""
+    kept = {name: value for name, value in given.items() if name not in ("resnet18", "resnet50_augmix", *_NOT_HERE)}
+    for name in _NOT_HERE:
+        if given.get(name, False) is not False:
+            raise InputError(f"hparam {name} asks for DomainBed's DINOv2 backbone, which is not here; give backbone")
+    spelled = {name: given[name] for name in ("resnet18", "resnet50_augmix") if name in given}
+    for name, value in spelled.items():
+        if not isinstance(value, bool):
+            raise InputError(f"hparam {name} takes true or false, got {value!r}")
+    meant = _meant(spelled, defaults)
+    for name, value in meant.items():
+        if kept.get(name, value) != value:
+            text = ", ".join(f"{spelling} {str(flag).lower()}" for spelling, flag in spelled.items())
+            raise InputError(f"hparams disagree: {text} means {name} {value}, but {name} is given as {kept[name]}")
+    return {**kept, **meant}
+
+
+def _meant(spelled: Mapping[str, bool], defaults: Mapping[str, Any]) -> dict[str, str]:
+    if all(spelled.get(name) for name in ("resnet18", "resnet50_augmix")):
+        raise InputError("hparams resnet18 and resnet50_augmix are both true: they name two backbones, keep one")
+    if spelled.get("resnet18"):
+        return {"backbone": "resnet18", "weights": "imagenet_v1"}
+    if spelled.get("resnet50_augmix"):
+        return {"backbone": "resnet50", "weights": "ram_in1k"}
+    denied = {
+        "resnet18": defaults.get("backbone") == "resnet18",
+        "resnet50_augmix": defaults.get("weights") == "ram_in1k",
+    }
+    if any(denied[name] for name in spelled):
+        return {"backbone": "resnet50", "weights": "imagenet_v1"}
+    return {}

@@ -1,0 +1,122 @@
+"""What there is, for people: algorithms, wrappers, datasets, protocols, backbones, hparams."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tabulate import tabulate
+
+from dg_batchformer import catalog
+from dg_batchformer.errors import unknown
+from dg_batchformer.hparams import HParam
+from dg_batchformer.hparams_registry import search_space
+from dg_batchformer.names import split_name
+from dg_batchformer.networks.featurizer import BACKBONES
+from dg_batchformer.protocols import PROTOCOLS, get_protocol
+from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
+
+
+def list_kind(kind: str, name: str | None, *, dataset: str, protocol: str) -> str:
+    """Return the list of a kind, one line each, or one of its members in full."""
+    if kind == "hparams":
+        return _hparams(name or "ERM", dataset, protocol)
+    lines, in_full = _KINDS[kind]
+    if name is None:
+        return tabulate(lines().items(), tablefmt="plain")
+    return in_full(name)
+
+
+def _hparams(algorithm: str, dataset: str, protocol: str) -> str:
+    space = search_space(algorithm, dataset, protocol=protocol)
+    return f"{algorithm} on {dataset} under {protocol}; * is drawn where hparams_seed is not 0\n\n{_space(space)}"
+
+
+def _space(space: Mapping[str, HParam]) -> str:
+    rows = [
+        [name, hparam.default, "*" if hparam.draw else "", hparam.allowed, hparam.about]
+        for name, hparam in space.items()
+    ]
+    return tabulate(rows, headers=["hparam", "default", "", "allowed", "what it is"], disable_numparse=True)
+
+
+def _plugins(registry: Mapping[str, type] | Any) -> dict[str, str]:
+    return {name: _headline(registry[name]) for name in registry}
+
+
+def _headline(plugin: type) -> str:
+    """Return the first line of a plug-in's file, or of its own docstring where the file offers several."""
+    alone = sum(vars(other).get("__module__") == plugin.__module__ for other in _offered(plugin)) == 1
+    about = inspect.getdoc(inspect.getmodule(plugin)) if alone else inspect.getdoc(plugin)
+    return (about or "").splitlines()[0]
+
+
+def _offered(plugin: type) -> list[type]:
+    registry = next(registry for registry in (ALGORITHMS, WRAPPERS) if plugin.__name__ in registry)
+    return [registry[name] for name in registry]
+
+
+def _algorithm(name: str) -> str:
+    algorithm, wrappers = split_name(name)
+    return "\n\n".join([_in_full(ALGORITHMS[algorithm]), *(_wrapper(wrapper) for wrapper in wrappers)])
+
+
+def _wrapper(name: str) -> str:
+    return _in_full(WRAPPERS[name])
+
+
+def _in_full(plugin: Any) -> str:
+    space = plugin.settings("PACS") if plugin.__name__ in WRAPPERS else plugin.search_space("PACS")
+    about = list(dict.fromkeys([_headline(plugin), *(inspect.getdoc(plugin) or "").split("\n\n")]))
+    return "\n\n".join([*about, _space(space) if space else "no hparams of its own"])
+
+
+def _dataset(name: str) -> str:
+    facts = catalog.dataset_facts(name)
+    where = f"DATA_DIR/{facts.folder}/<environment>/<class>/<image>" if facts.folder else "built in"
+    envs = tabulate(
+        [[env, label, name] for env, (label, name) in enumerate(zip(facts.labels, facts.names, strict=True))],
+        headers=["env", "label", "name"],
+        disable_numparse=True,
+    )
+    return f"{facts.name}: {facts.about}\nwhere: {where}\nclasses: {facts.num_classes or 'as on disk'}\n\n{envs}"
+
+
+def _protocol(name: str) -> str:
+    protocol = get_protocol(name)
+    rows = [["about", protocol.about], ["source", protocol.source], ["steps", protocol.steps]]
+    rows += [[f"steps on {dataset}", steps] for dataset, steps in protocol.steps_for.items()]
+    rows.append(["evaluation every", protocol.checkpoint_freq or "as the dataset says (list datasets)"])
+    rows += [[f"evaluation every, on {dataset}", freq] for dataset, freq in protocol.checkpoint_freq_for.items()]
+    rows += [[f"{name}, by default", value] for name, value in protocol.defaults.items()]
+    rows += [[f"{name}, on photographs", value] for name, value in protocol.photographs.items()]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+def _backbone(name: str) -> str:
+    if name not in BACKBONES:
+        raise unknown("backbone", name, BACKBONES)
+    return _BACKBONE_LINES[name]
+
+
+_BACKBONE_LINES = {
+    "resnet18": "ResNet-18, 512 features; weights imagenet_v1, none or a file",
+    "resnet50": "ResNet-50, 2048 features; weights imagenet_v1, ram_in1k, none or a file",
+    "wrn16_2": "Wide ResNet 16-2 for 32 px, 128 features",
+    "mnist_cnn": "DomainBed's CNN for 28 px, 128 features, GroupNorm",
+    "small_cnn": "three convolutions for small images on a CPU, 128 features, GroupNorm",
+    "tiny": "one convolution, 16 features: for tests",
+    "mlp": "multi-layer perceptron for vectors",
+}
+
+_KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
+    "algorithms": (lambda: _plugins(ALGORITHMS), _algorithm),
+    "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
+    "datasets": (lambda: {name: _dataset_line(name) for name in catalog.DATASETS if name in DATASETS}, _dataset),
+    "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),
+    "backbones": (lambda: _BACKBONE_LINES, _backbone),
+}
+
+
+def _dataset_line(name: str) -> str:
+    facts = catalog.dataset_facts(name)
+    return f"{facts.about}: {', '.join(facts.names)}"

@@ -1,0 +1,31 @@
+"""Names compose: ``SWAD+CORAL+BF`` is at most one algorithm and any wrappers. Textual: no plug-in is imported."""
+
+from dg_batchformer.catalog import WRAPPER_NAMES
+from dg_batchformer.errors import InputError
+
+
+def split_name(name: str) -> tuple[str, tuple[str, ...]]:
+    """Split a composed name into its algorithm (ERM if none is named) and its wrappers, sorted.
+
+    Raises InputError for empty or repeated parts and for two algorithms.
+    """
+    parts = [part.strip() for part in name.split("+")]
+    if not all(parts):
+        raise InputError(f"algorithm name {name!r} has an empty part; join parts by one '+', as in SWAD+CORAL+BF")
+    repeated = sorted({part for part in parts if parts.count(part) > 1})
+    if repeated:
+        raise InputError(f"algorithm name {name!r} names {', '.join(repeated)} twice")
+    algorithms = [part for part in parts if part not in WRAPPER_NAMES]
+    if len(algorithms) > 1:
+        raise InputError(
+            f"algorithm name {name!r} joins {' and '.join(algorithms)}, but one name takes one algorithm "
+            f"and any of the wrappers {', '.join(WRAPPER_NAMES)}"
+        )
+    return (algorithms or ["ERM"])[0], tuple(sorted(set(parts) & set(WRAPPER_NAMES)))
+
+
+def canonical_name(name: str) -> str:
+    """Return the one spelling of a composed name: its parts sorted, ERM dropped if there is any other."""
+    algorithm, wrappers = split_name(name)
+    kept = [*wrappers] if algorithm == "ERM" and wrappers else [*wrappers, algorithm]
+    return "+".join(sorted(kept))

@@ -1,0 +1,49 @@
+"""The one BatchNorm policy: frozen statistics while training, and re-estimated ones for averaged weights."""
+
+from collections.abc import Iterable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dg_batchformer.networks.base import FeaturizerModule
+
+
+class FreezableBatchNorm(FeaturizerModule):
+    """A featurizer whose BatchNorm can be frozen: statistics stay, scale and shift go on learning."""
+
+    freeze_bn: bool = False
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.freeze_bn:
+            for layer in _batch_norms(self):
+                layer.eval()
+        return self
+
+
+def has_live_batch_norm(module: nn.Module) -> bool:
+    """Whether some BatchNorm of a module in training mode updates its statistics."""
+    return any(layer.training for layer in _batch_norms(module))
+
+
+@torch.no_grad()
+def reestimate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the statistics of every live BatchNorm by their means over batches of x, (N, ...) each.
+
+    What weight averaging needs, since statistics cannot be averaged (Izmailov et al., 2018, section 3.2).
+    """
+    layers = [layer for layer in _batch_norms(module) if layer.training]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # cumulative mean
+    for x in batches:
+        module(x)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]

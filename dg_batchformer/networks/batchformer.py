@@ -1,0 +1,115 @@
+"""BatchFormer — Hou et al., CVPR 2022: a transformer layer across the samples of a mini-batch, in training only.
+
+The layer sits between featurizer and classifier. While it is paired (see ``BatchFormer.paired_rows``) every
+minibatch arrives as ``[n plain rows; n twin rows]``; the featurizer runs once, on the plain rows, and returns
+its features z for them and BatchFormer(z) for their twins, in the same layout. Otherwise it is transparent.
+"""
+
+import copy
+from collections import OrderedDict
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.seeds import seed_hash
+
+SCOPES = ("joint", "per_domain", "sample")
+
+
+class BatchFormer(nn.Module):
+    """Encoder layers whose sequence is the batch: (domains, n, width) -> (domains, n, width).
+
+    Args:
+        width: of the features; also of the feed-forward part, as released.
+        heads: asked for; the largest common divisor with the width is taken.
+        layers: encoder layers; 0 leaves the features as they are (a control: twins equal plain rows).
+        dropout: on attention weights and after each part.
+        scope: what a sample attends to: ``joint`` all domains, ``per_domain`` its own,
+            ``sample`` only itself (a control: the same layer with attention switched off).
+
+    """
+
+    def __init__(self, width: int, *, heads: int, layers: int, dropout: float, scope: str) -> None:
+        super().__init__()
+        # Built one by one: nn.TransformerEncoder would copy one initialisation into every layer.
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, gcd(heads, width), width, dropout) for _ in range(layers)
+        )
+        self.scope = scope
+        self.paired_rows: int | None = None  # n while minibatches are [n plain; n twins], else None
+
+    def forward(self, z: Tensor) -> Tensor:
+        domains, n, width = z.shape
+        if self.scope == "joint":
+            sequence = z.reshape(domains * n, 1, width)
+        elif self.scope == "per_domain":
+            sequence = z.transpose(0, 1)  # (n, domains, width): one sequence per domain
+        else:
+            sequence = z.reshape(1, domains * n, width)
+        for layer in self.layers:
+            sequence = layer(sequence)
+        attended = sequence.transpose(0, 1) if self.scope == "per_domain" else sequence
+        return attended.reshape(domains, n, width)
+
+    def drop_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Forward pre-hook of the featurizer: keep the plain rows, so that the backbone runs once."""
+        if self.paired_rows is None:
+            return None
+        x = inputs[0]
+        if len(x) % (2 * self.paired_rows):
+            raise ValueError(
+                f"BatchFormer cannot pair {len(x)} rows: it expects whole minibatches of {self.paired_rows} plain "
+                f"rows and {self.paired_rows} twins; an algorithm that cuts or drops rows before its featurizer "
+                "has to take the streams apart first (Algorithm.split_streams)"
+            )
+        return (x.unflatten(0, (-1, 2, self.paired_rows))[:, 0].flatten(0, 1),)
+
+    def add_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor | None:
+        """Forward hook of the featurizer: put the attended twins back beside the plain rows."""
+        if self.paired_rows is None:
+            return None
+        plain = z.unflatten(0, (-1, self.paired_rows))  # (domains * n, width) -> (domains, n, width)
+        return torch.stack([plain, self(plain)], dim=1).flatten(0, 2)
+
+
+def attach_batchformer(featurizer: FeaturizerModule, hparams: dict[str, Any]) -> None:
+    """Give a featurizer its BatchFormer, as the submodule ``batchformer``.
+
+    The hooks are bound methods, so that a deep copy of the featurizer is tied to its own copy of the encoder.
+    The initialisation uses a generator of its own: the base algorithm's is the same with and without.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_hash("BatchFormer", torch.initial_seed()))
+        batchformer = BatchFormer(
+            featurizer.n_outputs,
+            heads=hparams["bf_heads"],
+            layers=hparams["bf_layers"],
+            dropout=hparams["bf_dropout"],
+            scope=hparams["bf_scope"],
+        )
+    featurizer.batchformer = batchformer
+    featurizer.register_forward_pre_hook(batchformer.drop_twins)
+    featurizer.register_forward_hook(batchformer.add_twins)
+
+
+def batchformers(module: nn.Module) -> list[BatchFormer]:
+    """Return every BatchFormer inside a module."""
+    return [layer for layer in module.modules() if isinstance(layer, BatchFormer)]
+
+
+def without_batchformer(module: nn.Module) -> nn.Module:
+    """Return a live view of a module without BatchFormer: the same parameters under the base algorithm's names."""
+    if not batchformers(module):
+        return module
+    view = copy.copy(module)
+    view._modules = OrderedDict(
+        (name, child if child is None else without_batchformer(child))
+        for name, child in module._modules.items()
+        if not isinstance(child, BatchFormer)
+    )
+    if isinstance(module._modules.get("batchformer"), BatchFormer):
+        view._forward_pre_hooks, view._forward_hooks = OrderedDict(), OrderedDict()
+    return view

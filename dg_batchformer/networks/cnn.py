@@ -1,0 +1,62 @@
+"""Small convolutional featurizers without BatchNorm: DomainBed's for MNIST, ours for 32 px, one for tests."""
+
+from torch import Tensor, nn
+
+from dg_batchformer.networks.base import FeaturizerModule
+
+
+class MnistCnn(FeaturizerModule):
+    """DomainBed's ``MNIST_CNN``, (N, C, H, W) -> (N, 128): four convolutions, ReLU before GroupNorm."""
+
+    n_outputs = 128
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 64, 3, padding=1)
+        self.conv2 = nn.Conv2d(64, 128, 3, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(128, 128, 3, padding=1)
+        self.conv4 = nn.Conv2d(128, 128, 3, padding=1)
+        self.bn0 = nn.GroupNorm(8, 64)
+        self.bn1 = nn.GroupNorm(8, 128)
+        self.bn2 = nn.GroupNorm(8, 128)
+        self.bn3 = nn.GroupNorm(8, 128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn0(self.conv1(x).relu())
+        x = self.bn1(self.conv2(x).relu())
+        x = self.bn2(self.conv3(x).relu())
+        x = self.bn3(self.conv4(x).relu())
+        return x.mean(dim=(2, 3))
+
+
+def _block(channels: int, width: int) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(8, width), nn.ReLU())
+
+
+class SmallCnn(FeaturizerModule):
+    """Three convolutions and a layer over a 4 x 4 grid, (N, C, H, W) -> (N, 128): fast on a CPU core at 32 px."""
+
+    n_outputs = 128
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(_block(channels, 32), _block(32, 64), _block(64, 64))
+        self.grid = nn.AdaptiveAvgPool2d(4)
+        self.output = nn.Linear(64 * 4 * 4, 128)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.grid(self.blocks(x)).flatten(1)).relu()
+
+
+class TinyCnn(FeaturizerModule):
+    """One convolution over 8 x 8 averages, (N, C, H, W) -> (N, 16): for tests."""
+
+    n_outputs = 16
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(8), _block(channels, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).mean(dim=(2, 3))

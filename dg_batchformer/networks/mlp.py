@@ -1,0 +1,36 @@
+"""MLP: the featurizer of vectors, and DomainBed's discriminators."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dg_batchformer.hparams import HParam
+from dg_batchformer.networks.base import FeaturizerModule
+
+
+def mlp_search_space() -> dict[str, HParam]:
+    """Return the hparams of an MLP; an adversarial method declares them again, with draws."""
+    return {
+        "mlp_width": HParam(256, about="width of MLP layers", low=1),
+        "mlp_depth": HParam(3, about="layers of the MLP", low=2),
+        "mlp_dropout": HParam(0.0, about="dropout in the MLP", low=0, high=1),
+    }
+
+
+class MLP(FeaturizerModule):
+    """DomainBed's multi-layer perceptron, (N, n_inputs) -> (N, n_outputs)."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, hparams: dict[str, Any]) -> None:
+        super().__init__()
+        width = hparams["mlp_width"]
+        self.input = nn.Linear(n_inputs, width)
+        self.dropout = nn.Dropout(hparams["mlp_dropout"])
+        self.hiddens = nn.ModuleList(nn.Linear(width, width) for _ in range(hparams["mlp_depth"] - 2))
+        self.output = nn.Linear(width, n_outputs)
+        self.n_outputs = n_outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(self.input(x)).relu()
+        for hidden in self.hiddens:
+            x = self.dropout(hidden(x)).relu()
+        return self.output(x)

@@ -1,0 +1,131 @@
+"""Protocols: the named sets of backbone, steps, frequency, augmentation and hparams that papers report under."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.errors import unknown
+from dg_batchformer.hparams import HParam, Value
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named way to run the benchmark.
+
+    Backbone, weights and frozen BatchNorm are pinned for data of 224 pixels only; elsewhere the backbone
+    follows the input shape (``auto``), as in DomainBed.
+
+    Args:
+        steps, checkpoint_freq: for every dataset; None takes DomainBed's frequency of the dataset.
+        steps_for, checkpoint_freq_for: exceptions by dataset.
+        defaults: other defaults of hparams, for every dataset.
+        photographs: further defaults for data of 224 pixels.
+        space: whole hparams that replace the declared ones (default and draw) on data of 224 pixels.
+        domainbed_names: whether the hparams show DomainBed's own names beside ours.
+
+    """
+
+    name: str
+    about: str
+    source: str
+    steps: int = 5001
+    checkpoint_freq: int | None = None
+    steps_for: Mapping[str, int] = field(default_factory=dict)
+    checkpoint_freq_for: Mapping[str, int] = field(default_factory=dict)
+    defaults: Mapping[str, Value] = field(default_factory=dict)
+    photographs: Mapping[str, Value] = field(default_factory=dict)
+    space: Mapping[str, HParam] = field(default_factory=dict)
+    domainbed_names: bool = False
+
+    def num_steps(self, dataset: str) -> int:
+        """Return the number of updates on a dataset."""
+        return self.steps_for.get(dataset, self.steps)
+
+    def steps_between(self, dataset: str) -> int:
+        """Return the number of updates between two evaluations on a dataset."""
+        freq = self.checkpoint_freq_for.get(dataset, self.checkpoint_freq)
+        return dataset_facts(dataset).checkpoint_freq if freq is None else freq
+
+    def hparam_defaults(self, facts: DatasetFacts) -> dict[str, Value]:
+        """Return the defaults that this protocol sets on a dataset."""
+        defaults = {**self.defaults, **(self.photographs if facts.is_photographs else {})}
+        if len(facts.shape) == 1:
+            defaults.pop("backbone", None)  # vectors have one featurizer, the MLP
+        return defaults
+
+    def hparam_space(self, facts: DatasetFacts) -> dict[str, HParam]:
+        """Return the hparams, default and draw, that this protocol declares anew on a dataset."""
+        return dict(self.space) if facts.is_photographs else {}
+
+
+def _one_of(*values: float) -> HParam:
+    def draw(rng: np.random.RandomState) -> float:
+        return rng.choice(values)
+
+    return HParam(values[0], draw, low=0)
+
+
+# SWAD's search (Cha et al., 2021, appendix): 18 points, defaults first.
+_SWAD_SPACE = {
+    "lr": HParam(5e-5, lambda rng: rng.choice([1e-5, 3e-5, 5e-5]), low=0),
+    "resnet_dropout": _one_of(0.0, 0.1, 0.5),
+    "weight_decay": HParam(0.0, lambda rng: rng.choice([1e-4, 1e-6]), low=0),
+}
+
+_PROTOCOLS = (
+    Protocol(
+        "domainbed-2020",
+        "DomainBed as published: ResNet-50 V1 weights, frozen BatchNorm, augmented validation",
+        "Gulrajani & Lopez-Paz, ICLR 2021 (tables of 2020-10-06)",
+        photographs={"backbone": "resnet50", "weights": "imagenet_v1", "freeze_bn": True},
+        defaults={"val_augment": True},
+    ),
+    Protocol(
+        "domainbed-2024",
+        "DomainBed's main branch: AugMix ResNet-50, live BatchNorm, DomainBed's hparam names",
+        "facebookresearch/DomainBed b93c22a",
+        photographs={"backbone": "resnet50", "weights": "ram_in1k", "freeze_bn": False},
+        defaults={"val_augment": True},
+        domainbed_names=True,
+    ),
+    Protocol(
+        "swad-2021",
+        "SWAD's release: ResNet-50 V1 weights, frozen BatchNorm, evaluation every 100 steps, plain validation",
+        "Cha et al., NeurIPS 2021",
+        checkpoint_freq=100,
+        steps_for={"DomainNet": 15001},
+        checkpoint_freq_for={"VLCS": 50, "DomainNet": 500},
+        photographs={"backbone": "resnet50", "weights": "imagenet_v1", "freeze_bn": True},
+        space=_SWAD_SPACE,
+    ),
+    Protocol(
+        "batchformer-2022",
+        "BatchFormer's DG table: SWAD's release with ResNet-18, evaluation every 100 steps everywhere",
+        "Hou et al., CVPR 2022",
+        checkpoint_freq=100,
+        steps_for={"DomainNet": 15001},
+        photographs={"backbone": "resnet18", "weights": "imagenet_v1", "freeze_bn": True},
+        space=_SWAD_SPACE,
+    ),
+    Protocol(
+        "quick",
+        "minutes on a laptop: a small CNN from scratch, 16 images per domain, 301 steps, evaluation every 20",
+        "this project; not comparable with papers",
+        steps=301,
+        checkpoint_freq=20,
+        defaults={"batch_size": 16, "lr": 1e-3, "backbone": "small_cnn"},
+        photographs={"weights": "none", "freeze_bn": False, "image_size": 64},
+    ),
+)
+
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
+DEFAULT_PROTOCOL = "domainbed-2020"
+
+
+def get_protocol(name: str) -> Protocol:
+    """Return the protocol of that name; raise InputError for an unknown one."""
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]

@@ -1,0 +1,77 @@
+"""Names to plug-ins: a class registers by being in its package; unknown names are answered with what is near."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from dg_batchformer.errors import InputError, unknown
+
+
+class Registry:
+    """The plug-in classes of one kind, found in the modules of one package.
+
+    A module offers every public class it defines that descends from ``base``; a class may opt out with
+    ``registered = False`` (an abstract base). Nothing is imported before the first look.
+
+    Args:
+        kind: what a plug-in is called in messages, such as ``algorithm``.
+        package: dotted name of the package that is scanned.
+        base: dotted ``module:Class`` of the common ancestor.
+
+    """
+
+    def __init__(self, kind: str, package: str, base: str) -> None:
+        self.kind = kind
+        self.package = package
+        self.base = base
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._classes:
+            raise unknown(self.kind, name, self, see=f"python -m dg_batchformer list {self.kind}s")
+        return self._classes[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    @cached_property
+    def _classes(self) -> dict[str, type]:
+        module_name, _, class_name = self.base.partition(":")
+        base = getattr(importlib.import_module(module_name), class_name)
+        found: dict[str, type] = {}
+        package = importlib.import_module(self.package)
+        for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
+            module = importlib.import_module(f"{self.package}.{info.name}")
+            for name, value in vars(module).items():
+                if not _offers(module.__name__, name, value, base):
+                    continue
+                if name in found:
+                    raise InputError(
+                        f"two {self.kind}s are called {name}: {found[name].__module__} and {module.__name__}"
+                    )
+                found[name] = value
+        return dict(sorted(found.items()))
+
+
+def _offers(module: str, name: str, value: object, base: type) -> bool:
+    return (
+        inspect.isclass(value)
+        and issubclass(value, base)
+        and value is not base
+        and value.__module__ == module
+        and not name.startswith("_")
+        and vars(value).get("registered", True)
+    )
+
+
+ALGORITHMS = Registry("algorithm", "dg_batchformer.algorithms", "dg_batchformer.algorithms.base:Algorithm")
+WRAPPERS = Registry("wrapper", "dg_batchformer.wrappers", "dg_batchformer.wrappers.base:Wrapper")
+DATASETS = Registry("dataset", "dg_batchformer.datasets", "dg_batchformer.datasets.base:Dataset")

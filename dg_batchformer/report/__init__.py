@@ -1,0 +1,1 @@
+"""From records to tables. Imports no torch: tables are built on login nodes too."""

@@ -1,0 +1,66 @@
+"""Reading a sweep back: its runs with their records and states."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dg_batchformer.record import Record
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, State, SweepFolder
+
+
+@dataclass(frozen=True)
+class CollectedRun:
+    """A declared run, what became of it, and its records where it was trained to its end."""
+
+    label: str
+    spec: RunSpec
+    state: State
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A sweep as found on disk.
+
+    Args:
+        rows: labels in table order.
+        skipped: lines that could not be read, by file.
+
+    """
+
+    name: str
+    rows: Sequence[str]
+    runs: Sequence[CollectedRun]
+    skipped: Mapping[str, int]
+    declared: Mapping[str, Any]
+
+
+def collect(folder: SweepFolder) -> Collection:
+    """Read a sweep; unfinished runs are listed without records, unreadable lines are counted."""
+    declared = folder.read()
+    skipped: dict[str, int] = {}
+    runs = [_collect_run(folder, run, skipped) for run in declared["runs"]]
+    return Collection(declared["name"], declared["rows"], runs, skipped, declared["declared"])
+
+
+def _collect_run(folder: SweepFolder, run: Mapping[str, Any], skipped: dict[str, int]) -> CollectedRun:
+    files = folder.run(run["id"])
+    state = files.state()
+    records = read_records(files, skipped) if state.is_final else []
+    return CollectedRun(run["label"], RunSpec.from_dict(run["spec"]), state, records)
+
+
+def read_records(files: RunFolder, skipped: dict[str, int]) -> list[Record]:
+    """Read the records of a run; lines that are none are counted in ``skipped``."""
+    records = []
+    try:
+        lines = files.records_file.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        try:
+            records.append(Record.from_line(line))
+        except (ValueError, TypeError):
+            skipped[str(files.records_file)] = skipped.get(str(files.records_file), 0) + 1
+    return records

@@ -1,0 +1,36 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from dg_batchformer.report.render.wording import EMPTY, caption, number, sentence
+from dg_batchformer.report.selection import Method
+from dg_batchformer.report.table import Section, Table
+
+
+def text(sections: Sequence[Section]) -> str:
+    """Return all tables; ``*`` marks the best of a column, ``'`` the second, and X an empty cell."""
+    blocks = []
+    for section in sections:
+        blocks.append(f"Model selection: {section.method.title}\n{sentence(section.method.about)}")
+        blocks.extend(_table(table, section.method) for table in section.tables)
+        blocks.extend(section.notes)
+    legend = "* best of its column, ' second"
+    if any(table.has_empty_cells for section in sections for table in section.tables):
+        legend += f", {EMPTY} no value: the reason stands below its table"
+    return "\n\n".join([*blocks, legend]) + "\n"
+
+
+def _table(table: Table, method: Method) -> str:
+    rows = []
+    for label, cells in table.rows.items():
+        marks = [
+            "*" if (label, i) in table.best else "'" if (label, i) in table.second else " " for i in range(len(cells))
+        ]
+        shown = [number(cell, " ± ", table.trials) + mark for cell, mark in zip(cells, marks, strict=True)]
+        rows.append([label, *shown])
+    alignment = ("left", *["right"] * len(table.columns))
+    body = tabulate(rows, headers=[table.corner, *table.columns], disable_numparse=True, colalign=alignment)
+    notes = [f"{EMPTY} {note}" for note in table.notes]
+    return "\n".join([caption(table, method), body, *notes])

@@ -1,0 +1,30 @@
+"""What all renderings say alike: numbers, captions, empty cells."""
+
+from dg_batchformer.report.selection import Method
+from dg_batchformer.report.table import Cell, Table
+
+EMPTY = "X"
+
+
+def number(cell: Cell, plus_minus: str, trials: int) -> str:
+    """Return a cell as text: mean and error in percent; n where it is less than the table's."""
+    if cell.mean is None:
+        return EMPTY
+    if cell.error is None:
+        return f"{cell.mean:.1f}"
+    few = f" (n={cell.n})" if cell.n < trials else ""
+    return f"{cell.mean:.1f}{plus_minus}{cell.error:.1f}{few}"
+
+
+def sentence(text: str) -> str:
+    """Return a phrase as a sentence."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def caption(table: Table, method: Method) -> str:
+    """Return what a table shows."""
+    noun = "trial" if table.trials == 1 else "trials"
+    return (
+        f"{table.title}: test accuracy (%); model selection: {method.title}; "
+        f"mean and standard error over n = {table.trials} {noun}"
+    )

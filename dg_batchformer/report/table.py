@@ -1,0 +1,202 @@
+"""Tables as data: for every selection method, one per dataset and one of averages over datasets."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
+
+from dg_batchformer.catalog import DATASETS, dataset_facts
+from dg_batchformer.report.collect import CollectedRun, Collection
+from dg_batchformer.report.selection import METHODS, Method, Score, best_of_draws
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean accuracy in percent over n trials with its standard error; None where there is nothing to say.
+
+    The error is DomainBed's: population deviation over the square root of n. A mean over datasets has none.
+    """
+
+    mean: float | None = None
+    error: float | None = None
+    n: int = 0
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Cell":
+        """Build a cell from fractions, one for each trial; an empty one from none."""
+        if not values:
+            return cls()
+        return cls(100 * fmean(values), 100 * pstdev(values) / len(values) ** 0.5, len(values))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by label, columns by environment or dataset, then summary columns.
+
+    Args:
+        best, second: (row, column) of the highest and second highest mean of every column.
+        notes: sentences that explain empty or thin cells.
+
+    """
+
+    title: str
+    corner: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[Cell]]
+    trials: int
+    notes: Sequence[str] = ()
+    best: frozenset[tuple[str, int]] = frozenset()
+    second: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def has_empty_cells(self) -> bool:
+        """Whether some cell has no value."""
+        return any(cell.mean is None for row in self.rows.values() for cell in row)
+
+
+@dataclass(frozen=True)
+class Section:
+    """All tables of one selection method; notes name the datasets that have none."""
+
+    method: Method
+    tables: Sequence[Table]
+    notes: Sequence[str]
+
+
+Scores = dict[tuple[str, str, int, int], Score]  # (dataset, label, env, trial)
+
+
+def build_sections(collection: Collection, methods: Sequence[str]) -> list[Section]:
+    """Build the tables of a sweep for some selection methods."""
+    return [_section(collection, METHODS[name]) for name in methods]
+
+
+def _section(collection: Collection, method: Method) -> Section:
+    datasets = [name for name in DATASETS if any(run.spec.dataset == name for run in collection.runs)]
+    paired = {run.spec.dataset for run in collection.runs if len(run.spec.test_envs) == 2}
+    shown = [name for name in datasets if name in paired or not method.needs_pairs]
+    notes = [
+        f"{name}: needs runs that hold out two environments; give the sweep 'pairs: true'"
+        for name in datasets
+        if name not in shown
+    ]
+    scores = _score(collection, method)
+    tables = [_dataset_table(collection, method, dataset, scores) for dataset in shown]
+    if len(shown) > 1:
+        tables.append(_averages_table(collection, shown, scores))
+    return Section(method, tables, notes)
+
+
+def _score(collection: Collection, method: Method) -> Scores:
+    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in collection.runs:
+        key = (run.spec.dataset, run.label, run.spec.trial_seed)
+        groups[key][run.spec.hparams_seed].append(run)
+    scores: Scores = {}
+    for (dataset, label, trial), by_draw in groups.items():
+        for env in range(len(dataset_facts(dataset).names)):
+            score = best_of_draws(method, by_draw, env, len(dataset_facts(dataset).names))
+            if score is not None:
+                scores[dataset, label, env, trial] = score
+    return scores
+
+
+def _dataset_table(collection: Collection, method: Method, dataset: str, scores: Scores) -> Table:
+    names = dataset_facts(dataset).names
+    runs = [run for run in collection.runs if run.spec.dataset == dataset]
+    envs, trials = _declared(runs)
+    rows, lacks = {}, _Lacks(collection.rows, [names[env] for env in envs])
+    for label in collection.rows:
+        by_env = {env: _trial_values(scores, dataset, label, env, trials) for env in envs}
+        cells = [Cell.of(list(by_env[env].values())) for env in envs]
+        for env, cell in zip(envs, cells, strict=True):
+            if cell.n < len(trials):
+                why = _why([run for run in runs if run.label == label], method, env)
+                lacks.add(label, names[env], f"{cell.n} of {len(trials)} trials; {why}")
+        rows[label] = [*cells, *_summaries(by_env, trials)]
+    columns = [*(names[env] for env in envs), "Average", "Worst"]
+    return _marked(Table(dataset, "test environment", columns, rows, len(trials), lacks.sentences()))
+
+
+def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
+    """Return the environments held out alone, and the trial seeds."""
+    envs = {env for run in runs for env in run.spec.test_envs if len(run.spec.test_envs) == 1}
+    return sorted(envs), sorted({run.spec.trial_seed for run in runs})
+
+
+class _Lacks:
+    """Why cells lack trials, said once per reason."""
+
+    def __init__(self, labels: Sequence[str], columns: Sequence[str]) -> None:
+        self.all = {(label, column) for label in labels for column in columns}
+        self.cells: dict[str, list[tuple[str, str]]] = defaultdict(list)
+
+    def add(self, label: str, column: str, reason: str) -> None:
+        self.cells[reason].append((label, column))
+
+    def sentences(self) -> list[str]:
+        return [f"{self._where(cells)}: {reason}" for reason, cells in self.cells.items()]
+
+    def _where(self, cells: Sequence[tuple[str, str]]) -> str:
+        if set(cells) == self.all:
+            return "every cell"
+        columns: dict[str, list[str]] = defaultdict(list)
+        for label, column in cells:
+            columns[label].append(column)
+        return "; ".join(f"{label} ({', '.join(names)})" for label, names in columns.items())
+
+
+def _trial_values(scores: Scores, dataset: str, label: str, env: int, trials: Sequence[int]) -> dict[int, float]:
+    return {trial: score.test for trial in trials if (score := scores.get((dataset, label, env, trial)))}
+
+
+def _summaries(by_env: Mapping[int, Mapping[int, float]], trials: Sequence[int]) -> tuple[Cell, Cell]:
+    """Average and worst environment of every trial that has all environments, over trials."""
+    complete = [trial for trial in trials if all(trial in values for values in by_env.values())]
+    columns = [[by_env[env][trial] for env in by_env] for trial in complete]
+    return Cell.of([fmean(column) for column in columns]), Cell.of([min(column) for column in columns])
+
+
+def _averages_table(collection: Collection, datasets: Sequence[str], scores: Scores) -> Table:
+    declared = {name: _declared([run for run in collection.runs if run.spec.dataset == name]) for name in datasets}
+    rows, lacks = {}, _Lacks(collection.rows, datasets)
+    for label in collection.rows:
+        cells = []
+        for dataset, (envs, trials) in declared.items():
+            by_env = {env: _trial_values(scores, dataset, label, env, trials) for env in envs}
+            average, _ = _summaries(by_env, trials)
+            if average.n < len(trials):
+                lacks.add(label, dataset, f"{average.n} of {len(trials)} trials have all environments")
+            cells.append(average)
+        means = [cell.mean for cell in cells if cell.mean is not None]
+        rows[label] = [*cells, Cell(fmean(means)) if len(means) == len(cells) else Cell()]
+    most = max(len(trials) for _, trials in declared.values())
+    return _marked(Table("Averages", "dataset", [*datasets, "Average"], rows, most, lacks.sentences()))
+
+
+def _why(runs: Sequence[CollectedRun], method: Method, env: int) -> str:
+    """Return why a cell lacks trials."""
+    single = [run for run in runs if tuple(run.spec.test_envs) == (env,)]
+    paired = [run for run in runs if len(run.spec.test_envs) == 2 and env in run.spec.test_envs]
+    read = [*single, *(paired if method.needs_pairs else [])]
+    states = Counter(run.state for run in read if not run.state.is_final)
+    if states:
+        return "runs " + ", ".join(f"{count} {state}" for state, count in states.items())
+    return "its records lack what this selection reads"
+
+
+def _marked(table: Table) -> Table:
+    """Mark the best and second best mean of every column, as printed: equals share a mark."""
+    best: set[tuple[str, int]] = set()
+    second: set[tuple[str, int]] = set()
+    for column in range(len(table.columns)):
+        shown = {
+            label: round(cells[column].mean, 1)  # type: ignore[arg-type]
+            for label, cells in table.rows.items()
+            if cells[column].mean is not None
+        }
+        ranks = sorted(set(shown.values()), reverse=True)
+        if len(shown) > 1:
+            best.update((label, column) for label, value in shown.items() if value == ranks[0])
+            second.update((label, column) for label, value in shown.items() if value in ranks[1:2])
+    return replace(table, best=frozenset(best), second=frozenset(second))

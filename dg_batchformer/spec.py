@@ -1,0 +1,142 @@
+"""RunSpec: everything asked of one run that can change a number, and the identity that follows from it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.hparams import plain_number
+from dg_batchformer.names import canonical_name, split_name
+from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
+from dg_batchformer.seeds import seed_hash
+
+EVALUATE = ("needed", "all")
+
+# The reference mode: a field that equals its value here stays out of the identity. It never changes, so
+# that fields added later leave old identities alone.
+_REFERENCE: dict[str, Any] = {"hparams": {}, "holdout_fraction": 0.2, "evaluate": "needed"}
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: what is asked, never where it runs or where it is written.
+
+    What is given as None (steps, checkpoint_freq, seed) is resolved at once, by the protocol and by
+    DomainBed's rule for seeds. Raises InputError for what cannot be run.
+
+    Args:
+        dataset: a name of ``catalog.DATASETS``.
+        algorithm: a composed name; kept in its canonical spelling.
+        test_envs: environments held out, by index or name; kept as sorted indices.
+        trial_seed: repeats the experiment: splits and random draws.
+        hparams_seed: which random draw of hyper-parameters; 0 takes the defaults.
+        seed: everything else (initialisation, order, augmentation); derived from the other fields.
+        hparams: what the person gave, on top of defaults or draw.
+        steps: number of updates. checkpoint_freq: updates between two evaluations.
+        holdout_fraction: share of every environment that is held out, in (0, 1).
+        protocol: a name of ``protocols.PROTOCOLS``.
+        evaluate: ``needed`` leaves out the trained-on split of training environments, ``all`` does not.
+
+    """
+
+    dataset: str = "Shapes"
+    algorithm: str = "ERM"
+    test_envs: tuple[int, ...] = (0,)
+    trial_seed: int = 0
+    hparams_seed: int = 0
+    seed: int = None  # type: ignore[assignment]  # an int from the start, like the next ones
+    hparams: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = None  # type: ignore[assignment]
+    checkpoint_freq: int = None  # type: ignore[assignment]
+    holdout_fraction: float = 0.2
+    protocol: str = DEFAULT_PROTOCOL
+    evaluate: str = "needed"
+
+    def __post_init__(self) -> None:
+        facts, protocol = dataset_facts(self.dataset), get_protocol(self.protocol)
+        self._keep("algorithm", canonical_name(self.algorithm))
+        self._keep("test_envs", _environments(facts, self.test_envs))
+        self._keep("hparams", {name: plain_number(value) for name, value in sorted(self.hparams.items())})
+        for name, low in (
+            ("trial_seed", 0),
+            ("hparams_seed", 0),
+            ("seed", 0),
+            ("steps", 1),
+            ("checkpoint_freq", 1),
+        ):
+            self._keep(name, _whole(name, getattr(self, name), low))
+        if not 0 < self.holdout_fraction < 1:
+            raise InputError(f"holdout_fraction is {self.holdout_fraction}, allowed is between 0 and 1")
+        if self.evaluate not in EVALUATE:
+            raise unknown("value of evaluate:", self.evaluate, EVALUATE)
+        if self.steps is None:
+            self._keep("steps", protocol.num_steps(self.dataset))
+        if self.checkpoint_freq is None:
+            self._keep("checkpoint_freq", protocol.steps_between(self.dataset))
+        if self.seed is None:
+            base = split_name(self.algorithm)[0]
+            arguments = (self.dataset, base, list(self.test_envs), self.hparams_seed, self.trial_seed)
+            self._keep("seed", seed_hash(*arguments))
+
+    def _keep(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def id(self) -> str:
+        """16 hex digits over everything that differs from the reference mode."""
+        asked = {name: value for name, value in self.as_dict().items() if value != _REFERENCE.get(name, self)}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def facts(self) -> DatasetFacts:
+        """The known facts of the dataset."""
+        return dataset_facts(self.dataset)
+
+    def environment_names(self, envs: Sequence[int]) -> str:
+        """Return environments by name, for people."""
+        return ", ".join(self.facts.names[env] for env in envs)
+
+    @property
+    def train_envs(self) -> tuple[int, ...]:
+        """The environments trained on, in dataset order."""
+        return tuple(env for env in range(len(self.facts.names)) if env not in self.test_envs)
+
+    def is_checkpoint(self, step: int) -> bool:
+        """Whether all splits are evaluated after the update of this step; the last step always is."""
+        return step % self.checkpoint_freq == 0 or step == self.steps - 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {**asdict(self), "test_envs": list(self.test_envs), "hparams": dict(self.hparams)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
+        """Rebuild a spec from ``as_dict``; raise InputError for a field that this version does not know."""
+        known = [item.name for item in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise unknown("field of a run", name, known)
+        return cls(**values)
+
+
+def _environments(facts: DatasetFacts, given: Sequence[int | str]) -> tuple[int, ...]:
+    envs = sorted({facts.environment_index(env) for env in given})
+    if not envs:
+        raise InputError(f"test_envs is empty: name at least one environment of {facts.name} to hold out")
+    if len(envs) == len(facts.names):
+        raise InputError(f"test_envs holds out all environments of {facts.name}: none is left to train on")
+    return tuple(envs)
+
+
+def _whole(name: str, value: Any, low: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise InputError(f"{name} is {value!r}, allowed is a whole number, at least {low}")
+    return value

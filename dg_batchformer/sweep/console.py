@@ -1,0 +1,60 @@
+"""The console of ``sweep``: one bar over all updates with ETA, and a line for every run that ends."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from dg_batchformer.sweep.expand import SweepRun
+from dg_batchformer.times import duration
+
+
+class SweepConsole:
+    """Prints what a launch does; the bar goes to standard error where that is a terminal."""
+
+    def __init__(self, runs: Sequence[SweepRun]) -> None:
+        self.runs = len(runs)
+        self.ended_runs = 0
+        self.done = {run.spec.id: 0 for run in runs}
+        self.total = sum(run.spec.steps for run in runs)
+        self.skipped = 0  # updates that earlier starts had done
+        self.began = time.monotonic()
+        self.bar = tqdm(total=self.total, unit="step", disable=not sys.stderr.isatty(), leave=False)
+
+    def progress(self, run: SweepRun, done: int) -> None:
+        if self.done[run.spec.id] == 0 and done > 1:
+            self.skipped += done
+        self.bar.update(done - self.done[run.spec.id])
+        self.done[run.spec.id] = done
+
+    def ended(self, run: SweepRun, how: str, sentence: str) -> None:
+        self.ended_runs += 1
+        if how != "interrupted":
+            self.progress(run, run.spec.steps)
+        reason = f": {sentence}" if sentence else ""
+        self._write(f"[{self.ended_runs}/{self.runs}] {how:<11} {_name(run)}{reason}{self._eta()}")
+
+    def note(self, run: SweepRun, sentence: str) -> None:
+        self._write(f"note: {_name(run)}: {sentence}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
+
+    def _write(self, line: str) -> None:
+        self.bar.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def _eta(self) -> str:
+        done = sum(self.done.values())
+        if done >= self.total or done <= self.skipped:
+            return ""
+        left = (time.monotonic() - self.began) / (done - self.skipped) * (self.total - done)
+        return f"  (ETA {duration(left)})"
+
+
+def _name(run: SweepRun) -> str:
+    spec = run.spec
+    draw = f", draw {spec.hparams_seed}" if spec.hparams_seed else ""
+    return f"{run.label} on {spec.dataset}/{spec.environment_names(spec.test_envs)}, trial {spec.trial_seed}{draw}"

@@ -1,0 +1,71 @@
+"""A sweep's declaration, spelled out: every run with the row it belongs to."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import combinations, product
+from typing import Any, NamedTuple
+
+from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.sweep_spec import Row, SweepSpec
+
+
+class SweepRun(NamedTuple):
+    """A run of a sweep and the label of its row."""
+
+    label: str
+    spec: RunSpec
+
+
+def expand(sweep: SweepSpec) -> list[SweepRun]:
+    """Return all runs in DomainBed's order: trial, dataset, row, test environments, hparams seed.
+
+    Raises InputError for what no run can be made of.
+    """
+    return [
+        SweepRun(row.label, _run(sweep, dataset, row, test_envs, trial, draw))
+        for trial, dataset, row in product(range(sweep.trials), sweep.datasets, sweep.algorithms)
+        for test_envs in _test_envs(sweep, dataset)
+        for draw in range(sweep.draws)
+    ]
+
+
+def declaration(sweep: SweepSpec, runs: list[SweepRun]) -> dict[str, Any]:
+    """Return what ``sweep.json`` keeps: with it, coverage and status need no scan of run folders."""
+    return {
+        "name": sweep.name,
+        "declared": asdict(sweep),
+        "rows": [row.label for row in sweep.algorithms],
+        "runs": [{"id": run.spec.id, "label": run.label, "spec": run.spec.as_dict()} for run in runs],
+    }
+
+
+def _test_envs(sweep: SweepSpec, dataset: str) -> Iterator[tuple[int, ...]]:
+    facts = dataset_facts(dataset)
+    given = sweep.test_envs or range(len(facts.names))
+    singles = sorted(facts.environment_index(env) for env in given)
+    for env in singles:
+        yield (env,)
+        if sweep.pairs:
+            yield from (pair for pair in combinations(range(len(facts.names)), 2) if _leads(pair, env, singles))
+
+
+def _leads(pair: tuple[int, int], env: int, singles: list[int]) -> bool:
+    """Whether a pair is listed with this environment: with the first of its members that is held out alone."""
+    return next((member for member in pair if member in singles), None) == env
+
+
+def _run(sweep: SweepSpec, dataset: str, row: Row, test_envs: tuple[int, ...], trial: int, draw: int) -> RunSpec:
+    return RunSpec(
+        dataset=dataset,
+        algorithm=row.algorithm,
+        test_envs=test_envs,
+        trial_seed=trial,
+        hparams_seed=draw,
+        hparams={**sweep.hparams, **row.hparams},
+        steps=sweep.steps,  # type: ignore[arg-type]  # None: the protocol's
+        checkpoint_freq=sweep.checkpoint_freq,  # type: ignore[arg-type]
+        holdout_fraction=sweep.holdout_fraction,
+        protocol=sweep.protocol,
+        evaluate=sweep.evaluate,
+    )

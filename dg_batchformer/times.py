@@ -1,0 +1,10 @@
+"""Time spans as people say them."""
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for people: 45 s, 12 min, 3.4 h, 2.1 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 2 * 86400 else f"{seconds / 86400:.1f} days"

@@ -1,0 +1,46 @@
+"""Transforms of the exact data path: torchvision's, as DomainBed composes them, with a seed per sample."""
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from torchvision import transforms
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+class Transform:
+    """Pillow images to uint8 tensors, (3, size, size); plain, or augmented where a seed is given."""
+
+    def __init__(self, size: int) -> None:
+        self.plain = transforms.Compose([transforms.Resize((size, size)), transforms.PILToTensor()])
+        self.augmented = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(size, scale=(0.7, 1.0)),
+                transforms.RandomHorizontalFlip(),
+                transforms.ColorJitter(0.3, 0.3, 0.3, 0.3),
+                transforms.RandomGrayscale(),
+                transforms.PILToTensor(),
+            ]
+        )
+
+    def __call__(self, image: Image, seed: int | None) -> Tensor:
+        if seed is None:
+            return self.plain(image)
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+            torch.default_generator.manual_seed(seed)
+            return self.augmented(image)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Turn uint8 images into what networks see, (N, C, H, W); colour images by ImageNet's mean and deviation.
+
+    Bit-equal to torchvision's ToTensor and Normalize. Other inputs are left as they are.
+    """
+    if images.dtype != torch.uint8:
+        return images
+    scaled = images.float() / 255
+    if images.shape[1] != 3:
+        return scaled
+    mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (_MEAN, _STD))
+    return (scaled - mean) / std

@@ -1,0 +1,152 @@
+"""Checkpoints: everything of an algorithm that changes during training, with no code per algorithm."""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dg_batchformer.store import atomic_write
+
+_PLAIN = (bool, int, float, str, type(None))
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+_SKIP = object()  # what is code or already kept elsewhere
+_KIND = "__kind__"
+
+
+def capture(algorithm: nn.Module) -> dict[str, Any]:
+    """Return the state of an algorithm as tensors and plain types, safe to load with ``weights_only``.
+
+    Parameters and buffers, and of every module the other attributes: numbers, texts, tensors, generators,
+    everything with ``state_dict`` and ``load_state_dict`` (optimizers), and lists, tuples, dicts, sets and
+    deques of these. Functions and classes are code, not state. Raises TypeError, naming the attribute, for
+    anything else.
+    """
+    registered = _registered(algorithm)
+    attributes: dict[str, dict[str, Any]] = {}
+    for path, name, value in _attributes(algorithm):
+        kept = _encode(value, path, registered)
+        if kept is not _SKIP:
+            attributes.setdefault(path.rpartition(".")[0], {})[name] = kept
+    return {"modules": algorithm.state_dict(), "attributes": attributes}
+
+
+def restore(algorithm: nn.Module, state: dict[str, Any]) -> None:
+    """Put a captured state into a freshly built algorithm of the same kind."""
+    algorithm.load_state_dict(state["modules"])
+    modules = dict(algorithm.named_modules())
+    for path, kept in state["attributes"].items():
+        for name, value in kept.items():
+            module = modules[path]
+            restored = _decode(value, getattr(module, name, None), f"{path}.{name}")
+            if restored is not _SKIP:
+                setattr(module, name, restored)
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all."""
+    with atomic_write(path) as file:
+        torch.save(state, file)
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint written by ``save``."""
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def _registered(algorithm: nn.Module) -> set[int]:
+    return {id(tensor) for tensor in chain(algorithm.parameters(), algorithm.buffers())}
+
+
+def _attributes(algorithm: nn.Module) -> Iterable[tuple[str, str, Any]]:
+    for module_path, module in algorithm.named_modules():
+        for name, value in vars(module).items():
+            if name not in _MODULE_ATTRIBUTES:
+                yield f"{module_path}.{name}", name, value
+
+
+def _encode(value: Any, path: str, registered: set[int]) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Tensor):
+        return _SKIP if id(value) in registered else value.detach()
+    if isinstance(value, np.ndarray):
+        return {_KIND: "array", "value": torch.from_numpy(value.copy())}
+    if isinstance(value, torch.Generator):
+        return {_KIND: "generator", "value": value.get_state()}
+    if isinstance(value, random.Random):
+        return {_KIND: "random", "value": _encode(value.getstate(), path, registered)}
+    if isinstance(value, np.random.RandomState):
+        return {_KIND: "numpy", "value": _encode(value.get_state(legacy=False), path, registered)}
+    if isinstance(value, dict) or type(value) in (list, tuple, set, deque, torch.Size):
+        return _encode_container(value, path, registered)
+    if hasattr(value, "state_dict") and hasattr(value, "load_state_dict") and not isinstance(value, nn.Module):
+        return {_KIND: "stateful", "value": _encode(value.state_dict(), path, registered)}
+    if (callable(value) and not isinstance(value, nn.Module)) or isinstance(value, torch.device | torch.dtype):
+        return _SKIP
+    raise _cannot_keep(value, path)
+
+
+def _encode_container(value: Any, path: str, registered: set[int]) -> Any:
+    items = [list(pair) for pair in value.items()] if isinstance(value, dict) else [[item] for item in value]
+    kept = [[_encode(part, path, registered) for part in item] for item in items]
+    skipped = [part is _SKIP for item in kept for part in item[-1:]]
+    if skipped and all(skipped):
+        return _SKIP
+    if any(skipped):
+        raise _cannot_keep(value, path)
+    if isinstance(value, dict):
+        return {_KIND: "dict", "value": kept}
+    kind = "tuple" if isinstance(value, tuple) else type(value).__name__
+    limit = value.maxlen if isinstance(value, deque) else None
+    return {_KIND: kind, "value": [item for [item] in kept], "maxlen": limit}
+
+
+def _cannot_keep(value: Any, path: str) -> TypeError:
+    return TypeError(
+        f"attribute {path.lstrip('.')} is a {type(value).__name__} that a checkpoint cannot keep; hold it as a module, "
+        "tensor, number, container of these, or give it state_dict and load_state_dict"
+    )
+
+
+def _decode(kept: Any, live: Any, path: str) -> Any:
+    if not isinstance(kept, dict):
+        return kept
+    kind, value = kept[_KIND], kept["value"]
+    if kind == "array":
+        return value.cpu().numpy()
+    if kind in ("generator", "random", "numpy", "stateful"):
+        if live is None:
+            raise TypeError(f"attribute {path.lstrip('.')} is restored before it is built: build it in __init__")
+        _load_into(live, kind, value, path)
+        return _SKIP
+    if kind == "dict":
+        restored = {_decode(key, None, path): _decode(item, None, path) for key, item in value}
+        if not isinstance(live, dict):
+            return restored
+        live.clear()
+        live.update(restored)
+        return _SKIP
+    items = [_decode(item, None, path) for item in value]
+    if kind == "deque":
+        return deque(items, maxlen=kept["maxlen"])
+    return {"list": list, "tuple": tuple, "set": set}[kind](items)
+
+
+def _load_into(live: Any, kind: str, value: Any, path: str) -> None:
+    if kind == "generator":
+        live.set_state(value.cpu())
+    elif kind == "random":
+        version, internal, gauss = _decode(value, None, path)
+        live.setstate((version, tuple(internal), gauss))
+    elif kind == "numpy":
+        live.set_state(_decode(value, None, path))
+    else:
+        live.load_state_dict(_decode(value, None, path))

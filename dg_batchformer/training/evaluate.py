@@ -1,0 +1,99 @@
+"""Evaluation: accuracy and loss on splits, without touching what training draws."""
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dg_batchformer.algorithms.base import Algorithm, Validation
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.loaders import Loader, Request
+
+BATCH_SIZE = 64
+Split = tuple[int, str]
+
+
+class Evaluation(NamedTuple):
+    """Accuracy (a fraction) and mean cross-entropy by (env, split)."""
+
+    accuracy: dict[Split, float]
+    loss: dict[Split, float]
+
+    def validation(self, train_envs: Sequence[int]) -> Validation:
+        """Return the unweighted means over the held-out splits of the training environments."""
+        held_out = [(env, "out") for env in train_envs]
+        return Validation(
+            fmean(self.loss[split] for split in held_out), fmean(self.accuracy[split] for split in held_out)
+        )
+
+
+class Evaluator:
+    """Evaluates an algorithm on the splits of a run.
+
+    Args:
+        splits: indices by (env, split), in the order they are evaluated.
+        augmented: splits whose images are augmented, as DomainBed does with training environments.
+
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        loader: Loader,
+        splits: dict[Split, list[int]],
+        device: torch.device,
+        augmented: Sequence[Split] = (),
+    ) -> None:
+        self.spec = spec
+        self.loader = loader
+        self.splits = splits
+        self.device = device
+        self.augmented = augmented
+
+    def __call__(self, algorithm: nn.Module, step: int) -> Evaluation:
+        """Evaluate every split; ``step`` seeds augmentation where there is any."""
+        return self._evaluate(algorithm, step, list(self.splits))
+
+    def validate(self, algorithm: nn.Module, step: int) -> Validation:
+        """Evaluate the held-out splits of the training environments only."""
+        held_out = [(env, "out") for env in self.spec.train_envs]
+        return self._evaluate(algorithm, step, held_out).validation(self.spec.train_envs)
+
+    def _evaluate(self, algorithm: nn.Module, step: int, splits: list[Split]) -> Evaluation:
+        assert isinstance(algorithm, Algorithm)
+        correct = {split: torch.zeros((), dtype=torch.long, device=self.device) for split in splits}
+        loss = {split: torch.zeros((), dtype=torch.double, device=self.device) for split in splits}
+        algorithm.eval()
+        with torch.no_grad():
+            for split, x, y in self._batches(step, splits):
+                logits = algorithm.predict(x)
+                correct[split] += (logits.argmax(dim=1) == y).sum()
+                loss[split] += F.cross_entropy(logits, y, reduction="sum")
+        algorithm.train()
+        sizes = {split: len(self.splits[split]) for split in splits}
+        return Evaluation(
+            {split: correct[split].item() / sizes[split] for split in splits},
+            {split: loss[split].item() / sizes[split] for split in splits},
+        )
+
+    def _batches(self, step: int, splits: list[Split]) -> Iterator[tuple[Split, Tensor, Tensor]]:
+        requests = [
+            (split, self._request(split, start, step))
+            for split in splits
+            for start in range(0, len(self.splits[split]), BATCH_SIZE)
+        ]
+        loaded = self.loader.stream([request] for _, request in requests)
+        for (split, _), [batch] in zip(requests, loaded, strict=True):
+            yield split, normalise(batch.images.to(self.device)), batch.labels.to(self.device)
+
+    def _request(self, split: Split, start: int, step: int) -> Request:
+        env, _ = split
+        indices = self.splits[split][start : start + BATCH_SIZE]
+        if split not in self.augmented:
+            return Request(env, indices)
+        return Request(env, indices, [seed_hash(self.spec.seed, "validation", step, env, index) for index in indices])

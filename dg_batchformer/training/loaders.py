@@ -1,0 +1,142 @@
+"""The exact data path: one pool of worker processes serves training and evaluation, in the order asked."""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch import multiprocessing as torch_multiprocessing
+
+from dg_batchformer.datasets import Environment
+from dg_batchformer.datasets.base import TensorEnvironment
+from dg_batchformer.training.augment import Transform
+
+
+class Request(NamedTuple):
+    """Images of one environment; ``seeds`` (one for each index) asks for augmentation."""
+
+    env: int
+    indices: Sequence[int]
+    seeds: Sequence[int] | None = None
+
+
+class Batch(NamedTuple):
+    """What a request brings: images (N, ...), labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+Task = Sequence[Request]
+_Result = tuple[list[Batch], list[str]]
+
+
+class Loader:
+    """Loads tasks of requests, ahead of time where there are worker processes.
+
+    Args:
+        environments: by env index.
+        image_size: pixels squared, for environments that hold images still to be transformed.
+        workers: processes; 0 loads in this one. Environments in memory need none.
+        note: takes a sentence on an image that was repaired, once.
+
+    """
+
+    def __init__(
+        self, environments: Sequence[Environment], image_size: int, workers: int, note: Callable[[str], None]
+    ) -> None:
+        self._note, self._noted = note, set[str]()
+        self._load = _LoadTask(environments, Transform(image_size))
+        in_memory = all(isinstance(environment, TensorEnvironment) for environment in environments)
+        self._ahead = 0 if in_memory else 2 * workers
+        self._pool: ProcessPoolExecutor | None = None
+        if self._ahead:
+            # Forked, so that a worker starts at once and shares the file lists.
+            context = torch_multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(workers, context, _begin_worker, (self._load, os.getpid()))
+            self._pool.submit(os.getpid).result()  # fork now, before the device and its threads come up
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
+        """Yield the batches of every task, in order. Streams may take turns; each loads ahead by itself.
+
+        Raises InputError for an image that cannot be loaded, RuntimeError when a worker process dies.
+        """
+        for batches, notes in self._loaded(tasks):
+            for sentence in sorted(set(notes) - self._noted):
+                self._note(sentence)
+            self._noted.update(notes)
+            yield batches
+
+    def _loaded(self, tasks: Iterable[Task]) -> Iterator[_Result]:
+        if self._pool is None:
+            yield from map(self._load, tasks)
+            return
+        pending: deque[Future[_Result]] = deque()
+        try:
+            for task in tasks:
+                pending.append(self._pool.submit(_load_in_worker, task))
+                if len(pending) > self._ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise RuntimeError("a data worker died, perhaps for lack of memory; use fewer or smaller images") from None
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+class _LoadTask:
+    def __init__(self, environments: Sequence[Environment], transform: Transform) -> None:
+        self.environments = environments
+        self.transform = transform
+
+    def __call__(self, task: Task) -> _Result:
+        loaded = [self._batch(request) for request in task]
+        return [batch for batch, _ in loaded], [sentence for _, notes in loaded for sentence in notes]
+
+    def _batch(self, request: Request) -> tuple[Batch, list[str]]:
+        environment = self.environments[request.env]
+        images, notes = environment.load(request.indices)
+        if not isinstance(images, Tensor):
+            seeds: Sequence[int | None] = request.seeds or [None] * len(images)
+            images = torch.stack([self.transform(image, seed) for image, seed in zip(images, seeds, strict=True)])
+        labels = torch.tensor([environment.labels[index] for index in request.indices])
+        return Batch(images, labels), notes
+
+
+_worker_load: _LoadTask | None = None  # of the worker process
+
+
+def _begin_worker(load: _LoadTask, parent: int) -> None:
+    global _worker_load
+    _worker_load = load
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _load_in_worker(task: Task) -> _Result:
+    assert _worker_load is not None
+    return _worker_load(task)

@@ -1,0 +1,40 @@
+"""What can be known to fail before a sweep starts: names, hparams, data, weights, devices."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.networks.featurizer import backbone_for
+from dg_batchformer.networks.weights import fetch_weights
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.training.device import cuda_names, parse_device
+
+_MOST_CPU_WORKERS = 4
+
+
+def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
+    """Raise InputError for the first run that cannot be started; download weights that are wanted."""
+    opened: set[tuple[str, int | None]] = set()
+    for spec in {(spec.dataset, spec.algorithm, str(spec.hparams)): spec for spec in specs}.values():
+        hparams = resolve_hparams(spec)
+        size = hparams.get("image_size")
+        if (spec.dataset, size) not in opened:
+            get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
+            opened.add((spec.dataset, size))
+        shape = spec.facts.shape if size is None else (3, size, size)
+        fetch_weights(backbone_for(hparams["backbone"], shape), hparams["weights"])
+
+
+def parse_devices(text: str) -> list[str]:
+    """Return one device per worker: those given, or with ``auto`` every GPU, else a worker per core, at most 4."""
+    if text == "auto":
+        return cuda_names() or ["cpu"] * min(_MOST_CPU_WORKERS, len(os.sched_getaffinity(0)))
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise InputError(f"--devices {text!r} has an empty part; write it as cpu,cpu or cuda:0,cuda:1")
+    for name in names:
+        parse_device(name)
+    return names

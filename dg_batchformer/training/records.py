@@ -1,0 +1,99 @@
+"""Writing records: what one evaluation says, under DomainBed's keys and ours."""
+
+import json
+import platform
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+
+from dg_batchformer import __version__
+from dg_batchformer.datasets import Dataset
+from dg_batchformer.record import FORMAT, to_line
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder
+from dg_batchformer.training.evaluate import Evaluation
+from dg_batchformer.training.sampling import Splits
+
+
+class RecordWriter:
+    """Appends the records of a run.
+
+    Args:
+        hparams: as resolved. splits: of all environments.
+
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        spec: RunSpec,
+        hparams: dict[str, Any],
+        dataset: Dataset,
+        splits: Splits,
+        device: torch.device,
+    ) -> None:
+        self.file = folder.records_file
+        self.spec = spec
+        self.device = device
+        # DomainBed's measure: the smallest environment, held-out ones included.
+        self.steps_per_epoch = min(len(splits[env, "in"]) for env in range(len(dataset))) / hparams["batch_size"]
+        self.constant = {
+            "args": _domainbed_args(spec),
+            "hparams": hparams,
+            "environments": [environment.name for environment in dataset.environments],
+            "protocol": spec.protocol,
+            "dataset_fingerprint": dataset.fingerprint(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "versions": versions(),
+            "format": FORMAT,
+        }
+
+    def append(self, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+        """Write the record of an evaluation; return its values."""
+        accuracy = {f"env{env}_{split}_acc": value for (env, split), value in evaluation.accuracy.items()}
+        loss = {f"env{env}_out_loss": evaluation.loss[env, "out"] for env in self.spec.train_envs}
+        memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
+        values = {
+            **metrics,
+            **accuracy,
+            **loss,
+            **self.constant,
+            "step": step,
+            "epoch": step / self.steps_per_epoch,
+            "mem_gb": memory / 2**30,
+            "threads": torch.get_num_threads(),
+        }
+        with self.file.open("a") as file:
+            file.write(to_line(values))
+        return values
+
+    def size(self) -> int:
+        """Return the bytes written so far."""
+        return self.file.stat().st_size if self.file.exists() else 0
+
+    def cut(self, size: int) -> None:
+        """Forget what was written beyond a size."""
+        with self.file.open("a") as file:
+            file.truncate(size)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers can depend on."""
+    return {
+        "dg_batchformer": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+def _domainbed_args(spec: RunSpec) -> dict[str, Any]:
+    """Return what was asked under DomainBed's keys, which its collector groups by."""
+    asked = spec.as_dict()
+    hparams = json.dumps(asked["hparams"], sort_keys=True) if asked["hparams"] else None
+    return {**asked, "hparams": hparams, "task": "domain_generalization", "uda_holdout_fraction": 0}

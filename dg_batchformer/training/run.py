@@ -1,0 +1,235 @@
+"""One run, from its spec to its folder: assembles what the loop needs, resumes it, finalizes, keeps."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.datasets import Dataset, get_dataset_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, State, write_json
+from dg_batchformer.training import checkpoint
+from dg_batchformer.training.evaluate import Evaluation, Evaluator
+from dg_batchformer.training.keep import keep_model
+from dg_batchformer.training.loaders import Loader
+from dg_batchformer.training.loop import Ending, Means, seed_everything, train
+from dg_batchformer.training.records import RecordWriter
+from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
+
+SAVE_SECONDS = 60.0  # between two checkpoints: what a killed run repeats at most
+_MAX_DATA_WORKERS = 8
+_BATCH_NORM_BATCHES = 500  # as SWAD's release re-estimates
+
+log = logging.getLogger("dg_batchformer")
+
+
+class Watcher(Protocol):
+    """Who follows a run: the console of ``train``, or the launcher of a sweep."""
+
+    def begin(self, spec: RunSpec, start: int) -> None:
+        """A run begins, or goes on, at a step."""
+
+    def step(self, step: int) -> None:
+        """The update of a step is done."""
+
+    def record(self, values: dict[str, Any]) -> None:
+        """An evaluation was recorded."""
+
+    def note(self, sentence: str) -> None:
+        """Something a person should know."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and its state is saved."""
+
+
+def train_run(
+    spec: RunSpec,
+    folder: RunFolder,
+    *,
+    data_dir: Path | None,
+    device: torch.device,
+    keep: str,
+    watcher: Watcher,
+    stop: Callable[[], bool],
+    save_seconds: float = SAVE_SECONDS,
+) -> State:
+    """Train a run to its end, from where it was left; return DONE or DIVERGED.
+
+    Args:
+        stop: asked after every step; true saves the state and ends.
+        save_seconds: time between two checkpoints.
+
+    Raises InputError for what cannot be run, Busy if somebody else trains it, Interrupted when stopped.
+
+    """
+    with folder.lock():
+        if folder.state(locked=True).is_final:
+            return folder.state()
+        folder.error_file.unlink(missing_ok=True)
+        write_json(folder.spec_file, spec.as_dict())
+        with _logging_to(folder.log_file):
+            hparams = resolve_hparams(spec)
+            dataset = get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
+            workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
+            with Loader(dataset.environments, dataset.input_shape[-1], workers, watcher.note) as loader:
+                run = _Run(spec, folder, hparams, dataset, loader, device, keep, watcher)
+                return run.train(stop, save_seconds)
+
+
+class _Run:
+    """What one run holds while it trains."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        hparams: dict[str, Any],
+        dataset: Dataset,
+        loader: Loader,
+        device: torch.device,
+        keep: str,
+        watcher: Watcher,
+    ) -> None:
+        self.spec, self.folder, self.hparams, self.dataset = spec, folder, hparams, dataset
+        self.loader, self.device, self.keep, self.watcher = loader, device, keep, watcher
+        splits = split_environments(spec, dataset)
+        self.sampler = Sampler(spec, hparams, dataset, splits)
+        augments = hparams.get("data_augmentation") and hparams["val_augment"]
+        augmented = [(env, part) for env, part in splits if env in spec.train_envs] if augments else []
+        self.evaluator = Evaluator(spec, loader, evaluated_splits(spec, splits), device, augmented)
+        self.writer = RecordWriter(folder, spec, hparams, dataset, splits, device)
+        seed_everything(seed_hash(spec.seed, "initialisation"))
+        algorithm_class = get_algorithm_class(spec.algorithm)
+        self.algorithm: Algorithm = algorithm_class(
+            dataset.input_shape, dataset.num_classes, len(spec.train_envs), hparams
+        ).to(device)
+        self.means = Means()
+        self.best_validation = -1.0
+        self.seconds = 0.0  # trained in earlier starts
+
+    def train(self, stop: Callable[[], bool], save_seconds: float) -> State:
+        """Train from the saved state, or from the beginning, to the end."""
+        start = self._resume()
+        log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
+        self.watcher.begin(self.spec, start)
+        for sentence in [*self.dataset.notes, *self.sampler.notes()]:
+            self.watcher.note(sentence)
+        began = saved = time.monotonic()
+
+        def after_step(step: int) -> bool:
+            nonlocal saved
+            self.watcher.step(step)
+            stopping = stop()
+            if stopping or time.monotonic() - saved >= save_seconds:
+                self._save(step + 1, self.seconds + time.monotonic() - began)
+                saved = time.monotonic()
+            return stopping
+
+        ending = train(
+            self.algorithm,
+            self.sampler.minibatches(self.loader, start, self.device),
+            self.evaluator,
+            self.spec,
+            start=start,
+            means=self.means,
+            record=self._record,
+            after_step=after_step,
+        )
+        if ending is Ending.INTERRUPTED:
+            raise Interrupted(f"{self.folder.path} is saved; the same command goes on from there")
+        if ending is Ending.COMPLETE:
+            self._finalize()
+        return self._end(ending, self.seconds + time.monotonic() - began)
+
+    def _record(self, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> None:
+        self.watcher.record(self.writer.append(step, metrics, evaluation))
+        validation = evaluation.validation(self.spec.train_envs).accuracy
+        if self.keep == "best" and (validation > self.best_validation or "final" in metrics):
+            self.best_validation = validation
+            self._keep_model()
+
+    def _finalize(self) -> None:
+        seed_everything(seed_hash(self.spec.seed, "finalize"))
+        model = self.algorithm.finalize(self._inputs(self.spec.steps))
+        if model.summary:
+            self._record(self.spec.steps, {**model.summary, "final": True}, self.evaluator(model, self.spec.steps))
+        if self.keep == "final":
+            self._keep_model()
+
+    def _inputs(self, steps: int) -> Iterator[Tensor]:
+        """Yield x of training batches beyond the last step, all environments together."""
+        batches = self.sampler.minibatches(self.loader, steps, self.device)
+        for _ in range(min(_BATCH_NORM_BATCHES, steps)):
+            yield torch.cat([x for x, _ in next(batches)])
+
+    def _end(self, ending: Ending, seconds: float) -> State:
+        outcome = State.DIVERGED if ending is Ending.DIVERGED else State.DONE
+        log.info("%s after %.1f s", outcome, seconds)
+        write_json(
+            self.folder.done_file,
+            {"id": self.spec.id, "outcome": outcome.value, "seconds": round(seconds, 3)},
+        )
+        self.folder.checkpoint_file.unlink(missing_ok=True)
+        return outcome
+
+    def _keep_model(self) -> None:
+        keep_model(self.folder, self.algorithm, self.spec, self.hparams, self.dataset)
+
+    def _save(self, step: int, seconds: float) -> None:
+        state = {
+            "step": step,
+            "records_bytes": self.writer.size(),
+            "threads": torch.get_num_threads(),
+            "means": self.means.state_dict(),
+            "best_validation": self.best_validation,
+            "seconds": seconds,
+            "algorithm": checkpoint.capture(self.algorithm),
+        }
+        checkpoint.save(self.folder.checkpoint_file, state)
+
+    def _resume(self) -> int:
+        """Take over the saved state, if there is one; return the step to go on from."""
+        if not self.folder.checkpoint_file.exists():
+            self.writer.cut(0)
+            return 0
+        state = checkpoint.load(self.folder.checkpoint_file, self.device)
+        torch.set_num_threads(state["threads"])  # sums depend on it
+        self.writer.cut(state["records_bytes"])
+        self.means.load_state_dict(state["means"])
+        self.best_validation, self.seconds = state["best_validation"], state["seconds"]
+        checkpoint.restore(self.algorithm, state["algorithm"])
+        return state["step"]
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Send the log to a file for a while, what went wrong included."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    except InputError as error:
+        log.error("%s", error)
+        raise
+    except Interrupted:
+        log.info("interrupted, state saved")
+        raise
+    except Exception:
+        log.exception("failed")
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()

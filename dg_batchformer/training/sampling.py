@@ -1,0 +1,91 @@
+"""Which images a run trains on at a step, and which splits it evaluates: functions of the seed and the step."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms.base import Minibatches
+from dg_batchformer.datasets import Dataset
+from dg_batchformer.errors import InputError
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.evaluate import Split
+from dg_batchformer.training.loaders import Loader, Request, Task
+from dg_batchformer.training.splits import split_indices
+
+Splits = dict[Split, list[int]]
+
+
+class Sampler:
+    """Draws the minibatches of every step: with replacement, from a generator of the step's and environment's own.
+
+    So a run goes on from any step without a trace of those before it.
+    """
+
+    def __init__(self, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, splits: Splits) -> None:
+        self.spec = spec
+        self.batch_size: int = hparams["batch_size"]
+        self.augments: bool = hparams.get("data_augmentation", False)
+        self.indices = {env: splits[env, "in"] for env in spec.train_envs}
+        self.weights = {
+            env: _class_balanced([dataset[env].labels[index] for index in indices])
+            for env, indices in self.indices.items()
+            if hparams["class_balanced"]
+        }
+
+    def minibatches(self, loader: Loader, first: int, device: torch.device) -> Iterator[Minibatches]:
+        """Yield the minibatches of all steps from ``first`` on: x (batch_size, *input_shape), y (batch_size,)."""
+        for batches in loader.stream(self._task(step) for step in iter(range(first, 2**31))):
+            yield [(normalise(images.to(device)), labels.to(device)) for images, labels in batches]
+
+    def notes(self) -> list[str]:
+        """Return a sentence for every environment with fewer images than a batch takes."""
+        return [
+            f"{self.spec.dataset}/{self.spec.facts.names[env]} has {len(indices)} images to train on, fewer than a "
+            f"batch of {self.batch_size}: images repeat within batches"
+            for env, indices in self.indices.items()
+            if len(indices) < self.batch_size
+        ]
+
+    def _task(self, step: int) -> Task:
+        return [self._request(step, env, indices) for env, indices in self.indices.items()]
+
+    def _request(self, step: int, env: int, indices: list[int]) -> Request:
+        generator = torch.Generator().manual_seed(seed_hash(self.spec.seed, "order", step, env))
+        if env in self.weights:
+            drawn = torch.multinomial(self.weights[env], self.batch_size, replacement=True, generator=generator)
+        else:
+            drawn = torch.randint(len(indices), (self.batch_size,), generator=generator)
+        places = range(self.batch_size)
+        seeds = [seed_hash(self.spec.seed, "augmentation", step, env, place) for place in places]
+        return Request(env, [indices[index] for index in drawn.tolist()], seeds if self.augments else None)
+
+
+def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:
+    """Split every environment; raise InputError where one is too small to give both parts an image."""
+    splits: Splits = {}
+    for env, environment in enumerate(dataset):
+        out, kept = split_indices(len(environment), spec.holdout_fraction, spec.trial_seed, env)
+        if not out or not kept:
+            raise InputError(
+                f"{spec.dataset}/{environment.name} has {len(environment)} images, of which holdout_fraction "
+                f"{spec.holdout_fraction} holds out {len(out)} and leaves {len(kept)}: both need at least one"
+            )
+        splits[env, "in"], splits[env, "out"] = kept, out
+    return splits
+
+
+def evaluated_splits(spec: RunSpec, splits: Splits) -> Splits:
+    """Return what model selection reads, or with ``evaluate all`` everything; all ``in`` first, as DomainBed."""
+    envs = range(len(spec.facts.names))
+    reported = [(env, "in") for env in envs if env in spec.test_envs or spec.evaluate == "all"]
+    return {split: splits[split] for split in (*reported, *((env, "out") for env in envs))}
+
+
+def _class_balanced(labels: Sequence[int]) -> Tensor:
+    """Weigh images so that the classes of an environment are drawn equally often."""
+    counts = torch.bincount(torch.tensor(labels)).double()
+    return (1 / counts)[torch.tensor(labels)]

@@ -1,0 +1,21 @@
+"""Asking a run to stop: the first signal ends it after the present step, its state saved."""
+
+import signal
+from types import FrameType
+
+
+class StopOnSignal:
+    """True once SIGINT or SIGTERM came; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = True

@@ -1,0 +1,1 @@
+"""Wrappers: an algorithm around an algorithm, one file each, registered by being here."""

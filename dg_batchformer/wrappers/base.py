@@ -1,0 +1,67 @@
+"""Wrapper: an Algorithm around ``inner``. It knows the Algorithm interface, never a particular algorithm."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
+from dg_batchformer.hparams import HParam
+
+STAGES = ("input", "features", "weights")  # inside out: what a wrapper acts on
+
+
+class Wrapper(Algorithm):
+    """Passes everything on to ``inner``; a subclass overrides what it changes.
+
+    Attributes:
+        stage: one of STAGES; wrappers apply in that order, at most one for each.
+        inner_class: what is wrapped; set by ``around``.
+
+    """
+
+    registered = False
+    stage: ClassVar[str]
+    inner_class: ClassVar[type[Algorithm]]
+
+    @classmethod
+    def around(cls, inner_class: type[Algorithm]) -> type["Wrapper"]:
+        """Return this wrapper's class around an algorithm class."""
+        return type(cls.__name__, (cls,), {"inner_class": inner_class, "__doc__": cls.__doc__})
+
+    @classmethod
+    def order(cls) -> int:
+        """Return the place of this wrapper among others, inside out."""
+        return STAGES.index(cls.stage)
+
+    @classmethod
+    def settings(cls, dataset: str) -> dict[str, HParam]:
+        """Return the wrapper's own hparams; their names start with its own prefix."""
+        return {}
+
+    @classmethod
+    def search_space(cls, dataset: str) -> dict[str, HParam]:
+        return {**cls.inner_class.search_space(dataset), **cls.settings(dataset)}
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.inner = self.inner_class(input_shape, num_classes, num_domains, hparams)
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        return self.inner.update(minibatches, unlabeled)
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.inner.predict(x)
+
+    @property
+    def predictor(self) -> nn.Module:
+        return self.inner.predictor
+
+    def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
+        self.inner.observe(step, validation, evaluate)
+        self.finished = self.inner.finished
+
+    def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
+        self.inner.finalize(batches)
+        self.summary = self.inner.summary
+        return self

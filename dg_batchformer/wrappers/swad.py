@@ -1,0 +1,138 @@
+"""SWAD — Cha et al., NeurIPS 2021: the mean of all iterates inside a valley of the validation loss."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
+from dg_batchformer.hparams import HParam
+from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
+from dg_batchformer.wrappers.base import Wrapper
+from dg_batchformer.wrappers.loss_valley import MODES, Average, LossValley, Segment, loss_valley_weights
+
+__all__ = ["SWAD", "IIDMax", "loss_valley_weights"]
+
+
+class _Segments(Wrapper):
+    """Averages the predictor over every update between two evaluations: one segment for each evaluation."""
+
+    stage = "weights"
+    registered = False
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.segment = Average()
+        self.updates = 0
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        metrics = self.inner.update(minibatches, unlabeled)
+        self.segment.absorb(self._weights())
+        self.updates += 1
+        return metrics
+
+    def cut_segment(self, loss: float) -> Segment:
+        """Return the iterates since the last evaluation as one segment, and begin the next."""
+        iterates = int(self.segment.weight)
+        segment = Segment(self.segment.tensors, loss, self.updates - iterates, self.updates - 1, iterates)
+        self.segment = Average()
+        return segment
+
+    def _weights(self) -> list[Tensor]:
+        return [parameter.detach() for parameter in self.predictor.parameters()]
+
+    @torch.no_grad()
+    def _set_weights(self, tensors: Sequence[Tensor]) -> None:
+        torch._foreach_copy_(self._weights(), list(tensors))
+
+    @contextmanager
+    def _weights_set(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Hold other weights for a while, then the present ones again."""
+        present = [weights.clone() for weights in self._weights()]
+        self._set_weights(tensors)
+        try:
+            yield
+        finally:
+            self._set_weights(present)
+
+    def _become(self, average: Average, batches: Iterable[Tensor]) -> None:
+        """Take over averaged weights for good; live BatchNorm statistics are re-estimated."""
+        self._set_weights(average.tensors)
+        if has_live_batch_norm(self.predictor):
+            reestimate_batch_norm(self.predictor, batches)
+
+
+class SWAD(_Segments):
+    """Dense stochastic weight averaging, from the first local minimum of the validation loss to its rise.
+
+    The final model evaluates as one record with ``averaged_from``, ``averaged_to`` (the first and last update
+    averaged) and ``valley_threshold`` (absent when the loss never converged: then the last segment is taken).
+    """
+
+    @classmethod
+    def settings(cls, dataset: str) -> dict[str, HParam]:
+        return {
+            "swad_mode": HParam("exact", about="bookkeeping: as released, or clean (each iterate once)", choices=MODES),
+            "swad_n_converge": HParam(3, about="evaluations whose first is lowest: the valley begins", low=1),
+            "swad_n_tolerance": HParam(6, about="evaluations above the threshold that end the valley", low=1),
+            "swad_tolerance_ratio": HParam(
+                0.2 if dataset == "VLCS" else 0.3,
+                about="threshold over the mean loss at the beginning, less 1",
+                low=0,
+            ),
+        }
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.valley = LossValley.of(
+            hparams["swad_mode"],
+            hparams["swad_n_converge"],
+            hparams["swad_n_tolerance"],
+            hparams["swad_tolerance_ratio"],
+        )
+
+    def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
+        super().observe(step, validation, evaluate)
+        self.valley.add(self.cut_segment(validation.loss))
+        self.finished = self.finished or self.valley.dead
+
+    def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
+        super().finalize(batches)
+        average = self.valley.final()
+        self._become(average, batches)
+        self.summary = {**self.summary, "averaged_from": average.start, "averaged_to": average.end}
+        if self.valley.threshold is not None:
+            self.summary["valley_threshold"] = self.valley.threshold
+        return self
+
+
+class IIDMax(_Segments):
+    """SWAD's alternative: average from the best validation accuracy on; of the averages, the one that validates best.
+
+    Whenever the current model validates better than any before, averaging begins anew with its segment.
+    """
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.average, self.best = Average(), Average()
+        self.best_accuracy = self.best_average_accuracy = -1.0
+
+    def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
+        super().observe(step, validation, evaluate)
+        if validation.accuracy > self.best_accuracy:
+            self.best_accuracy = validation.accuracy
+            self.average = Average()
+        self.average.absorb_segment(self.cut_segment(validation.loss))
+        with self._weights_set(self.average.tensors):
+            accuracy = evaluate(self).accuracy
+        if accuracy > self.best_average_accuracy:
+            self.best_average_accuracy = accuracy
+            self.best = self.average.copy()
+
+    def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
+        super().finalize(batches)
+        self._become(self.best, batches)
+        self.summary = {**self.summary, "averaged_from": self.best.start, "averaged_to": self.best.end}
+        return self

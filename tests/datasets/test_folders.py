@@ -1,0 +1,98 @@
+import shutil
+
+import pytest
+from PIL import Image
+
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.datasets.folders import decode
+from dg_batchformer.errors import InputError
+
+HPARAMS = {"image_size": 32}
+
+
+def _pacs(root):
+    return get_dataset_class("PACS")(root, [0], HPARAMS)
+
+
+def test_environments_and_labels_are_domainbeds(image_folder):
+    dataset = _pacs(image_folder(n=3))
+
+    assert [environment.name for environment in dataset] == ["art_painting", "cartoon", "photo", "sketch"]
+    assert dataset.classes == ["dog", "house"]
+    assert dataset[1].labels == [0, 0, 0, 1, 1, 1]
+    assert [file.name for file in dataset[1].files] == ["0.png", "1.png", "2.png"] * 2
+    assert dataset.input_shape == (3, 32, 32)
+    assert dataset.notes == []
+
+
+def test_a_missing_class_shifts_no_label_and_is_reported(image_folder):
+    root = image_folder(classes=("dog", "elephant", "house"))
+    shutil.rmtree(root / "PACS" / "cartoon" / "elephant")
+    for file in (root / "PACS" / "photo" / "dog").iterdir():
+        file.unlink()
+
+    dataset = _pacs(root)
+
+    assert dataset.num_classes == 3
+    assert set(dataset[1].labels) == {0, 2}
+    assert dataset.notes == ["PACS/cartoon has no image of: elephant", "PACS/photo has no image of: dog"]
+
+
+def test_stray_folders_are_no_environments_and_are_reported(image_folder):
+    root = image_folder()
+    for stray in ("__MACOSX", ".git", "kfold"):
+        (root / "PACS" / stray / "dog").mkdir(parents=True)
+
+    dataset = _pacs(root)
+
+    assert len(dataset) == 4
+    assert dataset.notes == [f"ignored in {root}/PACS, no environments of PACS: .git, __MACOSX, kfold"]
+
+
+def test_missing_data_is_named_with_the_way_out(image_folder, tmp_path):
+    root = image_folder()
+    with pytest.raises(InputError, match=r"PACS needs --data_dir: the folder that holds PACS/art_painting"):
+        _pacs(None)
+    with pytest.raises(InputError, match=rf"has no folder PACS; give its parent, {root}"):
+        _pacs(root / "PACS")
+    with pytest.raises(InputError, match=r"has no folder PACS; PACS is expected there"):
+        _pacs(tmp_path)
+    (root / "PACS" / "sketch").rename(root / "PACS" / "sketches")
+    with pytest.raises(
+        InputError, match=r"lacks the environments sketch; it holds art_painting, cartoon, photo, sketches"
+    ):
+        _pacs(root)
+
+
+def test_a_truncated_image_gives_what_is_there_and_is_reported(tmp_path):
+    file = tmp_path / "torn.jpg"
+    Image.effect_noise((64, 64), 100).convert("RGB").save(file)
+    file.write_bytes(file.read_bytes()[:-400])
+
+    image, whole = decode(file)
+
+    assert image.size == (64, 64)
+    assert not whole
+
+
+@pytest.mark.parametrize("content", [b"", b"just text"])
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, content):
+    file = tmp_path / "broken.jpg"
+    file.write_bytes(content)
+
+    with pytest.raises(InputError, match=rf"{file} cannot be decoded as an image .*; replace it or take it out"):
+        decode(file)
+
+
+def test_the_fingerprint_is_of_the_content_wherever_it_lies(image_folder, tmp_path):
+    root = image_folder()
+    before = _pacs(root).fingerprint()
+    shutil.copytree(root, tmp_path / "elsewhere")
+    elsewhere = tmp_path / "elsewhere" / "PACS" / "photo" / "dog"
+    (elsewhere / "0.png").rename(elsewhere / "9.png")
+
+    assert _pacs(tmp_path / "elsewhere").fingerprint() == before
+    assert _pacs(root).fingerprint() == before  # remembered
+
+    shutil.move(root / "PACS" / "photo" / "dog" / "0.png", root / "PACS" / "photo" / "house" / "other.png")
+    assert _pacs(root).fingerprint() != before

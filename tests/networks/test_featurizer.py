@@ -1,0 +1,75 @@
+import pytest
+import torch
+import torchvision
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.testing import assert_close
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks import MLP, Classifier, Featurizer
+from dg_batchformer.networks.featurizer import BACKBONES, backbone_for
+
+MLP_HPARAMS = {"mlp_width": 8, "mlp_depth": 4, "mlp_dropout": 0.0}
+SIZES = {"wrn16_2": 32, "mnist_cnn": 28, "tiny": 20}
+
+
+@pytest.mark.parametrize(
+    ("shape", "backbone"),
+    [((8,), "mlp"), ((1, 28, 28), "mnist_cnn"), ((3, 32, 32), "wrn16_2"), ((3, 224, 224), "resnet50")],
+)
+def test_auto_goes_by_the_input_shape_as_domainbed(shape, backbone):
+    assert backbone_for("auto", shape) == backbone
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "mlp"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_backbone_gives_as_many_features_as_it_says(backbone, channels):
+    size = SIZES.get(backbone, 64)
+    featurizer = Featurizer((channels, size, size), {"backbone": backbone, "weights": "none", "resnet_dropout": 0.0})
+
+    with torch.no_grad():
+        assert featurizer(torch.randn(2, channels, size, size)).shape == (2, featurizer.n_outputs)
+
+
+def test_sizes_are_upstreams():
+    def count(module):
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    assert count(Featurizer((2, 28, 28), {"backbone": "mnist_cnn"})) == 371136
+    assert count(Classifier(64, 7, is_nonlinear=True)) == 64 * 32 + 32 + 32 * 16 + 16 + 16 * 7 + 7
+    assert count(MLP(5, 3, MLP_HPARAMS)) == 5 * 8 + 8 + 2 * (8 * 8 + 8) + 8 * 3 + 3
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_scale(tmp_path):
+    file = tmp_path / "r18.pth"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), file)
+    hparams = {"backbone": "resnet18", "weights": str(file), "freeze_bn": True, "resnet_dropout": 0.0}
+    featurizer = Featurizer((3, 64, 64), hparams)
+    before = featurizer.network.bn1.running_mean.clone()
+
+    featurizer.train()
+    featurizer(torch.randn(4, 3, 64, 64)).sum().backward()
+
+    assert_close(featurizer.network.bn1.running_mean, before, rtol=0, atol=0)
+    assert featurizer.network.bn1.weight.grad.abs().sum() > 0
+    assert all(not layer.training for layer in featurizer.modules() if isinstance(layer, _BatchNorm))
+
+
+def test_pretrained_weights_load_without_the_last_layer_and_repeat_over_channels(tmp_path):
+    source = torchvision.models.resnet18(weights=None)
+    file = tmp_path / "r18.pth"
+    torch.save({"state_dict": source.state_dict()}, file)
+    hparams = {"backbone": "resnet18", "weights": str(file), "resnet_dropout": 0.0}
+
+    rgb, five = (Featurizer((channels, 64, 64), hparams) for channels in (3, 5))
+
+    assert_close(rgb.network.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    assert_close(five.network.conv1.weight, source.conv1.weight[:, [0, 1, 2, 0, 1]])
+
+
+def test_backbones_and_inputs_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="backbone mlp takes vectors"):
+        backbone_for("mlp", (3, 32, 32))
+    with pytest.raises(InputError, match="wrn16_2 takes images of 32 pixels, these have 64"):
+        backbone_for("wrn16_2", (3, 64, 64))
+    with pytest.raises(InputError, match="freeze_bn with random weights"):
+        Featurizer((3, 32, 32), {"backbone": "wrn16_2", "freeze_bn": True})

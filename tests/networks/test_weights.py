@@ -1,0 +1,62 @@
+import urllib.error
+
+import pytest
+import torch
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks import Featurizer
+from dg_batchformer.networks.weights import fetch_weights
+
+
+@pytest.fixture
+def _offline(tmp_path, monkeypatch):
+    def refuse(*arguments, **given):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+
+@pytest.mark.usefixtures("_offline")
+@pytest.mark.parametrize(
+    ("backbone", "weights", "file"),
+    [
+        ("resnet18", "imagenet_v1", "resnet18-f37072fd.pth"),
+        ("resnet50", "imagenet_v1", "resnet50-0676ba61.pth"),
+        ("resnet50", "ram_in1k", "resnet50_ram-a26f946b.pth"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_named_with_where_to_put_them(tmp_path, backbone, weights, file):
+    with pytest.raises(InputError, match=rf"{file}, which is not in {tmp_path}/hub/checkpoints .*no network"):
+        fetch_weights(backbone, weights)
+
+
+def test_a_file_that_is_no_state_dict_or_does_not_fit_is_named(tmp_path):
+    broken, other, list_ = tmp_path / "broken.pth", tmp_path / "other.pth", tmp_path / "list.pth"
+    broken.write_bytes(b"not a checkpoint")
+    torch.save({"layer.weight": torch.zeros(1)}, other)
+    torch.save([1], list_)
+
+    for file, message in (
+        (broken, "cannot be read as weights"),
+        (other, "does not fit backbone tiny"),
+        (list_, "no state dict"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Featurizer((3, 32, 32), {"backbone": "tiny", "weights": str(file)})
+
+
+def test_code_in_a_weights_file_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("pwned",))
+
+    torch.save(Evil(), tmp_path / "evil.pth")
+
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        Featurizer((3, 32, 32), {"backbone": "tiny", "weights": str(tmp_path / "evil.pth")})
+
+
+def test_weights_of_another_backbone_are_refused_with_those_there_are():
+    with pytest.raises(InputError, match=r"for backbone resnet18 it can be none, imagenet_v1, or the path"):
+        fetch_weights("resnet18", "ram_in1k")

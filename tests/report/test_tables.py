@@ -1,0 +1,155 @@
+"""From run folders to tables: numbers, marks, and a reason for every empty cell."""
+
+import csv
+import io
+import shutil
+import subprocess
+import unicodedata
+
+import pytest
+
+from dg_batchformer.record import to_line
+from dg_batchformer.report.collect import collect
+from dg_batchformer.report.render import FORMATS
+from dg_batchformer.report.table import build_sections
+from dg_batchformer.store import SweepFolder, write_json, write_text
+from dg_batchformer.sweep.expand import declaration, expand
+from dg_batchformer.sweep_spec import Row, SweepSpec
+
+METHODS = ["training-domain", "leave-one-domain-out", "oracle"]
+ROWS = (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF"), Row("50% off & _more_", "CORAL"))
+
+
+def _finish(folder, run, test, records=1):
+    spec = run.spec
+    path = folder.run(spec.id).path
+    path.mkdir(parents=True)
+    lines = []
+    for step in range(records):
+        values = {f"env{env}_{split}_acc": 0.5 for env in range(4) for split in ("in", "out")}
+        values |= {f"env{env}_in_acc": test for env in spec.test_envs}
+        lines.append(to_line({**values, "step": step, "args": {}}))
+    write_text(folder.run(spec.id).records_file, "".join(lines))
+    write_json(folder.run(spec.id).done_file, {"outcome": "done"})
+
+
+def _sweep(tmp_path, *, datasets=("PACS",), keep=lambda run: True, pairs=False, trials=3):
+    sweep = SweepSpec("mine", datasets, ROWS, trials=trials, pairs=pairs)
+    runs = expand(sweep)
+    folder = SweepFolder(tmp_path)
+    folder.write(declaration(sweep, runs))
+    for run in runs:
+        if keep(run):
+            bonus = 0.1 * [row.label for row in ROWS].index(run.label)
+            _finish(folder, run, 0.5 + bonus + 0.01 * run.spec.trial_seed + 0.02 * run.spec.test_envs[0])
+    return folder
+
+
+def _sections(folder):
+    return build_sections(collect(folder), METHODS)
+
+
+def test_cells_are_domainbeds_means_and_errors_over_trials(tmp_path):
+    table = _sections(_sweep(tmp_path))[0].tables[0]
+
+    cell = table.rows["ERM+BF"][3]
+    assert (round(cell.mean, 6), round(cell.error, 6), cell.n) == (67.0, round(0.816496580927726 / 3**0.5, 6), 3)
+    assert table.columns == ["art_painting", "cartoon", "photo", "sketch", "Average", "Worst"]
+    average, worst = table.rows["ERM"][4:]
+    assert round(average.mean, 6) == 54.0
+    assert round(worst.mean, 6) == 51.0
+    assert ("50% off & _more_", 0) in table.best
+    assert ("ERM+BF", 4) in table.second
+
+
+def test_every_empty_or_thin_cell_is_explained(tmp_path):
+    def keep(run):
+        return not (run.label == "ERM" and run.spec.trial_seed == 2) and run.label != "ERM+BF"
+
+    text = FORMATS["text"](_sections(_sweep(tmp_path, keep=keep)))
+
+    assert "ERM (art_painting, cartoon, photo, sketch): 2 of 3 trials; runs 1 due" in text
+    assert "ERM+BF (art_painting, cartoon, photo, sketch): 0 of 3 trials; runs 3 due" in text
+    assert "50.5 ± 0.4 (n=2)" in text
+    assert "PACS: needs runs that hold out two environments; give the sweep 'pairs: true'" in text
+    assert "X no value: the reason stands below its table" in text
+
+
+def test_a_trial_that_lacks_an_environment_is_in_no_average(tmp_path):
+    def keep(run):
+        return run.spec.dataset == "PACS" or run.spec.trial_seed > 0 or run.spec.test_envs != (1,)
+
+    sections = _sections(_sweep(tmp_path, datasets=("PACS", "OfficeHome"), keep=keep))
+    tables = {table.title: table for table in sections[0].tables}
+
+    assert list(tables) == ["PACS", "OfficeHome", "Averages"]
+    assert tables["OfficeHome"].rows["ERM"][4].n == 2
+    assert tables["Averages"].columns == ["PACS", "OfficeHome", "Average"]
+    assert "OfficeHome): 2 of 3 trials have all environments" in " ".join(tables["Averages"].notes)
+    assert tables["Averages"].rows["ERM"][2].mean == pytest.approx((54.0 + 54.5) / 2)
+
+
+def test_leave_one_out_reads_pairs_and_names_what_it_lacks(tmp_path):
+    sections = _sections(_sweep(tmp_path, pairs=True, trials=1, keep=lambda run: run.spec.test_envs != (0, 3)))
+    table = sections[1].tables[0]
+
+    assert table.rows["ERM"][0].n == 0
+    assert table.rows["ERM"][1].n == 1
+    assert "0 of 1 trials; runs 1 due" in table.notes[0]
+
+
+def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
+    folder = _sweep(tmp_path)
+    run = next((tmp_path / "runs").iterdir())
+    (run / "done").unlink()
+    other = next(path for path in (tmp_path / "runs").iterdir() if path != run)
+    with (other / "results.jsonl").open("a") as file:
+        file.write('{"step": 7, "env0')
+
+    collection = collect(folder)
+
+    assert sum(not collected.records for collected in collection.runs) == 1
+    assert collection.skipped == {str(other / "results.jsonl"): 1}
+
+
+def test_csv_holds_every_cell(tmp_path):
+    rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](_sections(_sweep(tmp_path))))))
+
+    assert len(rows) == 2 * 3 * 6
+    assert rows[0]["row"] == "ERM"
+    assert float(rows[0]["mean"]) == pytest.approx(51.0)
+
+
+def test_markdown_escapes_and_marks(tmp_path):
+    text = FORMATS["markdown"](_sections(_sweep(tmp_path)))
+
+    assert r"| 50% off & \_more\_" in text
+    assert "**71.0 ± 0.5**" in text
+    assert "<u>61.0 ± 0.5</u>" in text
+
+
+def test_latex_escapes_and_marks(tmp_path):
+    text = FORMATS["latex"](_sections(_sweep(tmp_path)))
+
+    assert r"50\% off \& \_more\_ & \textbf{71.0 $\pm$ 0.5}" in text
+    assert r"\underline{61.0 $\pm$ 0.5}" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+
+
+@pytest.mark.system
+def test_latex_compiles_and_says_what_the_table_says(tmp_path):
+    if not (shutil.which("pdflatex") and shutil.which("pdftotext")):
+        pytest.skip("needs pdflatex and pdftotext: tools/install_latex.sh")
+    sections = _sections(_sweep(tmp_path, datasets=("PACS", "DomainNet"), pairs=True, trials=1))
+    (tmp_path / "t.tex").write_text(FORMATS["latex"](sections))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    said = subprocess.run(["pdftotext", "-layout", "t.pdf", "-"], cwd=tmp_path, capture_output=True, text=True).stdout
+    said = unicodedata.normalize("NFKC", said)  # ligatures
+    assert "50% off &" in said
+    for row in sections[0].tables[0].rows.values():
+        assert f"{row[0].mean:.1f} ± {row[0].error:.1f}" in said

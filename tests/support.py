@@ -1,0 +1,73 @@
+"""The smallest things that can be wrong, for many tests."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, State
+from dg_batchformer.training.run import train_run
+
+Minibatches = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+class Silence:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.records: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+
+    def begin(self, spec: RunSpec, start: int) -> None:
+        self.starts.append(start)
+
+    def step(self, step: int) -> None:
+        pass
+
+    def record(self, values: dict[str, Any]) -> None:
+        self.records.append(values)
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+
+def make_algorithm(
+    name: str, *, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0, **hparams: Any
+) -> Algorithm:
+    """Build an algorithm with the tiny backbone (or an MLP for vectors)."""
+    small = {"backbone": "tiny"} if dataset != "Toy" else {"mlp_width": 16}
+    spec = RunSpec(dataset=dataset, algorithm=name, hparams={**small, **hparams})
+    facts = dataset_facts(dataset)
+    torch.manual_seed(seed)
+    algorithm_class = get_algorithm_class(name)
+    return algorithm_class(facts.shape, facts.num_classes, num_domains, resolve_hparams(spec))
+
+
+def make_minibatches(*, n: int = 6, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0) -> Minibatches:
+    """Draw one minibatch per domain whose classes can be told apart."""
+    facts = dataset_facts(dataset)
+    generator = torch.Generator().manual_seed(seed)
+    y = [torch.randint(facts.num_classes, (n,), generator=generator) for _ in range(num_domains)]
+    prototypes = torch.randn(facts.num_classes, *facts.shape, generator=torch.Generator().manual_seed(99))
+    return [
+        (prototypes[labels] + 0.3 * torch.randn(n, *facts.shape, generator=generator) + 0.2 * domain, labels)
+        for domain, labels in enumerate(y)
+    ]
+
+
+def quick_spec(**given: Any) -> RunSpec:
+    """Return a run of a second on the Toy vectors."""
+    small = {"mlp_width": 16, "batch_size": 8, **given.pop("hparams", {})}
+    defaults = {"dataset": "Toy", "protocol": "quick", "steps": 13, "checkpoint_freq": 4, "test_envs": (3,)}
+    return RunSpec(**{**defaults, **given}, hparams=small)
+
+
+def run_quickly(spec: RunSpec, path: Path, **given: Any) -> State:
+    """Train a run on the CPU."""
+    defaults: dict[str, Any] = {"data_dir": None, "keep": "final", "watcher": Silence(), "stop": lambda: False}
+    return train_run(spec, RunFolder(path), device=torch.device("cpu"), **{**defaults, **given})

@@ -1,0 +1,45 @@
+from dg_batchformer.sweep.expand import declaration, expand
+from dg_batchformer.sweep_spec import Row, SweepSpec
+
+
+def _sweep(**given):
+    return SweepSpec(**{"name": "s", "datasets": ("PACS",), "algorithms": (Row("ERM", "ERM"),), "trials": 1, **given})
+
+
+def test_runs_come_in_domainbeds_order():
+    rows = (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF"))
+    runs = expand(_sweep(algorithms=rows, trials=2, draws=2, test_envs=("photo", "A")))
+
+    order = [(run.spec.trial_seed, run.label, run.spec.test_envs, run.spec.hparams_seed) for run in runs]
+    assert order[:4] == [(0, "ERM", (0,), 0), (0, "ERM", (0,), 1), (0, "ERM", (2,), 0), (0, "ERM", (2,), 1)]
+    assert len(order) == 2 * 2 * 2 * 2
+    assert order == sorted(order)
+
+
+def test_pairs_follow_the_environment_they_begin_with():
+    runs = expand(_sweep(pairs=True))
+
+    envs = [run.spec.test_envs for run in runs]
+    assert envs == [(0,), (0, 1), (0, 2), (0, 3), (1,), (1, 2), (1, 3), (2,), (2, 3), (3,)]
+
+
+def test_pairs_of_some_environments_are_those_that_selection_reads():
+    envs = [run.spec.test_envs for run in expand(_sweep(pairs=True, test_envs=("sketch",)))]
+
+    assert envs == [(3,), (0, 3), (1, 3), (2, 3)]
+
+
+def test_variants_share_the_seed_and_differ_in_identity():
+    rows = (Row("BF", "ERM+BF"), Row("2 layers", "ERM+BF", {"bf_layers": 2}))
+    plain, variant = expand(_sweep(algorithms=rows, test_envs=("A",)))
+
+    assert plain.spec.seed == variant.spec.seed
+    assert plain.spec.id != variant.spec.id
+
+
+def test_the_declaration_says_everything_that_status_needs():
+    sweep = _sweep()
+    declared = declaration(sweep, expand(sweep))
+
+    assert declared["rows"] == ["ERM"]
+    assert [run["spec"]["test_envs"] for run in declared["runs"]] == [[0], [1], [2], [3]]

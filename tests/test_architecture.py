@@ -1,0 +1,90 @@
+"""Design decisions, held by tests: which module may import which, and what runs without torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dg_batchformer.store import SweepFolder
+from dg_batchformer.sweep.expand import declaration, expand
+from dg_batchformer.sweep_spec import load_sweep
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "dg_batchformer"
+
+# Lowest first; a module may import modules of its own layer's package and of any lower layer.
+LAYERS = [
+    {"errors", "times"},
+    {"seeds", "catalog", "yaml_lines"},
+    {"hparams", "names", "registry"},
+    {"protocols", "store", "record"},
+    {"spec"},
+    {"sweep_spec"},
+    {"report", "sweep"},
+    {"networks", "datasets"},
+    {"algorithms"},
+    {"wrappers"},
+    {"hparams_registry"},
+    {"training", "listing"},
+    {"cli"},
+    {"__main__"},
+]
+WITHOUT_TORCH = set().union(*LAYERS[:7])
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def _part(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_a_module_imports_only_what_lies_below_it(path):
+    part = _part(path)
+    assert part in LEVEL, f"{part} has no layer"
+    for name in _imports(path):
+        if name.startswith("dg_batchformer."):
+            imported = name.split(".")[1]
+            if imported in LEVEL and imported != part:
+                assert LEVEL[imported] < LEVEL[part], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if _part(path) in WITHOUT_TORCH], ids=str)
+def test_nothing_below_the_line_imports_torch(path):
+    assert not {name.split(".")[0] for name in _imports(path)} & {"torch", "torchvision", "scipy", "matplotlib"}
+
+
+def test_nobody_imports_a_plugin_by_name_but_its_relatives():
+    """Adding an algorithm is adding a file."""
+    common = ("base", "get_algorithm_class", "Algorithm", "ALGORITHMS")
+    for path in MODULES:
+        for name in _imports(path):
+            package, _, plugin = name.removeprefix("dg_batchformer.").partition(".")
+            if package in ("algorithms", "wrappers") and _part(path) != package:
+                assert plugin.startswith(common), f"{path} imports {name}"
+
+
+def test_status_and_tables_run_where_torch_cannot_be_imported(tmp_path):
+    sweep = load_sweep(ROOT / "sweeps" / "quickstart.yaml")
+    SweepFolder(tmp_path / "quickstart").write(declaration(sweep, expand(sweep)))
+    code = "import sys\nfor name in ('torch', 'torchvision'): sys.modules[name] = None\n"
+    code += "from dg_batchformer.cli import main\nsys.exit(main(sys.argv[1:]))"
+
+    for verb in ("status", "tables"):
+        command = [sys.executable, "-c", code, verb, str(tmp_path / "quickstart")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "SWAD+BF" in done.stdout

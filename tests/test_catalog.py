@@ -1,0 +1,33 @@
+import pytest
+
+from dg_batchformer.catalog import DATASETS, dataset_facts
+from dg_batchformer.datasets import DATASETS as CLASSES
+from dg_batchformer.datasets import get_dataset_class, num_environments
+from dg_batchformer.errors import InputError
+
+
+@pytest.mark.parametrize("given", [3, "3", "S", "s", "sketch", "Sketch"])
+def test_an_environment_is_known_by_index_label_and_name(given):
+    assert dataset_facts("PACS").environment_index(given) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("sktch", "did you mean 'sketch'"), (4, "out of range: PACS has 0 art_painting"), (-1, "out of range")],
+)
+def test_an_unknown_environment_is_answered_with_those_there_are(given, message):
+    with pytest.raises(InputError, match=message):
+        dataset_facts("PACS").environment_index(given)
+
+
+def test_folders_are_in_the_order_that_domainbed_finds_them():
+    for facts in DATASETS.values():
+        if facts.folder and facts.is_photographs:
+            assert list(facts.names) == sorted(facts.names)
+
+
+def test_every_dataset_that_can_be_loaded_has_facts():
+    assert set(CLASSES) <= set(DATASETS)
+    assert num_environments("TerraIncognita") == 4
+    with pytest.raises(InputError, match="did you mean 'PACS'"):
+        get_dataset_class("PAC")

@@ -1,0 +1,108 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dg_batchformer.algorithms import ALGORITHMS
+from dg_batchformer.catalog import WRAPPER_NAMES
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams_registry import default_hparams, random_hparams, resolve_hparams
+from dg_batchformer.registry import WRAPPERS
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec import RunSpec
+
+GOLDEN = json.loads((Path(__file__).parent / "data" / "domainbed_golden.json").read_text())
+OURS = {"backbone", "weights", "image_size", "val_augment"}
+
+
+def _same(ours: dict, theirs: dict) -> None:
+    assert {name: value for name, value in ours.items() if name not in OURS} == theirs
+
+
+@pytest.mark.parametrize("dataset", GOLDEN["default"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_defaults_are_domainbeds(algorithm, dataset):
+    _same(default_hparams(algorithm, dataset, protocol="domainbed-2024"), GOLDEN["default"][dataset][algorithm])
+
+
+@pytest.mark.parametrize("case", GOLDEN["random"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_random_draws_are_domainbeds_bit_for_bit(algorithm, case):
+    dataset, hparams_seed, trial_seed = re.fullmatch(r"(\w+)\|hparams_seed=(\d+)\|trial_seed=(\d+)", case).groups()
+    seed = seed_hash(int(hparams_seed), int(trial_seed))
+
+    _same(random_hparams(algorithm, dataset, seed, protocol="domainbed-2024"), GOLDEN["random"][case][algorithm])
+
+
+def test_a_run_draws_by_its_hparams_seed_and_trial_and_the_person_has_the_last_word():
+    spec = RunSpec(dataset="PACS", hparams_seed=1, trial_seed=0, hparams={"batch_size": 7})
+
+    hparams = resolve_hparams(spec)
+
+    assert hparams["lr"] == 2.7028930742148706e-05
+    assert hparams["batch_size"] == 7
+
+
+def test_a_wrapper_is_not_drawn_so_that_it_has_the_budget_of_what_it_wraps():
+    plain, wrapped = (random_hparams(name, "PACS", 5) for name in ("CORAL", "SWAD+CORAL+BF"))
+
+    assert {name: wrapped[name] for name in plain} == plain
+    assert wrapped["bf_dropout"] == 0.5
+
+
+def test_a_wrapper_shares_no_hparam_with_anyone():
+    own = {name: set(WRAPPERS[name].settings("PACS")) for name in WRAPPERS}
+    for algorithm in ALGORITHMS:
+        for wrapper, names in own.items():
+            assert not names & set(default_hparams(algorithm, "PACS", protocol="domainbed-2024")), wrapper
+    assert sum(map(len, own.values())) == len(set().union(*own.values()))
+    assert set(WRAPPERS) == set(WRAPPER_NAMES)
+
+
+def test_protocols_set_backbone_weights_and_batch_norm_on_photographs_only():
+    assert default_hparams("ERM", "PACS")["weights"] == "imagenet_v1"
+    assert default_hparams("ERM", "PACS")["freeze_bn"] is True
+    assert default_hparams("ERM", "PACS", protocol="batchformer-2022")["backbone"] == "resnet18"
+    assert default_hparams("ERM", "Shapes")["backbone"] == "auto"
+    assert default_hparams("SWAD", "VLCS")["swad_tolerance_ratio"] == 0.2
+    swad_draws = {random_hparams("ERM", "PACS", seed, protocol="swad-2021")["lr"] for seed in range(20)}
+    assert swad_draws == {1e-5, 3e-5, 5e-5}
+
+
+@pytest.mark.parametrize(
+    ("given", "protocol", "backbone", "weights"),
+    [
+        ({"resnet18": True}, "domainbed-2024", "resnet18", "imagenet_v1"),
+        ({"resnet50_augmix": False}, "domainbed-2024", "resnet50", "imagenet_v1"),
+        ({"resnet50_augmix": True}, "domainbed-2020", "resnet50", "ram_in1k"),
+        ({"resnet18": False}, "batchformer-2022", "resnet50", "imagenet_v1"),
+        ({"resnet18": False}, "domainbed-2024", "resnet50", "ram_in1k"),
+        ({"resnet18": True, "resnet50_augmix": False, "vit": False}, "domainbed-2020", "resnet18", "imagenet_v1"),
+    ],
+)
+def test_domainbeds_booleans_are_spellings_of_a_backbone(given, protocol, backbone, weights):
+    hparams = resolve_hparams(RunSpec(dataset="PACS", protocol=protocol, hparams=given))
+
+    assert (hparams["backbone"], hparams["weights"]) == (backbone, weights)
+    if protocol == "domainbed-2024":
+        assert hparams["resnet18"] is (backbone == "resnet18")
+        assert hparams["resnet50_augmix"] is (weights == "ram_in1k")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"resnet18": True, "backbone": "resnet50"}, "resnet18 true means backbone resnet18"),
+        ({"resnet18": True, "resnet50_augmix": True}, "two backbones"),
+        ({"vit": True}, "DINOv2"),
+        ({"weights": "none"}, "freeze_bn with random weights"),
+        ({"weights": "imagenet_v2"}, "it can be none, imagenet_v1, ram_in1k"),
+        ({"backbone": "resnet19"}, "did you mean 'resnet18'"),
+        ({"bf_layers": 2}, "unknown hparam of ERM on PACS: 'bf_layers'"),
+        ({"backbone": "mlp"}, "takes vectors"),
+    ],
+)
+def test_hparams_that_cannot_be_meant_are_refused_with_the_way_out(given, message):
+    with pytest.raises(InputError, match=message):
+        resolve_hparams(RunSpec(dataset="PACS", hparams=given))

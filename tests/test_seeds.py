@@ -1,0 +1,19 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dg_batchformer.seeds import seed_hash
+
+GOLDEN = json.loads((Path(__file__).parent / "data" / "domainbed_golden.json").read_text())
+
+
+@pytest.mark.parametrize("case", GOLDEN["seed_hash"], ids=lambda case: str(case["args"]))
+def test_seed_hash_is_domainbeds(case):
+    assert seed_hash(*case["args"]) == case["value"]
+
+
+def test_text_that_numpy_versions_write_differently_is_refused():
+    with pytest.raises(TypeError, match="plain Python values, got int64"):
+        seed_hash("PACS", [np.int64(0)])

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep_spec import load_sweep
+
+SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
+
+
+def _load(tmp_path, text):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return load_sweep(file)
+
+
+def test_a_sweep_file_declares_rows_with_labels_and_numbers(tmp_path):
+    sweep = _load(
+        tmp_path,
+        """
+        datasets: [PACS]
+        algorithms:
+          - ERM
+          - {name: ERM+BF, label: 2 layers, hparams: {bf_layers: 2, lr: 5e-5}}
+        trials: 2
+        """,
+    )
+
+    assert sweep.name == "mine"
+    assert [row.label for row in sweep.algorithms] == ["ERM", "2 layers"]
+    assert sweep.algorithms[1].hparams == {"bf_layers": 2, "lr": 5e-5}
+    assert sweep.trials == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("datasets: [PACS]\nalgoritms: [ERM]\n", r"mine.yaml:2: unknown key 'algoritms'; did you mean 'algorithms'"),
+        ("datasets: [PACS]\n", r"mine.yaml:1: key 'algorithms' is missing"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: many\n", r"mine.yaml:3: trials takes a whole number"),
+        ("datasets: [PACS, PAX]\nalgorithms: [ERM]\n", r"mine.yaml:1: datasets: unknown dataset 'PAX'"),
+        ("datasets:\n- PACS\nalgorithms:\n- ERM\n- ERM+BF+BF\n", r"mine.yaml:5: algorithms: .*names BF twice"),
+        ("datasets: [PACS]\nalgorithms: [ERM, ERM]\n", r"mine.yaml:2: algorithms: 'ERM' is given twice"),
+        ("datasets: [PACS]\nalgorithms:\n- {name: ERM, hparams: {lr: 1}}\n", r"mine.yaml:3: .*needs a label"),
+        (
+            "datasets: [PACS]\nalgorithms: [ERM]\ntest_envs: [skech]\n",
+            r"mine.yaml:3: test_envs: .*did you mean 'sketch'",
+        ),
+        ("datasets: [PACS]\ndatasets: [VLCS]\n", r"mine.yaml:2: key 'datasets' is given twice"),
+        ("datasets: [PACS\n", r"mine.yaml:2: not valid YAML"),
+        ("datasets: !!python/object:os.system [x]\n", r"mine.yaml"),
+        ("- PACS\n", r"mine.yaml:1: a sweep file is a list of keys"),
+        ("", r"mine.yaml:1: a sweep file is a list of keys"),
+    ],
+)
+def test_an_error_names_file_line_and_key(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        _load(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*nowhere.yaml: No such file"):
+        load_sweep(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_every_committed_sweep_expands_and_resolves(file):
+    runs = expand(load_sweep(file))
+
+    assert file.read_text().startswith("# "), "a sweep file begins with its question"
+    assert runs
+    for spec in {(run.label, run.spec.dataset): run.spec for run in runs}.values():
+        resolve_hparams(spec)

@@ -1,0 +1,79 @@
+import random
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dg_batchformer.training import checkpoint
+
+
+class Holder(nn.Module):
+    """One attribute of every kind that a method may hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.parameters_too = list(self.layer.parameters())
+        self.optimizer = torch.optim.Adam(self.layer.parameters())
+        self.generator = torch.Generator()
+        self.python, self.numpy = random.Random(0), np.random.RandomState(0)
+        self.count, self.ema = 0, None
+        self.queue, self.table, self.pairs = deque(maxlen=2), {}, [(1, {2})]
+        self.array = np.zeros(2)
+        self.distance = torch.cdist
+
+    def live(self):
+        self.optimizer.zero_grad()
+        self.layer(torch.randn(3, 2)).sum().backward()
+        self.optimizer.step()
+        self.count += np.int64(3)
+        self.ema = torch.randn(2)
+        self.queue.append(torch.randn(2))
+        self.table[3, "a"] = [torch.randn(1), "text"]
+        self.array += 1
+        return torch.rand(1, generator=self.generator).item(), self.python.random(), self.numpy.rand()
+
+
+def _through_disk(state, path):
+    checkpoint.save(path / "c.pt", state)
+    return checkpoint.load(path / "c.pt", torch.device("cpu"))
+
+
+def test_everything_that_changes_comes_back(tmp_path):
+    one, other = Holder(), Holder()
+    one.live()
+    checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))
+    torch.manual_seed(1)
+    left = one.live()
+    torch.manual_seed(1)
+    right = other.live()
+
+    assert left == right
+    assert one.count == other.count == 6
+    assert torch.equal(one.ema, other.ema)
+    assert all(torch.equal(a, b) for a, b in zip(one.queue, other.queue, strict=True))
+    assert other.queue.maxlen == 2
+    assert other.table[3, "a"][1] == "text"
+    assert other.pairs == [(1, {2})]
+    assert (other.array == 2).all()
+    assert torch.equal(one.layer.weight, other.layer.weight)
+    assert other.parameters_too[0] is other.layer.weight
+
+
+@pytest.mark.parametrize("value", [object(), [nn.Linear(1, 1)], [torch.cdist, 3], (i for i in "ab")])
+def test_what_cannot_be_kept_is_named(value):
+    holder = Holder()
+    holder.layer.odd = value
+
+    with pytest.raises(TypeError, match=r"attribute layer\.odd.* is a .* that a checkpoint cannot keep"):
+        checkpoint.capture(holder)
+
+
+def test_state_for_something_not_built_yet_is_named(tmp_path):
+    one, other = Holder(), Holder()
+    other.optimizer = None
+
+    with pytest.raises(TypeError, match="attribute optimizer is restored before it is built"):
+        checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))

@@ -1,0 +1,124 @@
+"""Transforms and loaders against torchvision and Pillow."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+from torchvision import transforms
+
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.training.augment import Transform, normalise
+from dg_batchformer.training.loaders import Loader, Request
+
+
+def _image():
+    return Image.effect_noise((60, 40), 80).convert("RGB")
+
+
+def test_plain_images_are_bit_equal_to_domainbeds():
+    image = _image()
+    theirs = transforms.Compose(
+        [
+            transforms.Resize((24, 24)),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+
+    assert_close(normalise(Transform(24)(image, None)[None])[0], theirs(image), rtol=0, atol=0)
+
+
+def test_augmentation_depends_on_the_seed_alone_and_leaves_the_generator_alone():
+    image, transform = _image(), Transform(24)
+    before = torch.get_rng_state()
+
+    first, again, other = transform(image, 5), transform(image, 5), transform(image, 6)
+
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_needs_no_normalisation_gets_none():
+    vectors = torch.randn(3, 8)
+    assert normalise(vectors) is vectors
+    grey = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
+    assert_close(normalise(grey), torch.ones(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_come_in_the_order_asked_however_many_workers(image_folder, workers):
+    dataset = get_dataset_class("PACS")(image_folder(), [0], {"image_size": 16})
+    tasks = [[Request(env, [step % 10, 3], [step, 7]) for env in (0, 2)] for step in range(20)]
+    notes = []
+
+    with Loader(dataset.environments, 16, workers, notes.append) as loader:
+        training, evaluation = loader.stream(tasks), loader.stream([[Request(3, range(10))]] * 3)
+        loaded = []
+        for step, task in enumerate(training):
+            loaded.append(task)
+            if step % 7 == 0:
+                assert next(evaluation)[0].images.shape == (10, 3, 16, 16)
+
+    alone = Transform(16)
+    for task, batches in zip(tasks, loaded, strict=True):
+        for request, batch in zip(task, batches, strict=True):
+            images, _ = dataset[request.env].load(request.indices)
+            expected = torch.stack([alone(image, seed) for image, seed in zip(images, request.seeds, strict=True)])
+            assert_close(batch.images, expected)
+            assert batch.labels.tolist() == [dataset[request.env].labels[index] for index in request.indices]
+    assert notes == []
+
+
+def test_a_repaired_image_is_noted_once_and_a_broken_one_ends_it(image_folder):
+    root = image_folder()
+    file = root / "PACS" / "photo" / "dog" / "0.png"
+    file.write_bytes(file.read_bytes()[:-200])
+    dataset = get_dataset_class("PACS")(root, [0], {"image_size": 16})
+    notes = []
+
+    with Loader(dataset.environments, 16, 1, notes.append) as loader:
+        list(loader.stream([[Request(2, [0])]] * 3))
+        assert notes == [f"{file} is truncated; what is there was used"]
+
+        file.write_bytes(b"")
+        with pytest.raises(InputError, match=f"{file} cannot be decoded"):
+            list(loader.stream([[Request(2, [0])]]))
+
+
+def test_workers_end_with_a_parent_that_is_killed(image_folder):
+    code = f"""
+import time
+from pathlib import Path
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.training.loaders import Loader
+dataset = get_dataset_class("PACS")(Path({str(image_folder())!r}), [0], {{"image_size": 16}})
+with Loader(dataset.environments, 16, 2, print) as loader:
+    print(*loader._pool._processes, flush=True)
+    time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    deadline = time.monotonic() + 20
+
+    def alive(pid):
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(workers) == 2
+    assert not [pid for pid in workers if alive(pid)]
+    assert os.getpid() not in workers

@@ -1,0 +1,37 @@
+import pytest
+import torch
+from support import make_algorithm, quick_spec, run_quickly
+from torch.nn import functional as F
+
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.store import RunFolder
+from dg_batchformer.training.evaluate import Evaluator
+from dg_batchformer.training.loaders import Loader
+
+
+def test_accuracy_and_loss_are_means_over_a_split():
+    dataset = get_dataset_class("Toy")(None, [3], {})
+    algorithm, spec = make_algorithm("ERM", dataset="Toy"), quick_spec()
+    splits = {(0, "out"): list(range(100)), (1, "out"): [3, 4], (2, "out"): [0], (3, "in"): list(range(70))}
+    with Loader(dataset.environments, 8, 0, print) as loader:
+        evaluate = Evaluator(spec, loader, splits, torch.device("cpu"))
+
+        evaluation = evaluate(algorithm, 0)
+
+    algorithm.eval()
+    for (env, split), indices in splits.items():
+        logits, y = algorithm.predict(dataset[env].images[indices]), torch.tensor(dataset[env].labels)[indices]
+        assert evaluation.accuracy[env, split] == pytest.approx((logits.argmax(dim=1) == y).double().mean().item())
+        assert abs(evaluation.loss[env, split] - F.cross_entropy(logits, y).item()) < 1e-6
+    validation = evaluation.validation(spec.train_envs)
+    assert validation.accuracy == sum(evaluation.accuracy[env, "out"] for env in range(3)) / 3
+
+
+def test_evaluation_leaves_the_training_alone(tmp_path):
+    models = []
+    for freq in (1, 6, 13):
+        run_quickly(quick_spec(algorithm="MLDG+BF", checkpoint_freq=freq), tmp_path / str(freq))
+        models.append(torch.load(RunFolder(tmp_path / str(freq)).model_file, weights_only=True)["predictor"])
+
+    for model in models[1:]:
+        assert all(torch.equal(model[name], models[0][name]) for name in model)

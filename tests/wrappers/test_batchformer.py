@@ -1,0 +1,90 @@
+import pytest
+import torch
+from support import make_algorithm, make_minibatches
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from dg_batchformer.algorithms import ALGORITHMS
+from dg_batchformer.networks.batchformer import batchformers, without_batchformer
+
+
+@pytest.mark.parametrize("n", [5, 6])
+def test_erm_bf_is_erm_on_features_and_attended_features_with_a_shared_classifier(n):
+    algorithm, minibatches = make_algorithm("ERM+BF", bf_dropout=0.0), make_minibatches(n=n)
+    x, y = (torch.cat([batch[i] for batch in minibatches]) for i in (0, 1))
+    featurizer, classifier = algorithm.inner.featurizer, algorithm.inner.classifier
+    z = without_batchformer(featurizer)(x)
+    attended = featurizer.batchformer.layers[0](z.unsqueeze(1)).squeeze(1)
+    logits = classifier(torch.cat([z, attended]))
+    expected = F.cross_entropy(logits, torch.cat([y, y]))
+    gradients = torch.autograd.grad(expected, list(algorithm.inner.network.parameters()))
+
+    loss = algorithm.update(minibatches)["loss"]
+
+    assert_close(loss, expected.detach())
+    for parameter, gradient in zip(algorithm.inner.network.parameters(), gradients, strict=True):
+        assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("base", ALGORITHMS)
+def test_weight_zero_gives_the_base_algorithm_bit_for_bit(base):
+    states = []
+    for name, hparams in ((base, {}), (f"{base}+BF", {"bf_loss_weight": 0.0, "bf_lr_scale": 0.0})):
+        algorithm = make_algorithm(name, **hparams)
+        for seed in range(3):
+            torch.manual_seed(seed)
+            algorithm.update(make_minibatches(seed=seed))
+        states.append(algorithm.predictor.state_dict())
+
+    assert_close(states[0], states[1], rtol=0, atol=0)
+
+
+def test_a_vanishing_weight_comes_near_the_base_algorithm_through_the_twins():
+    states = []
+    for name, hparams in (("ERM", {}), ("ERM+BF", {"bf_loss_weight": 1e-6})):
+        algorithm = make_algorithm(name, **hparams)
+        algorithm.update(make_minibatches())
+        states.append([parameter.grad for parameter in algorithm.predictor.parameters()])
+
+    assert_close(states[0], states[1], rtol=1e-3, atol=1e-5)
+
+
+def test_no_layers_give_doubled_cross_entropy_which_is_the_base_risk():
+    plain, doubled = make_algorithm("ERM"), make_algorithm("ERM+BF", bf_layers=0)
+
+    assert_close(doubled.update(make_minibatches())["loss"], plain.update(make_minibatches())["loss"])
+
+
+def test_evaluation_of_a_sample_does_not_depend_on_its_batch():
+    algorithm = make_algorithm("SWAD+CORAL+BF").eval()
+    x = make_minibatches()[0][0]
+
+    together, alone = algorithm.predict(x), torch.cat([algorithm.predict(row[None]) for row in x])
+
+    assert_close(together, alone)
+
+
+def test_nothing_of_the_pairing_is_left_behind_even_by_an_update_that_fails():
+    algorithm = make_algorithm("ERM+BF")
+    minibatches = make_minibatches()
+
+    with pytest.raises(IndexError):
+        algorithm.update([(x, y + 100) for x, y in minibatches])
+
+    assert [layer.paired_rows for layer in batchformers(algorithm)] == [None]
+    x = minibatches[0][0]
+    assert len(algorithm.predict(x)) == len(x)
+
+
+def test_predictor_keys_are_the_base_algorithms():
+    plain, wrapped = make_algorithm("DANN"), make_algorithm("SWAD+DANN+BF")
+
+    assert list(wrapped.predictor.state_dict()) == list(plain.predictor.state_dict())
+
+
+def test_minibatches_of_unequal_size_are_refused():
+    minibatches = make_minibatches()
+    minibatches[1] = tuple(part[:4] for part in minibatches[1])
+
+    with pytest.raises(ValueError, match=r"minibatches of one size, got sizes \[4, 6\]"):
+        make_algorithm("BF").update(minibatches)

@@ -1,0 +1,62 @@
+from math import nan
+
+import pytest
+
+from dg_batchformer.wrappers.swad import loss_valley_weights
+
+VALLEY = [2.0, 0.9, 0.6, 0.5, 0.45, 0.40, 0.35, 0.30, 0.31, 0.32, 0.33, 0.34, 0.35, 0.36, 0.37]
+
+
+@pytest.mark.parametrize(
+    ("losses", "units"),
+    [
+        ([2.0, 1.0, 0.30, 0.31, 0.32], [0, 1, 1, 2, 1]),
+        ([0.30, 0.31, 0.32], [0, 1, 1]),
+        (VALLEY + [0.5] * 8, [0] * 6 + [1, 2, 1, 1, 1, 1, 1, 1, 1] + [0] * 8),
+        ([3.0, 2.0, 1.0], [0, 0, 1]),
+        ([3.0, 2.0], [0, 1]),
+        ([1.0], [1]),
+    ],
+)
+def test_the_released_bookkeeping(losses, units):
+    assert loss_valley_weights(losses) == pytest.approx([unit / sum(units) for unit in units])
+
+
+@pytest.mark.parametrize(
+    ("losses", "units"),
+    [
+        ([2.0, 1.0, 0.30, 0.31, 0.32], [0, 0, 1, 1, 1]),
+        (VALLEY + [0.5] * 8, [0] * 7 + [1] * 8 + [0] * 8),
+        ([0.30, 0.31, 0.32, 0.9, 0.31, 0.9], [1, 1, 1, 1, 1, 1]),
+        ([0.30, 0.31, 0.32, *[0.9] * 5, 0.31, *[0.9] * 7], [1] * 9 + [0] * 7),
+        ([3.0, 2.0, 1.0], [0, 0, 1]),
+    ],
+)
+def test_clean_takes_every_segment_of_the_valley_once(losses, units):
+    assert loss_valley_weights(losses, mode="clean") == pytest.approx([unit / sum(units) for unit in units])
+
+
+def test_clean_weighs_by_iterates():
+    weights = loss_valley_weights([0.3, 0.31, 0.32], mode="clean", iterates=[1, 20, 19])
+
+    assert weights == pytest.approx([1 / 40, 20 / 40, 19 / 40])
+
+
+@pytest.mark.parametrize("mode", ["exact", "clean"])
+def test_nan_never_converges_and_ends_a_valley(mode):
+    assert loss_valley_weights([0.3, nan, nan, nan], mode=mode) == [0, 0, 0, 1]
+    dead = loss_valley_weights([0.3, 0.31, 0.32, *[nan] * 9], mode=mode)
+    assert sum(dead) == pytest.approx(1)
+    assert dead[3:] == [0] * 9
+
+
+@pytest.mark.parametrize("mode", ["exact", "clean"])
+@pytest.mark.parametrize("n_tolerance", [1, 2, 3, 6])
+def test_shares_sum_to_one(mode, n_tolerance):
+    for cut in range(1, len(VALLEY)):
+        assert sum(loss_valley_weights(VALLEY[:cut], 3, n_tolerance, mode=mode)) == pytest.approx(1)
+
+
+def test_losses_and_counts_belong_together():
+    with pytest.raises(ValueError, match="2 losses with 1 counts"):
+        loss_valley_weights([1.0, 2.0], iterates=[1])
