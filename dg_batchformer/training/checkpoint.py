@@ -1,5 +1,6 @@
 """Checkpoints: everything of an algorithm that changes during training, with no code per algorithm."""
 
+import inspect
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -87,10 +88,10 @@ def _encode(value: Any, path: str, registered: set[int]) -> Any:
         return {_KIND: "numpy", "value": _encode(value.get_state(legacy=False), path, registered)}
     if isinstance(value, dict) or type(value) in (list, tuple, set, deque, torch.Size):
         return _encode_container(value, path, registered)
+    if inspect.isclass(value) or inspect.isroutine(value) or isinstance(value, torch.device | torch.dtype):
+        return _SKIP
     if hasattr(value, "state_dict") and hasattr(value, "load_state_dict") and not isinstance(value, nn.Module):
         return {_KIND: "stateful", "value": _encode(value.state_dict(), path, registered)}
-    if (callable(value) and not isinstance(value, nn.Module)) or isinstance(value, torch.device | torch.dtype):
-        return _SKIP
     raise _cannot_keep(value, path)
 
 

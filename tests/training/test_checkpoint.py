@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from dg_batchformer.networks import Featurizer
+from dg_batchformer.networks.featurizer import BACKBONES
 from dg_batchformer.training import checkpoint
 
 
@@ -60,6 +62,17 @@ def test_everything_that_changes_comes_back(tmp_path):
     assert (other.array == 2).all()
     assert torch.equal(one.layer.weight, other.layer.weight)
     assert other.parameters_too[0] is other.layer.weight
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "mlp"])
+def test_every_backbone_can_be_kept(backbone, tmp_path):
+    size = {"mnist_cnn": 28, "wrn16_2": 32}.get(backbone, 40)
+    hparams = {"backbone": backbone, "resnet_dropout": 0.1}
+    one, other = (Featurizer((3, size, size), hparams) for _ in range(2))
+
+    checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))
+
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
 @pytest.mark.parametrize("value", [object(), [nn.Linear(1, 1)], [torch.cdist, 3], (i for i in "ab")])
