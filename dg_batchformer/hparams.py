@@ -98,3 +98,9 @@ def plain_number(value: object) -> object:
         except ValueError:
             continue
     return value
+
+
+def same_spelling(value: object) -> object:
+    """Return one spelling for equal numbers, so that 1 and 1.0 are the same thing asked for."""
+    number = plain_number(value)
+    return int(number) if isinstance(number, float) and number.is_integer() and abs(number) < 2**53 else number

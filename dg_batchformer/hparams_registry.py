@@ -11,11 +11,12 @@ from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Hparams
-from dg_batchformer.networks.featurizer import backbone_for, check_featurizer, featurizer_search_space
+from dg_batchformer.networks.featurizer import BACKBONE, backbone_for, check_featurizer, featurizer_search_space
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec import RunSpec
 
+_SPELLINGS = ("resnet18", "resnet50_augmix")  # DomainBed's, of backbone and weights
 _NOT_HERE = ("vit", "dinov2", "vit_attn_tune")
 
 
@@ -36,19 +37,24 @@ def resolve_hparams(spec: RunSpec) -> Hparams:
 
 
 def search_space(
-    algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOCOL, backbone: str | None = None
+    algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOCOL, given: Mapping[str, Any] | None = None
 ) -> dict[str, HParam]:
-    """Return every hparam of a composed algorithm on a dataset, with the protocol's defaults and draws."""
+    """Return every hparam of a composed algorithm on a dataset, with the protocol's defaults and draws.
+
+    What a person gives can change which hparams there are: a backbone, or a size of images that asks for another.
+    """
     facts, rules = dataset_facts(dataset), get_protocol(protocol)
-    chosen = backbone_for(backbone or str(rules.hparam_defaults(facts).get("backbone", "auto")), facts.shape)
-    space = {
-        **(_domainbed_space() if rules.domainbed_names else {}),
-        **_common_space(facts),
-        **featurizer_search_space(chosen),
-        **get_algorithm_class(algorithm).search_space(dataset),
-    }
+    defaults = rules.hparam_defaults(facts)
+    common = {**(_domainbed_space() if rules.domainbed_names else {}), **_common_space(facts)}
+    chosen = {"backbone": "auto", **defaults, **(given or {})}
+    shape = facts.shape
+    if "image_size" in common:
+        size = common["image_size"].parse("image_size", chosen.get("image_size", common["image_size"].default))
+        shape = (3, int(size), int(size))
+    backbone = backbone_for(str(BACKBONE.parse("backbone", chosen["backbone"])), shape)
+    space = {**common, **featurizer_search_space(backbone), **get_algorithm_class(algorithm).search_space(dataset)}
     space.update({name: hparam for name, hparam in rules.hparam_space(facts).items() if name in space})
-    for name, default in rules.hparam_defaults(facts).items():
+    for name, default in defaults.items():
         if name in space:
             space[name] = replace(space[name], default=default)
     return space
@@ -56,15 +62,16 @@ def search_space(
 
 def _values(algorithm: str, dataset: str, protocol: str, given: Mapping[str, Any], seed: int | None) -> Hparams:
     facts, rules = dataset_facts(dataset), get_protocol(protocol)
-    given = _without_domainbed_booleans(given, rules.hparam_defaults(facts))
-    space = search_space(algorithm, dataset, protocol=protocol, backbone=given.get("backbone"))
-    for name in given:
+    meant = _without_domainbed_booleans(given, rules.hparam_defaults(facts))
+    space = search_space(algorithm, dataset, protocol=protocol, given=meant)
+    for name in meant:
         if name not in space:
             raise unknown(f"hparam of {algorithm} on {dataset}:", name, space)
     drawn = {name: hparam.default if seed is None else hparam.sample(name, seed) for name, hparam in space.items()}
-    values: Hparams = {**drawn, **{name: space[name].parse(name, value) for name, value in given.items()}}
-    shape = (*facts.shape[:-2], values["image_size"], values["image_size"]) if "image_size" in values else facts.shape
-    check_featurizer(backbone_for(values["backbone"], shape), values)
+    values: Hparams = {**drawn, **{name: space[name].parse(name, value) for name, value in meant.items()}}
+    _refuse_disagreement(given, values)
+    size = values.get("image_size")
+    check_featurizer(backbone_for(values["backbone"], facts.shape if size is None else (3, size, size)), values)
     return {**values, **(_domainbed_booleans(values) if rules.domainbed_names else {})}
 
 
@@ -119,24 +126,19 @@ def _domainbed_booleans(values: Hparams) -> Hparams:
 
 def _without_domainbed_booleans(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Replace ``resnet18`` and ``resnet50_augmix`` by the backbone and weights that they mean."""
-    kept = {name: value for name, value in given.items() if name not in ("resnet18", "resnet50_augmix", *_NOT_HERE)}
     for name in _NOT_HERE:
         if given.get(name, False) is not False:
             raise InputError(f"hparam {name} asks for DomainBed's DINOv2 backbone, which is not here; give backbone")
-    spelled = {name: given[name] for name in ("resnet18", "resnet50_augmix") if name in given}
+    spelled = {name: given[name] for name in _SPELLINGS if name in given}
     for name, value in spelled.items():
         if not isinstance(value, bool):
             raise InputError(f"hparam {name} takes true or false, got {value!r}")
-    meant = _meant(spelled, defaults)
-    for name, value in meant.items():
-        if kept.get(name, value) != value:
-            text = ", ".join(f"{spelling} {str(flag).lower()}" for spelling, flag in spelled.items())
-            raise InputError(f"hparams disagree: {text} means {name} {value}, but {name} is given as {kept[name]}")
-    return {**kept, **meant}
+    kept = {name: value for name, value in given.items() if name not in (*_SPELLINGS, *_NOT_HERE)}
+    return {**_meant(spelled, defaults), **kept}
 
 
 def _meant(spelled: Mapping[str, bool], defaults: Mapping[str, Any]) -> dict[str, str]:
-    if all(spelled.get(name) for name in ("resnet18", "resnet50_augmix")):
+    if all(spelled.get(name) for name in _SPELLINGS):
         raise InputError("hparams resnet18 and resnet50_augmix are both true: they name two backbones, keep one")
     if spelled.get("resnet18"):
         return {"backbone": "resnet18", "weights": "imagenet_v1"}
@@ -149,3 +151,14 @@ def _meant(spelled: Mapping[str, bool], defaults: Mapping[str, Any]) -> dict[str
     if any(denied[name] for name in spelled):
         return {"backbone": "resnet50", "weights": "imagenet_v1"}
     return {}
+
+
+def _refuse_disagreement(given: Mapping[str, Any], values: Hparams) -> None:
+    """Raise InputError where DomainBed's booleans and our names were both given and say different things."""
+    says = {"resnet18": values["backbone"] == "resnet18", "resnet50_augmix": values["weights"] == "ram_in1k"}
+    for name, means in says.items():
+        if name in given and given[name] is not means:
+            raise InputError(
+                f"hparams disagree: {name} is {str(given[name]).lower()}, but backbone is {values['backbone']} "
+                f"with weights {values['weights']}; give one of the two"
+            )

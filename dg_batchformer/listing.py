@@ -83,7 +83,7 @@ def _dataset(name: str) -> str:
 
 def _protocol(name: str) -> str:
     protocol = get_protocol(name)
-    rows = [["about", protocol.about], ["source", protocol.source], ["steps", protocol.steps]]
+    rows: list[list[object]] = [["about", protocol.about], ["source", protocol.source], ["steps", protocol.steps]]
     rows += [[f"steps on {dataset}", steps] for dataset, steps in protocol.steps_for.items()]
     rows.append(["evaluation every", protocol.checkpoint_freq or "as the dataset says (list datasets)"])
     rows += [[f"evaluation every, on {dataset}", freq] for dataset, freq in protocol.checkpoint_freq_for.items()]
@@ -95,25 +95,15 @@ def _protocol(name: str) -> str:
 def _backbone(name: str) -> str:
     if name not in BACKBONES:
         raise unknown("backbone", name, BACKBONES)
-    return _BACKBONE_LINES[name]
+    return f"{name}: {BACKBONES[name].about}"
 
-
-_BACKBONE_LINES = {
-    "resnet18": "ResNet-18, 512 features; weights imagenet_v1, none or a file",
-    "resnet50": "ResNet-50, 2048 features; weights imagenet_v1, ram_in1k, none or a file",
-    "wrn16_2": "Wide ResNet 16-2 for 32 px, 128 features",
-    "mnist_cnn": "DomainBed's CNN for 28 px, 128 features, GroupNorm",
-    "small_cnn": "three convolutions for small images on a CPU, 128 features, GroupNorm",
-    "tiny": "one convolution, 16 features: for tests",
-    "mlp": "multi-layer perceptron for vectors",
-}
 
 _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
     "algorithms": (lambda: _plugins(ALGORITHMS), _algorithm),
     "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
     "datasets": (lambda: {name: _dataset_line(name) for name in catalog.DATASETS if name in DATASETS}, _dataset),
     "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),
-    "backbones": (lambda: _BACKBONE_LINES, _backbone),
+    "backbones": (lambda: {name: backbone.about for name, backbone in BACKBONES.items()}, _backbone),
 }
 
 

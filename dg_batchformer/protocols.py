@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
 from dg_batchformer.errors import unknown
 from dg_batchformer.hparams import HParam, Value
@@ -60,18 +58,11 @@ class Protocol:
         return dict(self.space) if facts.is_photographs else {}
 
 
-def _one_of(*values: float) -> HParam:
-    def draw(rng: np.random.RandomState) -> float:
-        return rng.choice(values)
-
-    return HParam(values[0], draw, low=0)
-
-
 # SWAD's search (Cha et al., 2021, appendix): 18 points, defaults first.
 _SWAD_SPACE = {
-    "lr": HParam(5e-5, lambda rng: rng.choice([1e-5, 3e-5, 5e-5]), low=0),
-    "resnet_dropout": _one_of(0.0, 0.1, 0.5),
-    "weight_decay": HParam(0.0, lambda rng: rng.choice([1e-4, 1e-6]), low=0),
+    "lr": HParam(5e-5, lambda rng: rng.choice([1e-5, 3e-5, 5e-5]), "learning rate", low=0),
+    "resnet_dropout": HParam(0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "dropout on pooled features", low=0, high=1),
+    "weight_decay": HParam(0.0, lambda rng: rng.choice([1e-4, 1e-6]), "weight decay", low=0),
 }
 
 _PROTOCOLS = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
 from dg_batchformer.errors import InputError, unknown
-from dg_batchformer.hparams import plain_number
+from dg_batchformer.hparams import same_spelling
 from dg_batchformer.names import canonical_name, split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.seeds import seed_hash
@@ -59,7 +59,7 @@ class RunSpec:
         facts, protocol = dataset_facts(self.dataset), get_protocol(self.protocol)
         self._keep("algorithm", canonical_name(self.algorithm))
         self._keep("test_envs", _environments(facts, self.test_envs))
-        self._keep("hparams", {name: plain_number(value) for name, value in sorted(self.hparams.items())})
+        self._keep("hparams", {name: same_spelling(value) for name, value in sorted(self.hparams.items())})
         for name, low in (
             ("trial_seed", 0),
             ("hparams_seed", 0),

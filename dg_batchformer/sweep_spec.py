@@ -7,7 +7,7 @@ from typing import Any
 
 from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.errors import InputError, unknown
-from dg_batchformer.hparams import plain_number
+from dg_batchformer.hparams import plain_number, same_spelling
 from dg_batchformer.names import split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.spec import EVALUATE
@@ -21,6 +21,7 @@ class Row:
     label: str
     algorithm: str
     hparams: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0  # in the sweep file
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,14 @@ def _items(yaml: LinedYaml, key: Key, value: Any) -> list[Any]:
 def _datasets(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
     items = _items(yaml, key, value)
     for index, name in enumerate(items):
-        _named(yaml, (*key, index), dataset_facts, name)
+        _named(yaml, (*key, index), dataset_facts, _text(yaml, (*key, index), name))
     return _distinct(yaml, key, items)
+
+
+def _text(yaml: LinedYaml, key: Key, value: Any) -> str:
+    if not isinstance(value, str):
+        raise yaml.error(key, f"{key[0]} takes a name, got {value!r}")
+    return value
 
 
 def _distinct(yaml: LinedYaml, key: Key, items: list[str]) -> tuple[str, ...]:
@@ -134,7 +141,7 @@ def _row(yaml: LinedYaml, key: Key, item: Any) -> Row:
     hparams = _hparams(yaml, (*key, "hparams"), item.get("hparams", {}))
     if hparams and "label" not in item:
         raise yaml.error(key, f"a row with hparams needs a label, so that tables can tell it from plain {name}")
-    return Row(str(item.get("label", name)), name, hparams)
+    return Row(str(item.get("label", name)), name, hparams, yaml.lines[key])
 
 
 def _hparams(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:
@@ -151,9 +158,10 @@ def _environments(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...] | No
 
 
 def _count(yaml: LinedYaml, key: Key, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    number = same_spelling(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise yaml.error(key, f"{key[0]} takes a whole number, at least 1, got {value!r}")
-    return value
+    return number
 
 
 def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:
@@ -176,7 +184,7 @@ def _choice(yaml: LinedYaml, key: Key, value: Any) -> str:
 
 
 def _protocol(yaml: LinedYaml, key: Key, value: Any) -> str:
-    return _named(yaml, key, get_protocol, value).name
+    return _named(yaml, key, get_protocol, _text(yaml, key, value)).name
 
 
 def _expected(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:

@@ -24,15 +24,19 @@ class LinedYaml:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-        self._loader = yaml.SafeLoader(text)
         try:
+            self._loader = yaml.SafeLoader(text)
             root = self._loader.get_single_node()
             self.data = None if root is None else self._build(root, ())
         except yaml.MarkedYAMLError as error:
             line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
             raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from None
-        finally:
-            self._loader.dispose()
+        except RecursionError:
+            raise InputError(f"{path}: not valid YAML: an anchor holds itself, or nesting is too deep") from None
+        except InputError:
+            raise
+        except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
     def error(self, key: Key, message: str) -> InputError:
         """Build an error that names the file and the line of a key (or of what is nearest above it)."""

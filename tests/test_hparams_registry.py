@@ -93,7 +93,7 @@ def test_domainbeds_booleans_are_spellings_of_a_backbone(given, protocol, backbo
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"resnet18": True, "backbone": "resnet50"}, "resnet18 true means backbone resnet18"),
+        ({"resnet18": True, "backbone": "resnet50"}, "resnet18 is true, but backbone is resnet50"),
         ({"resnet18": True, "resnet50_augmix": True}, "two backbones"),
         ({"vit": True}, "DINOv2"),
         ({"weights": "none"}, "freeze_bn with random weights"),

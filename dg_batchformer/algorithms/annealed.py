@@ -1,7 +1,7 @@
-"""What IRM and VREx share: a penalty of weight 1 that jumps to its lambda after a number of updates."""
+"""What penalties with an annealing step share: IRM, VREx, IB_ERM, IB_IRM."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -10,38 +10,47 @@ from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
 
 
-class AnnealedPenalty(ERM):
-    """ERM plus a penalty; Adam starts anew at the jump, whose gradients are of another size.
+class Anneal(NamedTuple):
+    """The default weight of a penalty, and its weight before the annealing step."""
 
-    A subclass names its hparams by ``prefix``: ``{prefix}_lambda`` and ``{prefix}_penalty_anneal_iters``.
+    weight: float
+    before: float
+
+
+class AnnealedPenalty(ERM):
+    """ERM plus penalties whose weights jump after a number of updates; Adam starts anew at each jump.
+
+    A subclass names its penalties: ``name`` has the hparams ``{name}_lambda`` and ``{name}_penalty_anneal_iters``.
     """
 
     registered = False
-    prefix: ClassVar[str]
-    default_lambda: ClassVar[float]
+    penalties: ClassVar[Mapping[str, Anneal]]
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        return {
-            f"{cls.prefix}_lambda": HParam(
-                cls.default_lambda, lambda rng: 10 ** rng.uniform(-1, 5), "weight of the penalty", low=0
-            ),
-            f"{cls.prefix}_penalty_anneal_iters": HParam(
+        space = {}
+        for name, anneal in cls.penalties.items():
+            space[f"{name}_lambda"] = HParam(
+                anneal.weight, lambda rng: 10 ** rng.uniform(-1, 5), "weight of the penalty", low=0
+            )
+            space[f"{name}_penalty_anneal_iters"] = HParam(
                 500, lambda rng: 10 ** rng.uniform(0, 4), "updates before the penalty has that weight", low=0
-            ),
-        }
+            )
+        return space
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.updates = 0
 
-    def descend_with(self, risk: Tensor, penalty: Tensor) -> Tensor:
-        """Take one step down risk + weight * penalty; return that sum, detached."""
-        anneal = self.hparams[f"{self.prefix}_penalty_anneal_iters"]
-        weight = self.hparams[f"{self.prefix}_lambda"] if self.updates >= anneal else 1.0
-        if self.updates == anneal:
-            self.optimizer = self.new_optimizer(self.network)
-        loss = risk + weight * penalty
+    def descend_with(self, risk: Tensor, **penalties: Tensor) -> Tensor:
+        """Take one step down the risk plus the weighted penalties; return that sum, detached."""
+        jumps = {name: self.hparams[f"{name}_penalty_anneal_iters"] for name in penalties}
+        if self.updates in jumps.values():
+            self.optimizer = self.new_optimizer(self.network)  # gradients are of another size from here on
+        loss = risk
+        for name, penalty in penalties.items():
+            jumped = self.updates >= jumps[name]
+            loss = loss + (self.hparams[f"{name}_lambda"] if jumped else self.penalties[name].before) * penalty
         descend(self.optimizer, loss)
         self.updates += 1
         return loss.detach()

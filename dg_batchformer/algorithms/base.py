@@ -1,7 +1,7 @@
 """Algorithm: what learns. DomainBed's protocol (update, predict), and what wrappers and the loop rely on."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class Algorithm(nn.Module):
     """
 
     registered = False
+    batch_dependent: ClassVar[bool] = False  # whether a prediction depends on the other samples, by definition
+    attends: ClassVar[str] = "joint"  # under BatchFormer, to all domains, or where forwarded alone ``per_domain``
     streams: int = 1  # BatchFormer sets 2: every minibatch is then [n plain rows; n twin rows]
     finished: bool = False  # True ends training early
 
@@ -91,8 +93,8 @@ class Algorithm(nn.Module):
         """
         return self
 
-    def new_optimizer(self, *modules: nn.Module, **settings: Any) -> Optimizer:
-        """Build the Adam of some modules: ``lr`` and ``weight_decay`` of the run unless given.
+    def new_optimizer(self, *modules: nn.Module, kind: type[Optimizer] = Adam, **settings: Any) -> Optimizer:
+        """Build the optimizer of some modules: ``lr`` and ``weight_decay`` of the run unless given.
 
         Encoders of BatchFormer get a group of their own, at ``lr * bf_lr_scale``. Every optimizer of an
         algorithm comes from here, also those of clones and restarts.
@@ -104,7 +106,7 @@ class Algorithm(nn.Module):
         if encoders:
             encoder_lr = settings["lr"] * self.hparams["bf_lr_scale"]
             groups.append({"params": [p for p in parameters if id(p) in encoders], "lr": encoder_lr})
-        return Adam(groups, **settings)
+        return kind(groups, **settings)
 
     def split_streams(self, rows: Tensor, num_domains: int = 1) -> tuple[Tensor, Tensor | None]:
         """Take plain rows and twins apart: (num_domains * 2 * n, ...) -> two of (num_domains * n, ...).
@@ -135,6 +137,11 @@ def forward_domains(module: nn.Module, minibatches: Minibatches) -> list[Tensor]
     """Run a module once over all environments, so that attention spans them; return one output for each."""
     outputs = module(torch.cat([x for x, _ in minibatches]))
     return list(outputs.split([len(x) for x, _ in minibatches]))
+
+
+def domain_labels(num_domains: int, rows: Tensor) -> Tensor:
+    """Return the environment of every row of equal minibatches, (num_domains * n, ...) -> (num_domains * n,)."""
+    return torch.arange(num_domains, device=rows.device).repeat_interleave(len(rows) // num_domains)
 
 
 def descend(optimizer: Optimizer, loss: Tensor) -> None:

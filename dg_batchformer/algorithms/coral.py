@@ -1,5 +1,6 @@
 """CORAL — Sun & Saenko, 2016: match the domains' feature covariances."""
 
+from collections.abc import Callable
 from itertools import combinations
 
 import torch
@@ -20,9 +21,12 @@ def coral_distance(a: Tensor, b: Tensor) -> Tensor:
 class CORAL(ERM):
     """Correlation alignment: ERM plus the mean distance between the features of two environments.
 
-    Distances are between plain features. One forward serves all environments: equal to upstream's
-    separate ones unless BatchNorm is live.
+    Distances are between plain features.
+
+    Differs from DomainBed: one forward serves all environments, which is equal unless BatchNorm is live.
     """
+
+    distance: Callable[[Tensor, Tensor], Tensor] = staticmethod(coral_distance)
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
@@ -32,8 +36,11 @@ class CORAL(ERM):
         features = forward_domains(self.featurizer, minibatches)
         logits = self.classifier(torch.cat(features))
         risk = self.risk(logits, torch.cat([y for _, y in minibatches]), num_domains=len(minibatches))
-        plain = [self.split_streams(z)[0] for z in features]
-        distances = [coral_distance(a, b) for a, b in combinations(plain, 2)]
-        penalty = torch.stack(distances).mean() if distances else torch.zeros_like(risk)
+        penalty = self.penalty([self.split_streams(z)[0] for z in features])
         descend(self.optimizer, risk + self.hparams["mmd_gamma"] * penalty)
         return {"loss": risk.detach(), "penalty": penalty.detach()}
+
+    def penalty(self, features: list[Tensor]) -> Tensor:
+        """Return the mean distance over pairs of environments, (n, d) each -> ()."""
+        distances = [self.distance(a, b) for a, b in combinations(features, 2)]
+        return torch.stack(distances).mean() if distances else features[0].new_zeros(())

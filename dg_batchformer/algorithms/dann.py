@@ -1,4 +1,4 @@
-"""DANN — Ganin et al., 2016: features from which a discriminator cannot tell the domain."""
+"""DANN and CDANN — Ganin et al., 2016; Li et al., 2018: features from which a discriminator cannot tell the domain."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend, domain_labels
 from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import MLP, Classifier, Featurizer
@@ -16,8 +16,10 @@ from dg_batchformer.networks import MLP, Classifier, Featurizer
 class DANN(Algorithm):
     """Domain-adversarial networks: updates of the discriminator and of featurizer and classifier take turns.
 
-    The discriminator sees plain features; BatchFormer learns from the classification risk. The features of
-    a discriminator update carry no gradient, which upstream computes and throws away.
+    The discriminator sees plain features; BatchFormer learns from the classification risk.
+
+    Differs from DomainBed: the features of a discriminator update carry no gradient, which upstream computes and
+    throws away.
     """
 
     @classmethod
@@ -46,7 +48,9 @@ class DANN(Algorithm):
                 "weight of the discriminator's gradient penalty",
                 low=0,
             ),
-            "beta1": HParam(0.5, lambda rng: rng.choice([0.0, 0.5]), "first decay rate of the Adams", low=0, high=1),
+            "beta1": HParam(
+                0.5, lambda rng: rng.choice([0.0, 0.5]), "first decay rate of the Adams", low=0, high=0.9999
+            ),
             "mlp_width": HParam(256, lambda rng: 2 ** rng.uniform(6, 10), "width of the discriminator", low=1),
             "mlp_depth": HParam(3, lambda rng: rng.choice([3, 4, 5]), "layers of the discriminator", low=2),
             "mlp_dropout": HParam(
@@ -56,18 +60,28 @@ class DANN(Algorithm):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.num_classes = num_classes
         self.featurizer = Featurizer(input_shape, hparams)
         self.classifier = Classifier(self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"])
         self.network = nn.Sequential(self.featurizer, self.classifier)
         self.discriminator = MLP(self.featurizer.n_outputs, num_domains, hparams)
         betas = (hparams["beta1"], 0.9)
+        self.class_embeddings = self.new_class_embeddings(num_classes)
         self.disc_opt = self.new_optimizer(
-            self.discriminator, lr=hparams["lr_d"], weight_decay=hparams["weight_decay_d"], betas=betas
+            self.discriminator,
+            self.class_embeddings,
+            lr=hparams["lr_d"],
+            weight_decay=hparams["weight_decay_d"],
+            betas=betas,
         )
         self.gen_opt = self.new_optimizer(
             self.network, lr=hparams["lr_g"], weight_decay=hparams["weight_decay_g"], betas=betas
         )
         self.updates = 0
+
+    def new_class_embeddings(self, num_classes: int) -> nn.Module:
+        """Build what the discriminator is told of the class: nothing."""
+        return nn.Identity()
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         self.updates += 1
@@ -75,24 +89,51 @@ class DANN(Algorithm):
         discriminates = self.updates % (1 + d_steps) < d_steps
         with torch.set_grad_enabled(not discriminates):
             z = self.featurizer(torch.cat([x for x, _ in minibatches]))
-        disc_loss = self._discriminator_loss(z, num_domains=len(minibatches))
+        y = torch.cat([y for _, y in minibatches])
+        disc_loss = self._discriminator_loss(z, y, num_domains=len(minibatches))
         if discriminates:
             descend(self.disc_opt, disc_loss)
             return {"disc_loss": disc_loss.detach()}
-        y = torch.cat([y for _, y in minibatches])
         risk = self.risk(self.classifier(z), y, num_domains=len(minibatches))
         gen_loss = risk - self.hparams["lambda"] * disc_loss
         descend(self.gen_opt, gen_loss)
         return {"gen_loss": gen_loss.detach()}
 
-    def _discriminator_loss(self, z: Tensor, num_domains: int) -> Tensor:
-        plain, _ = self.split_streams(z, num_domains)
-        if not plain.requires_grad:
-            plain = plain.detach().requires_grad_()
-        domains = torch.arange(num_domains, device=z.device).repeat_interleave(len(plain) // num_domains)
-        losses = F.cross_entropy(self.discriminator(plain), domains, reduction="none")
-        gradient = torch.autograd.grad(losses.sum(), plain, create_graph=True)[0]
-        return losses.mean() + self.hparams["grad_penalty"] * gradient.square().sum(dim=1).mean()
+    def _discriminator_loss(self, z: Tensor, y: Tensor, num_domains: int) -> Tensor:
+        plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
+        seen = self.seen_by_discriminator(plain, labels)
+        if not seen.requires_grad:
+            seen.requires_grad_()
+        losses = F.cross_entropy(self.discriminator(seen), domain_labels(num_domains, seen), reduction="none")
+        gradient = torch.autograd.grad(losses.sum(), seen, create_graph=True)[0]
+        penalty = gradient.square().sum(dim=1).mean()
+        return self.weigh(losses, labels) + self.hparams["grad_penalty"] * penalty
+
+    def seen_by_discriminator(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return what the discriminator sees of plain features, (N, D), (N,) -> (N, D)."""
+        return z
+
+    def weigh(self, losses: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of all samples, (N,), (N,) -> ()."""
+        return losses.mean()
 
     def predict(self, x: Tensor) -> Tensor:
         return self.network(x)
+
+
+class CDANN(DANN):
+    """Conditional domain-adversarial networks: the discriminator is told the class, and classes weigh the same.
+
+    Differs from DomainBed: a class's weight counts all classes, not those up to the largest in the batch.
+    """
+
+    def new_class_embeddings(self, num_classes: int) -> nn.Module:
+        """Build what the discriminator is told of the class: an embedding, added to the features."""
+        return nn.Embedding(num_classes, self.featurizer.n_outputs)
+
+    def seen_by_discriminator(self, z: Tensor, y: Tensor) -> Tensor:
+        return z + self.class_embeddings(y)
+
+    def weigh(self, losses: Tensor, y: Tensor) -> Tensor:
+        counts = torch.bincount(y, minlength=self.num_classes)
+        return (losses / (counts[y] * self.num_classes)).sum()

@@ -14,8 +14,8 @@ from dg_batchformer.hparams import HParam
 class GroupDRO(ERM):
     """Distributionally robust optimisation over environments, whose weights rise exponentially with their risk.
 
-    The weights are allocated at once, so that a state dict reloads (upstream allocates them in the first
-    update). One forward serves all environments: equal to upstream's separate ones unless BatchNorm is live.
+    Differs from DomainBed: the weights are allocated at once, so that a state dict reloads; one forward serves all
+    environments, which is equal unless BatchNorm is live.
     """
 
     @classmethod

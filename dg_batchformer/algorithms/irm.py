@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dg_batchformer.algorithms.annealed import AnnealedPenalty
+from dg_batchformer.algorithms.annealed import Anneal, AnnealedPenalty
 from dg_batchformer.algorithms.base import Metrics, Minibatches, forward_domains
 
 
@@ -14,16 +14,18 @@ class IRM(AnnealedPenalty):
     the halves are taken inside each stream, so that no sample is in both.
     """
 
-    prefix = "irm"
-    default_lambda = 100.0
+    penalties = {"irm": Anneal(weight=100.0, before=1.0)}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         logits = forward_domains(self.network, minibatches)
-        labels = [y for _, y in minibatches]
-        risk = torch.stack([self.risk(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
-        penalty = torch.stack([self._penalty(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
-        loss = self.descend_with(risk, penalty)
+        risk = torch.stack([self.risk(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)]).mean()
+        penalty = self.invariance_penalty(logits, [y for _, y in minibatches])
+        loss = self.descend_with(risk, irm=penalty)
         return {"loss": loss, "nll": risk.detach(), "penalty": penalty.detach()}
+
+    def invariance_penalty(self, logits: list[Tensor], labels: list[Tensor]) -> Tensor:
+        """Return the mean over environments of the squared gradient of the risk by a scale of the logits."""
+        return torch.stack([self._penalty(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
 
     def _penalty(self, logits: Tensor, y: Tensor) -> Tensor:
         scale = torch.ones((), device=logits.device, requires_grad=True)

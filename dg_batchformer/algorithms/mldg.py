@@ -18,11 +18,14 @@ class MLDG(ERM):
     """Meta-learning for domain generalization, first order as upstream.
 
     For each meta-train domain: its gradient, plus the gradient of a meta-test domain after one step of a clone.
-    Every domain is forwarded alone, so under BatchFormer attention stays within it, and the clone carries the
-    encoder. Differences from upstream: ``n_meta_test`` leaves at least one domain to meta-train on (upstream
-    does not train at all with two training domains), and live BatchNorm statistics come back from the clones
-    (upstream's stay at their initial values).
+    Under BatchFormer the clone carries the encoder.
+
+    Differs from DomainBed: ``n_meta_test`` leaves at least one domain to meta-train on (upstream does not train at
+    all with two training domains), and live BatchNorm statistics come back from the clones (upstream's stay as they
+    were initialised).
     """
+
+    attends = "per_domain"
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:

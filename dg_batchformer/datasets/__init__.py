@@ -1,7 +1,9 @@
 """Datasets: environments of labelled images, found by name."""
 
+from dg_batchformer.catalog import DATASETS as FACTS
 from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.datasets.base import Dataset, Environment
+from dg_batchformer.errors import InputError
 from dg_batchformer.registry import DATASETS
 
 __all__ = ["DATASETS", "Dataset", "Environment", "get_dataset_class", "num_environments"]
@@ -9,6 +11,8 @@ __all__ = ["DATASETS", "Dataset", "Environment", "get_dataset_class", "num_envir
 
 def get_dataset_class(name: str) -> type[Dataset]:
     """Return the dataset class of that name; raise InputError for an unknown one."""
+    if name in FACTS and name not in DATASETS:
+        raise InputError(f"{name} has hparams here but no loader; datasets that load are {', '.join(DATASETS)}")
     return DATASETS[name]
 
 

@@ -68,6 +68,11 @@ class ImageFolders(Dataset):
         files = {name: _images_by_class(folder / name) for name in self.facts.names}
         self.classes = sorted({name for classes in files.values() for name in classes})
         self.environments = [self._environment(name, files[name]) for name in self.facts.names]
+        if len(self.classes) != (self.facts.num_classes or len(self.classes)):
+            self.notes.append(
+                f"{self.facts.name} has {len(self.classes)} classes here, {self.facts.num_classes} are known: "
+                f"{', '.join(self.classes)}"
+            )
         strays = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in self.facts.names)
         if strays:
             self.notes.append(f"ignored in {folder}, no environments of {self.facts.name}: {', '.join(strays)}")
@@ -106,8 +111,8 @@ class ImageFolders(Dataset):
         for environment in self.environments:
             assert isinstance(environment, FolderEnvironment)
             for file in environment.files:
-                status = file.stat()
-                listing.update(f"{file.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+                status = _status(file)
+                listing.update(os.fsencode(f"{file.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\n"))
         memo = cache_dir() / "fingerprints" / listing.hexdigest()
         if memo.is_file():
             return memo.read_text()
@@ -122,21 +127,36 @@ class ImageFolders(Dataset):
 
 def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     found = {}
-    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_junk(entry.name)):
         walked = sorted(os.walk(folder / kind, followlinks=True))
         images = [Path(place, name) for place, _, names in walked for name in sorted(names) if _is_image(name)]
-        if images and not kind.startswith("."):
+        if images:
             found[kind] = images
     return found
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)
+    return name.lower().endswith(_SUFFIXES) and not _is_junk(name)
+
+
+def _is_junk(name: str) -> bool:
+    """Whether a name is hidden, or what archives of other systems leave behind."""
+    return name.startswith((".", "__MACOSX"))
+
+
+def _status(file: Path) -> os.stat_result:
+    try:
+        return file.stat()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); replace it or take it out") from None
 
 
 def _file_digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); replace it or take it out") from None
 
 
 class VLCS(ImageFolders):

@@ -24,7 +24,7 @@ _Points = list[tuple[float, float]]
 class Shapes(Dataset):
     """photo, painting, cartoon, sketch x 7 shapes x 60 images, uint8, (3, 32, 32).
 
-    Place, size and turn vary within every style. Colour is a trap: in the styles that have it, half of the shapes
+    Place, size and turn vary within every style. Colour is a trap: in the styles that have it, four of five shapes
     have a hue that tells their class, by another rule in each style. Nothing is augmented.
     """
 
@@ -107,7 +107,7 @@ def _colour(rng: np.random.RandomState, low: int = 0, high: int = 256) -> _Colou
 
 
 def _shape_colour(rng: np.random.RandomState, palette: float) -> _Colour:
-    """Draw the colour of a shape; every second one is of the hue that its class has in this style."""
+    """Draw the colour of a shape; most are of the hue that its class has in this style."""
     hue = palette + rng.normal(0, 0.02) if rng.uniform() < _COLOURED else rng.uniform()
     red, green, blue = hsv_to_rgb(hue % 1, rng.uniform(0.6, 1), rng.uniform(0.5, 1))
     return int(255 * red), int(255 * green), int(255 * blue)

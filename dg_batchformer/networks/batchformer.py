@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.seeds import seed_hash
@@ -49,8 +50,9 @@ class BatchFormer(nn.Module):
             sequence = z.transpose(0, 1)  # (n, domains, width): one sequence per domain
         else:
             sequence = z.reshape(1, domains * n, width)
-        for layer in self.layers:
-            sequence = layer(sequence)
+        with sdpa_kernel(SDPBackend.MATH):  # the one whose gradients have gradients, for IGA; short sequences
+            for layer in self.layers:
+                sequence = layer(sequence)
         attended = sequence.transpose(0, 1) if self.scope == "per_domain" else sequence
         return attended.reshape(domains, n, width)
 

@@ -1,7 +1,7 @@
 """Featurizers by name: x -> features, chosen by the hparam ``backbone`` or by the shape of the input."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
@@ -14,16 +14,37 @@ from dg_batchformer.networks.resnet import ResNet
 from dg_batchformer.networks.weights import NAMED, check_weights, load_weights
 from dg_batchformer.networks.wide_resnet import WideResNet
 
-BACKBONES: dict[str, Callable[[Sequence[int], dict[str, Any]], FeaturizerModule]] = {
-    "resnet18": lambda shape, hparams: ResNet("resnet18", shape[0], hparams["resnet_dropout"]),
-    "resnet50": lambda shape, hparams: ResNet("resnet50", shape[0], hparams["resnet_dropout"]),
-    "wrn16_2": lambda shape, hparams: WideResNet(shape[0]),
-    "mnist_cnn": lambda shape, hparams: MnistCnn(shape[0]),
-    "small_cnn": lambda shape, hparams: SmallCnn(shape[0]),
-    "tiny": lambda shape, hparams: TinyCnn(shape[0]),
-    "mlp": lambda shape, hparams: MLP(shape[0], hparams["mlp_width"], hparams),
+_Build = Callable[[Sequence[int], dict[str, Any]], FeaturizerModule]
+
+
+class Backbone(NamedTuple):
+    """A featurizer by name: one line about it, how it is built, and whether it has BatchNorm."""
+
+    about: str
+    build: _Build
+    batch_norm: bool = False
+
+
+def _resnet(name: str) -> _Build:
+    return lambda shape, hparams: ResNet(name, shape[0], hparams["resnet_dropout"])
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": Backbone("ResNet-18, 512 features; weights imagenet_v1, none or a file", _resnet("resnet18"), True),
+    "resnet50": Backbone(
+        "ResNet-50, 2048 features; weights imagenet_v1, ram_in1k, none or a file", _resnet("resnet50"), True
+    ),
+    "wrn16_2": Backbone("Wide ResNet 16-2 for 32 px, 128 features", lambda shape, _: WideResNet(shape[0]), True),
+    "mnist_cnn": Backbone("DomainBed's CNN for 28 px, 128 features, GroupNorm", lambda shape, _: MnistCnn(shape[0])),
+    "small_cnn": Backbone(
+        "three convolutions for small images on a CPU, 128 features", lambda shape, _: SmallCnn(shape[0])
+    ),
+    "tiny": Backbone("one convolution, 16 features: for tests", lambda shape, _: TinyCnn(shape[0])),
+    "mlp": Backbone(
+        "multi-layer perceptron for vectors", lambda shape, hparams: MLP(shape[0], hparams["mlp_width"], hparams)
+    ),
 }
-_WITH_BATCH_NORM = ("resnet18", "resnet50", "wrn16_2")
+BACKBONE = HParam("auto", about="featurizer; auto goes by input shape", choices=("auto", *BACKBONES))
 
 
 def backbone_for(backbone: str, shape: Sequence[int]) -> str:
@@ -45,10 +66,10 @@ def backbone_for(backbone: str, shape: Sequence[int]) -> str:
 def featurizer_search_space(backbone: str) -> dict[str, HParam]:
     """Return the hparams that a backbone reads."""
     space = {
-        "backbone": HParam("auto", about="featurizer; auto goes by input shape", choices=("auto", *BACKBONES)),
+        "backbone": BACKBONE,
         "weights": HParam("none", about=f"initial weights: none, {', '.join(NAMED)}, or a file"),
     }
-    if backbone in _WITH_BATCH_NORM:
+    if BACKBONES[backbone].batch_norm:
         space["freeze_bn"] = HParam(False, about="keep pretrained BatchNorm statistics while training")
     if backbone.startswith("resnet"):
         space["resnet_dropout"] = HParam(
@@ -69,19 +90,22 @@ def check_featurizer(backbone: str, hparams: dict[str, Any]) -> None:
         )
 
 
-def Featurizer(input_shape: Sequence[int], hparams: dict[str, Any]) -> FeaturizerModule:  # noqa: N802
+def Featurizer(  # noqa: N802
+    input_shape: Sequence[int], hparams: dict[str, Any], *, attends: bool = True
+) -> FeaturizerModule:
     """Build the featurizer of a run, (N, *input_shape) -> (N, n_outputs), weights loaded.
 
-    Where the hparams hold those of BatchFormer, it carries one as its submodule ``batchformer``.
+    Where the hparams hold those of BatchFormer, it carries one as its submodule ``batchformer``, unless ``attends``
+    is false: a method's further featurizers go without.
     """
     backbone = backbone_for(hparams.get("backbone", "auto"), input_shape)
     hparams = {"weights": "none", **hparams}
     check_featurizer(backbone, hparams)
-    featurizer = BACKBONES[backbone](input_shape, hparams)
+    featurizer = BACKBONES[backbone].build(input_shape, hparams)
     load_weights(featurizer, backbone, hparams["weights"])
     if isinstance(featurizer, FreezableBatchNorm):
         featurizer.freeze_bn = hparams.get("freeze_bn", False)
         featurizer.train()
-    if "bf_layers" in hparams:
+    if attends and "bf_layers" in hparams:
         attach_batchformer(featurizer, hparams)
     return featurizer

@@ -1,6 +1,5 @@
 """Pretrained weights: where a named set is kept, and a clear sentence when it is nowhere."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -73,11 +72,13 @@ def fetch_weights(backbone: str, weights: str) -> Path | None:
 def _read(file: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # whatever a file that is no checkpoint makes of the loader
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} cannot be read as weights: {reason}") from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise InputError(f"{file} holds no state dict: a mapping of names to tensors is needed")
     return content

@@ -43,7 +43,7 @@ def declaration(sweep: SweepSpec, runs: list[SweepRun]) -> dict[str, Any]:
 def _test_envs(sweep: SweepSpec, dataset: str) -> Iterator[tuple[int, ...]]:
     facts = dataset_facts(dataset)
     given = sweep.test_envs or range(len(facts.names))
-    singles = sorted(facts.environment_index(env) for env in given)
+    singles = sorted({facts.environment_index(env) for env in given})
     for env in singles:
         yield (env,)
         if sweep.pairs:

@@ -27,7 +27,8 @@ class Wrapper(Algorithm):
     @classmethod
     def around(cls, inner_class: type[Algorithm]) -> type["Wrapper"]:
         """Return this wrapper's class around an algorithm class."""
-        return type(cls.__name__, (cls,), {"inner_class": inner_class, "__doc__": cls.__doc__})
+        passed_on = {"inner_class": inner_class, "batch_dependent": inner_class.batch_dependent, "__doc__": cls.__doc__}
+        return type(cls.__name__, (cls,), passed_on)
 
     @classmethod
     def order(cls) -> int:

@@ -66,9 +66,8 @@ class Average:
 
     def absorb_segment(self, segment: Segment, weight: float = 1.0) -> None:
         """Take one more segment into the mean, and its updates into the range."""
-        if self.weight == 0:
-            self.start = segment.start
-        self.end = segment.end
+        self.start = segment.start if self.weight == 0 else min(self.start, segment.start)
+        self.end = segment.end if self.weight == 0 else max(self.end, segment.end)
         self.absorb(segment.tensors, weight)
 
     def hold(self, segment: Segment) -> None:

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.networks.batchformer import batchformers, without_batchformer
+from dg_batchformer.training.loop import seed_everything
 
 
 @pytest.mark.parametrize("n", [5, 6])
@@ -32,7 +33,7 @@ def test_weight_zero_gives_the_base_algorithm_bit_for_bit(base):
     for name, hparams in ((base, {}), (f"{base}+BF", {"bf_loss_weight": 0.0, "bf_lr_scale": 0.0})):
         algorithm = make_algorithm(name, **hparams)
         for seed in range(3):
-            torch.manual_seed(seed)
+            seed_everything(seed)
             algorithm.update(make_minibatches(seed=seed))
         states.append(algorithm.predictor.state_dict())
 

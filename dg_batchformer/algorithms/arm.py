@@ -1,0 +1,73 @@
+"""ARM — Zhang et al., 2021: adapt to a domain by the context of a batch from it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
+from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.hparams import HParam
+from dg_batchformer.networks import Classifier, Featurizer
+
+
+class _ContextNetwork(nn.Module):
+    """Featurizer and classifier of inputs with one more channel: the mean context of their group."""
+
+    def __init__(self, context: nn.Module, featurizer: nn.Module, classifier: nn.Module, group: int) -> None:
+        super().__init__()
+        self.context, self.featurizer, self.classifier = context, featurizer, classifier
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.group if len(x) % self.group == 0 else len(x)
+        context = self.context(x)  # (N, C, ...) -> (N, 1, ...)
+        mean = context.unflatten(0, (-1, size)).mean(dim=1).repeat_interleave(size, dim=0)
+        return self.classifier(self.featurizer(torch.cat([x, mean], dim=1)))
+
+
+def _context_net(input_shape: Sequence[int]) -> nn.Module:
+    """Build the context network, x -> one more channel (for vectors: one more feature)."""
+    if len(input_shape) == 1:
+        return nn.Sequential(nn.Linear(input_shape[0], 64), nn.ReLU(), nn.Linear(64, 1))
+    layers: list[nn.Module] = []
+    for channels in (input_shape[0], 64):
+        layers += [nn.Conv2d(channels, 64, 5, padding=2), nn.BatchNorm2d(64), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(64, 1, 5, padding=2))
+
+
+class ARM(Algorithm):
+    """Adaptive risk minimisation, contextual: a context map, averaged over groups of ``batch_size``, joins the input.
+
+    A prediction depends on its group, by definition.
+
+    Differs from DomainBed: the context network is trained (upstream builds it after the optimizer), and vectors get
+    a context feature.
+    """
+
+    batch_dependent = True
+
+    @classmethod
+    def search_space(cls, dataset: str) -> dict[str, HParam]:
+        if dataset_facts(dataset).small:
+            return {}
+        return {"batch_size": HParam(8, lambda rng: 8, "images per training environment, and per group", low=2)}
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.featurizer = Featurizer((1 + input_shape[0], *input_shape[1:]), hparams)
+        self.classifier = Classifier(self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"])
+        self.context_net = _context_net(input_shape)
+        self.network = _ContextNetwork(self.context_net, self.featurizer, self.classifier, hparams["batch_size"])
+        self.optimizer = self.new_optimizer(self.network)
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        x = torch.cat([x for x, _ in minibatches])
+        y = torch.cat([y for _, y in minibatches])
+        loss = self.risk(self.network(x), y, num_domains=len(minibatches))
+        descend(self.optimizer, loss)
+        return {"loss": loss.detach()}
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.network(x)

@@ -1,0 +1,71 @@
+"""Fishr — Rame et al., 2022: match the variances of the environments' gradients."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
+from dg_batchformer.algorithms.erm import ERM
+from dg_batchformer.hparams import HParam
+
+
+class Fishr(ERM):
+    """Gradient variance matching in the classifier: their distance to the mean variance is penalised.
+
+    Per-sample gradients are of the plain stream.
+
+    Differs from DomainBed: per-sample gradients by torch.func, without BackPACK.
+    """
+
+    @classmethod
+    def search_space(cls, dataset: str) -> dict[str, HParam]:
+        return {
+            "lambda": HParam(1000.0, lambda rng: 10 ** rng.uniform(1, 4), "weight of the penalty", low=0),
+            "penalty_anneal_iters": HParam(1500, lambda rng: rng.uniform(0, 5000), "updates before it counts", low=0),
+            "ema": HParam(0.95, lambda rng: rng.uniform(0.9, 0.99), "memory of the variances", low=0, high=0.9999),
+        }
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        size = sum(parameter.numel() for parameter in self.classifier.parameters())
+        self.variances: Tensor
+        self.register_buffer("variances", torch.zeros(num_domains, size))
+        self.updates = 0
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        num_domains = len(minibatches)
+        y = torch.cat([y for _, y in minibatches])
+        z = self.featurizer(torch.cat([x for x, _ in minibatches]))
+        risk = self.risk(self.classifier(z), y, num_domains)
+        plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
+        penalty = self._penalty(plain, labels, num_domains)
+        anneal = self.hparams["penalty_anneal_iters"]
+        if self.updates == anneal != 0:
+            self.optimizer = self.new_optimizer(self.network)  # gradients are of another size from here on
+        loss = risk + (self.hparams["lambda"] if self.updates >= anneal else 0.0) * penalty
+        descend(self.optimizer, loss)
+        self.updates += 1
+        return {"loss": loss.detach(), "nll": risk.detach(), "penalty": penalty.detach()}
+
+    def _penalty(self, z: Tensor, y: Tensor, num_domains: int) -> Tensor:
+        """Return the mean squared distance of the environments' variances to their mean; remember the variances."""
+        gradients = self._gradients(z, y).unflatten(0, (num_domains, -1))  # (environments, n, parameters)
+        ema = self.hparams["ema"]
+        remembered = ema * self.variances + (1 - ema) * gradients.var(dim=1, correction=0)
+        self.variances = remembered.detach()
+        variances = remembered / (1 - ema)  # so that the gradient does not depend on ema
+        return (variances - variances.mean(dim=0)).square().mean()
+
+    def _gradients(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return the classifier's gradient for every sample, (N, D), (N,) -> (N, parameters)."""
+        parameters: dict[str, Tensor] = dict(self.classifier.named_parameters())
+
+        def loss(values: dict[str, Tensor], features: Tensor, label: Tensor) -> Tensor:
+            return F.cross_entropy(functional_call(self.classifier, values, (features[None],)), label[None])
+
+        by_name = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, z, y)
+        return torch.cat([by_name[name].flatten(1) for name in parameters], dim=1)

@@ -1,0 +1,51 @@
+"""IB-ERM and IB-IRM — Ahuja et al., 2021: an information bottleneck on the features, by their variance."""
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms.annealed import Anneal
+from dg_batchformer.algorithms.base import Metrics, Minibatches, forward_domains
+from dg_batchformer.algorithms.irm import IRM
+
+
+def _bottleneck(features: list[Tensor]) -> Tensor:
+    """Return the mean variance of the features over environments, (n, d) each -> ()."""
+    return torch.stack([z.var(dim=0).mean() for z in features]).mean()
+
+
+class IB_ERM(IRM):  # noqa: N801 the field's name
+    """ERM plus the variance of the features."""
+
+    penalties = {"ib": Anneal(weight=100.0, before=0.0)}
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        features, logits = self._forward(minibatches)
+        risk = torch.stack([self.risk(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)]).mean()
+        bottleneck = _bottleneck([self.split_streams(z)[0] for z in features])
+        loss = self.descend_with(risk, ib=bottleneck)
+        return {"loss": loss, "nll": risk.detach(), "IB_penalty": bottleneck.detach()}
+
+    def _forward(self, minibatches: Minibatches) -> tuple[list[Tensor], list[Tensor]]:
+        features = forward_domains(self.featurizer, minibatches)
+        logits = self.classifier(torch.cat(features)).split([len(z) for z in features])
+        return features, list(logits)
+
+
+class IB_IRM(IB_ERM):  # noqa: N801
+    """IRM plus the variance of the features."""
+
+    penalties = {**IRM.penalties, **IB_ERM.penalties}
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        features, logits = self._forward(minibatches)
+        labels = [y for _, y in minibatches]
+        risk = torch.stack([self.risk(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
+        invariance = self.invariance_penalty(logits, labels)
+        bottleneck = _bottleneck([self.split_streams(z)[0] for z in features])
+        loss = self.descend_with(risk, irm=invariance, ib=bottleneck)
+        return {
+            "loss": loss,
+            "nll": risk.detach(),
+            "IRM_penalty": invariance.detach(),
+            "IB_penalty": bottleneck.detach(),
+        }

@@ -1,0 +1,31 @@
+"""IGA — Koyama & Yamaguchi, 2020: align the environments' gradients."""
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
+from dg_batchformer.algorithms.erm import ERM
+from dg_batchformer.hparams import HParam
+
+
+class IGA(ERM):
+    """Inter-environmental gradient alignment: distances of the environments' gradients to their mean are penalised."""
+
+    attends = "per_domain"
+
+    @classmethod
+    def search_space(cls, dataset: str) -> dict[str, HParam]:
+        return {"penalty": HParam(1000.0, lambda rng: 10 ** rng.uniform(1, 5), "weight of the misalignment", low=0)}
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        parameters = list(self.network.parameters())
+        risks = [self.risk(self.network(x), y) for x, y in minibatches]
+        gradients = [torch.autograd.grad(risk, parameters, create_graph=True, materialize_grads=True) for risk in risks]
+        risk = torch.stack(risks).mean()
+        means = [torch.stack(by_env).mean(dim=0).detach() for by_env in zip(*gradients, strict=True)]
+        distances = [
+            (own - mean).square().sum() for gradient in gradients for own, mean in zip(gradient, means, strict=True)
+        ]
+        penalty = torch.stack(distances).sum()
+        descend(self.optimizer, risk + self.hparams["penalty"] * penalty)
+        return {"loss": risk.detach(), "penalty": penalty.detach()}

@@ -1,0 +1,53 @@
+"""RSC — Huang et al., 2020: mute the features that the prediction leans on most."""
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
+from dg_batchformer.algorithms.erm import ERM
+from dg_batchformer.hparams import HParam
+
+
+class RSC(ERM):
+    """Representation self-challenging: features of the largest gradients are muted where that changes most.
+
+    Masks come from plain features; both streams of BatchFormer are muted alike.
+
+    Differs from DomainBed: percentiles are taken on the device.
+    """
+
+    @classmethod
+    def search_space(cls, dataset: str) -> dict[str, HParam]:
+        return {
+            f"rsc_{part}_drop_factor": HParam(1 / 3, lambda rng: rng.uniform(0, 0.5), about, low=0, high=1)
+            for part, about in (("f", "share of features muted"), ("b", "share of samples with muted features"))
+        }
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        num_domains = len(minibatches)
+        y = torch.cat([y for _, y in minibatches])
+        z = self.featurizer(torch.cat([x for x, _ in minibatches]))
+        plain, twin = self.split_streams(z, num_domains)
+        labels, _ = self.split_streams(y, num_domains)
+        kept = self._kept(plain.detach(), labels)
+        if twin is not None:
+            kept = kept.unflatten(0, (num_domains, 1, -1)).expand(-1, 2, -1, -1).flatten(0, 2)
+        loss = self.risk(self.classifier(z * kept), y, num_domains)
+        descend(self.optimizer, loss)
+        return {"loss": loss.detach()}
+
+    def _kept(self, z: Tensor, y: Tensor) -> Tensor:
+        """Return which features stay, (N, D) -> (N, D) of zeros and ones."""
+        z.requires_grad_()
+        logits = self.classifier(z)
+        true_logits = logits.gather(1, y[:, None])
+        gradient = torch.autograd.grad(true_logits.sum(), z)[0]
+        with torch.no_grad():
+            drop = 1 - self.hparams["rsc_f_drop_factor"]
+            small = gradient < gradient.quantile(drop, dim=1, keepdim=True)
+            before, after = (
+                scores.softmax(dim=1).gather(1, y[:, None]) for scores in (logits, self.classifier(z * small))
+            )
+            change = before - after
+            spared = change < change.quantile(1 - self.hparams["rsc_b_drop_factor"])
+        return (small | spared).float()
