@@ -11,8 +11,8 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.report.render import FORMATS
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
-from dg_batchformer.spec import EVALUATE, RunSpec
-from dg_batchformer.store import RunFolder, State, SweepFolder
+from dg_batchformer.spec import EVALUATE, RunSpec, refuse_other_run
+from dg_batchformer.store import KEEP, RunFolder, State, SweepFolder
 
 OK, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
 _RESULTS = Path("results")
@@ -91,7 +91,7 @@ def _add_train(verbs: Any) -> None:
     )
     add(
         "--keep",
-        choices=("none", "final", "best"),
+        choices=KEEP,
         default="final",
         help="the model to keep (default: %(default)s)",
     )
@@ -101,17 +101,19 @@ def _add_train(verbs: Any) -> None:
 def _train(options: argparse.Namespace) -> int:
     spec = _spec_from(options)
     folder = RunFolder(options.output_dir)
-    _refuse_other_run(folder, spec)
+    refuse_other_run(folder, spec)
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
-    from dg_batchformer.training.run import Interrupted, train_run
-    from dg_batchformer.training.stop import StopOnSignal
+    from dg_batchformer.training.preflight import check_runs
+    from dg_batchformer.training.run import train_run
+    from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
     device = parse_device(options.device)
     prepare_device(device)
     if folder.state().is_final:
         print(f"{folder.path} holds this run, {folder.state()}; give another --output_dir to train it again")
         return OK
+    check_runs([spec], options.data_dir)
     console = Console()
     try:
         state = train_run(
@@ -141,21 +143,6 @@ def _spec_from(options: argparse.Namespace) -> RunSpec:
         raise InputError(f"--hparams takes a JSON object such as '{{\"lr\": 1e-4}}', got {options.hparams}")
     names = [name for name in RunSpec.__dataclass_fields__ if name != "hparams"]
     return RunSpec(**{name: getattr(options, name) for name in names}, hparams=hparams)
-
-
-def _refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
-    if not folder.spec_file.exists():
-        return
-    try:
-        held = RunSpec.from_dict(json.loads(folder.spec_file.read_text()))
-    except (ValueError, TypeError):
-        raise InputError(f"{folder.spec_file} cannot be read; give another --output_dir") from None
-    if held.id != spec.id:
-        asked, there = spec.as_dict(), held.as_dict()
-        differing = ", ".join(
-            f"{name} {there[name]}, not {asked[name]}" for name in asked if asked[name] != there[name]
-        )
-        raise InputError(f"{folder.path} holds another run ({differing}); give another --output_dir")
 
 
 def _sentence(spec: RunSpec, folder: RunFolder, state: State) -> str:

@@ -12,6 +12,7 @@ from dg_batchformer.hparams import same_spelling
 from dg_batchformer.names import canonical_name, split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.seeds import seed_hash
+from dg_batchformer.store import RunFolder
 
 EVALUATE = ("needed", "all")
 
@@ -123,6 +124,26 @@ class RunSpec:
             if name not in known:
                 raise unknown("field of a run", name, known)
         return cls(**values)
+
+
+def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
+    """Raise InputError where a folder holds what would be written over: another run, or files of somebody else."""
+    ours = (folder.done_file, folder.records_file, folder.checkpoint_file, folder.model_file)
+    files = [file for file in ours if file.is_file()]
+    if not files:
+        return
+    way_out = "give another --output_dir, or move it away"
+    if not folder.spec_file.exists():
+        names = ", ".join(file.name for file in files)
+        raise InputError(f"{folder.path} has {names} but no spec.json, so it is no run of ours; {way_out}")
+    try:
+        held = RunSpec.from_dict(json.loads(folder.spec_file.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise InputError(f"{folder.spec_file} cannot be read; {way_out}") from None
+    if held.id != spec.id:
+        asked, there = spec.as_dict(), held.as_dict()
+        differing = [f"{name} {there[name]}, not {asked[name]}" for name in asked if asked[name] != there[name]]
+        raise InputError(f"{folder.path} holds another run ({', '.join(differing)}); {way_out}")
 
 
 def _environments(facts: DatasetFacts, given: Sequence[int | str]) -> tuple[int, ...]:

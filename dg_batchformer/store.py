@@ -1,21 +1,18 @@
-"""What lies where on disk: run folders and sweep folders, their file names, states and locks, atomic writes."""
+"""What lies where on disk: run folders and sweep folders, their file names and states, atomic writes."""
 
 import json
 import os
-import socket
-import threading
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.lock import Lock, is_held
 
-HEARTBEAT_SECONDS = 30.0
-STALE_SECONDS = 300.0
+KEEP = ("none", "final", "best")  # the model that a run keeps
 
 
 def cache_dir() -> Path:
@@ -40,7 +37,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # file names may be no UTF-8
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,10 +61,6 @@ class State(StrEnum):
         return self in (State.DONE, State.DIVERGED)
 
 
-class Busy(InputError):
-    """Somebody else holds the lock of a run."""
-
-
 class RunFolder:
     """The files of one run. Nobody else joins their names."""
 
@@ -87,7 +80,7 @@ class RunFolder:
         """Read off the state; ``locked`` says that the lock is the caller's own."""
         if self.done_file.exists():
             return State.DIVERGED if self.outcome().get("outcome") == "diverged" else State.DONE
-        if not locked and _is_alive(self.lock_file):
+        if not locked and is_held(self.lock_file):
             return State.RUNNING
         if self.error_file.exists():
             return State.FAILED
@@ -109,28 +102,23 @@ class RunFolder:
         except (OSError, IndexError):
             return ""
 
+    def fail(self, sentence: str, details: str = "") -> None:
+        """Leave why the run failed, if the folder can still be written to."""
+        with suppress(OSError):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.error_file, f"{sentence}\n\n{details}".rstrip() + "\n")
+
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run; raise Busy if somebody alive does. A heartbeat runs while it is held."""
+    def lock(self) -> Iterator[Lock]:
+        """Hold the run; raise Busy if somebody alive does, InputError where nothing can be written."""
+        lock = Lock(self.lock_file)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            lock.take()
         except OSError as error:
             raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
-        try:
-            _take(self.lock_file)
-        except FileExistsError:
-            raise Busy(f"{self.path} is being trained by {_owner_text(self.lock_file)}") from None
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
-        ended = threading.Event()
-        heart = threading.Thread(target=_beat, args=(self.lock_file, ended), daemon=True)
-        heart.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            heart.join()
-            self.lock_file.unlink(missing_ok=True)
+        with lock.kept():
+            yield lock
 
 
 class SweepFolder:
@@ -140,7 +128,6 @@ class SweepFolder:
         self.path = path
         self.sweep_file = path / "sweep.json"
         self.runs = path / "runs"
-        self.tables = path / "tables"
 
     def run(self, run_id: str) -> RunFolder:
         """Return the folder of one run."""
@@ -164,92 +151,3 @@ class SweepFolder:
             ) from None
         except (OSError, ValueError) as error:
             raise InputError(f"{self.sweep_file} cannot be read: {error}") from None
-
-
-def _take(lock: Path) -> None:
-    """Create the lock with its whole content at once; raise FileExistsError if it is held."""
-    mine = lock.with_name(f".lock.{uuid.uuid4().hex}")
-    mine.write_text(json.dumps(_identity()))
-    try:
-        try:
-            os.link(mine, lock)
-        except FileExistsError:
-            _remove_stale(lock)
-            os.link(mine, lock)
-    finally:
-        mine.unlink(missing_ok=True)
-
-
-def _remove_stale(lock: Path) -> None:
-    """Move a dead owner's lock away; of several who try, one succeeds. A live owner's stays."""
-    seen = _owner(lock)
-    if _is_alive(lock):
-        return
-    moved = lock.with_name(f".stale.{uuid.uuid4().hex}")
-    try:
-        lock.rename(moved)
-    except FileNotFoundError:
-        return
-    if _owner(moved) != seen:  # somebody took over in between, and this is the new lock
-        os.link(moved, lock)
-    moved.unlink()
-
-
-def _identity() -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": _process_start(os.getpid()),
-        "boot": _boot_id(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        "token": uuid.uuid4().hex,
-    }
-
-
-def _owner(lock: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(lock.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _owner_text(lock: Path) -> str:
-    owner = _owner(lock)
-    return f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
-
-
-def _is_alive(lock: Path) -> bool:
-    """Whether the owner of a lock lives: its process on this host, its heartbeat elsewhere."""
-    owner = _owner(lock)
-    here = owner.get("host") == socket.gethostname() and owner.get("boot") == _boot_id()
-    if here and owner["boot"]:  # no boot id, no /proc: then the heartbeat decides
-        return owner.get("started") is not None and owner["started"] == _process_start(owner["pid"])
-    try:
-        return time.time() - lock.stat().st_mtime < STALE_SECONDS
-    except OSError:
-        return False
-
-
-def _process_start(pid: int) -> str | None:
-    """Return when a process started, in ticks since boot; None if there is none or it is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-def _beat(lock: Path, ended: threading.Event) -> None:
-    while not ended.wait(HEARTBEAT_SECONDS):
-        try:
-            os.utime(lock)
-        except OSError:
-            return

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "dg_batchformer"
 LAYERS = [
     {"errors", "times"},
     {"seeds", "catalog", "yaml_lines"},
-    {"hparams", "names", "registry"},
+    {"hparams", "names", "registry", "lock"},
     {"protocols", "store", "record"},
     {"spec"},
     {"sweep_spec"},

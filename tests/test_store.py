@@ -8,7 +8,8 @@ import time
 import pytest
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import Busy, RunFolder, State, SweepFolder, atomic_write, write_text
+from dg_batchformer.lock import Busy
+from dg_batchformer.store import RunFolder, State, SweepFolder, atomic_write, write_text
 
 HOLD = "import sys,time; from pathlib import Path; from dg_batchformer.store import RunFolder\n"
 HOLD += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
@@ -86,7 +87,8 @@ def test_of_several_who_take_over_a_dead_owners_run_one_succeeds(tmp_path, hold)
         """
         import sys
         from pathlib import Path
-        from dg_batchformer.store import Busy, RunFolder
+        from dg_batchformer.lock import Busy
+        from dg_batchformer.store import RunFolder
         sys.stdin.readline()
         try:
             with RunFolder(Path(sys.argv[1])).lock():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
+from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batchformer import batchformers
 
@@ -31,12 +32,13 @@ class Algorithm(nn.Module):
     Args:
         input_shape: (channels, height, width) or (features,).
         num_classes: size of the logits.
-        num_domains: training environments, at least 1.
+        num_domains: training environments, at least ``min_domains``.
         hparams: the values of this run; see ``search_space``.
 
     """
 
     registered = False
+    min_domains: ClassVar[int] = 1  # training environments without which the method means nothing
     batch_dependent: ClassVar[bool] = False  # whether a prediction depends on the other samples, by definition
     attends: ClassVar[str] = "joint"  # under BatchFormer, to all domains, or where forwarded alone ``per_domain``
     streams: int = 1  # BatchFormer sets 2: every minibatch is then [n plain rows; n twin rows]
@@ -44,8 +46,18 @@ class Algorithm(nn.Module):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__()
+        self.check_domains(num_domains)
         self.hparams = hparams
         self.summary: dict[str, float] = {}
+
+    @classmethod
+    def check_domains(cls, num_domains: int) -> None:
+        """Raise InputError for fewer training environments than the method needs."""
+        if num_domains < cls.min_domains:
+            raise InputError(
+                f"{cls.__name__} needs at least {cls.min_domains} training environments, got {num_domains}; "
+                "hold out fewer"
+            )
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:

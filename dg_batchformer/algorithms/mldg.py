@@ -3,14 +3,12 @@
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import cycle
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
-from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 
 
@@ -25,6 +23,7 @@ class MLDG(ERM):
     were initialised).
     """
 
+    min_domains = 2  # it meta-tests on other environments than it trains on
     attends = "per_domain"
 
     @classmethod
@@ -33,11 +32,6 @@ class MLDG(ERM):
             "mldg_beta": HParam(1.0, lambda rng: 10 ** rng.uniform(-1, 1), "weight of the meta-test gradient", low=0),
             "n_meta_test": HParam(2, lambda rng: rng.choice([1, 2]), "meta-test domains per update", low=1),
         }
-
-    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
-        if num_domains < 2:
-            raise InputError("MLDG meta-tests on other training environments: it needs at least 2, got 1")
-        super().__init__(input_shape, num_classes, num_domains, hparams)
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         objective = torch.zeros((), device=minibatches[0][0].device)

@@ -22,9 +22,11 @@ class SweepConsole:
         self.began = time.monotonic()
         self.bar = tqdm(total=self.total, unit="step", disable=not sys.stderr.isatty(), leave=False)
 
+    def begin(self, run: SweepRun, start: int) -> None:
+        self.skipped += max(0, start - self.done[run.spec.id])
+        self.progress(run, start)
+
     def progress(self, run: SweepRun, done: int) -> None:
-        if self.done[run.spec.id] == 0 and done > 1:
-            self.skipped += done
         self.bar.update(done - self.done[run.spec.id])
         self.done[run.spec.id] = done
 

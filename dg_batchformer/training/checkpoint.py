@@ -18,6 +18,11 @@ _PLAIN = (bool, int, float, str, type(None))
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 _SKIP = object()  # what is code or already kept elsewhere
 _KIND = "__kind__"
+_FORMAT = "dg_batchformer checkpoint 1"
+
+
+class Unreadable(Exception):
+    """A file that is no whole checkpoint of this version."""
 
 
 def capture(algorithm: nn.Module) -> dict[str, Any]:
@@ -52,12 +57,20 @@ def restore(algorithm: nn.Module, state: dict[str, Any]) -> None:
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, whole or not at all."""
     with atomic_write(path) as file:
-        torch.save(state, file)
+        torch.save({"format": _FORMAT, "state": state}, file)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint written by ``save``."""
-    return torch.load(path, map_location=device, weights_only=True)
+    """Read a checkpoint written by ``save``; raise Unreadable for a torn or foreign file."""
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a torn file breaks the reader in many ways
+        raise Unreadable(f"{path} cannot be read ({type(error).__name__})") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise Unreadable(f"{path} is no checkpoint of this version")
+    return content["state"]
 
 
 def _registered(algorithm: nn.Module) -> set[int]:

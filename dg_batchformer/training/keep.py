@@ -6,24 +6,29 @@ import torch
 
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.datasets import Dataset
+from dg_batchformer.names import split_name
 from dg_batchformer.networks.batchformer import batchformers
+from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, atomic_write
-
-KEEP = ("none", "final", "best")
 
 
 def keep_model(
     folder: RunFolder, algorithm: Algorithm, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset
 ) -> None:
-    """Write the predictor's weights, as the base algorithm names them, with what rebuilds it.
+    """Write the predictor's weights with what rebuilds it: the algorithm without its wrappers.
 
-    Both files load with ``torch.load(..., weights_only=True)``: a dict with ``predictor`` (or ``batchformer``), a
-    state dict, and ``spec``, ``hparams``, ``input_shape``, ``num_classes``, ``num_domains``, ``classes``.
+    Both files load with ``torch.load(..., weights_only=True)``: a dict with a state dict, which is ``predictor`` (or
+    ``batchformer``), and ``spec``, ``algorithm``, ``hparams``, ``input_shape``, ``num_classes``, ``num_domains``,
+    ``classes``. ``get_algorithm_class(algorithm)(input_shape, num_classes, num_domains, hparams).predictor`` takes the
+    predictor's; the encoder's hparams are those with which ``networks.batchformer.BatchFormer`` is built.
     """
+    base, wrappers = split_name(spec.algorithm)
+    added = {name for wrapper in wrappers for name in WRAPPERS[wrapper].settings(spec.dataset)}
     about = {
         "spec": spec.as_dict(),
-        "hparams": hparams,
+        "algorithm": base,
+        "hparams": {name: value for name, value in hparams.items() if name not in added},
         "input_shape": list(dataset.input_shape),
         "num_classes": dataset.num_classes,
         "num_domains": len(spec.train_envs),
@@ -33,4 +38,4 @@ def keep_model(
         torch.save({**about, "predictor": algorithm.predictor.state_dict()}, file)
     for encoder in batchformers(algorithm)[:1]:
         with atomic_write(folder.batchformer_file) as file:
-            torch.save({**about, "batchformer": encoder.state_dict()}, file)
+            torch.save({**about, "hparams": hparams, "batchformer": encoder.state_dict()}, file)

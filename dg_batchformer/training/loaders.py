@@ -34,12 +34,14 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-Task = Sequence[Request]
+Task = Sequence[Request]  # loaded together by one worker, as the minibatches of one step
 _Result = tuple[list[Batch], list[str]]
 
 
 class Loader:
-    """Loads tasks of requests, ahead of time where there are worker processes.
+    """Loads tasks of requests, ahead of time where there are worker processes; a context that ends these.
+
+    What a request brings depends on it alone, not on the workers, their number or the order they finish in.
 
     Args:
         environments: by env index.
@@ -58,10 +60,11 @@ class Loader:
         self._ahead = 0 if in_memory else 2 * workers
         self._pool: ProcessPoolExecutor | None = None
         if self._ahead:
-            # Forked, so that a worker starts at once and shares the file lists.
+            # Forked, so that workers start at once and share the file lists. The first task forks them all: now,
+            # while few threads run that could hold a lock, and not in the middle of training.
             context = torch_multiprocessing.get_context("fork")
             self._pool = ProcessPoolExecutor(workers, context, _begin_worker, (self._load, os.getpid()))
-            self._pool.submit(os.getpid).result()  # fork now, before the device and its threads come up
+            self._pool.submit(os.getpid).result()
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +74,9 @@ class Loader:
             self._pool.shutdown(cancel_futures=True)
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
-        """Yield the batches of every task, in order. Streams may take turns; each loads ahead by itself.
+        """Yield the batches of every task, one for each of its requests, in the order asked.
+
+        Tasks are taken only as far ahead as they are loaded, so they may be endless. Several streams may take turns.
 
         Raises InputError for an image that cannot be loaded, RuntimeError when a worker process dies.
         """

@@ -1,9 +1,10 @@
-"""What can be known to fail before a sweep starts: names, hparams, data, weights, devices."""
+"""What can be known to fail before anything starts: names, hparams, data, weights, devices."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
@@ -17,6 +18,8 @@ _MOST_CPU_WORKERS = 4
 
 def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
     """Raise InputError for the first run that cannot be started; download weights that are wanted."""
+    for spec in specs:
+        get_algorithm_class(spec.algorithm).check_domains(len(spec.train_envs))
     opened: set[tuple[str, int | None]] = set()
     for spec in {(spec.dataset, spec.algorithm, str(spec.hparams)): spec for spec in specs}.values():
         hparams = resolve_hparams(spec)

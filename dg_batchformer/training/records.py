@@ -1,6 +1,7 @@
 """Writing records: what one evaluation says, under DomainBed's keys and ours."""
 
 import json
+import os
 import platform
 from typing import Any
 
@@ -38,9 +39,11 @@ class RecordWriter:
         self.file = folder.records_file
         self.spec = spec
         self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)  # mem_gb is of this run, not of those before it in the process
         # DomainBed's measure: the smallest environment, held-out ones included.
         self.steps_per_epoch = min(len(splits[env, "in"]) for env in range(len(dataset))) / hparams["batch_size"]
-        self.constant = {
+        self.constant: dict[str, Any] = {
             "args": _domainbed_args(spec),
             "hparams": hparams,
             "environments": [environment.name for environment in dataset.environments],
@@ -52,7 +55,7 @@ class RecordWriter:
         }
 
     def append(self, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
-        """Write the record of an evaluation; return its values."""
+        """Write the record of an evaluation to the disk; return its values."""
         accuracy = {f"env{env}_{split}_acc": value for (env, split), value in evaluation.accuracy.items()}
         loss = {f"env{env}_out_loss": evaluation.loss[env, "out"] for env in self.spec.train_envs}
         memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
@@ -68,6 +71,8 @@ class RecordWriter:
         }
         with self.file.open("a") as file:
             file.write(to_line(values))
+            file.flush()
+            os.fsync(file.fileno())  # before any checkpoint that counts on it
         return values
 
     def size(self) -> int:

@@ -1,12 +1,11 @@
 """One run, from its spec to its folder: assembles what the loop needs, resumes it, finalizes, keeps."""
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,42 +14,23 @@ from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, get_dataset_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.lock import Lock
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec import RunSpec, refuse_other_run
 from dg_batchformer.store import RunFolder, State, write_json
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
+from dg_batchformer.training.journal import Watcher, journal, log, tell
 from dg_batchformer.training.keep import keep_model
 from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.records import RecordWriter
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
+from dg_batchformer.training.stop import Interrupted
 
 SAVE_SECONDS = 60.0  # between two checkpoints: what a killed run repeats at most
 _MAX_DATA_WORKERS = 8
 _BATCH_NORM_BATCHES = 500  # as SWAD's release re-estimates
-
-log = logging.getLogger("dg_batchformer")
-
-
-class Watcher(Protocol):
-    """Who follows a run: the console of ``train``, or the launcher of a sweep."""
-
-    def begin(self, spec: RunSpec, start: int) -> None:
-        """A run begins, or goes on, at a step."""
-
-    def step(self, step: int) -> None:
-        """The update of a step is done."""
-
-    def record(self, values: dict[str, Any]) -> None:
-        """An evaluation was recorded."""
-
-    def note(self, sentence: str) -> None:
-        """Something a person should know."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, and its state is saved."""
 
 
 def train_run(
@@ -67,23 +47,26 @@ def train_run(
     """Train a run to its end, from where it was left; return DONE or DIVERGED.
 
     Args:
+        keep: one of ``store.KEEP``.
         stop: asked after every step; true saves the state and ends.
         save_seconds: time between two checkpoints.
 
-    Raises InputError for what cannot be run, Busy if somebody else trains it, Interrupted when stopped.
+    Raises InputError for what cannot be run, Busy if somebody else trains it, or took it over, and Interrupted when
+    stopped. What is raised while the run is held stays in its folder as ``error.txt``, but for the last two.
 
     """
-    with folder.lock():
+    with folder.lock() as lock:
+        refuse_other_run(folder, spec)
         if folder.state(locked=True).is_final:
-            return folder.state()
+            return folder.state(locked=True)
         folder.error_file.unlink(missing_ok=True)
-        write_json(folder.spec_file, spec.as_dict())
-        with _logging_to(folder.log_file):
+        with journal(folder, device):
             hparams = resolve_hparams(spec)
             dataset = get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
             workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
-            with Loader(dataset.environments, dataset.input_shape[-1], workers, watcher.note) as loader:
-                run = _Run(spec, folder, hparams, dataset, loader, device, keep, watcher)
+            with Loader(dataset.environments, dataset.input_shape[-1], workers, partial(tell, watcher)) as loader:
+                run = _Run(spec, folder, lock, hparams, dataset, loader, device, keep, watcher)
+                write_json(folder.spec_file, spec.as_dict())  # it can be built, so the folder is its own from here on
                 return run.train(stop, save_seconds)
 
 
@@ -94,6 +77,7 @@ class _Run:
         self,
         spec: RunSpec,
         folder: RunFolder,
+        lock: Lock,
         hparams: dict[str, Any],
         dataset: Dataset,
         loader: Loader,
@@ -101,11 +85,11 @@ class _Run:
         keep: str,
         watcher: Watcher,
     ) -> None:
-        self.spec, self.folder, self.hparams, self.dataset = spec, folder, hparams, dataset
+        self.spec, self.folder, self.lock, self.hparams, self.dataset = spec, folder, lock, hparams, dataset
         self.loader, self.device, self.keep, self.watcher = loader, device, keep, watcher
         splits = split_environments(spec, dataset)
         self.sampler = Sampler(spec, hparams, dataset, splits)
-        augments = hparams.get("data_augmentation") and hparams["val_augment"]
+        augments = hparams.get("data_augmentation", False) and hparams.get("val_augment", False)
         augmented = [(env, part) for env, part in splits if env in spec.train_envs] if augments else []
         self.evaluator = Evaluator(spec, loader, evaluated_splits(spec, splits), device, augmented)
         self.writer = RecordWriter(folder, spec, hparams, dataset, splits, device)
@@ -124,7 +108,7 @@ class _Run:
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
         self.watcher.begin(self.spec, start)
         for sentence in [*self.dataset.notes, *self.sampler.notes()]:
-            self.watcher.note(sentence)
+            tell(self.watcher, sentence)
         began = saved = time.monotonic()
 
         def after_step(step: int) -> bool:
@@ -143,7 +127,7 @@ class _Run:
             self.spec,
             start=start,
             means=self.means,
-            record=self._record,
+            record=partial(self._record, self.algorithm),
             after_step=after_step,
         )
         if ending is Ending.INTERRUPTED:
@@ -152,20 +136,22 @@ class _Run:
             self._finalize()
         return self._end(ending, self.seconds + time.monotonic() - began)
 
-    def _record(self, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> None:
+    def _record(self, model: Algorithm, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> None:
+        self.lock.check()
         self.watcher.record(self.writer.append(step, metrics, evaluation))
         validation = evaluation.validation(self.spec.train_envs).accuracy
         if self.keep == "best" and (validation > self.best_validation or "final" in metrics):
             self.best_validation = validation
-            self._keep_model()
+            self._keep_model(model)
 
     def _finalize(self) -> None:
         seed_everything(seed_hash(self.spec.seed, "finalize"))
         model = self.algorithm.finalize(self._inputs(self.spec.steps))
         if model.summary:
-            self._record(self.spec.steps, {**model.summary, "final": True}, self.evaluator(model, self.spec.steps))
+            evaluation = self.evaluator(model, self.spec.steps)
+            self._record(model, self.spec.steps, {**model.summary, "final": True}, evaluation)
         if self.keep == "final":
-            self._keep_model()
+            self._keep_model(model)
 
     def _inputs(self, steps: int) -> Iterator[Tensor]:
         """Yield x of training batches beyond the last step, all environments together."""
@@ -174,6 +160,7 @@ class _Run:
             yield torch.cat([x for x, _ in next(batches)])
 
     def _end(self, ending: Ending, seconds: float) -> State:
+        self.lock.check()
         outcome = State.DIVERGED if ending is Ending.DIVERGED else State.DONE
         log.info("%s after %.1f s", outcome, seconds)
         write_json(
@@ -183,12 +170,15 @@ class _Run:
         self.folder.checkpoint_file.unlink(missing_ok=True)
         return outcome
 
-    def _keep_model(self) -> None:
-        keep_model(self.folder, self.algorithm, self.spec, self.hparams, self.dataset)
+    def _keep_model(self, model: Algorithm) -> None:
+        keep_model(self.folder, model, self.spec, self.hparams, self.dataset)
 
     def _save(self, step: int, seconds: float) -> None:
+        self.lock.check()
         state = {
             "step": step,
+            "dataset_fingerprint": self.writer.constant["dataset_fingerprint"],
+            "keep": self.keep,
             "records_bytes": self.writer.size(),
             "threads": torch.get_num_threads(),
             "means": self.means.state_dict(),
@@ -200,10 +190,12 @@ class _Run:
 
     def _resume(self) -> int:
         """Take over the saved state, if there is one; return the step to go on from."""
-        if not self.folder.checkpoint_file.exists():
+        state = self._saved_state()
+        if state is None:
+            self.folder.checkpoint_file.unlink(missing_ok=True)
             self.writer.cut(0)
             return 0
-        state = checkpoint.load(self.folder.checkpoint_file, self.device)
+        self._refuse_other_state(state)
         torch.set_num_threads(state["threads"])  # sums depend on it
         self.writer.cut(state["records_bytes"])
         self.means.load_state_dict(state["means"])
@@ -211,25 +203,27 @@ class _Run:
         checkpoint.restore(self.algorithm, state["algorithm"])
         return state["step"]
 
+    def _saved_state(self) -> dict[str, Any] | None:
+        """Read the checkpoint; None, with a note, where there is nothing whole to go on from."""
+        if not self.folder.checkpoint_file.exists():
+            return None
+        try:
+            state = checkpoint.load(self.folder.checkpoint_file, self.device)
+        except checkpoint.Unreadable as error:
+            tell(self.watcher, f"{error}; the run begins anew")
+            return None
+        if self.writer.size() < state["records_bytes"]:
+            tell(self.watcher, f"{self.writer.file} lacks records from before the checkpoint; the run begins anew")
+            return None
+        return state
 
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Send the log to a file for a while, what went wrong included."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    except InputError as error:
-        log.error("%s", error)
-        raise
-    except Interrupted:
-        log.info("interrupted, state saved")
-        raise
-    except Exception:
-        log.exception("failed")
-        raise
-    finally:
-        log.removeHandler(handler)
-        handler.close()
+    def _refuse_other_state(self, state: dict[str, Any]) -> None:
+        """Raise InputError where going on would mix two data sets, or keep less than was asked."""
+        begun, now = state["dataset_fingerprint"], self.writer.constant["dataset_fingerprint"]
+        way_out = f"give that, or delete {self.folder.checkpoint_file} to begin anew"
+        if begun != now:
+            raise InputError(
+                f"{self.folder.path} was begun on data of the fingerprint {begun[:12]}, this is {now[:12]}; {way_out}"
+            )
+        if state["keep"] != self.keep:
+            raise InputError(f"{self.folder.path} was begun with --keep {state['keep']}, not {self.keep}; {way_out}")

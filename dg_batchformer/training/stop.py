@@ -4,6 +4,10 @@ import signal
 from types import FrameType
 
 
+class Interrupted(Exception):
+    """The run was asked to stop, and its state is saved."""
+
+
 class StopOnSignal:
     """True once SIGINT or SIGTERM came; a second SIGINT interrupts at once."""
 

@@ -10,18 +10,18 @@ import json
 import os
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dg_batchformer.errors import InputError
+from dg_batchformer.lock import Busy
 from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import Busy, RunFolder, write_text
+from dg_batchformer.store import RunFolder
 from dg_batchformer.training.device import parse_device, prepare_device
-from dg_batchformer.training.run import Interrupted, train_run
-from dg_batchformer.training.stop import StopOnSignal
+from dg_batchformer.training.journal import failure
+from dg_batchformer.training.run import train_run
+from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
 _EVENT_SECONDS = 0.5  # between two reports of progress
 
@@ -46,7 +46,7 @@ class Events:
             self.stop.asked = True
 
     def begin(self, spec: RunSpec, start: int) -> None:
-        self.tell("step", done=start)
+        self.tell("begin", start=start)
 
     def step(self, step: int) -> None:
         if time.monotonic() - self.told >= _EVENT_SECONDS:
@@ -78,8 +78,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: StopOnSignal) -> None:
-    folder = RunFolder(Path(task["folder"]))
     try:
+        folder = RunFolder(Path(task["folder"]))
         data_dir = None if task["data_dir"] is None else Path(task["data_dir"])
         spec = RunSpec.from_dict(task["spec"])
         state = train_run(spec, folder, data_dir=data_dir, device=device, keep=task["keep"], watcher=events, stop=stop)
@@ -89,19 +89,10 @@ def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: Sto
     except Interrupted:
         events.tell("interrupted")
     except Exception as error:
-        sentence = _sentence(error, device)
-        write_text(folder.error_file, f"{sentence}\n\n{traceback.format_exc()}")
-        events.tell("failed", sentence=sentence)
+        events.tell("failed", sentence=failure(error))
     gc.collect()  # the next run finds the memory of this one
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def _sentence(error: Exception, device: torch.device) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"out of memory on {device}; use a smaller batch_size or image_size"
-    message = " ".join(str(error).split())
-    return message if isinstance(error, InputError) else f"{type(error).__name__}: {message}"
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ class Wrapper(Algorithm):
     @classmethod
     def around(cls, inner_class: type[Algorithm]) -> type["Wrapper"]:
         """Return this wrapper's class around an algorithm class."""
-        passed_on = {"inner_class": inner_class, "batch_dependent": inner_class.batch_dependent, "__doc__": cls.__doc__}
-        return type(cls.__name__, (cls,), passed_on)
+        passed_on = {name: getattr(inner_class, name) for name in ("min_domains", "batch_dependent")}
+        return type(cls.__name__, (cls,), {**passed_on, "inner_class": inner_class, "__doc__": cls.__doc__})
 
     @classmethod
     def order(cls) -> int:
@@ -63,6 +63,6 @@ class Wrapper(Algorithm):
         self.finished = self.inner.finished
 
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
-        self.inner.finalize(batches)
+        self.inner = self.inner.finalize(batches)
         self.summary = self.inner.summary
         return self

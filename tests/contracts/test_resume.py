@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.store import RunFolder, State
-from dg_batchformer.training import run as run_module
 from dg_batchformer.training.evaluate import Evaluator
+from dg_batchformer.training.stop import Interrupted
 
 SHAPES = ("{}", "{}+BF", "SWAD+{}", "IIDMax+{}+BF")
 NAMES = [shape.format(name) for name in ALGORITHMS for shape in SHAPES]
@@ -100,7 +100,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(tmp_path):
     run_quickly(spec, tmp_path / "whole")
     asked = iter([False] * 6 + [True])
 
-    with pytest.raises(run_module.Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="goes on from there"):
         run_quickly(spec, tmp_path / "stopped", stop=lambda: next(asked))
     assert RunFolder(tmp_path / "stopped").state() is State.INTERRUPTED
     watcher = Silence()

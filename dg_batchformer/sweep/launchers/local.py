@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from dg_batchformer.store import State, SweepFolder, write_text
+from dg_batchformer.store import State, SweepFolder
 from dg_batchformer.sweep.expand import SweepRun
 
 _MAX_DEATHS = 3
@@ -20,6 +20,9 @@ _MAX_DEATHS = 3
 
 class Report(Protocol):
     """Who follows a launch."""
+
+    def begin(self, run: SweepRun, start: int) -> None:
+        """A run begins, or goes on, at a step."""
 
     def progress(self, run: SweepRun, done: int) -> None:
         """A run has done so many updates."""
@@ -153,7 +156,9 @@ class LocalLauncher:
             kind, run = event["event"], worker.run
             if run is None or kind == "ready":
                 continue
-            if kind == "step":
+            if kind == "begin":
+                self.report.begin(run, event["start"])
+            elif kind == "step":
                 self.report.progress(run, event["done"])
             elif kind == "note":
                 self.report.note(run, event["sentence"])
@@ -196,6 +201,5 @@ class LocalLauncher:
             f"{_MAX_DEATHS} worker processes ended over it, the last with {cause}{advice}; "
             f"see {self.folder.path / 'workers.log'}"
         )
-        folder.path.mkdir(parents=True, exist_ok=True)
-        write_text(folder.error_file, sentence + "\n")
+        folder.fail(sentence)
         self._end(run, State.FAILED, sentence)

@@ -1,0 +1,158 @@
+"""Locks: who trains a run. A file that names its owner, who lives as a process here or by a heartbeat elsewhere."""
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dg_batchformer.errors import InputError
+
+HEARTBEAT_SECONDS = 30.0
+STALE_SECONDS = 300.0
+
+
+class Busy(InputError):
+    """Somebody else holds the lock of a run."""
+
+
+class Lock:
+    """A lock that this process takes, keeps and gives back."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.owner = _identity()
+
+    @property
+    def is_mine(self) -> bool:
+        """Whether nobody took it over, as may happen to a process that slept for minutes."""
+        return _owner(self.file).get("token") == self.owner["token"]
+
+    def check(self) -> None:
+        """Raise Busy if the lock was lost: what it guards is not to be written any more."""
+        if not self.is_mine:
+            raise Busy(
+                f"{self.file.parent} was taken over by {_owner_text(self.file)} while this process did not answer; "
+                "it stops here, and the other goes on"
+            )
+
+    def take(self) -> None:
+        """Create the file with its whole content at once; raise Busy if somebody alive holds it."""
+        content = self.file.with_name(f".lock.{uuid.uuid4().hex}")
+        content.write_text(json.dumps(self.owner))
+        try:
+            with _alone_in(self.file.parent):
+                if self.file.exists():
+                    _remove_stale(self.file)
+                os.link(content, self.file)
+        except FileExistsError:
+            raise Busy(f"{self.file.parent} is being trained by {_owner_text(self.file)}") from None
+        finally:
+            content.unlink(missing_ok=True)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Show signs of life for a while; then remove the file, unless it is somebody else's by now."""
+        ended = threading.Event()
+        heart = threading.Thread(target=self._beat, args=(ended,), daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            heart.join()
+            with suppress(OSError):
+                if self.is_mine:
+                    self.file.unlink()
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(HEARTBEAT_SECONDS) and self.is_mine:
+            with suppress(OSError):
+                os.utime(self.file)
+
+
+def is_held(file: Path) -> bool:
+    """Whether the owner of a lock lives: its process on this host, its heartbeat elsewhere."""
+    owner = _owner(file)
+    here = owner.get("host") == socket.gethostname() and owner.get("boot") == _boot_id()
+    if here and owner["boot"]:  # no boot id, no /proc: then the heartbeat decides
+        return owner.get("started") is not None and owner["started"] == _process_start(owner["pid"])
+    try:
+        return time.time() - file.stat().st_mtime < STALE_SECONDS
+    except OSError:
+        return False
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time judge and replace a lock, where the file system has flock."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # without flock, _remove_stale alone must tell who is first
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(file: Path) -> None:
+    """Move a dead owner's lock away; of several who try, one succeeds. A live owner's stays."""
+    seen = _owner(file)
+    if is_held(file):
+        return
+    moved = file.with_name(f".stale.{uuid.uuid4().hex}")
+    try:
+        file.rename(moved)
+    except FileNotFoundError:
+        return
+    try:
+        if _owner(moved) != seen:  # somebody took over in between, and this is the new lock
+            os.link(moved, file)
+    finally:
+        moved.unlink()
+
+
+def _identity() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _process_start(os.getpid()),
+        "boot": _boot_id(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "token": uuid.uuid4().hex,
+    }
+
+
+def _owner(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _owner_text(file: Path) -> str:
+    owner = _owner(file)
+    return f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
+
+
+def _process_start(pid: int) -> str | None:
+    """Return when a process started, in ticks since boot; None if there is none or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,80 @@
+"""What people learn of a run while it trains: whoever watches it, log.txt, and error.txt if it fails."""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.lock import Busy
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder
+from dg_batchformer.training.stop import Interrupted
+
+log = logging.getLogger("dg_batchformer")
+
+
+class Watcher(Protocol):
+    """Who follows a run: the console of ``train``, or the launcher of a sweep."""
+
+    def begin(self, spec: RunSpec, start: int) -> None:
+        """A run begins, or goes on, at a step."""
+
+    def step(self, step: int) -> None:
+        """The update of a step is done."""
+
+    def record(self, values: dict[str, Any]) -> None:
+        """An evaluation was recorded."""
+
+    def note(self, sentence: str) -> None:
+        """Something a person should know."""
+
+
+def tell(watcher: Watcher, sentence: str) -> None:
+    """Tell a person something, and keep it in the log."""
+    log.info("note: %s", sentence)
+    watcher.note(sentence)
+
+
+def failure(error: Exception) -> str:
+    """Return the sentence that says why a run failed."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, InputError) else f"{type(error).__name__}: {message}"
+
+
+@contextmanager
+def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
+    """Send the log to log.txt for a while; what fails the run goes there and, with its traceback, to error.txt.
+
+    Memory that ran out on the device is raised as InputError.
+    """
+    handler = logging.FileHandler(folder.log_file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    except Interrupted:
+        log.info("interrupted, state saved")
+        raise
+    except Busy as error:  # the folder is somebody else's by now
+        log.info("%s", error)
+        raise
+    except torch.OutOfMemoryError as error:
+        refused = InputError(f"out of memory on {device}; use a smaller batch_size or image_size")
+        _write_failure(folder, refused)
+        raise refused from error
+    except Exception as error:
+        _write_failure(folder, error)
+        raise
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _write_failure(folder: RunFolder, error: Exception) -> None:
+    log.error(failure(error), exc_info=not isinstance(error, InputError))
+    folder.fail(failure(error), traceback.format_exc())
