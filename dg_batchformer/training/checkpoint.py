@@ -62,12 +62,13 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a checkpoint written by ``save``; raise Unreadable for a torn or foreign file."""
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a torn file breaks the reader in many ways
-        raise Unreadable(f"{path} cannot be read ({type(error).__name__})") from error
+    with path.open("rb") as file:
+        try:
+            content = torch.load(file, map_location=device, weights_only=True)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a torn file breaks the reader in many ways, with OSError too
+            raise Unreadable(f"{path} cannot be read ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise Unreadable(f"{path} is no checkpoint of this version")
     return content["state"]

@@ -1,5 +1,7 @@
 """What every registered algorithm promises, plain and in every composition."""
 
+import json
+
 import pytest
 import torch
 from support import make_algorithm, make_minibatches, quick_spec, run_quickly
@@ -7,7 +9,9 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
 from dg_batchformer.algorithms.base import Validation
+from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.batchformer import batchformers
+from dg_batchformer.store import RunFolder, State
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
 
@@ -121,4 +125,6 @@ def test_the_loss_falls_on_classes_that_can_be_told_apart(name):
 def test_random_hparams_train_and_are_recorded(name, hparams_seed, tmp_path):
     spec = quick_spec(algorithm=f"SWAD+{name}+BF", hparams_seed=hparams_seed, steps=3, hparams={"lr": 1e-3})
 
-    assert run_quickly(spec, tmp_path).is_final
+    assert run_quickly(spec, tmp_path) is State.DONE
+    for line in RunFolder(tmp_path).records_file.read_text().splitlines():
+        assert json.loads(line)["hparams"] == resolve_hparams(spec)

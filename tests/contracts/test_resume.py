@@ -1,8 +1,9 @@
 """Killed and resumed equals never killed, for every algorithm in every composition, at any moment."""
 
 import json
+import os
 import random
-from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from support import Silence, quick_spec, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
+from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, State
 from dg_batchformer.training.evaluate import Evaluator
+from dg_batchformer.training.run import _Run
 from dg_batchformer.training.stop import Interrupted
 
 SHAPES = ("{}", "{}+BF", "SWAD+{}", "IIDMax+{}+BF")
@@ -24,25 +27,40 @@ class Killed(BaseException):
 
 
 class Killer(Silence):
-    """Counts moments and kills the run at one of them."""
+    """Kills the run at one of its moments, if asked to, and counts them.
 
-    def __init__(self, moment, monkeypatch):
+    Moments are: every update, before and after every evaluation, every record, and inside every file that is
+    written (records, checkpoint, model, done), when it is not yet in its place.
+
+    Args:
+        at: how many moments are left; None for all.
+        saves_every: at which steps there is a checkpoint.
+
+    """
+
+    def __init__(self, monkeypatch, *, at=None, saves_every=1):
         super().__init__()
-        self.left = moment
-        whole = Evaluator._evaluate
+        self.at, self.moments = at, 0
+        evaluate, save = Evaluator._evaluate, _Run._save
 
-        def evaluate(evaluator, *arguments):
+        def evaluate_between(evaluator, *arguments):
             self.moment()
-            evaluation = whole(evaluator, *arguments)
+            evaluation = evaluate(evaluator, *arguments)
             self.moment()
             return evaluation
 
-        monkeypatch.setattr(Evaluator, "_evaluate", evaluate)
+        def save_seldom(run, step, seconds):
+            if step % saves_every == 0:
+                save(run, step, seconds)
+
+        monkeypatch.setattr(Evaluator, "_evaluate", evaluate_between)
+        monkeypatch.setattr(_Run, "_save", save_seldom)
+        monkeypatch.setattr(os, "fsync", lambda descriptor: self.moment())
 
     def moment(self):
-        if self.left == 0:
+        if self.moments == self.at:
             raise Killed
-        self.left -= 1
+        self.moments += 1
 
     def step(self, step):
         self.moment()
@@ -50,6 +68,21 @@ class Killer(Silence):
     def record(self, values):
         super().record(values)
         self.moment()
+
+
+def _train_whole(spec, path, monkeypatch, *, saves_every=1, **given):
+    """Train a run without a break; return its number of moments."""
+    with monkeypatch.context() as patch:
+        watcher = Killer(patch, saves_every=saves_every)
+        assert run_quickly(spec, path, watcher=watcher, save_seconds=0.0, **given) is State.DONE
+    return watcher.moments
+
+
+def _kill(spec, path, monkeypatch, *, at, saves_every=1, **given):
+    with monkeypatch.context() as patch:
+        watcher = Killer(patch, at=at, saves_every=saves_every)
+        with pytest.raises(Killed):
+            run_quickly(spec, path, watcher=watcher, save_seconds=0.0, **given)
 
 
 def _records(path):
@@ -68,29 +101,61 @@ def _equal(one, other):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_killed_and_resumed_equals_never_killed(name, tmp_path, monkeypatch):
-    spec = quick_spec(algorithm=name)
-    run_quickly(spec, tmp_path / "whole")
-    generator = random.Random(name)
-    kills = [generator.randrange(40) for _ in range(2)]
+    spec, generator = quick_spec(algorithm=name), random.Random(name)
+    saves_every = generator.choice([1, 3, 5])
+    moments = _train_whole(spec, tmp_path / "whole", monkeypatch, saves_every=saves_every)
 
-    for moment in kills:
-        with monkeypatch.context() as patch:
-            watcher = Killer(moment, patch)
-            with suppress(Killed):
-                run_quickly(spec, tmp_path / "killed", watcher=watcher, save_seconds=generator.choice([0.0, 0.01]))
-    run_quickly(spec, tmp_path / "killed")
+    first = generator.randrange(moments)
+    second = generator.randrange(moments - first)  # so many are left at least
+    for moment in (first, second):
+        _kill(spec, tmp_path / "killed", monkeypatch, at=moment, saves_every=saves_every)
+    assert run_quickly(spec, tmp_path / "killed") is State.DONE
 
     _equal(tmp_path / "whole", tmp_path / "killed")
 
 
-@pytest.mark.parametrize("moment", range(0, 40, 3))
-def test_every_moment_can_be_the_last(moment, tmp_path, monkeypatch):
-    spec = quick_spec(algorithm="SWAD+IRM+BF", hparams={"irm_penalty_anneal_iters": 5})
-    run_quickly(spec, tmp_path / "whole")
+@pytest.mark.parametrize("offset", range(4))
+def test_every_moment_can_be_the_last(offset, tmp_path, monkeypatch):
+    spec = quick_spec(algorithm="SWAD+IRM+BF", steps=7, checkpoint_freq=3, hparams={"irm_penalty_anneal_iters": 3})
+    moments = _train_whole(spec, tmp_path / "whole", monkeypatch, keep="best")
 
-    with monkeypatch.context() as patch, suppress(Killed):  # or the run was over before the moment came
-        run_quickly(spec, tmp_path / "killed", watcher=Killer(moment, patch), save_seconds=0.0)
-    run_quickly(spec, tmp_path / "killed")
+    for moment in range(offset, moments, 4):
+        killed = tmp_path / f"killed{moment}"
+        _kill(spec, killed, monkeypatch, at=moment, keep="best")
+        assert not RunFolder(killed).state().is_final
+        assert run_quickly(spec, killed, keep="best") is State.DONE
+        _equal(tmp_path / "whole", killed)
+
+
+@pytest.mark.parametrize("name", ["ERM+BF", "SWAD+MLDG"])
+def test_batch_norm_statistics_are_part_of_the_state(name, image_folder, tmp_path, monkeypatch):
+    hparams = {"backbone": "wrn16_2", "image_size": 32, "batch_size": 4}
+    spec = RunSpec(dataset="PACS", protocol="quick", algorithm=name, steps=4, checkpoint_freq=2, hparams=hparams)
+    given = {"data_dir": image_folder(), "monkeypatch": monkeypatch}
+    moments = _train_whole(spec, tmp_path / "whole", **given)
+
+    _kill(spec, tmp_path / "killed", at=moments // 2, **given)
+    run_quickly(spec, tmp_path / "killed", data_dir=given["data_dir"])
+
+    assert any("running_mean" in name for name in _model(tmp_path / "whole"))
+    _equal(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_killed_once_done_is_written_it_is_done(tmp_path, monkeypatch):
+    spec = quick_spec()
+    run_quickly(spec, tmp_path / "whole")
+    unlink = Path.unlink
+
+    def kill_behind_done(path, **given):
+        if path.name == "checkpoint.pt" and path.with_name("done").exists():
+            raise Killed
+        unlink(path, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kill_behind_done)
+        with pytest.raises(Killed):
+            run_quickly(spec, tmp_path / "killed", save_seconds=0.0)
+    assert run_quickly(spec, tmp_path / "killed") is State.DONE
 
     _equal(tmp_path / "whole", tmp_path / "killed")
 

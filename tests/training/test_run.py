@@ -1,14 +1,23 @@
+import copy
 import json
-from math import isnan
+from math import isnan, log
+from statistics import fmean
 
 import pytest
 import torch
 from support import Silence, quick_spec, run_quickly
+from torch.testing import assert_close
 
 from dg_batchformer.algorithms import get_algorithm_class
-from dg_batchformer.errors import InputError
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, State
+from dg_batchformer.training import run as run_module
+from dg_batchformer.training.evaluate import Evaluator
+from dg_batchformer.training.loaders import Loader
+from dg_batchformer.training.run import train_run
+from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
 
 
 def _lines(path):
@@ -65,36 +74,76 @@ def test_a_diverging_run_ends_as_diverged_and_writes_nan_as_domainbed(tmp_path):
     assert isnan(_lines(tmp_path)[-1]["env0_out_loss"])
 
 
-def test_a_kept_model_rebuilds_the_prediction_without_batchformer(tmp_path):
-    run_quickly(quick_spec(algorithm="SWAD+CORAL+BF"), tmp_path)
+def _predictor(path):
+    return torch.load(RunFolder(path).model_file, weights_only=True)["predictor"]
+
+
+def test_a_kept_model_rebuilds_as_the_algorithm_without_its_wrappers_and_predicts_the_same(tmp_path):
+    spec = quick_spec(algorithm="SWAD+CORAL+BF")
+    run_quickly(spec, tmp_path)
     kept = torch.load(RunFolder(tmp_path).model_file, weights_only=True)
 
-    rebuilt = get_algorithm_class("CORAL")(
-        kept["input_shape"], kept["num_classes"], kept["num_domains"], kept["hparams"]
-    )
-    rebuilt.predictor.load_state_dict(kept["predictor"], strict=False)
-    spec = RunSpec.from_dict(kept["spec"])
+    algorithm_class = get_algorithm_class(kept["algorithm"])
+    rebuilt = algorithm_class(kept["input_shape"], kept["num_classes"], kept["num_domains"], kept["hparams"])
+    rebuilt.predictor.load_state_dict(kept["predictor"])
 
-    assert spec.algorithm == "BF+CORAL+SWAD"
-    assert not any("batchformer" in name for name in kept["predictor"])
-    encoder = torch.load(RunFolder(tmp_path).batchformer_file, weights_only=True)["batchformer"]
-    assert len(encoder) == 12
+    assert RunSpec.from_dict(kept["spec"]) == spec
+    assert algorithm_class is get_algorithm_class("CORAL")
+    final, dataset = _lines(tmp_path)[-1], get_dataset_class("Toy")(None, [3], {})
+    splits = evaluated_splits(spec, split_environments(spec, dataset))
+    with Loader(dataset.environments, 8, 0, print) as loader:
+        evaluation = Evaluator(spec, loader, splits, torch.device("cpu"))(rebuilt, 0)
+    assert final["final"]
+    for env in range(3):
+        assert evaluation.loss[env, "out"] == final[f"env{env}_out_loss"]
+    encoder = torch.load(RunFolder(tmp_path).batchformer_file, weights_only=True)
+    assert len(encoder["batchformer"]) == 12
+    assert encoder["hparams"]["bf_heads"] == 4
 
 
-def test_keep_best_keeps_the_model_that_validates_best(tmp_path):
-    watcher = Silence()
-    run_quickly(quick_spec(), tmp_path / "best", keep="best", watcher=watcher)
-    run_quickly(quick_spec(), tmp_path / "none", keep="none")
+def test_keep_best_keeps_the_weights_that_validate_best_and_none_none(tmp_path):
+    spec = quick_spec(steps=33, hparams={"lr": 0.1})
+    run_quickly(spec, tmp_path / "best", keep="best")
+    validation = {
+        line["step"]: fmean(line[f"env{env}_out_acc"] for env in spec.train_envs) for line in _lines(tmp_path / "best")
+    }
+    best = max(validation, key=validation.get)
+    run_quickly(quick_spec(steps=best + 1, hparams={"lr": 0.1}), tmp_path / "until_then")
 
-    assert RunFolder(tmp_path / "best").model_file.exists()
+    assert 0 < best < 32
+    assert_close(_predictor(tmp_path / "best"), _predictor(tmp_path / "until_then"), rtol=0, atol=0)
+    run_quickly(spec, tmp_path / "none", keep="none")
     assert not RunFolder(tmp_path / "none").model_file.exists()
+
+
+class Replacing(get_algorithm_class("ERM")):
+    """Returns another object than it trained: one whose weights are all zero."""
+
+    def finalize(self, batches):
+        other = copy.deepcopy(self)
+        for parameter in other.parameters():
+            parameter.data.zero_()
+        other.summary = {"zeroed": 1}
+        return other
+
+
+def test_what_finalize_returns_is_evaluated_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "get_algorithm_class", lambda name: Replacing)
+    run_quickly(quick_spec(), tmp_path)
+
+    final = _lines(tmp_path)[-1]
+    assert (final["final"], final["zeroed"]) == (True, 1)
+    assert final["env0_out_loss"] == pytest.approx(log(3))
+    assert all((tensor == 0).all() for tensor in _predictor(tmp_path).values())
 
 
 def test_an_environment_smaller_than_a_batch_is_sampled_with_replacement_and_noted_once(tmp_path):
     watcher = Silence()
     run_quickly(RunSpec(dataset="Debug28", steps=2, hparams={"backbone": "tiny"}), tmp_path, watcher=watcher)
 
-    assert len([note for note in watcher.notes if "fewer than a batch of 64: images repeat" in note]) == 2
+    notes = [note for note in watcher.notes if "fewer than a batch of 64: images repeat" in note]
+    assert len(notes) == 2
+    assert all(RunFolder(tmp_path).log_file.read_text().count(note) == 1 for note in notes)
 
 
 def test_class_balanced_sampling_draws_classes_equally_often(image_folder, tmp_path):
@@ -109,10 +158,6 @@ def test_class_balanced_sampling_draws_classes_equally_often(image_folder, tmp_p
         "data_augmentation": False,
     }
     spec = RunSpec(dataset="PACS", protocol="quick", steps=1, test_envs=[0], hparams=hparams)
-
-    from dg_batchformer.datasets import get_dataset_class
-    from dg_batchformer.hparams_registry import resolve_hparams
-    from dg_batchformer.training.sampling import Sampler, split_environments
 
     dataset = get_dataset_class("PACS")(root, [0], resolve_hparams(spec))
     sampler = Sampler(spec, resolve_hparams(spec), dataset, split_environments(spec, dataset))
@@ -132,16 +177,22 @@ def test_images_train_through_the_worker_pool(image_folder, tmp_path):
     assert [line["step"] for line in _lines(tmp_path / "run")] == [0, 2, 3]
 
 
-def test_too_few_images_to_split_are_refused(image_folder, tmp_path):
-    spec = RunSpec(dataset="PACS", protocol="quick", hparams={"backbone": "tiny", "image_size": 16})
-
-    with pytest.raises(InputError, match=r"PACS/art_painting has 4 images, of which holdout_fraction 0.2 holds out 0"):
-        run_quickly(spec, tmp_path / "run", data_dir=image_folder(n=2))
-
-
 def test_a_done_run_is_not_trained_again(tmp_path):
     run_quickly(quick_spec(), tmp_path)
     before = RunFolder(tmp_path).records_file.read_text()
 
     assert run_quickly(quick_spec(), tmp_path) is State.DONE
     assert RunFolder(tmp_path).records_file.read_text() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_memory_is_measured_for_each_run_alone(tmp_path):
+    device = torch.device("cuda")
+    torch.empty(2**28, device=device)  # 1 GiB, of a run before
+
+    train_run(
+        quick_spec(), RunFolder(tmp_path), data_dir=None, device=device, keep="none", watcher=Silence(),
+        stop=lambda: False,
+    )  # fmt: skip
+
+    assert 0 < _lines(tmp_path)[-1]["mem_gb"] < 0.5

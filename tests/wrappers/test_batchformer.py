@@ -4,8 +4,8 @@ from support import make_algorithm, make_minibatches
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.networks.batchformer import batchformers, without_batchformer
+from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
+from dg_batchformer.networks.batchformer import BatchFormer, batchformers, without_batchformer
 from dg_batchformer.training.loop import seed_everything
 
 
@@ -89,3 +89,40 @@ def test_minibatches_of_unequal_size_are_refused():
 
     with pytest.raises(ValueError, match=r"minibatches of one size, got sizes \[4, 6\]"):
         make_algorithm("BF").update(minibatches)
+
+
+def _encoder_moves(algorithm, seed):
+    """Update once; return whether every parameter of the encoder changed."""
+    parameters = [parameter for layer in batchformers(algorithm) for parameter in layer.parameters()]
+    before = [parameter.detach().clone() for parameter in parameters]
+    seed_everything(seed)
+    algorithm.update(make_minibatches(seed=seed))
+    return len(parameters) == 12 and not any(map(torch.equal, parameters, before))
+
+
+@pytest.mark.parametrize("base", ["IRM", "VREx", "IB_ERM", "IB_IRM", "RDM"])
+def test_the_encoder_is_trained_on_after_an_optimizer_begins_anew(base):
+    space = get_algorithm_class(base).search_space("Shapes")
+    jumps = {name: 2 for name in space if name.endswith("penalty_anneal_iters")}
+    algorithm = make_algorithm(f"{base}+BF", **jumps)
+    optimizers = []
+    for seed in range(5):
+        assert _encoder_moves(algorithm, seed), f"not by update {seed}"
+        optimizers.append(algorithm.inner.optimizer)
+
+    assert len(jumps) > 0
+    assert len(set(map(id, optimizers))) > 1, "no optimizer began anew"
+
+
+@pytest.mark.parametrize("base", ["MLDG", "Fish"])
+def test_the_encoder_is_trained_by_clones(base, monkeypatch):
+    algorithm = make_algorithm(f"{base}+BF")
+    [own] = batchformers(algorithm)
+    attended = []
+    whole = BatchFormer.forward
+    monkeypatch.setattr(BatchFormer, "forward", lambda layer, z: (attended.append(layer), whole(layer, z))[1])
+
+    assert all(_encoder_moves(algorithm, seed) for seed in range(3))
+
+    assert len(attended) >= 3
+    assert own not in attended  # a clone attends by its own copy

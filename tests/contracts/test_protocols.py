@@ -1,0 +1,32 @@
+"""Every protocol trains on every kind of data: vectors, images in memory, image folders."""
+
+import json
+
+import pytest
+from support import run_quickly
+
+from dg_batchformer.protocols import PROTOCOLS
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, State
+from dg_batchformer.training.preflight import check_runs
+
+SMALL = {
+    "Toy": {"mlp_width": 16},
+    "Shapes": {"backbone": "tiny"},
+    "PACS": {"backbone": "tiny", "weights": "none", "image_size": 16},
+}
+
+
+@pytest.mark.parametrize("dataset", SMALL)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_trains_on_every_kind_of_data(protocol, dataset, image_folder, tmp_path):
+    data_dir = image_folder() if dataset == "PACS" else None
+    hparams = {**SMALL[dataset], "batch_size": 4}
+    spec = RunSpec(dataset=dataset, protocol=protocol, steps=2, algorithm="SWAD+BF", hparams=hparams)
+
+    check_runs([spec], data_dir)
+    assert run_quickly(spec, tmp_path / "run", data_dir=data_dir) is State.DONE
+
+    last = json.loads(RunFolder(tmp_path / "run").records_file.read_text().splitlines()[-1])
+    assert last["protocol"] == protocol
+    assert {name: last["hparams"][name] for name in hparams} == hparams

@@ -1,0 +1,248 @@
+"""What a run leaves in its folder, and what becomes of it when something is wrong there."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from support import Silence, quick_spec, run_quickly
+from torch.testing import assert_close
+
+from dg_batchformer.cli import main
+from dg_batchformer.errors import InputError
+from dg_batchformer.lock import Busy
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, State, write_json, write_text
+from dg_batchformer.training.evaluate import Evaluator
+from dg_batchformer.training.stop import Interrupted
+from dg_batchformer.training.worker import _serve
+
+
+class Events(Silence):
+    """Keeps what a worker tells its launcher."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def tell(self, event, **values):
+        self.told.append((event, values))
+
+
+def _images(**given):
+    hparams = {"backbone": "tiny", "image_size": 16, "batch_size": 4}
+    return RunSpec(dataset="PACS", protocol="quick", steps=6, checkpoint_freq=2, hparams=hparams, **given)
+
+
+def _interrupted(spec, path, **given):
+    """Train three steps, the state saved."""
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        run_quickly(spec, path, stop=lambda: next(asked), **given)
+
+
+def _records(path):
+    lines = [json.loads(line) for line in RunFolder(path).records_file.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in ("step_time", "mem_gb")} for line in lines]
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path, capsys):
+    command = ["train", "--dataset", "Toy", "--device", "cpu", "--output_dir", str(tmp_path / "out")]
+
+    assert main([*command, "--hparams", '{"mlp_widht": 16}']) == 2
+    assert main([*command, "--algorithm", "MLDG", "--test_envs", "A", "B", "C"]) == 2
+
+    assert "MLDG needs at least 2 training environments, got 1; hold out fewer" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_built_takes_no_folder(image_folder, tmp_path):
+    data_dir = image_folder(n=2)
+    with pytest.raises(InputError, match=r"PACS/art_painting has 4 images, of which holdout_fraction 0.2 holds out 0"):
+        run_quickly(_images(), tmp_path / "run", data_dir=data_dir)
+
+    assert not RunFolder(tmp_path / "run").spec_file.exists()
+    assert run_quickly(_images(holdout_fraction=0.5), tmp_path / "run", data_dir=data_dir) is State.DONE
+
+
+def test_a_folder_whose_run_never_began_is_anybodys(tmp_path):
+    write_json(RunFolder(tmp_path).spec_file, quick_spec(trial_seed=1).as_dict())
+
+    assert run_quickly(quick_spec(), tmp_path) is State.DONE
+    assert json.loads(RunFolder(tmp_path).spec_file.read_text()) == quick_spec().as_dict()
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "done", "checkpoint.pt", "model.pt"])
+def test_files_of_somebody_else_are_not_written_over(name, tmp_path):
+    (tmp_path / name).write_text("theirs")
+
+    with pytest.raises(InputError, match=f"has {name} but no spec.json, so it is no run of ours; give another"):
+        run_quickly(quick_spec(), tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "theirs"
+
+
+def test_another_run_is_not_written_over(tmp_path):
+    _interrupted(quick_spec(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    with pytest.raises(InputError, match=r"holds another run \(trial_seed 0, not 1, seed "):
+        run_quickly(quick_spec(trial_seed=1), tmp_path)
+
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_goes_on_only_with_the_data_it_was_begun_on(image_folder, tmp_path):
+    data_dir = image_folder()
+    image = data_dir / "PACS" / "photo" / "dog" / "0.png"
+    content = image.read_bytes()
+    _interrupted(_images(), tmp_path / "run", data_dir=data_dir)
+    image.write_bytes((data_dir / "PACS" / "photo" / "dog" / "1.png").read_bytes())
+
+    with pytest.raises(
+        InputError, match=r"begun on data of the fingerprint \w{12}, this is \w{12}; give that, or delete"
+    ):
+        run_quickly(_images(), tmp_path / "run", data_dir=data_dir)
+
+    assert RunFolder(tmp_path / "run").state() is State.FAILED
+    image.write_bytes(content)
+    watcher = Silence()
+    assert run_quickly(_images(), tmp_path / "run", data_dir=data_dir, watcher=watcher) is State.DONE
+    assert watcher.starts == [3]
+
+
+def test_a_run_goes_on_only_with_the_keep_it_was_begun_with(tmp_path):
+    _interrupted(quick_spec(), tmp_path, keep="final")
+
+    with pytest.raises(
+        InputError, match=r"was begun with --keep final, not best; give that, or delete .*checkpoint.pt"
+    ):
+        run_quickly(quick_spec(), tmp_path, keep="best")
+
+    assert run_quickly(quick_spec(), tmp_path, keep="final") is State.DONE
+
+
+def _half(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "note"),
+    [
+        (_half, "cannot be read"),
+        (lambda file: file.write_bytes(b""), "cannot be read"),
+        (lambda file: file.write_text("not a checkpoint"), "cannot be read"),
+        (lambda file: torch.save(torch.zeros(3), file), "is no checkpoint of this version"),
+        (lambda file: torch.save({"step": 3}, file), "is no checkpoint of this version"),
+        (lambda file: _half(file.with_name("results.jsonl")), "lacks records from before the checkpoint"),
+    ],
+)
+def test_what_cannot_be_gone_on_from_begins_anew_with_a_note(spoil, note, tmp_path):
+    spec, watcher = quick_spec(algorithm="SWAD+BF"), Silence()
+    run_quickly(spec, tmp_path / "whole")
+    _interrupted(spec, tmp_path / "spoilt")
+    spoil(RunFolder(tmp_path / "spoilt").checkpoint_file)
+
+    run_quickly(spec, tmp_path / "spoilt", watcher=watcher)
+
+    assert watcher.starts == [0]
+    [told] = [sentence for sentence in watcher.notes if sentence.endswith("the run begins anew")]
+    assert note in told
+    assert RunFolder(tmp_path / "spoilt").log_file.read_text().count(told) == 1
+    assert _records(tmp_path / "spoilt") == _records(tmp_path / "whole")
+
+
+def test_records_are_on_the_disk_before_a_checkpoint_counts_on_them(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    run_quickly(quick_spec(steps=1), tmp_path, keep="none", save_seconds=0.0)
+
+    names = ("spec.json", "results.jsonl", "checkpoint.pt", "done")
+    assert [name for file in synced for name in names if name in file] == list(names)
+
+
+def test_who_lost_the_run_to_another_writes_nothing_more(tmp_path):
+    folder = RunFolder(tmp_path)
+
+    class TakenOver(Silence):
+        def step(self, step):
+            if step == 2:
+                write_text(folder.lock_file, json.dumps({"host": "elsewhere", "pid": 7, "token": "other"}))
+                self.before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "log.txt"}
+
+    watcher = TakenOver()
+    with pytest.raises(Busy, match="was taken over by process 7 on elsewhere"):
+        run_quickly(quick_spec(), tmp_path, watcher=watcher, save_seconds=0.0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "log.txt"} == watcher.before
+    assert not folder.error_file.exists()
+
+    folder.lock_file.unlink()
+    with pytest.raises(Busy):  # between two checkpoints: no record either
+        run_quickly(quick_spec(), tmp_path, watcher=watcher)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "log.txt"} == watcher.before
+
+
+def test_why_a_run_failed_is_written_while_it_is_held(tmp_path, monkeypatch):
+    held, whole = [], RunFolder.fail
+
+    def fail(folder, *why):
+        held.append(folder.lock_file.exists())
+        whole(folder, *why)
+
+    monkeypatch.setattr(RunFolder, "fail", fail)
+    monkeypatch.setattr(Evaluator, "_evaluate", lambda *arguments: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        run_quickly(quick_spec(), tmp_path)
+
+    assert held == [True]
+    assert RunFolder(tmp_path).state() is State.FAILED
+    assert RunFolder(tmp_path).failure() == "ZeroDivisionError: division by zero"
+    assert "_evaluate" in RunFolder(tmp_path).error_file.read_text()
+
+
+def test_memory_that_runs_out_is_a_sentence_with_the_way_out(tmp_path, monkeypatch):
+    def run_out(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory, with many numbers")
+
+    monkeypatch.setattr(Evaluator, "_evaluate", run_out)
+
+    with pytest.raises(InputError, match="out of memory on cpu; use a smaller batch_size or image_size"):
+        run_quickly(quick_spec(), tmp_path)
+
+    assert RunFolder(tmp_path).failure() == "out of memory on cpu; use a smaller batch_size or image_size"
+
+
+def _serve_run(path):
+    events = Events()
+    task = {"spec": quick_spec().as_dict(), "folder": str(path), "data_dir": None, "keep": "none"}
+    _serve(task, torch.device("cpu"), events, lambda: False)
+    return events.told[-1]
+
+
+def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert _serve_run(tmp_path / "full") == ("failed", {"sentence": "OSError: [Errno 28] No space left on device"})
+    (tmp_path / "file").touch()
+    event, values = _serve_run(tmp_path / "file")
+    assert event == "failed"
+    assert values["sentence"].startswith(f"cannot write to {tmp_path / 'file'}")
+
+    assert _serve_run(tmp_path / "full") == ("end", {"state": "done"})
+
+
+def test_a_run_that_failed_and_is_tried_again_gives_what_one_without_trouble_gives(tmp_path):
+    run_quickly(quick_spec(), tmp_path / "whole")
+    RunFolder(tmp_path / "again").fail("something that was wrong")
+
+    run_quickly(quick_spec(), tmp_path / "again")
+
+    assert not RunFolder(tmp_path / "again").error_file.exists()
+    models = [torch.load(RunFolder(tmp_path / name).model_file, weights_only=True) for name in ("whole", "again")]
+    assert_close(models[0]["predictor"], models[1]["predictor"], rtol=0, atol=0)

@@ -1,0 +1,38 @@
+import copy
+
+import pytest
+import torch
+from support import make_minibatches
+
+from dg_batchformer.algorithms import get_algorithm_class
+from dg_batchformer.algorithms.base import Validation
+from dg_batchformer.hparams_registry import default_hparams
+from dg_batchformer.registry import WRAPPERS
+
+
+class Copying(get_algorithm_class("ERM")):
+    """Returns another object than it trained, whose parameters and prediction are its own."""
+
+    def finalize(self, batches):
+        other = copy.deepcopy(self)
+        other.summary = {"copied": 1}
+        return other
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapper_goes_on_with_what_its_algorithm_returns(name):
+    wrapper = WRAPPERS[name].around(Copying)
+    algorithm = wrapper((3, 32, 32), 7, 3, {**default_hparams(f"{name}+ERM", "Shapes"), "backbone": "tiny"})
+    trained = algorithm.inner
+    algorithm.update(make_minibatches())
+    algorithm.observe(0, Validation(1.0, 0.5), lambda model: Validation(1.0, 0.5))
+
+    model = algorithm.finalize([])
+
+    assert model.inner is not trained
+    assert model.summary["copied"] == 1
+    x = make_minibatches()[0][0]
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.zero_()
+    assert model.eval().predict(x).abs().sum() > 0
