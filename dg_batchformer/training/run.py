@@ -220,7 +220,7 @@ class _Run:
     def _refuse_other_state(self, state: dict[str, Any]) -> None:
         """Raise InputError where going on would mix two data sets, or keep less than was asked."""
         begun, now = state["dataset_fingerprint"], self.writer.constant["dataset_fingerprint"]
-        way_out = f"give that, or delete {self.folder.checkpoint_file} to begin anew"
+        way_out = f"give the former, or delete {self.folder.checkpoint_file} to begin anew"
         if begun != now:
             raise InputError(
                 f"{self.folder.path} was begun on data of the fingerprint {begun[:12]}, this is {now[:12]}; {way_out}"

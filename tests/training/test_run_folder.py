@@ -102,7 +102,7 @@ def test_a_run_goes_on_only_with_the_data_it_was_begun_on(image_folder, tmp_path
     image.write_bytes((data_dir / "PACS" / "photo" / "dog" / "1.png").read_bytes())
 
     with pytest.raises(
-        InputError, match=r"begun on data of the fingerprint \w{12}, this is \w{12}; give that, or delete"
+        InputError, match=r"begun on data of the fingerprint \w{12}, this is \w{12}; give the former, or delete"
     ):
         run_quickly(_images(), tmp_path / "run", data_dir=data_dir)
 
@@ -117,7 +117,7 @@ def test_a_run_goes_on_only_with_the_keep_it_was_begun_with(tmp_path):
     _interrupted(quick_spec(), tmp_path, keep="final")
 
     with pytest.raises(
-        InputError, match=r"was begun with --keep final, not best; give that, or delete .*checkpoint.pt"
+        InputError, match=r"was begun with --keep final, not best; give the former, or delete .*checkpoint.pt"
     ):
         run_quickly(quick_spec(), tmp_path, keep="best")
 
