@@ -1,5 +1,6 @@
+from dg_batchformer.declaration import declaration
 from dg_batchformer.store import State, SweepFolder, write_json, write_text
-from dg_batchformer.sweep.expand import declaration, expand
+from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.plan import plan
 from dg_batchformer.sweep.status import has_failures, status_text
 from dg_batchformer.sweep_spec import Row, SweepSpec
