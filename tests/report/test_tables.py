@@ -14,7 +14,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.record import to_line
 from dg_batchformer.report.collect import collect
 from dg_batchformer.report.render import FORMATS
-from dg_batchformer.report.render.latex_text import escape
+from dg_batchformer.report.render.latex_text import MATHS, TEXT, escape
 from dg_batchformer.report.table import build_sections
 from dg_batchformer.store import SweepFolder, write_json, write_text
 from dg_batchformer.sweep.expand import expand
@@ -194,21 +194,34 @@ def test_what_latex_cannot_print_is_named(text, name):
         escape(text)
 
 
-@pytest.mark.system
-def test_latex_compiles_and_says_what_the_table_says(tmp_path):
+def _typeset(path, document):
+    """Return what a compiled document says, and what the compiler said."""
     if not (shutil.which("pdflatex") and shutil.which("pdftotext")):
         pytest.skip("needs pdflatex and pdftotext: tools/install_latex.sh")
-    rows = (*ROWS, Row(f"signs {''.join([*_TEXT, *_MATHS])} éüçñåűēǖž", "IRM"))
-    sections = _sections(_sweep(tmp_path, datasets=("PACS", "DomainNet"), algorithms=rows, pairs=True, trials=1))
-    (tmp_path / "t.tex").write_text(FORMATS["latex"](sections))
+    (path / "t.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
-
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
+    done = subprocess.run(command, cwd=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
-    said = subprocess.run(["pdftotext", "-layout", "t.pdf", "-"], cwd=tmp_path, capture_output=True, text=True).stdout
-    said = unicodedata.normalize("NFKC", said)  # ligatures
+    said = subprocess.run(["pdftotext", "-layout", "t.pdf", "-"], cwd=path, capture_output=True, text=True).stdout
+    return unicodedata.normalize("NFKC", said), done.stdout  # ligatures
+
+
+@pytest.mark.system
+def test_latex_compiles_and_says_what_the_table_says(tmp_path):
+    sections = _sections(_sweep(tmp_path, datasets=("PACS", "DomainNet"), pairs=True, trials=1))
+
+    said, log = _typeset(tmp_path, FORMATS["latex"](sections))
+
+    assert "Overfull" not in log
     assert "50% off &" in said
     for row in sections[0].tables[0].rows.values():
         assert f"{row[0].mean:.1f} ± {row[0].error:.1f}" in said
+
+
+@pytest.mark.system
+def test_every_sign_that_is_spelled_out_compiles(tmp_path):
+    body = escape(" ".join([*TEXT, *MATHS, *"éüçñåűēǖž"]))
+
+    said, _ = _typeset(tmp_path, rf"\documentclass{{article}}\begin{{document}}{body}\end{{document}}")
+
+    assert "→" in said

@@ -18,13 +18,13 @@ _SIGNS = {
     "‡": "ddagger", "→": "rightarrow", "←": "leftarrow", "↑": "uparrow", "↓": "downarrow", "↔": "leftrightarrow",
     "⇒": "Rightarrow", "⇐": "Leftarrow", "⇔": "Leftrightarrow",
 }  # fmt: skip
-_MATHS = {
+MATHS = {
     **{character: rf"\{name}" for character, name in {**_GREEK, **_SIGNS}.items()},
     **{character: f"^{{{plain}}}" for character, plain in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n", strict=True)},
     **{character: f"_{{{plain}}}" for character, plain in zip("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n", strict=True)},
     "<": "<", ">": ">", "|": "|", "−": "-", "°": r"^\circ",
 }  # fmt: skip
-_TEXT = {
+TEXT = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': "''", "\N{NO-BREAK SPACE}": "~", "–": "--",
     "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\dots{}", "§": r"$\S$", "ß": r"\ss{}",
@@ -45,10 +45,10 @@ def escape(text: str) -> str:
 
 
 def _printed(character: str) -> str:
-    if character in _TEXT:
-        return _TEXT[character]
-    if character in _MATHS:
-        return f"${_MATHS[character]}$"
+    if character in TEXT:
+        return TEXT[character]
+    if character in MATHS:
+        return f"${MATHS[character]}$"
     if " " <= character <= "~":
         return character
     decomposed = unicodedata.normalize("NFD", character)
