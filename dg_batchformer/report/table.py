@@ -124,13 +124,13 @@ _SUMMARIES = ("Average", "Worst", "In-domain")
 
 
 def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
-    """Say what the summary columns are; ``few`` says that a trial is missing in some."""
-    scope = "environments" if shown == known else f"the {shown} of {known} environments that are held out"
-    left_out = "; trials that lack an environment are left out" if few else ""
-    return [
-        f"Average, Worst: over {scope} in each trial{left_out}",
-        "In-domain: the same models on the held-out splits of the environments that they were trained on",
-    ]
+    """Say what the summary columns are where that is not plain; ``few`` says that they lack a trial."""
+    notes = []
+    if shown < known:
+        notes.append(f"Average, Worst: over the {shown} of {known} environments that are held out")
+    if few:
+        notes.append(f"{', '.join(_SUMMARIES)}: over the trials that have all environments")
+    return [*notes, "In-domain: the same models on the held-out splits of the environments that they were trained on"]
 
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
