@@ -47,8 +47,8 @@ def plan(folder: SweepFolder, runs: Sequence[SweepRun], *, retry_failed: bool = 
     startable = {State.DUE, State.INTERRUPTED, *([State.FAILED] if retry_failed else [])}
     distinct = {run.spec.id: run for run in runs}
     due = [run for run_id, run in distinct.items() if states[run_id] in startable]
-    undeclared = {path.name for path in folder.runs.glob("*")} - set(states)
-    return Plan(states, due, price(folder, runs, states, due), len(undeclared))
+    there = {path.name for path in folder.runs.glob("*") if folder.run(path.name).spec_file.exists()}
+    return Plan(states, due, price(folder, runs, states, due), len(there - set(states)))
 
 
 def run_states(folder: SweepFolder, runs: Sequence[SweepRun]) -> dict[str, State]:

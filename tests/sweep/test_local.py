@@ -14,7 +14,7 @@ import pytest
 from dg_batchformer import verbs
 from dg_batchformer.cli import _parser, main
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.store import State, SweepFolder, write_json
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers.dry_run import commands
 from dg_batchformer.sweep.launchers.local import task
@@ -225,6 +225,7 @@ def test_a_sweep_that_lost_a_row_says_that_its_runs_are_kept_and_left_out(tmp_pa
     file, folder, specs = _sweep(tmp_path)
     for spec in specs:
         folder.run(spec.id).path.mkdir(parents=True)
+        write_json(folder.run(spec.id).spec_file, spec.as_dict())
     file.write_text(file.read_text().replace("[ERM, SWAD+BF]", "[ERM]"))
 
     main(["sweep", str(file), "--launcher", "dry_run", "--results_dir", str(tmp_path / "results")])

@@ -63,6 +63,9 @@ def test_nothing_to_start_has_no_price(tmp_path):
 def test_runs_that_a_changed_sweep_no_longer_declares_are_counted(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
+    for run in runs:
+        write_json(folder.run(run.spec.id).spec_file, run.spec.as_dict())
+    (folder.runs / ".DS_Store").touch()
 
     assert plan(folder, runs).undeclared == 0
     assert plan(folder, runs[:5]).undeclared == 3
