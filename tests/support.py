@@ -37,11 +37,11 @@ class Silence:
 
 
 def make_algorithm(
-    name: str, *, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0, **hparams: Any
+    name: str, *, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0, hparams_seed: int = 0, **hparams: Any
 ) -> Algorithm:
     """Build an algorithm with the tiny backbone (or an MLP for vectors)."""
     small = {"backbone": "tiny"} if dataset != "Toy" else {"mlp_width": 16}
-    spec = RunSpec(dataset=dataset, algorithm=name, hparams={**small, **hparams})
+    spec = RunSpec(dataset=dataset, algorithm=name, hparams_seed=hparams_seed, hparams={**small, **hparams})
     facts = dataset_facts(dataset)
     torch.manual_seed(seed)
     algorithm_class = get_algorithm_class(name)
