@@ -37,7 +37,7 @@ class IB_ERM(IRM):  # noqa: N801 the field's name
 
 
 class IB_IRM(IB_ERM):  # noqa: N801
-    """IRM plus the variance of the features, which are plain.
+    """IRM plus the variance of the features.
 
     Differs from DomainBed: ``nll`` is the risk, not the whole loss (upstream adds the penalties to it in place).
     """
