@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.hparams_registry import default_hparams
 
-SHAPE, CLASSES, DOMAINS, ROWS, UPDATES = (1, 28, 28), 10, 3, 12, 6  # at 28 px the network has no BatchNorm
+SHAPE, CLASSES, DOMAINS, ROWS, UPDATES = (1, 28, 28), 4, 3, 5, 6  # at 28 px the network has no BatchNorm
 DATASET = "RotatedMNIST"
 CLOSE = 1e-3
 # Small numbers, so that six updates cross every step at which something changes.

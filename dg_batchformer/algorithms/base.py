@@ -118,6 +118,10 @@ class Algorithm(nn.Module):
         streams = rows.unflatten(0, (num_domains, 2, -1))
         return streams[:, 0].flatten(0, 1), streams[:, 1].flatten(0, 1)
 
+    def in_both_streams(self, rows: Tensor, num_domains: int = 1) -> Tensor:
+        """Repeat plain rows for their twins, as ``split_streams`` takes apart; without BatchFormer, return the rows."""
+        return torch.cat([rows.unflatten(0, (num_domains, -1))] * self.streams, dim=1).flatten(0, 1)
+
     def risk(self, logits: Tensor, y: Tensor, num_domains: int = 1) -> Tensor:
         """Return the mean cross-entropy of minibatches; under BatchFormer both streams, weighted.
 
