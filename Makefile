@@ -1,8 +1,8 @@
-# make demo | make test | make lint | make test-system. Each sets up what it needs in .venv.
+# make demo | make test | make lint | make test-all | make test-system. Each sets up what it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-system lint clean
+.PHONY: demo test test-all test-system lint clean
 
 demo: .venv/installed
 	$(BIN)/python -m dg_batchformer sweep sweeps/quickstart.yaml
@@ -10,6 +10,9 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -n auto -m "not system"
 
 test-system: .venv/installed-dev
 	tools/install_latex.sh

@@ -186,6 +186,9 @@ ALGORITHM_ORDER = (
 # Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
 WRAPPER_NAMES = ("BF", "IIDMax", "SWAD")
 
+# Those that return another model than the last one: only their ``final`` record is of what a run returns.
+AVERAGING_WRAPPERS = ("IIDMax", "SWAD")
+
 
 def dataset_facts(name: str) -> DatasetFacts:
     """Return the facts of a dataset; raise InputError for an unknown name."""

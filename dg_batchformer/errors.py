@@ -1,7 +1,10 @@
-"""The one exception for what a person gave and cannot be used."""
+"""The one exception for what a person gave and cannot be used, and what leads to it."""
 
 import difflib
 from collections.abc import Iterable
+
+# What making sense of a file that anybody may have written can raise.
+MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 class InputError(ValueError):

@@ -7,6 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dg_batchformer import catalog
+from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.errors import unknown
 from dg_batchformer.hparams import HParam
 from dg_batchformer.hparams_registry import search_space
@@ -60,14 +61,23 @@ def _algorithm(name: str) -> str:
     return "\n\n".join([_in_full(ALGORITHMS[algorithm]), *(_wrapper(wrapper) for wrapper in wrappers)])
 
 
+def _behaviour(algorithm: type[Algorithm]) -> str:
+    alone = "depends on the other samples of its batch" if algorithm.batch_dependent else "of each sample alone"
+    scopes = {"joint": "all training domains", "per_domain": "its own domain, which the method forwards alone"}
+    rows = [["prediction", alone], ["under BF", f"a sample attends to {scopes[algorithm.attends]}"]]
+    return tabulate(rows, tablefmt="plain")
+
+
 def _wrapper(name: str) -> str:
     return _in_full(WRAPPERS[name])
 
 
 def _in_full(plugin: Any) -> str:
-    space = plugin.settings("PACS") if plugin.__name__ in WRAPPERS else plugin.search_space("PACS")
+    wraps = plugin.__name__ in WRAPPERS
+    space = plugin.settings("PACS") if wraps else plugin.search_space("PACS")
     about = list(dict.fromkeys([_headline(plugin), *(inspect.getdoc(plugin) or "").split("\n\n")]))
-    return "\n\n".join([*about, _space(space) if space else "no hparams of its own"])
+    behaviour = [] if wraps else [_behaviour(plugin)]
+    return "\n\n".join([*about, *behaviour, _space(space) if space else "no hparams of its own"])
 
 
 def _dataset(name: str) -> str:

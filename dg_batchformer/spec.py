@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
-from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.errors import MALFORMED, InputError, unknown
 from dg_batchformer.hparams import same_spelling
 from dg_batchformer.names import canonical_name, split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
@@ -15,10 +15,21 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.store import RunFolder
 
 EVALUATE = ("needed", "all")
+PRECISIONS = ("fp32", "bf16", "auto")
+DATA_PATHS = ("exact", "cached")
+COMPILE = ("off", "on", "auto")
+CHOICES = {"evaluate": EVALUATE, "precision": PRECISIONS, "data_path": DATA_PATHS, "compile": COMPILE}
 
 # The reference mode: a field that equals its value here stays out of the identity. It never changes, so
 # that fields added later leave old identities alone.
-_REFERENCE: dict[str, Any] = {"hparams": {}, "holdout_fraction": 0.2, "evaluate": "needed"}
+_REFERENCE: dict[str, Any] = {
+    "hparams": {},
+    "holdout_fraction": 0.2,
+    "evaluate": "needed",
+    "precision": "fp32",
+    "data_path": "exact",
+    "compile": "off",
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,10 @@ class RunSpec:
         holdout_fraction: share of every environment that is held out, in (0, 1).
         protocol: a name of ``protocols.PROTOCOLS``.
         evaluate: ``needed`` leaves out the trained-on split of training environments, ``all`` does not.
+        precision: of featurizer and BatchFormer: ``fp32``, ``bf16`` (mixed) or ``auto``: bf16 where the device has it.
+        data_path: of image folders: ``exact`` decodes and augments as DomainBed, ``cached`` from the pixel cache on
+            the device.
+        compile: whether evaluation is compiled; ``auto``: where that is known to pay.
 
     """
 
@@ -55,6 +70,9 @@ class RunSpec:
     holdout_fraction: float = 0.2
     protocol: str = DEFAULT_PROTOCOL
     evaluate: str = "needed"
+    precision: str = "fp32"
+    data_path: str = "exact"
+    compile: str = "off"
 
     def __post_init__(self) -> None:
         facts, protocol = dataset_facts(self.dataset), get_protocol(self.protocol)
@@ -71,8 +89,9 @@ class RunSpec:
             self._keep(name, _whole(name, getattr(self, name), low))
         if not 0 < self.holdout_fraction < 1:
             raise InputError(f"holdout_fraction is {self.holdout_fraction}, allowed is between 0 and 1")
-        if self.evaluate not in EVALUATE:
-            raise unknown("value of evaluate:", self.evaluate, EVALUATE)
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown(f"value of {name}:", getattr(self, name), known)
         if self.steps is None:
             self._keep("steps", protocol.num_steps(self.dataset))
         if self.checkpoint_freq is None:
@@ -137,8 +156,8 @@ def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
         names = ", ".join(file.name for file in files)
         raise InputError(f"{folder.path} has {names} but no spec.json, so it is no run of ours; {way_out}")
     try:
-        held = RunSpec.from_dict(json.loads(folder.spec_file.read_text()))
-    except (OSError, ValueError, TypeError, RecursionError):
+        held = RunSpec.from_dict(json.loads(folder.spec_file.read_text(errors="replace")))
+    except MALFORMED:
         raise InputError(f"{folder.spec_file} cannot be read; {way_out}") from None
     if held.id != spec.id:
         asked, there = spec.as_dict(), held.as_dict()

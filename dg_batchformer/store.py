@@ -98,7 +98,7 @@ class RunFolder:
     def failure(self) -> str:
         """Return the sentence of a failed run, '' if there is none."""
         try:
-            return self.error_file.read_text().splitlines()[0]
+            return self.error_file.read_text(errors="replace").splitlines()[0]
         except (OSError, IndexError):
             return ""
 
@@ -144,10 +144,10 @@ class SweepFolder:
     def read(self) -> dict[str, Any]:
         """Read the declaration as it was expanded; raise InputError where there is none."""
         try:
-            return json.loads(self.sweep_file.read_text())
+            return json.loads(self.sweep_file.read_text(errors="replace"))
         except FileNotFoundError:
             raise InputError(
                 f"{self.path} is no sweep folder: it has no {self.sweep_file.name}; a sweep writes it when it starts"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.sweep_file} cannot be read: {error}") from None

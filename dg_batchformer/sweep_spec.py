@@ -10,7 +10,7 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import plain_number, same_spelling
 from dg_batchformer.names import split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
-from dg_batchformer.spec import EVALUATE
+from dg_batchformer.spec import CHOICES
 from dg_batchformer.yaml_lines import Key, LinedYaml
 
 
@@ -37,7 +37,8 @@ class SweepSpec:
         draws: how many hparams seeds, from 0; 1 runs the defaults only.
         test_envs: which environments to hold out, one run each; None holds out each in turn.
         pairs: also hold out every pair, which leave-one-domain-out selection needs.
-        hparams, steps, checkpoint_freq, holdout_fraction, evaluate: for every run, as in RunSpec.
+        hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile: for every run, as
+            in RunSpec, but for the defaults: a sweep takes the fast modes.
         expected: published averages by dataset and label, in percent, with their source.
 
     """
@@ -55,6 +56,9 @@ class SweepSpec:
     checkpoint_freq: int | None = None
     holdout_fraction: float = 0.2
     evaluate: str = "needed"
+    precision: str = "auto"
+    data_path: str = "cached"
+    compile: str = "auto"
     expected: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -178,8 +182,11 @@ def _fraction(yaml: LinedYaml, key: Key, value: Any) -> float:
 
 
 def _choice(yaml: LinedYaml, key: Key, value: Any) -> str:
-    if value not in EVALUATE:
-        raise yaml.error(key, str(unknown(f"value of {key[0]}:", value, EVALUATE)))
+    allowed = CHOICES[str(key[0])]
+    if isinstance(value, bool) and "on" in allowed:
+        value = "on" if value else "off"  # YAML reads on and off as booleans
+    if value not in allowed:
+        raise yaml.error(key, str(unknown(f"value of {key[0]}:", value, allowed)))
     return value
 
 
@@ -205,6 +212,6 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "steps": _count,
     "checkpoint_freq": _count,
     "holdout_fraction": _fraction,
-    "evaluate": _choice,
+    **dict.fromkeys(CHOICES, _choice),
     "expected": _expected,
 }

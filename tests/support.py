@@ -22,6 +22,7 @@ class Silence:
         self.starts: list[int] = []
         self.records: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self.cached = 0
 
     def begin(self, spec: RunSpec, start: int) -> None:
         self.starts.append(start)
@@ -35,13 +36,16 @@ class Silence:
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
+    def caching(self, done: int, images: int) -> None:
+        self.cached = done
+
 
 def make_algorithm(
-    name: str, *, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0, **hparams: Any
+    name: str, *, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0, hparams_seed: int = 0, **hparams: Any
 ) -> Algorithm:
     """Build an algorithm with the tiny backbone (or an MLP for vectors)."""
     small = {"backbone": "tiny"} if dataset != "Toy" else {"mlp_width": 16}
-    spec = RunSpec(dataset=dataset, algorithm=name, hparams={**small, **hparams})
+    spec = RunSpec(dataset=dataset, algorithm=name, hparams_seed=hparams_seed, hparams={**small, **hparams})
     facts = dataset_facts(dataset)
     torch.manual_seed(seed)
     algorithm_class = get_algorithm_class(name)

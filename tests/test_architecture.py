@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dg_batchformer.declaration import declaration
 from dg_batchformer.store import SweepFolder
-from dg_batchformer.sweep.expand import declaration, expand
+from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import load_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -22,16 +23,18 @@ LAYERS = [
     {"protocols", "store", "record"},
     {"spec"},
     {"sweep_spec"},
+    {"declaration"},
     {"report", "sweep"},
     {"networks", "datasets"},
     {"algorithms"},
     {"wrappers"},
     {"hparams_registry"},
     {"training", "listing"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 ]
-WITHOUT_TORCH = set().union(*LAYERS[:7])
+WITHOUT_TORCH = set().union(*LAYERS[:8])
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

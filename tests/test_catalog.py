@@ -1,9 +1,10 @@
 import pytest
 
-from dg_batchformer.catalog import DATASETS, dataset_facts
+from dg_batchformer.catalog import AVERAGING_WRAPPERS, DATASETS, dataset_facts
 from dg_batchformer.datasets import DATASETS as CLASSES
 from dg_batchformer.datasets import get_dataset_class, num_environments
 from dg_batchformer.errors import InputError
+from dg_batchformer.registry import WRAPPERS
 
 
 @pytest.mark.parametrize("given", [3, "3", "S", "s", "sketch", "Sketch"])
@@ -31,3 +32,7 @@ def test_every_dataset_that_can_be_loaded_has_facts():
     assert num_environments("TerraIncognita") == 4
     with pytest.raises(InputError, match="did you mean 'PACS'"):
         get_dataset_class("PAC")
+
+
+def test_the_wrappers_that_return_another_model_are_those_that_act_on_weights():
+    assert set(AVERAGING_WRAPPERS) == {name for name in WRAPPERS if WRAPPERS[name].stage == "weights"}

@@ -1,5 +1,9 @@
 """The command line as a person meets it."""
 
+import errno
+import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from dg_batchformer.cli import main
+from dg_batchformer.declaration import declaration
+from dg_batchformer.store import RunFolder, SweepFolder
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep_spec import load_sweep
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
@@ -24,11 +32,25 @@ def test_train_says_what_it_does_and_what_came_out(tmp_path, capsys):
     assert "BF+SWAD on Toy (quick): trains on A, B, C; 20% of them validate; tests on D" in said
     assert "step      8/8" in said
     assert "final model" in said
-    assert "test accuracy on D: " in said
-    assert "by training-domain validation set" in said
+    outcome = said[said.index("test accuracy on D: ") :]
+    assert "selected by training-domain validation set" in outcome
 
     assert _train(tmp_path, "--algorithm", "SWAD+BF", "--test_envs", "D") == 0
-    assert "holds this run, done" in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert "holds this run, done" in again
+    assert again.endswith(outcome)
+
+
+def test_a_run_that_diverged_is_said_to_have_each_time(tmp_path, capsys):
+    for _ in range(2):
+        assert _train(tmp_path, "--algorithm", "SWAD", "--hparams", '{"lr": 1e30}') == 1
+        assert "diverged: loss or metrics are not finite; a smaller lr may help" in capsys.readouterr().out
+
+
+def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys):
+    with RunFolder(tmp_path / "out").lock():
+        assert _train(tmp_path) == 1
+    assert f"error: {tmp_path / 'out'} is being trained by process {os.getpid()} on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -79,9 +101,24 @@ def test_wrong_usage_is_one_sentence_and_status_2(arguments, capsys):
 
 def test_another_run_is_not_written_over(tmp_path, capsys):
     _train(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
-    assert _train(tmp_path, "--trial_seed", "1") == 2
-    assert "holds another run (trial_seed 0, not 1, seed " in capsys.readouterr().err
+    assert _train(tmp_path, "--trial_seed", "1", "--seed", "5") == 2
+    seed = json.loads((tmp_path / "out" / "spec.json").read_text())["seed"]
+    differing = f"trial_seed 0, not 1, seed {seed}, not 5"
+    message = f"error: {tmp_path / 'out'} holds another run ({differing}); give another --output_dir, or move it away\n"
+    assert capsys.readouterr().err == message
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("held", ["", "[]", "{", '{"hparams": []}', '{"lrr": 1}', "\N{REPLACEMENT CHARACTER}"])
+def test_a_folder_whose_spec_cannot_be_read_is_not_written_over(held, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "spec.json").write_text(held)
+    (tmp_path / "out" / "results.jsonl").write_text("")
+
+    assert _train(tmp_path) == 2
+    assert "spec.json cannot be read; give another --output_dir" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_to_is_named(tmp_path, capsys):
@@ -89,6 +126,35 @@ def test_an_output_that_cannot_be_written_to_is_named(tmp_path, capsys):
 
     assert _train(tmp_path) == 2
     assert f"error: cannot write to {tmp_path / 'out'}" in capsys.readouterr().err
+
+
+def test_a_failing_file_system_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr("dg_batchformer.store.Path.exists", fail)
+
+    assert _train(tmp_path) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'out' / 'done'}: Input/output error\n"
+
+
+def test_tables_that_cannot_be_written_are_named(tmp_path, capsys):
+    sweep = load_sweep(SWEEPS / "quickstart.yaml")
+    SweepFolder(tmp_path).write(declaration(sweep, expand(sweep)))
+    (tmp_path / "file").write_text("")
+
+    assert main(["tables", str(tmp_path), "--output", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file'}: File exists\n"
+
+
+def test_the_full_view_of_an_algorithm_says_what_a_prediction_and_batchformer_look_at(capsys):
+    def shown(name):
+        assert main(["list", "algorithms", name]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "prediction of each sample alone under BF a sample attends to all training domains" in shown("IRM")
+    assert "prediction depends on the other samples of its batch" in shown("ARM")
+    assert "under BF a sample attends to its own domain" in shown("Fish+BF")
 
 
 @pytest.mark.parametrize("kind", ["algorithms", "wrappers", "datasets", "protocols", "backbones", "hparams"])
@@ -116,3 +182,23 @@ def test_help_reads_without_holes(verb, capsys):
 
     assert ended.value.code == 0
     assert "None" not in capsys.readouterr().out
+
+
+def test_data_cache_builds_both_planes_once_and_says_where(image_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = ["data", "cache", "PACS", "--data_dir", str(image_folder()), "--image_size", "32"]
+
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    assert main(command) == 0
+    second = capsys.readouterr().out
+
+    assert "images decoded into the pixel cache" in first
+    assert "images decoded" not in second
+    for plane in ("train", "eval-32"):
+        assert re.search(rf"cache/dg_batchformer/pixels/\w+/{plane}: 0.00 GiB", second)
+
+
+def test_data_cache_of_what_is_in_memory_is_refused(capsys):
+    assert main(["data", "cache", "Shapes"]) == 2
+    assert "Shapes is built in and in memory" in capsys.readouterr().err

@@ -111,10 +111,10 @@ class ADRMX(Algorithm):
     ) -> dict[str, Tensor]:
         labels, _ = self.split_streams(y, num_domains)
         difference = z_plain - z_domain
-        shared = z_domain.unflatten(0, (num_domains, 1, -1)).expand(-1, self.streams, -1, -1).flatten(0, 2)
+        subtracted = self.in_both_streams(z_domain, num_domains)
         return {
             "loss_clf_int": self.risk(self.classifier(z_label), y, num_domains),
-            "loss_clf_fin": self.risk(self.classifier_difference(z_label - shared), y, num_domains),
+            "loss_clf_fin": self.risk(self.classifier_difference(z_label - subtracted), y, num_domains),
             "loss_cnt_int": domain_contrast(z_plain, labels, domains),
             "loss_cnt_final": domain_contrast(difference, labels, domains),
             "loss_dmn": F.cross_entropy(self.classifier_domain(z_domain), domains),

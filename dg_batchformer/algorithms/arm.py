@@ -21,10 +21,15 @@ class _ContextNetwork(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.classify(x, self.mean_context(x))
+
+    def mean_context(self, x: Tensor) -> Tensor:
+        """Return every sample's mean over its group, (N, C, ...) -> (N, 1, ...)."""
         size = self.group if len(x) % self.group == 0 else len(x)
-        context = self.context(x)  # (N, C, ...) -> (N, 1, ...)
-        mean = context.unflatten(0, (-1, size)).mean(dim=1).repeat_interleave(size, dim=0)
-        return self.classifier(self.featurizer(torch.cat([x, mean], dim=1)))
+        return self.context(x).unflatten(0, (-1, size)).mean(dim=1).repeat_interleave(size, dim=0)
+
+    def classify(self, x: Tensor, context: Tensor) -> Tensor:
+        return self.classifier(self.featurizer(torch.cat([x, context], dim=1)))
 
 
 def _context_net(input_shape: Sequence[int]) -> nn.Module:
@@ -40,7 +45,7 @@ def _context_net(input_shape: Sequence[int]) -> nn.Module:
 class ARM(Algorithm):
     """Adaptive risk minimisation, contextual: a context map, averaged over groups of ``batch_size``, joins the input.
 
-    A prediction depends on its group, by definition.
+    A prediction depends on its group, by definition. Under BatchFormer a twin has its sample's context.
 
     Differs from DomainBed: the context network is trained (upstream builds it after the optimizer), and vectors get
     a context feature.
@@ -65,7 +70,9 @@ class ARM(Algorithm):
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
-        loss = self.risk(self.network(x), y, num_domains=len(minibatches))
+        plain, _ = self.split_streams(x, num_domains=len(minibatches))  # contexts are costly, twins have the same
+        context = self.in_both_streams(self.network.mean_context(plain), num_domains=len(minibatches))
+        loss = self.risk(self.network.classify(x, context), y, num_domains=len(minibatches))
         descend(self.optimizer, loss)
         return {"loss": loss.detach()}
 

@@ -112,6 +112,8 @@ class Algorithm(nn.Module):
         algorithm comes from here, also those of clones and restarts.
         """
         settings = {"lr": self.hparams["lr"], "weight_decay": self.hparams["weight_decay"], **settings}
+        if kind is Adam:
+            settings["fused"] = True
         encoders = {id(p) for module in modules for layer in batchformers(module) for p in layer.parameters()}
         parameters = list(dict.fromkeys(p for module in modules for p in module.parameters()))
         groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in encoders]}]
@@ -129,6 +131,10 @@ class Algorithm(nn.Module):
             return rows, None
         streams = rows.unflatten(0, (num_domains, 2, -1))
         return streams[:, 0].flatten(0, 1), streams[:, 1].flatten(0, 1)
+
+    def in_both_streams(self, rows: Tensor, num_domains: int = 1) -> Tensor:
+        """Repeat plain rows for their twins, as ``split_streams`` takes apart; without BatchFormer, return the rows."""
+        return torch.cat([rows.unflatten(0, (num_domains, -1))] * self.streams, dim=1).flatten(0, 1)
 
     def risk(self, logits: Tensor, y: Tensor, num_domains: int = 1) -> Tensor:
         """Return the mean cross-entropy of minibatches; under BatchFormer both streams, weighted.

@@ -74,7 +74,7 @@ class CAD(ERM):
 
 
 class CondCAD(CAD):
-    """The bottleneck within a class: from features it should be hard to tell samples of one's own domain there."""
+    """CAD within each class: from features it should be hard to find samples of one's own domain in the class."""
 
     def _sets(self, same_class: Tensor, same_domain: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         candidates = same_class & others

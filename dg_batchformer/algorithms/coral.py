@@ -14,8 +14,12 @@ from dg_batchformer.hparams import HParam
 def coral_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean squared difference of means plus that of covariances: (n, d), (m, d) -> ()."""
     means = (a.mean(dim=0) - b.mean(dim=0)).square().mean()
-    covariances = (torch.cov(a.T) - torch.cov(b.T)).square().mean()
-    return means + covariances
+    return means + (_covariance(a) - _covariance(b)).square().mean()
+
+
+def _covariance(z: Tensor) -> Tensor:
+    centred = z - z.mean(dim=0)
+    return centred.T @ centred / (len(z) - 1)  # torch.cov waits for the device
 
 
 class CORAL(ERM):

@@ -47,7 +47,7 @@ class ANDMask(ERM):
 
 
 class SANDMask(ANDMask):
-    """The mask is smooth: it grows with the agreement above ``tau`` and with the similarity of the gradients.
+    """ANDMask with a smooth mask, which grows with the agreement above ``tau`` and the similarity of the gradients.
 
     Differs from DomainBed: a ``tau`` of 1 asks all environments to agree, so full agreement is held against the middle
     between it and the next lower one (upstream's mask is then always zero: nothing trains).

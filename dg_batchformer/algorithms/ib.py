@@ -14,7 +14,12 @@ def _bottleneck(features: list[Tensor]) -> Tensor:
 
 
 class IB_ERM(IRM):  # noqa: N801 the field's name
-    """ERM plus the variance of the features."""
+    """ERM plus the variance of the features.
+
+    The variance is of plain features.
+
+    Differs from DomainBed: ``nll`` is the risk, not the whole loss (upstream adds the penalty to it in place).
+    """
 
     penalties = {"ib": Anneal(weight=100.0, before=0.0)}
 
@@ -32,7 +37,10 @@ class IB_ERM(IRM):  # noqa: N801 the field's name
 
 
 class IB_IRM(IB_ERM):  # noqa: N801
-    """IRM plus the variance of the features."""
+    """IRM plus the variance of the features.
+
+    Differs from DomainBed: ``nll`` is the risk, not the whole loss (upstream adds the penalties to it in place).
+    """
 
     penalties = {**IRM.penalties, **IB_ERM.penalties}
 

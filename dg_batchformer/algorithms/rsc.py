@@ -27,11 +27,8 @@ class RSC(ERM):
         num_domains = len(minibatches)
         y = torch.cat([y for _, y in minibatches])
         z = self.featurizer(torch.cat([x for x, _ in minibatches]))
-        plain, twin = self.split_streams(z, num_domains)
-        labels, _ = self.split_streams(y, num_domains)
-        kept = self._kept(plain.detach(), labels)
-        if twin is not None:
-            kept = kept.unflatten(0, (num_domains, 1, -1)).expand(-1, 2, -1, -1).flatten(0, 2)
+        plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
+        kept = self.in_both_streams(self._kept(plain.detach(), labels), num_domains)
         loss = self.risk(self.classifier(z * kept), y, num_domains)
         descend(self.optimizer, loss)
         return {"loss": loss.detach()}

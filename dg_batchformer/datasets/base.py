@@ -22,6 +22,13 @@ class Loaded(NamedTuple):
     notes: list[str]
 
 
+class Identity(NamedTuple):
+    """Sha256 of the content of a dataset: ``fingerprint`` whatever the order, ``arrangement`` in its order."""
+
+    fingerprint: str
+    arrangement: str
+
+
 class Environment(ABC):
     """One domain: ``labels[index]`` is the class of image ``index``."""
 
@@ -100,11 +107,19 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.classes)
 
-    def fingerprint(self) -> str:
-        """Return a sha256 of the content: equal for equal images, wherever they lie and in whatever order."""
-        lines = sorted(
+    def identity(self) -> Identity:
+        """Return what tells these images from others."""
+        lines = [
             f"{environment.name}\t{self.classes[label]}\t{digest}"
             for environment in self.environments
             for label, digest in environment.contents()
-        )
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        ]
+        return Identity(_sha256(sorted(lines)), _sha256(lines))
+
+    def fingerprint(self) -> str:
+        """Return a sha256 of the content: equal for equal images, wherever they lie and in whatever order."""
+        return self.identity().fingerprint
+
+
+def _sha256(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

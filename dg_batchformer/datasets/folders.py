@@ -4,16 +4,20 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageFile
 
-from dg_batchformer.datasets.base import Dataset, Environment, Loaded
+from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import cache_dir, write_text
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
+
+
+UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class FolderEnvironment(Environment):
@@ -42,14 +46,23 @@ def decode(file: Path) -> tuple[Image.Image, bool]:
 
     Raises InputError, naming the file, where nothing can be decoded.
     """
-    for accept_truncated in (False, True):
-        ImageFile.LOAD_TRUNCATED_IMAGES = accept_truncated
-        try:
-            with file.open("rb") as stream:
-                return Image.open(stream).convert("RGB"), not accept_truncated
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = error
-    raise InputError(f"{file} cannot be decoded as an image ({reason}); replace it or take it out") from None
+    try:
+        return decode_whole(file), True
+    except UNDECODABLE:
+        pass
+    ImageFile.LOAD_TRUNCATED_IMAGES = True  # Pillow's switch is the process's: not for threads
+    try:
+        return decode_whole(file), False
+    except UNDECODABLE as error:
+        raise InputError(f"{file} cannot be decoded as an image ({error}); replace it or take it out") from None
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def decode_whole(file: Path) -> Image.Image:
+    """Decode an image to RGB; raise one of UNDECODABLE where a part is missing or broken."""
+    with file.open("rb") as stream:
+        return Image.open(stream).convert("RGB")
 
 
 class ImageFolders(Dataset):
@@ -60,6 +73,7 @@ class ImageFolders(Dataset):
     """
 
     registered = False
+    environments: list[FolderEnvironment]  # type: ignore[assignment]  # read only
 
     def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         super().__init__(root, test_envs, hparams)
@@ -105,24 +119,31 @@ class ImageFolders(Dataset):
         labelled = [(file, label) for label, kind in enumerate(self.classes) for file in by_class.get(kind, [])]
         return FolderEnvironment(name, [file for file, _ in labelled], [label for _, label in labelled])
 
-    def fingerprint(self) -> str:
-        """As for every dataset; remembered outside the data folder as long as no file changes."""
+    @property
+    def files(self) -> list[Path]:
+        """All images, one environment after another."""
+        return [file for environment in self.environments for file in environment.files]
+
+    @cached_property
+    def _identity(self) -> Identity:
         listing = hashlib.sha256()
-        for environment in self.environments:
-            assert isinstance(environment, FolderEnvironment)
-            for file in environment.files:
-                status = _status(file)
-                listing.update(os.fsencode(f"{file.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\n"))
-        memo = cache_dir() / "fingerprints" / listing.hexdigest()
+        for file in self.files:
+            status = _status(file)
+            listing.update(os.fsencode(f"{file.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\n"))
+        memo = cache_dir() / "identities" / listing.hexdigest()
         if memo.is_file():
-            return memo.read_text()
-        fingerprint = super().fingerprint()
+            return Identity(*memo.read_text().split())
+        identity = super().identity()
         try:
             memo.parent.mkdir(parents=True, exist_ok=True)
-            write_text(memo, fingerprint)
+            write_text(memo, "\n".join(identity))
         except OSError:
             pass  # a memo that cannot be kept costs time, never a result
-        return fingerprint
+        return identity
+
+    def identity(self) -> Identity:
+        """As for every dataset; remembered outside the data folder as long as no file changes."""
+        return self._identity
 
 
 def _images_by_class(folder: Path) -> dict[str, list[Path]]:

@@ -20,6 +20,8 @@ def mlp_search_space() -> dict[str, HParam]:
 class MLP(FeaturizerModule):
     """DomainBed's multi-layer perceptron, (N, n_inputs) -> (N, n_outputs)."""
 
+    is_convolutional = False
+
     def __init__(self, n_inputs: int, n_outputs: int, hparams: dict[str, Any]) -> None:
         super().__init__()
         width = hparams["mlp_width"]

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from dg_batchformer.declaration import SweepRun, read_declaration
+from dg_batchformer.errors import MALFORMED
 from dg_batchformer.record import Record
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, State, SweepFolder
@@ -33,34 +34,33 @@ class Collection:
     rows: Sequence[str]
     runs: Sequence[CollectedRun]
     skipped: Mapping[str, int]
-    declared: Mapping[str, Any]
 
 
 def collect(folder: SweepFolder) -> Collection:
     """Read a sweep; unfinished runs are listed without records, unreadable lines are counted."""
-    declared = folder.read()
+    declared = read_declaration(folder)
     skipped: dict[str, int] = {}
-    runs = [_collect_run(folder, run, skipped) for run in declared["runs"]]
-    return Collection(declared["name"], declared["rows"], runs, skipped, declared["declared"])
+    runs = [_collect_run(folder, run, skipped) for run in declared.runs]
+    return Collection(declared.name, declared.rows, runs, skipped)
 
 
-def _collect_run(folder: SweepFolder, run: Mapping[str, Any], skipped: dict[str, int]) -> CollectedRun:
-    files = folder.run(run["id"])
+def _collect_run(folder: SweepFolder, run: SweepRun, skipped: dict[str, int]) -> CollectedRun:
+    files = folder.run(run.spec.id)
     state = files.state()
     records = read_records(files, skipped) if state.is_final else []
-    return CollectedRun(run["label"], RunSpec.from_dict(run["spec"]), state, records)
+    return CollectedRun(run.label, run.spec, state, records)
 
 
 def read_records(files: RunFolder, skipped: dict[str, int]) -> list[Record]:
     """Read the records of a run; lines that are none are counted in ``skipped``."""
     records = []
     try:
-        lines = files.records_file.read_text().splitlines()
+        lines = files.records_file.read_text(errors="replace").splitlines()
     except OSError:
         lines = []
     for line in lines:
         try:
             records.append(Record.from_line(line))
-        except (ValueError, TypeError):
+        except MALFORMED:
             skipped[str(files.records_file)] = skipped.get(str(files.records_file), 0) + 1
     return records

@@ -1,8 +1,9 @@
 """Model selection: which evaluation of which draw is reported, without looking at what is reported.
 
 A run's accuracy on a test environment is that on its ``in`` split, as in DomainBed. Ties: the earliest step, the
-largest hparams seed. A ``final`` record (SWAD's averaged model) is what the run returns, so it is preferred, but
-for the ``swad-`` methods, which look at the model during training as SWAD's own tables do.
+largest hparams seed. Of a run that averages (SWAD), only the ``final`` record is of the model that it returns; one
+that diverged has none, so nothing is selected of it. The ``swad-`` methods look at the models during training
+instead, as SWAD's own tables do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,17 +11,26 @@ from dataclasses import dataclass
 from math import inf, isnan
 from statistics import fmean
 
+from dg_batchformer.catalog import AVERAGING_WRAPPERS
+from dg_batchformer.names import split_name
 from dg_batchformer.record import Record
 from dg_batchformer.report.collect import CollectedRun
 
 
 @dataclass(frozen=True)
 class Score:
-    """What was selected: validation value, reported accuracy (fractions) and step."""
+    """What was selected.
+
+    Args:
+        validation: what the selection looked at. test: the reported accuracy. Fractions.
+        in_domain: mean accuracy on the held-out splits of the training environments; None if not recorded.
+
+    """
 
     validation: float
     test: float
     step: int
+    in_domain: float | None = None
 
 
 Select = Callable[[Sequence[CollectedRun], int, int], Score | None]
@@ -48,97 +58,93 @@ def best_of_draws(
     method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
 ) -> Score | None:
     """Return the score of the draw that validates best; of equals, the largest hparams seed."""
-    scores = [method.select(by_draw[draw], env, num_envs) for draw in sorted(by_draw)]
-    return _last_max([score for score in scores if score is not None])
+    scores = [method.select(by_draw[draw], env, num_envs) for draw in sorted(by_draw, reverse=True)]
+    return _first_max(scores)
 
 
-def _last_max(scores: Sequence[Score]) -> Score | None:
-    best = None
-    for score in scores:
-        if best is None or _order(score.validation) >= _order(best.validation):
-            best = score
-    return best
-
-
-def _first_max(scores: Sequence[Score]) -> Score | None:
-    return max(scores, key=lambda score: _order(score.validation), default=None)
+def _first_max(scores: Sequence[Score | None]) -> Score | None:
+    found = [score for score in scores if score is not None]
+    return max(found, key=lambda score: _order(score.validation), default=None)
 
 
 def _order(value: float) -> float:
     return -inf if isnan(value) else value
 
 
-def _single(runs: Sequence[CollectedRun], env: int) -> Sequence[Record]:
-    """Return the records of the run that holds out this environment alone."""
-    return next((run.records for run in runs if tuple(run.spec.test_envs) == (env,)), [])
+def _single(runs: Sequence[CollectedRun], env: int) -> CollectedRun | None:
+    """Return the run that holds out this environment alone."""
+    return next((run for run in runs if tuple(run.spec.test_envs) == (env,)), None)
 
 
-def _regular(records: Sequence[Record]) -> Sequence[Record]:
-    return [record for record in records if not record.final]
+def _returned(run: CollectedRun | None) -> Sequence[Record]:
+    """Return the evaluations of models that a run may return."""
+    if run is None:
+        return []
+    averages = any(wrapper in AVERAGING_WRAPPERS for wrapper in split_name(run.spec.algorithm)[1])
+    return [record for record in run.records if record.final is averages]
 
 
-def _preferred(records: Sequence[Record]) -> Sequence[Record]:
-    """Return the final record alone where there is one, else all."""
-    return [record for record in records if record.final] or records
+def _in_training(run: CollectedRun | None) -> Sequence[Record]:
+    """Return the evaluations during training."""
+    return [] if run is None else [record for record in run.records if not record.final]
 
 
-def _training_domain(record: Record, env: int) -> Score | None:
-    held_out = [value for (other, split), value in record.accuracy.items() if split == "out" and other != env]
+def _score(record: Record, env: int, validation: float | None) -> Score | None:
     test = record.accuracy.get((env, "in"))
-    return None if test is None or not held_out else Score(fmean(held_out), test, record.step)
+    return None if validation is None or test is None else Score(validation, test, record.step, _held_out(record, env))
 
 
-def _oracle(record: Record, env: int) -> Score | None:
-    validation, test = record.accuracy.get((env, "out")), record.accuracy.get((env, "in"))
-    return None if validation is None or test is None else Score(validation, test, record.step)
+def _held_out(record: Record, env: int) -> float | None:
+    """Return the mean accuracy on the held-out splits of all environments but one; None if there is none."""
+    values = [value for (other, split), value in record.accuracy.items() if split == "out" and other != env]
+    return fmean(values) if values else None
 
 
-def _scores(records: Sequence[Record], env: int, score: Callable[[Record, int], Score | None]) -> list[Score]:
-    return [found for record in records if (found := score(record, env)) is not None]
+def _training_domain(records: Sequence[Record], env: int) -> Score | None:
+    return _first_max([_score(record, env, _held_out(record, env)) for record in records])
+
+
+def _oracle(records: Sequence[Record], env: int) -> Score | None:
+    return _first_max([_score(record, env, record.accuracy.get((env, "out"))) for record in records])
 
 
 def _select_training_domain(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _first_max(_scores(_preferred(_single(runs, env)), env, _training_domain))
+    return _training_domain(_returned(_single(runs, env)), env)
 
 
 def _select_oracle(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    records = _preferred(_single(runs, env))
-    return _first_max(_scores(records[-1:], env, _oracle))
+    return _oracle(_returned(_single(runs, env))[-1:], env)
 
 
 def _select_leave_one_out(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
     """Validate a step by the runs that hold out one more environment: their accuracy there, averaged."""
     others = [other for other in range(num_envs) if other != env]
     pairs = {
-        other: {record.step: record for record in _preferred(run.records)}
+        (other, record.step): record.accuracy.get((other, "in"))
         for run in runs
         for other in others
         if tuple(run.spec.test_envs) == tuple(sorted((env, other)))
+        for record in _returned(run)
     }
-    scores = []
-    for record in _preferred(_single(runs, env)):
-        matching = [pairs.get(other, {}).get(record.step) for other in others]
-        accuracies = [
-            found.accuracy.get((other, "in"))
-            for other, found in zip(others, matching, strict=True)
-            if found is not None
-        ]
-        complete = [value for value in accuracies if value is not None]
-        if len(complete) == len(others) and (env, "in") in record.accuracy:
-            scores.append(Score(fmean(complete), record.accuracy[env, "in"], record.step))
-    return _first_max(scores)
+
+    def validation(step: int) -> float | None:
+        found = [pairs.get((other, step)) for other in others]
+        complete = [value for value in found if value is not None]
+        return fmean(complete) if len(complete) == len(others) else None
+
+    return _first_max([_score(record, env, validation(record.step)) for record in _returned(_single(runs, env))])
 
 
 def _select_swad_iid(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _first_max(_scores(_regular(_single(runs, env)), env, _training_domain))
+    return _training_domain(_in_training(_single(runs, env)), env)
 
 
 def _select_swad_last(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _first_max(_scores(_regular(_single(runs, env))[-1:], env, _training_domain))
+    return _training_domain(_in_training(_single(runs, env))[-1:], env)
 
 
 def _select_swad_oracle(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _first_max(_scores(_regular(_single(runs, env)), env, _oracle))
+    return _oracle(_in_training(_single(runs, env)), env)
 
 
 _METHODS = (

@@ -8,6 +8,7 @@ from statistics import fmean, pstdev
 from dg_batchformer.catalog import DATASETS, dataset_facts
 from dg_batchformer.report.collect import CollectedRun, Collection
 from dg_batchformer.report.selection import METHODS, Method, Score, best_of_draws
+from dg_batchformer.store import State
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Table:
 
     Args:
         best, second: (row, column) of the highest and second highest mean of every column.
-        notes: sentences that explain empty or thin cells.
+        notes: what cells lack, and what summary columns are.
 
     """
 
@@ -107,15 +108,29 @@ def _dataset_table(collection: Collection, method: Method, dataset: str, scores:
     envs, trials = _declared(runs)
     rows, lacks = {}, _Lacks(collection.rows, [names[env] for env in envs])
     for label in collection.rows:
-        by_env = {env: _trial_values(scores, dataset, label, env, trials) for env in envs}
-        cells = [Cell.of(list(by_env[env].values())) for env in envs]
+        by_env = {env: _trial_scores(scores, dataset, label, env, trials) for env in envs}
+        cells = [Cell.of([score.test for score in by_env[env].values()]) for env in envs]
         for env, cell in zip(envs, cells, strict=True):
-            if cell.n < len(trials):
-                why = _why([run for run in runs if run.label == label], method, env)
-                lacks.add(label, names[env], f"{cell.n} of {len(trials)} trials; {why}")
+            read = [run for run in runs if run.label == label and _reads(method, run, env)]
+            lacks.add(label, names[env], _lack(read, cell.n, len(trials)))
         rows[label] = [*cells, *_summaries(by_env, trials)]
-    columns = [*(names[env] for env in envs), "Average", "Worst"]
-    return _marked(Table(dataset, "test environment", columns, rows, len(trials), lacks.sentences()))
+    columns = [*(names[env] for env in envs), *_SUMMARIES]
+    few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
+    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names))]
+    return _marked(Table(dataset, "test environment", columns, rows, len(trials), notes))
+
+
+_SUMMARIES = ("Average", "Worst", "In-domain")
+
+
+def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
+    """Say what the summary columns are where that is not plain; ``few`` says that they lack a trial."""
+    notes = []
+    if shown < known:
+        notes.append(f"Average, Worst: over the {shown} of {known} environments that are held out")
+    if few:
+        notes.append(f"{', '.join(_SUMMARIES)}: over the trials that have all environments")
+    return [*notes, "In-domain: the same models on the held-out splits of the environments that they were trained on"]
 
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
@@ -125,14 +140,15 @@ def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
 
 
 class _Lacks:
-    """Why cells lack trials, said once per reason."""
+    """What cells lack, said once per reason."""
 
     def __init__(self, labels: Sequence[str], columns: Sequence[str]) -> None:
         self.all = {(label, column) for label in labels for column in columns}
         self.cells: dict[str, list[tuple[str, str]]] = defaultdict(list)
 
     def add(self, label: str, column: str, reason: str) -> None:
-        self.cells[reason].append((label, column))
+        if reason:
+            self.cells[reason].append((label, column))
 
     def sentences(self) -> list[str]:
         return [f"{self._where(cells)}: {reason}" for reason, cells in self.cells.items()]
@@ -146,15 +162,20 @@ class _Lacks:
         return "; ".join(f"{label} ({', '.join(names)})" for label, names in columns.items())
 
 
-def _trial_values(scores: Scores, dataset: str, label: str, env: int, trials: Sequence[int]) -> dict[int, float]:
-    return {trial: score.test for trial in trials if (score := scores.get((dataset, label, env, trial)))}
+def _trial_scores(scores: Scores, dataset: str, label: str, env: int, trials: Sequence[int]) -> dict[int, Score]:
+    return {trial: score for trial in trials if (score := scores.get((dataset, label, env, trial)))}
 
 
-def _summaries(by_env: Mapping[int, Mapping[int, float]], trials: Sequence[int]) -> tuple[Cell, Cell]:
-    """Average and worst environment of every trial that has all environments, over trials."""
+def _summaries(by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int]) -> tuple[Cell, Cell, Cell]:
+    """Average, worst and in-domain accuracy of every trial that has all environments, over trials."""
     complete = [trial for trial in trials if all(trial in values for values in by_env.values())]
-    columns = [[by_env[env][trial] for env in by_env] for trial in complete]
-    return Cell.of([fmean(column) for column in columns]), Cell.of([min(column) for column in columns])
+    found = [[by_env[env][trial] for env in by_env] for trial in complete]
+    in_domain = [[score.in_domain for score in trial if score.in_domain is not None] for trial in found]
+    return (
+        Cell.of([fmean(score.test for score in trial) for trial in found]),
+        Cell.of([min(score.test for score in trial) for trial in found]),
+        Cell.of([fmean(values) for values in in_domain if len(values) == len(by_env)]),
+    )
 
 
 def _averages_table(collection: Collection, datasets: Sequence[str], scores: Scores) -> Table:
@@ -163,10 +184,10 @@ def _averages_table(collection: Collection, datasets: Sequence[str], scores: Sco
     for label in collection.rows:
         cells = []
         for dataset, (envs, trials) in declared.items():
-            by_env = {env: _trial_values(scores, dataset, label, env, trials) for env in envs}
-            average, _ = _summaries(by_env, trials)
-            if average.n < len(trials):
-                lacks.add(label, dataset, f"{average.n} of {len(trials)} trials have all environments")
+            by_env = {env: _trial_scores(scores, dataset, label, env, trials) for env in envs}
+            average, *_ = _summaries(by_env, trials)
+            few = f"{average.n} of {len(trials)} trials have all environments"
+            lacks.add(label, dataset, few if average.n < len(trials) else "")
             cells.append(average)
         means = [cell.mean for cell in cells if cell.mean is not None]
         rows[label] = [*cells, Cell(fmean(means)) if len(means) == len(cells) else Cell()]
@@ -174,15 +195,25 @@ def _averages_table(collection: Collection, datasets: Sequence[str], scores: Sco
     return _marked(Table("Averages", "dataset", [*datasets, "Average"], rows, most, lacks.sentences()))
 
 
-def _why(runs: Sequence[CollectedRun], method: Method, env: int) -> str:
-    """Return why a cell lacks trials."""
-    single = [run for run in runs if tuple(run.spec.test_envs) == (env,)]
-    paired = [run for run in runs if len(run.spec.test_envs) == 2 and env in run.spec.test_envs]
-    read = [*single, *(paired if method.needs_pairs else [])]
-    states = Counter(run.state for run in read if not run.state.is_final)
-    if states:
-        return "runs " + ", ".join(f"{count} {state}" for state, count in states.items())
-    return "its records lack what this selection reads"
+def _reads(method: Method, run: CollectedRun, env: int) -> bool:
+    """Whether a selection method looks at a run for an environment."""
+    envs = tuple(run.spec.test_envs)
+    return envs == (env,) or (method.needs_pairs and len(envs) == 2 and env in envs)
+
+
+def _lack(read: Sequence[CollectedRun], n: int, trials: int) -> str:
+    """Return what a cell of n trials lacks, of the runs that it is read from; '' for nothing."""
+    untrained = Counter(run.state for run in read if not run.state.is_final)
+    diverged = sum(run.state is State.DIVERGED for run in read)
+    reasons = []
+    if untrained:
+        states = ", ".join(f"{count} {state}" for state, count in untrained.items())
+        reasons.append(f"{len(read) - untrained.total()} of {len(read)} runs trained, {states}")
+    if diverged:
+        reasons.append(f"{diverged} run{'s' * (diverged != 1)} diverged")
+    if n < trials:
+        reasons = [f"{n} of {trials} trials", *(reasons or ["the records lack what this selection reads"])]
+    return "; ".join(reasons)
 
 
 def _marked(table: Table) -> Table:

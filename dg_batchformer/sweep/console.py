@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from dg_batchformer.sweep.expand import SweepRun
+from dg_batchformer.declaration import SweepRun
 from dg_batchformer.times import duration
 
 
@@ -35,10 +35,10 @@ class SweepConsole:
         if how != "interrupted":
             self.progress(run, run.spec.steps)
         reason = f": {sentence}" if sentence else ""
-        self._write(f"[{self.ended_runs}/{self.runs}] {how:<11} {_name(run)}{reason}{self._eta()}")
+        self._write(f"[{self.ended_runs}/{self.runs}] {how:<11} {run.name}{reason}{self._eta()}")
 
     def note(self, run: SweepRun, sentence: str) -> None:
-        self._write(f"note: {_name(run)}: {sentence}")
+        self._write(f"note: {run.name}: {sentence}")
 
     def close(self) -> None:
         """Take the bar away."""
@@ -54,9 +54,3 @@ class SweepConsole:
             return ""
         left = (time.monotonic() - self.began) / (done - self.skipped) * (self.total - done)
         return f"  (ETA {duration(left)})"
-
-
-def _name(run: SweepRun) -> str:
-    spec = run.spec
-    draw = f", draw {spec.hparams_seed}" if spec.hparams_seed else ""
-    return f"{run.label} on {spec.dataset}/{spec.environment_names(spec.test_envs)}, trial {spec.trial_seed}{draw}"

@@ -1,20 +1,12 @@
-"""A sweep's declaration, spelled out: every run with the row it belongs to."""
+"""A sweep file, spelled out: every run with the row it belongs to."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import combinations, product
-from typing import Any, NamedTuple
 
 from dg_batchformer.catalog import dataset_facts
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.declaration import SweepRun
+from dg_batchformer.spec import CHOICES, RunSpec
 from dg_batchformer.sweep_spec import Row, SweepSpec
-
-
-class SweepRun(NamedTuple):
-    """A run of a sweep and the label of its row."""
-
-    label: str
-    spec: RunSpec
 
 
 def expand(sweep: SweepSpec) -> list[SweepRun]:
@@ -28,16 +20,6 @@ def expand(sweep: SweepSpec) -> list[SweepRun]:
         for test_envs in _test_envs(sweep, dataset)
         for draw in range(sweep.draws)
     ]
-
-
-def declaration(sweep: SweepSpec, runs: list[SweepRun]) -> dict[str, Any]:
-    """Return what ``sweep.json`` keeps: with it, coverage and status need no scan of run folders."""
-    return {
-        "name": sweep.name,
-        "declared": asdict(sweep),
-        "rows": [row.label for row in sweep.algorithms],
-        "runs": [{"id": run.spec.id, "label": run.label, "spec": run.spec.as_dict()} for run in runs],
-    }
 
 
 def _test_envs(sweep: SweepSpec, dataset: str) -> Iterator[tuple[int, ...]]:
@@ -67,5 +49,5 @@ def _run(sweep: SweepSpec, dataset: str, row: Row, test_envs: tuple[int, ...], t
         checkpoint_freq=sweep.checkpoint_freq,  # type: ignore[arg-type]
         holdout_fraction=sweep.holdout_fraction,
         protocol=sweep.protocol,
-        evaluate=sweep.evaluate,
+        **{name: getattr(sweep, name) for name in CHOICES},
     )

@@ -37,10 +37,13 @@ def normalise(images: Tensor) -> Tensor:
 
     Bit-equal to torchvision's ToTensor and Normalize. Other inputs are left as they are.
     """
-    if images.dtype != torch.uint8:
-        return images
-    scaled = images.float() / 255
-    if images.shape[1] != 3:
-        return scaled
-    mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (_MEAN, _STD))
-    return (scaled - mean) / std
+    return normalise_floats(images.float()) if images.dtype == torch.uint8 else images
+
+
+def normalise_floats(images: Tensor) -> Tensor:
+    """As ``normalise``, for floats between 0 and 255, in place."""
+    images.div_(255)
+    if images.shape[1] == 3:
+        mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (_MEAN, _STD))
+        images.sub_(mean).div_(std)
+    return images

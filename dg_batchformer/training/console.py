@@ -41,6 +41,17 @@ class Console:
     def note(self, sentence: str) -> None:
         tqdm.write(f"note: {sentence}", file=sys.stdout)
 
+    def caching(self, done: int, images: int) -> None:
+        if done == 1:
+            self.bar = tqdm(
+                total=images, unit="image", desc="pixel cache", disable=not sys.stderr.isatty(), leave=False
+            )
+        assert self.bar is not None
+        self.bar.update(1)
+        if done == images:
+            self.bar.close()
+            print(f"note: {images} images decoded into the pixel cache, once for all runs", flush=True)
+
     def end(self) -> None:
         """Take the bar away."""
         if self.bar is not None:

@@ -12,9 +12,10 @@ from dg_batchformer.algorithms.base import Algorithm, Validation
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.training.augment import normalise
-from dg_batchformer.training.loaders import Loader, Request
+from dg_batchformer.training.loaders import Request, Source
 
-BATCH_SIZE = 64
+BATCH_SIZE = 64  # DomainBed's; predictions that depend on the batch are always made with it
+_GPU_BATCH_SIZE = 512
 Split = tuple[int, str]
 
 
@@ -44,7 +45,7 @@ class Evaluator:
     def __init__(
         self,
         spec: RunSpec,
-        loader: Loader,
+        loader: Source,
         splits: dict[Split, list[int]],
         device: torch.device,
         augmented: Sequence[Split] = (),
@@ -70,7 +71,7 @@ class Evaluator:
         loss = {split: torch.zeros((), dtype=torch.double, device=self.device) for split in splits}
         algorithm.eval()
         with torch.no_grad():
-            for split, x, y in self._batches(step, splits):
+            for split, x, y in self._batches(step, splits, self._batch_size(algorithm)):
                 logits = algorithm.predict(x)
                 correct[split] += (logits.argmax(dim=1) == y).sum()
                 loss[split] += F.cross_entropy(logits, y, reduction="sum")
@@ -81,19 +82,21 @@ class Evaluator:
             {split: loss[split].item() / sizes[split] for split in splits},
         )
 
-    def _batches(self, step: int, splits: list[Split]) -> Iterator[tuple[Split, Tensor, Tensor]]:
+    def _batch_size(self, algorithm: Algorithm) -> int:
+        return _GPU_BATCH_SIZE if self.device.type == "cuda" and not algorithm.batch_dependent else BATCH_SIZE
+
+    def _batches(self, step: int, splits: list[Split], size: int) -> Iterator[tuple[Split, Tensor, Tensor]]:
         requests = [
-            (split, self._request(split, start, step))
+            (split, self._request(split, self.splits[split][start : start + size], step))
             for split in splits
-            for start in range(0, len(self.splits[split]), BATCH_SIZE)
+            for start in range(0, len(self.splits[split]), size)
         ]
         loaded = self.loader.stream([request] for _, request in requests)
         for (split, _), [batch] in zip(requests, loaded, strict=True):
             yield split, normalise(batch.images.to(self.device)), batch.labels.to(self.device)
 
-    def _request(self, split: Split, start: int, step: int) -> Request:
+    def _request(self, split: Split, indices: list[int], step: int) -> Request:
         env, _ = split
-        indices = self.splits[split][start : start + BATCH_SIZE]
         if split not in self.augmented:
             return Request(env, indices)
         return Request(env, indices, [seed_hash(self.spec.seed, "validation", step, env, index) for index in indices])

@@ -32,6 +32,9 @@ class Watcher(Protocol):
     def note(self, sentence: str) -> None:
         """Something a person should know."""
 
+    def caching(self, done: int, images: int) -> None:
+        """So many images are in the pixel cache, which is being built."""
+
 
 def tell(watcher: Watcher, sentence: str) -> None:
     """Tell a person something, and keep it in the log."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -36,6 +36,14 @@ class Batch(NamedTuple):
 
 Task = Sequence[Request]  # loaded together by one worker, as the minibatches of one step
 _Result = tuple[list[Batch], list[str]]
+
+
+class Source(Protocol):
+    """What serves images: ``Loader`` here, ``cached.CachedLoader``."""
+
+    def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
+        """Yield the batches of every task, in order."""
+        ...
 
 
 class Loader:

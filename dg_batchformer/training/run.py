@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, get_dataset_class
+from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.lock import Lock
@@ -19,10 +20,12 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec import RunSpec, refuse_other_run
 from dg_batchformer.store import RunFolder, State, write_json
 from dg_batchformer.training import checkpoint
+from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
+from dg_batchformer.training.execution import Execution, apply, settle
 from dg_batchformer.training.journal import Watcher, journal, log, tell
 from dg_batchformer.training.keep import keep_model
-from dg_batchformer.training.loaders import Loader
+from dg_batchformer.training.loaders import Loader, Source
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.records import RecordWriter
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
@@ -63,11 +66,22 @@ def train_run(
         with journal(folder, device):
             hparams = resolve_hparams(spec)
             dataset = get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
-            workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
-            with Loader(dataset.environments, dataset.input_shape[-1], workers, partial(tell, watcher)) as loader:
-                run = _Run(spec, folder, lock, hparams, dataset, loader, device, keep, watcher)
+            with open_source(spec, hparams, dataset, device, watcher) as source:
+                run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, watcher)
                 write_json(folder.spec_file, spec.as_dict())  # it can be built, so the folder is its own from here on
                 return run.train(stop, save_seconds)
+
+
+def open_source(
+    spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, device: torch.device, watcher: Watcher
+) -> Loader | CachedLoader:
+    """Open the data path of a run; where it is the cached one, the cache is built first if need be."""
+    note = partial(tell, watcher)
+    if spec.data_path == "cached" and isinstance(dataset, ImageFolders):
+        augments = hparams["data_augmentation"]
+        return CachedLoader(dataset, device, augments=augments, note=note, progress=watcher.caching)
+    workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
+    return Loader(dataset.environments, dataset.input_shape[-1], workers, note)
 
 
 class _Run:
@@ -80,27 +94,34 @@ class _Run:
         lock: Lock,
         hparams: dict[str, Any],
         dataset: Dataset,
-        loader: Loader,
+        source: Source,
         device: torch.device,
         keep: str,
         watcher: Watcher,
     ) -> None:
         self.spec, self.folder, self.lock, self.hparams, self.dataset = spec, folder, lock, hparams, dataset
-        self.loader, self.device, self.keep, self.watcher = loader, device, keep, watcher
+        self.source, self.device, self.keep, self.watcher = source, device, keep, watcher
         splits = split_environments(spec, dataset)
         self.sampler = Sampler(spec, hparams, dataset, splits)
         augments = hparams.get("data_augmentation", False) and hparams.get("val_augment", False)
         augmented = [(env, part) for env, part in splits if env in spec.train_envs] if augments else []
-        self.evaluator = Evaluator(spec, loader, evaluated_splits(spec, splits), device, augmented)
+        evaluated = evaluated_splits(spec, splits)
+        self.evaluator = Evaluator(spec, source, evaluated, device, augmented)
         self.writer = RecordWriter(folder, spec, hparams, dataset, splits, device)
         seed_everything(seed_hash(spec.seed, "initialisation"))
         algorithm_class = get_algorithm_class(spec.algorithm)
         self.algorithm: Algorithm = algorithm_class(
             dataset.input_shape, dataset.num_classes, len(spec.train_envs), hparams
         ).to(device)
+        self._use(settle(spec, dataset, device, sum(map(len, evaluated.values()))))
         self.means = Means()
         self.best_validation = -1.0
         self.seconds = 0.0  # trained in earlier starts
+
+    def _use(self, execution: Execution) -> None:
+        self.execution = execution
+        self.writer.constant.update(execution._asdict())
+        apply(execution, self.algorithm)
 
     def train(self, stop: Callable[[], bool], save_seconds: float) -> State:
         """Train from the saved state, or from the beginning, to the end."""
@@ -122,7 +143,7 @@ class _Run:
 
         ending = train(
             self.algorithm,
-            self.sampler.minibatches(self.loader, start, self.device),
+            self.sampler.minibatches(self.source, start, self.device),
             self.evaluator,
             self.spec,
             start=start,
@@ -155,7 +176,7 @@ class _Run:
 
     def _inputs(self, steps: int) -> Iterator[Tensor]:
         """Yield x of training batches beyond the last step, all environments together."""
-        batches = self.sampler.minibatches(self.loader, steps, self.device)
+        batches = self.sampler.minibatches(self.source, steps, self.device)
         for _ in range(min(_BATCH_NORM_BATCHES, steps)):
             yield torch.cat([x for x, _ in next(batches)])
 
@@ -179,6 +200,7 @@ class _Run:
             "step": step,
             "dataset_fingerprint": self.writer.constant["dataset_fingerprint"],
             "keep": self.keep,
+            "execution": self.execution._asdict(),
             "records_bytes": self.writer.size(),
             "threads": torch.get_num_threads(),
             "means": self.means.state_dict(),
@@ -197,6 +219,7 @@ class _Run:
             return 0
         self._refuse_other_state(state)
         torch.set_num_threads(state["threads"])  # sums depend on it
+        self._use(Execution(**state["execution"]))  # and on what auto meant where the run began
         self.writer.cut(state["records_bytes"])
         self.means.load_state_dict(state["means"])
         self.best_validation, self.seconds = state["best_validation"], state["seconds"]

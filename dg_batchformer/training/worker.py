@@ -58,6 +58,10 @@ class Events:
     def note(self, sentence: str) -> None:
         self.tell("note", sentence=sentence)
 
+    def caching(self, done: int, images: int) -> None:
+        if done in (1, images):
+            self.note(f"{done} of {images} images are in the pixel cache")
+
 
 def main(arguments: list[str]) -> None:
     """Serve tasks until standard input ends or a signal comes."""

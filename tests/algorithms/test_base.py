@@ -25,6 +25,7 @@ def test_streams_are_taken_apart_per_minibatch():
 
     assert plain.tolist() == [0, 1, 4, 5, 8, 9]
     assert twin.tolist() == [2, 3, 6, 7, 10, 11]
+    assert algorithm.in_both_streams(plain, num_domains=3).tolist() == [0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9]
 
 
 def test_risk_weighs_the_streams():

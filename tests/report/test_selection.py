@@ -13,8 +13,9 @@ def _record(step, final=False, **accuracy):
     return Record(step, {(int(key[3]), key[5:]): value for key, value in accuracy.items()}, final, {})
 
 
-def _run(envs, *records, draw=0):
-    return CollectedRun("ERM", RunSpec(dataset="PACS", test_envs=envs, hparams_seed=draw), State.DONE, records)
+def _run(envs, *records, draw=0, algorithm="ERM", state=State.DONE):
+    spec = RunSpec(dataset="PACS", algorithm=algorithm, test_envs=envs, hparams_seed=draw)
+    return CollectedRun(algorithm, spec, state, records)
 
 
 def _select(method, runs, env=0, num_envs=3):
@@ -67,6 +68,7 @@ def test_the_model_that_a_method_returns_is_preferred_and_swads_rows_ignore_it()
         _record(0, env0_in=0.1, env0_out=0.9, env1_out=0.9),
         _record(5, env0_in=0.2, env0_out=0.3, env1_out=0.5),
         _record(6, final=True, env0_in=0.8, env0_out=0.7, env1_out=0.4),
+        algorithm="SWAD",
     )
 
     assert _select("training-domain", [run])[1] == 0.8
@@ -74,6 +76,22 @@ def test_the_model_that_a_method_returns_is_preferred_and_swads_rows_ignore_it()
     assert _select("swad-iid", [run])[1] == 0.1
     assert _select("swad-last", [run])[1] == 0.2
     assert _select("swad-oracle", [run])[1] == 0.1
+
+
+@pytest.mark.parametrize("algorithm", ["SWAD+BF", "IIDMax"])
+@pytest.mark.parametrize("method", METHODS)
+def test_of_a_diverged_run_that_never_averaged_only_swads_rows_select(method, algorithm):
+    record = _record(0, env0_in=0.1, env0_out=0.9, env1_out=0.9)
+    runs = [_run(envs, record, algorithm=algorithm, state=State.DIVERGED) for envs in ([0], [0, 1], [0, 2])]
+
+    assert (_select(method, runs) is not None) is method.startswith("swad-")
+
+
+def test_a_score_knows_the_accuracy_on_the_domains_trained_on_whatever_it_validates_by():
+    run = _run([0], _record(0, env0_in=0.1, env0_out=0.9, env1_out=0.6, env2_out=0.8))
+
+    for method in ("training-domain", "oracle", "swad-iid", "swad-last", "swad-oracle"):
+        assert METHODS[method].select([run], 0, 3).in_domain == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("method", METHODS)

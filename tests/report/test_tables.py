@@ -2,25 +2,29 @@
 
 import csv
 import io
+import re
 import shutil
 import subprocess
 import unicodedata
 
 import pytest
 
+from dg_batchformer.declaration import declaration
+from dg_batchformer.errors import InputError
 from dg_batchformer.record import to_line
 from dg_batchformer.report.collect import collect
 from dg_batchformer.report.render import FORMATS
+from dg_batchformer.report.render.latex_text import MATHS, TEXT, escape
 from dg_batchformer.report.table import build_sections
 from dg_batchformer.store import SweepFolder, write_json, write_text
-from dg_batchformer.sweep.expand import declaration, expand
+from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import Row, SweepSpec
 
 METHODS = ["training-domain", "leave-one-domain-out", "oracle"]
 ROWS = (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF"), Row("50% off & _more_", "CORAL"))
 
 
-def _finish(folder, run, test, records=1):
+def _finish(folder, run, test, records=1, outcome="done"):
     spec = run.spec
     path = folder.run(spec.id).path
     path.mkdir(parents=True)
@@ -30,17 +34,17 @@ def _finish(folder, run, test, records=1):
         values |= {f"env{env}_in_acc": test for env in spec.test_envs}
         lines.append(to_line({**values, "step": step, "args": {}}))
     write_text(folder.run(spec.id).records_file, "".join(lines))
-    write_json(folder.run(spec.id).done_file, {"outcome": "done"})
+    write_json(folder.run(spec.id).done_file, {"outcome": outcome})
 
 
-def _sweep(tmp_path, *, datasets=("PACS",), keep=lambda run: True, pairs=False, trials=3):
-    sweep = SweepSpec("mine", datasets, ROWS, trials=trials, pairs=pairs)
+def _sweep(tmp_path, *, keep=lambda run: True, **asked):
+    sweep = SweepSpec(**{"name": "mine", "datasets": ("PACS",), "algorithms": ROWS, "trials": 3, **asked})
     runs = expand(sweep)
     folder = SweepFolder(tmp_path)
     folder.write(declaration(sweep, runs))
     for run in runs:
         if keep(run):
-            bonus = 0.1 * [row.label for row in ROWS].index(run.label)
+            bonus = 0.1 * [row.label for row in sweep.algorithms].index(run.label)
             _finish(folder, run, 0.5 + bonus + 0.01 * run.spec.trial_seed + 0.02 * run.spec.test_envs[0])
     return folder
 
@@ -54,10 +58,11 @@ def test_cells_are_domainbeds_means_and_errors_over_trials(tmp_path):
 
     cell = table.rows["ERM+BF"][3]
     assert (round(cell.mean, 6), round(cell.error, 6), cell.n) == (67.0, round(0.816496580927726 / 3**0.5, 6), 3)
-    assert table.columns == ["art_painting", "cartoon", "photo", "sketch", "Average", "Worst"]
-    average, worst = table.rows["ERM"][4:]
+    assert table.columns == ["art_painting", "cartoon", "photo", "sketch", "Average", "Worst", "In-domain"]
+    average, worst, in_domain = table.rows["ERM"][4:]
     assert round(average.mean, 6) == 54.0
     assert round(worst.mean, 6) == 51.0
+    assert (round(in_domain.mean, 6), round(in_domain.error, 6), in_domain.n) == (50.0, 0.0, 3)
     assert ("50% off & _more_", 0) in table.best
     assert ("ERM+BF", 4) in table.second
 
@@ -68,11 +73,46 @@ def test_every_empty_or_thin_cell_is_explained(tmp_path):
 
     text = FORMATS["text"](_sections(_sweep(tmp_path, keep=keep)))
 
-    assert "ERM (art_painting, cartoon, photo, sketch): 2 of 3 trials; runs 1 due" in text
-    assert "ERM+BF (art_painting, cartoon, photo, sketch): 0 of 3 trials; runs 3 due" in text
+    assert "ERM (art_painting, cartoon, photo, sketch): 2 of 3 trials; 2 of 3 runs trained, 1 due" in text
+    assert "ERM+BF (art_painting, cartoon, photo, sketch): 0 of 3 trials; 0 of 3 runs trained, 3 due" in text
     assert "50.5 ± 0.4 (n=2)" in text
     assert "PACS: needs runs that hold out two environments; give the sweep 'pairs: true'" in text
     assert "X no value: the reason stands below its table" in text
+
+
+def test_a_cell_chosen_among_fewer_draws_than_declared_says_so(tmp_path):
+    def keep(run):
+        return run.spec.hparams_seed == 0 or run.label != "ERM" or run.spec.test_envs != (3,)
+
+    table = _sections(_sweep(tmp_path, trials=1, draws=4, keep=keep))[0].tables[0]
+
+    assert table.rows["ERM"][3].n == 1
+    assert table.notes[0] == "ERM (sketch): 1 of 4 runs trained, 3 due"
+
+
+def test_diverged_runs_are_counted_below_the_table_also_where_a_value_stands(tmp_path):
+    folder = _sweep(tmp_path, trials=1, keep=lambda run: run.spec.test_envs != (0,))
+    for run in expand(SweepSpec("mine", ("PACS",), ROWS, trials=1)):
+        if run.spec.test_envs == (0,):
+            _finish(folder, run, 0.2, outcome="diverged")
+
+    table = _sections(folder)[0].tables[0]
+
+    assert table.rows["ERM"][0].mean == pytest.approx(20)
+    assert "50% off & _more_ (art_painting): 1 run diverged" in table.notes[0]
+
+
+def test_summary_columns_say_what_they_are_over_where_that_is_not_plain(tmp_path):
+    def about(name, **asked):
+        return [note for note in _sections(_sweep(tmp_path / name, **asked))[0].tables[0].notes if "Average" in note]
+
+    assert about("whole") == []
+    assert about("thin", keep=lambda run: run.spec.trial_seed > 0 or run.spec.test_envs != (1,)) == [
+        "Average, Worst, In-domain: over the trials that have all environments"
+    ]
+    assert about("few", test_envs=("photo", "sketch")) == [
+        "Average, Worst: over the 2 of 4 environments that are held out"
+    ]
 
 
 def test_a_trial_that_lacks_an_environment_is_in_no_average(tmp_path):
@@ -95,7 +135,7 @@ def test_leave_one_out_reads_pairs_and_names_what_it_lacks(tmp_path):
 
     assert table.rows["ERM"][0].n == 0
     assert table.rows["ERM"][1].n == 1
-    assert "0 of 1 trials; runs 1 due" in table.notes[0]
+    assert "0 of 1 trials; 3 of 4 runs trained, 1 due" in table.notes[0]
 
 
 def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
@@ -115,7 +155,7 @@ def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
 def test_csv_holds_every_cell(tmp_path):
     rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](_sections(_sweep(tmp_path))))))
 
-    assert len(rows) == 2 * 3 * 6
+    assert len(rows) == 2 * 3 * 7
     assert rows[0]["row"] == "ERM"
     assert float(rows[0]["mean"]) == pytest.approx(51.0)
 
@@ -136,20 +176,52 @@ def test_latex_escapes_and_marks(tmp_path):
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
 
 
-@pytest.mark.system
-def test_latex_compiles_and_says_what_the_table_says(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("λ = 0.1 → 5·10⁻²", r"$\lambda$ = 0.1 $\rightarrow$ 5$\cdot$10$^{-}$$^{2}$"),
+        ("Müller’s ≥ H₂", r"M\"{u}ller's $\geq$ H$_{2}$"),
+        ("a\\b^~", r"a\textbackslash{}b\textasciicircum{}\textasciitilde{}"),
+    ],
+)
+def test_latex_spells_unicode_out(text, printed):
+    assert escape(text) == printed
+
+
+@pytest.mark.parametrize(("text", "name"), [("BF 🤖", "ROBOT FACE"), ("日", "IDEOGRAPH"), ("a\x00", "U+0000")])
+def test_what_latex_cannot_print_is_named(text, name):
+    with pytest.raises(InputError, match=re.escape(name)):
+        escape(text)
+
+
+def _typeset(path, document):
+    """Return what a compiled document says, and what the compiler said."""
     if not (shutil.which("pdflatex") and shutil.which("pdftotext")):
         pytest.skip("needs pdflatex and pdftotext: tools/install_latex.sh")
-    sections = _sections(_sweep(tmp_path, datasets=("PACS", "DomainNet"), pairs=True, trials=1))
-    (tmp_path / "t.tex").write_text(FORMATS["latex"](sections))
+    (path / "t.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
-
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
+    done = subprocess.run(command, cwd=path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
-    said = subprocess.run(["pdftotext", "-layout", "t.pdf", "-"], cwd=tmp_path, capture_output=True, text=True).stdout
-    said = unicodedata.normalize("NFKC", said)  # ligatures
+    said = subprocess.run(["pdftotext", "-layout", "t.pdf", "-"], cwd=path, capture_output=True, text=True).stdout
+    return unicodedata.normalize("NFKC", said), done.stdout  # ligatures
+
+
+@pytest.mark.system
+def test_latex_compiles_and_says_what_the_table_says(tmp_path):
+    sections = _sections(_sweep(tmp_path, datasets=("PACS", "DomainNet"), pairs=True, trials=1))
+
+    said, log = _typeset(tmp_path, FORMATS["latex"](sections))
+
+    assert "Overfull" not in log
     assert "50% off &" in said
     for row in sections[0].tables[0].rows.values():
         assert f"{row[0].mean:.1f} ± {row[0].error:.1f}" in said
+
+
+@pytest.mark.system
+def test_every_sign_that_is_spelled_out_compiles(tmp_path):
+    body = escape(" ".join([*TEXT, *MATHS, *"éüçñåűēǖž"]))
+
+    said, _ = _typeset(tmp_path, rf"\documentclass{{article}}\begin{{document}}{body}\end{{document}}")
+
+    assert "→" in said

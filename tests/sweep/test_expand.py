@@ -1,4 +1,5 @@
-from dg_batchformer.sweep.expand import declaration, expand
+from dg_batchformer.declaration import declaration
+from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import Row, SweepSpec
 
 

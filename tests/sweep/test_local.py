@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from dg_batchformer import verbs
+from dg_batchformer.cli import _parser, main
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.store import State, SweepFolder, write_json
 from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.launchers.dry_run import commands
+from dg_batchformer.sweep.launchers.local import task
 from dg_batchformer.sweep_spec import load_sweep
 from dg_batchformer.training.preflight import parse_devices
 
@@ -26,6 +31,15 @@ steps: {steps}
 checkpoint_freq: 20
 hparams: {{mlp_width: 16, batch_size: 8}}
 """
+INTERRUPTED_AT_A_NOTE = """
+import signal, sys
+from dg_batchformer.cli import main
+from dg_batchformer.sweep.console import SweepConsole
+
+SweepConsole.note = lambda *given: signal.raise_signal(signal.SIGINT)
+sys.exit(main(sys.argv[1:]))
+"""
+PATIENCE = 300  # seconds; a busy machine is slow, not wrong
 VOLATILE = ("step_time", "mem_gb")
 
 
@@ -46,17 +60,23 @@ def _records(folder, spec):
     return [{key: value for key, value in json.loads(line).items() if key not in VOLATILE} for line in lines]
 
 
-def _wait_for(condition, seconds=60):
+def _wait_for(condition, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
 
 
+def _kill_worker(folder):
+    """Kill the worker that trains a run, once it does."""
+    _wait_for(folder.lock_file.exists)
+    os.kill(json.loads(folder.lock_file.read_text())["pid"], signal.SIGKILL)
+
+
 def test_two_launches_at_once_train_each_run_once(tmp_path):
     file, folder, specs = _sweep(tmp_path, envs="A, B")
     launches = [_start(file) for _ in range(2)]
-    outputs = [launch.communicate(timeout=120)[0] for launch in launches]
+    outputs = [launch.communicate(timeout=PATIENCE)[0] for launch in launches]
 
     assert all(folder.run(spec.id).state() is State.DONE for spec in specs), outputs
     for spec in specs:
@@ -74,16 +94,20 @@ def test_a_failing_run_stops_no_other_and_is_tried_again_only_when_asked(tmp_pat
     broken.records_file.mkdir(parents=True)  # cannot be written to
 
     first = _start(file)
-    output = first.communicate(timeout=120)[0]
+    output = first.communicate(timeout=PATIENCE)[0]
 
     assert first.returncode == 1, output
     assert broken.state() is State.FAILED
     assert "IsADirectoryError" in broken.failure()
     assert [folder.run(spec.id).state() for spec in specs[1:]] == [State.DONE, State.DIVERGED, State.DIVERGED]
     broken.records_file.rmdir()
-    assert "To start: 0" in _start(file, "--launcher", "dry_run").communicate(timeout=60)[0]
+    assert "not done: 1 failed, 2 diverged; see: python -m dg_batchformer status" in output
+    again = _start(file)
+    assert "To start: 0." in again.communicate(timeout=PATIENCE)[0]
+    assert again.returncode == 1, "what an earlier launch left undone is said by every later one"
+    assert main(["status", str(folder.path)]) == 1
     retried = _start(file, "--retry", "failed")
-    assert "To start: 1" in retried.communicate(timeout=120)[0]
+    assert "To start: 1" in retried.communicate(timeout=PATIENCE)[0]
     assert broken.state() is State.DONE
     assert not broken.error_file.exists()
 
@@ -94,7 +118,7 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path):
     launch = _start(file)
     _wait_for(lambda: any(folder.run(spec.id).records_file.exists() for spec in specs))
     launch.send_signal(signal.SIGINT)
-    output = launch.communicate(timeout=60)[0]
+    output = launch.communicate(timeout=PATIENCE)[0]
 
     assert launch.returncode == 130, output
     assert "the same command goes on from there" in output
@@ -102,18 +126,30 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path):
     assert State.INTERRUPTED in states
     assert State.RUNNING not in states
     for launch in (_start(file), _start(whole_file)):
-        assert "] done" in launch.communicate(timeout=240)[0]
+        assert "] done" in launch.communicate(timeout=PATIENCE)[0]
     for spec in specs:
         assert _records(folder, spec) == _records(whole, spec)
+
+
+def test_one_ctrl_c_is_enough_even_while_a_lost_worker_is_being_replaced(tmp_path):
+    file, folder, [spec, _] = _sweep(tmp_path, steps=1_000_000)
+    command = ["sweep", str(file), "--devices", "cpu", "--results_dir", str(tmp_path / "results")]
+    launch = [sys.executable, "-c", INTERRUPTED_AT_A_NOTE, *command]
+    process = subprocess.Popen(launch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    _kill_worker(folder.run(spec.id))
+
+    output = process.communicate(timeout=PATIENCE)[0]
+
+    assert process.returncode == 130, output
+    assert "interrupted: every run is saved" in output
+    assert folder.run(spec.id).state() is not State.RUNNING
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
     file, folder, specs = _sweep(tmp_path, steps=801)
     launch = _start(file)
-    _wait_for(lambda: any(folder.run(spec.id).lock_file.exists() for spec in specs))
-    victim = next(folder.run(spec.id) for spec in specs if folder.run(spec.id).lock_file.exists())
-    os.kill(json.loads(victim.lock_file.read_text())["pid"], signal.SIGKILL)
-    output = launch.communicate(timeout=240)[0]
+    _kill_worker(folder.run(specs[0].id))
+    output = launch.communicate(timeout=PATIENCE)[0]
 
     assert launch.returncode == 0, output
     assert "its worker process ended with signal SIGKILL; the run goes on in another" in output
@@ -133,9 +169,74 @@ def test_devices_that_are_not_there_are_refused(devices, message):
         parse_devices(devices)
 
 
+@pytest.mark.parametrize("data_dir", [None, Path("a folder/data")])
+def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
+    row = "{{name: SWAD+BF, label: 2 layers, hparams: {{bf_layers: 2, lr: 5e-5}}}}"
+    rows = f"algorithms: [ERM, {row}]\ndraws: 2\npairs: true"
+    file, folder, _ = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, C")
+    runs = expand(load_sweep(file))
+
+    printed = [_parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir)]
+
+    told = [task(folder, run, data_dir) for run in runs]
+    assert len(runs) > 16
+    assert [_asked(options) for options in printed] == told
+
+
+def _asked(options):
+    data_dir = None if options.data_dir is None else str(options.data_dir)
+    spec = verbs.run_spec(options).as_dict()
+    return {"spec": spec, "folder": str(options.output_dir), "data_dir": data_dir, "keep": options.keep}
+
+
+def test_a_dry_run_needs_neither_data_nor_weights(tmp_path, capsys):
+    sweep = Path(__file__).parents[2] / "sweeps" / "pacs.yaml"
+
+    assert main(["sweep", str(sweep), "--launcher", "dry_run", "--results_dir", str(tmp_path / "results")]) == 0
+
+    plan, note, *lines = capsys.readouterr().out.splitlines()
+    assert plan.startswith("pacs: 48 runs: 48 due. To start: 48, price unknown")
+    assert note == "note: a dry run starts nothing, and has not looked for data and weights"
+    assert len(lines) == 48
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("- SWAD+CORRAL", ":4: row 'SWAD+CORRAL': unknown algorithm 'CORRAL'; did you mean 'CORAL'?"),
+        ("- SWAD+IIDMax", ":4: row 'SWAD+IIDMax': IIDMax+SWAD names"),
+        (
+            "- {name: BF, label: deep, hparams: {bf_layer: 2}}",
+            ":4: row 'deep': unknown hparam of BF on Toy: 'bf_layer'",
+        ),
+        ("- {name: BF, label: deep, hparams: {bf_layers: -1}}", ":4: row 'deep': hparam bf_layers is -1"),
+    ],
+)
+def test_a_row_that_cannot_be_trained_is_named_with_file_and_line(tmp_path, capsys, row, message):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"datasets: [Toy]\nalgorithms:\n- ERM\n{row}\n")
+
+    assert main(["sweep", str(file), "--results_dir", str(tmp_path / "results")]) == 2
+    assert f"error: {file}{message}" in capsys.readouterr().err
+
+
+def test_a_sweep_that_lost_a_row_says_that_its_runs_are_kept_and_left_out(tmp_path, capsys):
+    file, folder, specs = _sweep(tmp_path)
+    for spec in specs:
+        folder.run(spec.id).path.mkdir(parents=True)
+        write_json(folder.run(spec.id).spec_file, spec.as_dict())
+    file.write_text(file.read_text().replace("[ERM, SWAD+BF]", "[ERM]"))
+
+    main(["sweep", str(file), "--launcher", "dry_run", "--results_dir", str(tmp_path / "results")])
+
+    kept = "they are kept, but status and tables leave them out"
+    assert f"note: {folder.runs} holds 1 more that {file} does not declare: {kept}" in capsys.readouterr().out
+
+
 def test_a_dry_run_prints_commands_that_give_the_same_runs(tmp_path):
     file, folder, specs = _sweep(tmp_path)
-    output = _start(file, "--launcher", "dry_run").communicate(timeout=60)[0]
+    output = _start(file, "--launcher", "dry_run").communicate(timeout=PATIENCE)[0]
     commands = [line for line in output.splitlines() if line.startswith("python -m dg_batchformer train")]
 
     assert len(commands) == len(specs)

@@ -1,7 +1,11 @@
-from dg_batchformer.store import State, SweepFolder, write_json, write_text
-from dg_batchformer.sweep.expand import declaration, expand
-from dg_batchformer.sweep.plan import plan
-from dg_batchformer.sweep.status import has_failures, status_text
+import pytest
+
+from dg_batchformer.declaration import declaration, read_declaration
+from dg_batchformer.record import to_line
+from dg_batchformer.store import SweepFolder, write_json, write_text
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.plan import counted, plan, run_states
+from dg_batchformer.sweep.status import status_text
 from dg_batchformer.sweep_spec import Row, SweepSpec
 
 SWEEP = SweepSpec("s", ("PACS",), (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF")), trials=1)
@@ -26,20 +30,62 @@ def test_a_plan_starts_what_is_due_and_prices_it_from_what_is_done(tmp_path):
     write_text(folder.run(runs[1].spec.id).error_file, "RuntimeError: no\n")
     planned = plan(folder, runs)
 
-    assert planned.states == {State.DONE: 2, State.FAILED: 1, State.DUE: 5}
+    assert counted(planned.states) == "5 due, 1 failed, 2 done"
     assert [run.spec.id for run in planned.due] == [run.spec.id for run in runs[2:4] + runs[5:]]
     assert planned.seconds == 2 * 60 + 3 * 120
     assert planned.text(2) == "8 runs: 5 due, 1 failed, 2 done. To start: 5, about 4 min on 2 workers."
     assert len(plan(folder, runs, retry_failed=True).due) == 6
 
 
+def test_an_interrupted_run_is_priced_by_what_is_left_of_it(tmp_path):
+    runs = expand(SWEEP)
+    folder = _folder(tmp_path, runs)
+    for run in runs[:3] + runs[4:]:
+        write_json(folder.run(run.spec.id).done_file, {"outcome": "done", "seconds": 1000})
+    steps = runs[3].spec.steps
+    half = to_line({"step": steps // 2, "args": {}})
+    write_text(folder.run(runs[3].spec.id).records_file, half + '{"step": Infinity, "args": {}}\n{"step": 9')
+    planned = plan(folder, runs)
+
+    assert planned.seconds == pytest.approx(1000 * (1 - (steps // 2 + 1) / steps))
+    assert planned.text(4) == "8 runs: 1 interrupted, 7 done. To start: 1, about 8 min on 1 worker."
+
+
+def test_nothing_to_start_has_no_price(tmp_path):
+    runs = expand(SWEEP)
+    folder = _folder(tmp_path, runs)
+    for run in runs:
+        write_json(folder.run(run.spec.id).done_file, {"outcome": "done"})
+
+    assert plan(folder, runs).text(2) == "8 runs: 8 done. To start: 0."
+
+
+def test_runs_that_a_changed_sweep_no_longer_declares_are_counted(tmp_path):
+    runs = expand(SWEEP)
+    folder = _folder(tmp_path, runs)
+    for run in runs:
+        write_json(folder.run(run.spec.id).spec_file, run.spec.as_dict())
+    (folder.runs / ".DS_Store").touch()
+
+    assert plan(folder, runs).undeclared == 0
+    assert plan(folder, runs[:5]).undeclared == 3
+    assert plan(SweepFolder(tmp_path / "new"), runs).undeclared == 0
+
+
 def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
-    write_text(folder.run(runs[3].spec.id).error_file, "image x.jpg cannot be decoded\n\nTraceback ...")
+    folder.run(runs[3].spec.id).error_file.write_bytes(b"image x\xff.jpg cannot be decoded\n\nTraceback ...")
+    write_json(folder.run(runs[4].spec.id).done_file, {"outcome": "diverged"})
+    declared = read_declaration(folder)
 
-    text = status_text(folder)
+    text = status_text(folder, declared, run_states(folder, declared.runs))
 
-    assert f"failed: ERM on PACS/sketch, trial 0 ({runs[3].spec.id}): image x.jpg cannot be decoded" in text
-    assert "python -m dg_batchformer sweep sweeps/s.yaml" in text
-    assert has_failures(folder)
+    assert (
+        f"failed: ERM on PACS/sketch, trial 0 ({runs[3].spec.id}): image x\N{REPLACEMENT CHARACTER}.jpg cannot" in text
+    )
+    assert f"diverged: ERM+BF on PACS/art_painting, trial 0 ({runs[4].spec.id})" in text
+    assert "6 runs left, price unknown until a run of every row is done" in text
+    assert "continue: python -m dg_batchformer sweep sweeps/s.yaml" in text
+    assert "try failed runs again: python -m dg_batchformer sweep sweeps/s.yaml --retry failed" in text
+    assert f"tables: python -m dg_batchformer tables {tmp_path}" in text

@@ -35,7 +35,8 @@ def test_records_have_domainbeds_keys_and_ours(tmp_path):
     losses = {f"env{env}_out_loss" for env in (0, 2, 3)}
     domainbeds = {"step", "epoch", "loss", "step_time", "mem_gb", "args", "hparams"}
     ours = {"environments", "protocol", "dataset_fingerprint", "device", "threads", "versions", "format"}
-    assert set(last) == accuracies | losses | domainbeds | ours
+    used = {"precision", "data_path", "compile"}
+    assert set(last) == accuracies | losses | domainbeds | ours | used
     assert last["epoch"] == 12 / (96 / 8)
     assert last["args"]["test_envs"] == [1]
     assert json.loads(last["args"]["hparams"]) == {"batch_size": 8, "mlp_width": 16}

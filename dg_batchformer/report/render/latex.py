@@ -2,21 +2,16 @@
 
 from collections.abc import Sequence
 
+from dg_batchformer.report.render.latex_text import escape
 from dg_batchformer.report.render.wording import caption, number, sentence
 from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import Section, Table
-
-_SPECIALS = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", "±": r"$\pm$", '"': "''",
-}  # fmt: skip
 
 
 def latex(sections: Sequence[Section]) -> str:
     """Return a document with all tables, wide ones shrunk to the page."""
     lines = [
         r"\documentclass{article}",
-        r"\usepackage[utf8]{inputenc}",
         r"\usepackage{booktabs}",
         r"\usepackage{graphicx}",
         r"\newsavebox{\resultbox}",
@@ -32,11 +27,6 @@ def latex(sections: Sequence[Section]) -> str:
             lines += ["", *_table(table, section.method)]
         lines += [f"\n{escape(note)}." for note in section.notes]
     return "\n".join([*lines, "", r"\end{document}"]) + "\n"
-
-
-def escape(text: str) -> str:
-    """Return text as LaTeX prints it."""
-    return "".join(_SPECIALS.get(character, character) for character in text)
 
 
 def _table(table: Table, method: Method) -> list[str]:

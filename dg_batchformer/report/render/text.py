@@ -32,5 +32,5 @@ def _table(table: Table, method: Method) -> str:
         rows.append([label, *shown])
     alignment = ("left", *["right"] * len(table.columns))
     body = tabulate(rows, headers=[table.corner, *table.columns], disable_numparse=True, colalign=alignment)
-    notes = [f"{EMPTY} {note}" for note in table.notes]
+    notes = [f"- {note}" for note in table.notes]
     return "\n".join([caption(table, method), body, *notes])

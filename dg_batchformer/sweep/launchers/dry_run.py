@@ -1,17 +1,22 @@
-"""The dry run: prints the command of every run that is due, and starts nothing."""
+"""The dry run: one command for every run that is due; starts nothing, and looks for no data, weights or lock.
+
+A command says what is trained, not where: give it a ``--device``, or it takes the first GPU, else all cores of the
+CPU. The local launcher gives each of its CPU workers its share of the cores; sums depend on that number in their last
+digits, so such a run repeats the sweep's to the bit only with ``OMP_NUM_THREADS`` set to that share.
+"""
 
 import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from dg_batchformer.declaration import SweepRun
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import SweepFolder
-from dg_batchformer.sweep.expand import SweepRun
 
 
 def commands(folder: SweepFolder, runs: Sequence[SweepRun], data_dir: Path | None) -> list[str]:
-    """Return one ``train`` command per run; each alone gives what the sweep would."""
+    """Return one ``train`` command for each run: what a worker of the local launcher would be told."""
     return [shlex.join(_command(folder, run.spec, data_dir)) for run in runs]
 
 

@@ -12,10 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from dg_batchformer.declaration import SweepRun
 from dg_batchformer.store import State, SweepFolder
-from dg_batchformer.sweep.expand import SweepRun
 
 _MAX_DEATHS = 3
+_PATIENCE = 0.2  # seconds until a signal is seen at the latest
 
 
 class Report(Protocol):
@@ -34,12 +35,23 @@ class Report(Protocol):
         """Something a person should know."""
 
 
+def task(folder: SweepFolder, run: SweepRun, data_dir: Path | None) -> dict[str, Any]:
+    """Return what a worker is told of a run, see ``training.worker``."""
+    return {
+        "spec": run.spec.as_dict(),
+        "folder": str(folder.run(run.spec.id).path),
+        "data_dir": None if data_dir is None else str(data_dir),
+        "keep": "none",
+    }
+
+
 class _Worker:
     """One worker process and the run it has in hand."""
 
     def __init__(self, device: str, threads: int, errors: IO[bytes]) -> None:
         self.device, self.threads = device, threads
         self.run: SweepRun | None = None
+        self.told: signal.Signals | None = None  # the last signal sent to it
         self.buffer = b""
         command = [
             sys.executable,
@@ -61,16 +73,16 @@ class _Worker:
     def give(self, run: SweepRun, folder: SweepFolder, data_dir: Path | None) -> None:
         """Hand over a run."""
         self.run = run
-        task = {
-            "spec": run.spec.as_dict(),
-            "folder": str(folder.run(run.spec.id).path),
-            "data_dir": None if data_dir is None else str(data_dir),
-            "keep": "none",
-        }
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # a dead worker is found by the end of its output
-            self.process.stdin.write((json.dumps(task) + "\n").encode())
+            self.process.stdin.write((json.dumps(task(folder, run, data_dir)) + "\n").encode())
             self.process.stdin.flush()
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send a signal, once."""
+        if self.told != number:
+            self.told = number
+            self.process.send_signal(number)
 
     def dismiss(self) -> None:
         """Let the worker end when its run is over."""
@@ -98,16 +110,15 @@ class LocalLauncher:
 
     def __init__(self, folder: SweepFolder, devices: Sequence[str], data_dir: Path | None, report: Report) -> None:
         self.folder, self.devices, self.data_dir, self.report = folder, devices, data_dir, report
-        self.endings: Counter[str] = Counter()
         self.deaths: Counter[str] = Counter()  # of workers, by the run they had in hand
         self.queue: deque[SweepRun] = deque()
         self.selector = selectors.DefaultSelector()
-        self.interrupted = False
+        self.interrupts = 0  # signals that asked to stop
 
-    def launch(self, runs: Sequence[SweepRun]) -> Counter[str]:
-        """Train the runs; return how many ended in which way. A failing run stops no other.
+    def launch(self, runs: Sequence[SweepRun]) -> bool:
+        """Train the runs; return false where that was interrupted. A failing run stops no other.
 
-        After SIGINT or SIGTERM every worker saves its run and ends; ``interrupted`` is then true.
+        After SIGINT or SIGTERM every worker saves its run and ends; a second signal kills those that hang.
         """
         self.queue.extend(runs)
         handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -118,21 +129,22 @@ class LocalLauncher:
                 for device in self.devices[: len(self.queue)]:
                     self._start(device, threads)
                 while self.selector.get_map():
-                    for key, _ in self.selector.select(timeout=1):
+                    if self.interrupts:
+                        self._stop()
+                    for key, _ in self.selector.select(timeout=_PATIENCE):
                         self._hear(key.data)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return self.endings
-
-    def _workers(self) -> list[_Worker]:
-        return [key.data for key in self.selector.get_map().values()]
+        return not self.interrupts
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        again, self.interrupted = self.interrupted, True
+        self.interrupts += 1  # and no more: a signal comes between any two lines of the loop
+
+    def _stop(self) -> None:
         self.queue.clear()
-        for worker in self._workers():
-            worker.process.send_signal(signal.SIGKILL if again else signal.SIGTERM)
+        for key in self.selector.get_map().values():
+            key.data.tell(signal.SIGTERM if self.interrupts == 1 else signal.SIGKILL)
 
     def _start(self, device: str, threads: int) -> None:
         worker = _Worker(device, threads, self.errors)
@@ -163,12 +175,8 @@ class LocalLauncher:
             elif kind == "note":
                 self.report.note(run, event["sentence"])
             else:
-                self._end(run, event.get("state", kind), event.get("sentence", ""))
+                self.report.ended(run, event.get("state", kind), event.get("sentence", ""))
                 self._assign(worker)
-
-    def _end(self, run: SweepRun, how: str, sentence: str) -> None:
-        self.endings[how] += 1
-        self.report.ended(run, how, sentence)
 
     def _bury(self, worker: _Worker) -> None:
         """Take leave of a worker whose output ended; replace it if it died with work left."""
@@ -177,8 +185,8 @@ class LocalLauncher:
         worker.process.stdout.close()
         code = worker.process.wait()
         worker.dismiss()
-        if worker.run is not None and self.interrupted:
-            self._end(worker.run, "interrupted", "")
+        if worker.run is not None and self.interrupts:
+            self.report.ended(worker.run, "interrupted", "")
         elif worker.run is not None:
             self._blame(worker.run, code)
         if self.queue:
@@ -187,8 +195,9 @@ class LocalLauncher:
     def _blame(self, run: SweepRun, code: int) -> None:
         """Try a run again whose worker died; after several deaths record it as failed."""
         folder = self.folder.run(run.spec.id)
-        if folder.state().is_final:
-            self._end(run, State.DONE, "")
+        state = folder.state()
+        if state.is_final:
+            self.report.ended(run, state, "")
             return
         self.deaths[run.spec.id] += 1
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
@@ -202,4 +211,4 @@ class LocalLauncher:
             f"see {self.folder.path / 'workers.log'}"
         )
         folder.fail(sentence)
-        self._end(run, State.FAILED, sentence)
+        self.report.ended(run, State.FAILED, sentence)

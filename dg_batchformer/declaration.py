@@ -1,0 +1,67 @@
+"""What ``sweep.json`` keeps of a sweep: its rows and runs, spelled out, so that status and tables scan no folders."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import SweepFolder
+from dg_batchformer.sweep_spec import SweepSpec
+
+
+class SweepRun(NamedTuple):
+    """A run of a sweep and the label of its row."""
+
+    label: str
+    spec: RunSpec
+
+    @property
+    def name(self) -> str:
+        """The run as people say it."""
+        spec = self.spec
+        draw = f", draw {spec.hparams_seed}" if spec.hparams_seed else ""
+        return f"{self.label} on {spec.dataset}/{spec.environment_names(spec.test_envs)}, trial {spec.trial_seed}{draw}"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A sweep as it was declared when it last started: rows in table order, runs in order."""
+
+    name: str
+    rows: Sequence[str]
+    runs: Sequence[SweepRun]
+
+
+def declaration(sweep: SweepSpec, runs: Sequence[SweepRun]) -> dict[str, Any]:
+    """Return what ``sweep.json`` keeps."""
+    return {
+        "name": sweep.name,
+        "declared": asdict(sweep),
+        "rows": [row.label for row in sweep.algorithms],
+        "runs": [{"id": run.spec.id, "label": run.label, "spec": run.spec.as_dict()} for run in runs],
+    }
+
+
+def read_declaration(folder: SweepFolder) -> Declared:
+    """Read ``sweep.json``; raise InputError where there is none, or it is none of ours."""
+    content = folder.read()
+    try:
+        rows = [_text(label) for label in content["rows"]]
+        runs = [SweepRun(_text(run["label"]), RunSpec.from_dict(run["spec"])) for run in content["runs"]]
+        name = _text(content["name"])
+    except KeyError as error:
+        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: it lacks {error}") from None
+    except MALFORMED as error:
+        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {error}") from None
+    strange = sorted({run.label for run in runs} - set(rows))
+    if strange or not runs:
+        what = f"its runs name rows that it lacks: {', '.join(strange)}" if strange else "it has no runs"
+        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {what}")
+    return Declared(name, rows, runs)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} stands where a text is expected")
+    return value

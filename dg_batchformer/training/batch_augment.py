@@ -1,0 +1,195 @@
+"""Augmentation of the cached data path: DomainBed's, on tensors on any device, with parameters of each sample's own.
+
+What ``augment.Transform`` does to a Pillow image, done to uint8 tensors: crop and resize, flip, colour jitter in
+random order, grayscale. Values stay floats between 0 and 255; Pillow rounds them after every operation.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dg_batchformer.training.augment import normalise_floats
+
+_ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it takes the centre
+_DRAWS = 4 * _ATTEMPTS + 2 + 8
+_SCALE, _RATIO = (0.7, 1.0), (3 / 4, 4 / 3)
+_GRAYSCALE = 0.1
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class Draw(NamedTuple):
+    """Parameters of N samples, on the CPU.
+
+    Attributes:
+        boxes: (N, 4) of int: top, left, height, width of the crop.
+        flips: (N,) of bool. grays: (N,) of bool.
+        factors: (N, 4): brightness, contrast, saturation in [0.7, 1.3], hue in [-0.3, 0.3] turns.
+        order: (N, 4) of int: which of these four comes first, second ...
+
+    """
+
+    boxes: Tensor
+    flips: Tensor
+    grays: Tensor
+    factors: Tensor
+    order: Tensor
+
+
+def draw(seeds: Sequence[int], sizes: Tensor) -> Draw:
+    """Draw parameters as torchvision's transforms distribute them, a sample's from its seed alone.
+
+    Args:
+        sizes: (N, 2) height and width of the images.
+
+    """
+    uniforms = torch.stack([torch.rand(_DRAWS, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    crops, flip, gray, jitter = uniforms.split([4 * _ATTEMPTS, 1, 1, 8], dim=1)
+    low, high = torch.tensor([0.7, 0.7, 0.7, -0.3]), torch.tensor([1.3, 1.3, 1.3, 0.3])
+    return Draw(
+        boxes=_boxes(crops.unflatten(1, (4, _ATTEMPTS)), sizes),
+        flips=flip[:, 0] < 0.5,
+        grays=gray[:, 0] < _GRAYSCALE,
+        factors=low + (high - low) * jitter[:, :4],
+        order=jitter[:, 4:].argsort(dim=1),
+    )
+
+
+def _boxes(uniforms: Tensor, sizes: Tensor) -> Tensor:
+    """Draw crops: the first attempt that fits, else the centre; (N, 4, attempts), (N, 2) -> (N, 4)."""
+    height, width = sizes[:, :1], sizes[:, 1:]
+    area = (height * width) * (_SCALE[0] + (_SCALE[1] - _SCALE[0]) * uniforms[:, 0])
+    ratio = torch.exp(log(_RATIO[0]) + (log(_RATIO[1]) - log(_RATIO[0])) * uniforms[:, 1])
+    w, h = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    top, left = ((uniforms[:, 2] * (height - h + 1)).long(), (uniforms[:, 3] * (width - w + 1)).long())
+    first = fits.int().argmax(dim=1, keepdim=True)
+    boxes = torch.stack([part.gather(1, first)[:, 0] for part in (top, left, h, w)], dim=1)
+    return torch.where(fits.any(dim=1, keepdim=True), boxes, _centres(sizes))
+
+
+def _centres(sizes: Tensor) -> Tensor:
+    height, width = sizes.unbind(dim=1)
+    narrow, wide = width < _RATIO[0] * height, width > _RATIO[1] * height
+    h = torch.where(narrow, (width / _RATIO[0]).round().long(), height)
+    w = torch.where(wide, (height * _RATIO[1]).round().long(), width)
+    return torch.stack([(height - h) // 2, (width - w) // 2, h, w], dim=1)
+
+
+def augment(images: Sequence[Tensor], parameters: Draw, size: int) -> Tensor:
+    """Return augmented images as networks see them, (N, 3, size, size), channels last.
+
+    On a GPU all at once; on a CPU one by one, so that they stay in its cache, by as many threads as torch uses.
+
+    Args:
+        images: uint8, (3, H, W) each, of any size, all on one device.
+
+    """
+    device = images[0].device
+    batch = torch.empty(len(images), 3, size, size, device=device, memory_format=torch.channels_last)
+
+    def fill(rows: slice) -> None:
+        part = Draw(*(values[rows] for values in parameters))
+        boxes = part.boxes.tolist()
+        x = torch.stack([crop_and_resize(image, box, size) for image, box in zip(images[rows], boxes, strict=True)])
+        _apply(flip, x, part.flips)
+        factors = part.factors.to(device, non_blocking=True)
+        for place in range(4):
+            for kind, change in enumerate((brightness, contrast, saturation, hue)):
+                _apply(change, x, part.order[:, place] == kind, factors[:, kind])
+        _apply(grayscale, x, part.grays)
+        batch[rows] = normalise_floats(x)
+
+    if _on_cpu(device):
+        list(_threads(torch.get_num_threads()).map(fill, [slice(row, row + 1) for row in range(len(images))]))
+    else:
+        fill(slice(len(images)))
+    return batch
+
+
+def _on_cpu(device: torch.device) -> bool:
+    return device.type == "cpu"
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    # Operations on one image are too small to share: every thread does its own.
+    return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def crop_and_resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
+    """Cut out a box (top, left, height, width) and resize it, antialiased: (3, H, W) uint8 -> (3, size, size) float."""
+    top, left, height, width = box
+    cut = image[None, :, top : top + height, left : left + width]
+    # Bytes have a fast path on the CPU, and none on a GPU.
+    cut = cut if _on_cpu(cut.device) else cut.float()
+    return F.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0].float()
+
+
+def _apply(change: Callable[..., None], x: Tensor, which: Tensor, *arguments: Tensor) -> None:
+    """Change some rows in place; which ones is known on the CPU, so that no device is waited for."""
+    rows = which.nonzero()[:, 0]
+    if len(rows) == len(x):
+        change(x, *(argument[:, None, None, None] for argument in arguments))
+    elif len(rows):
+        rows = rows.to(x.device, non_blocking=True)
+        part = x[rows]
+        change(part, *(argument[rows, None, None, None] for argument in arguments))
+        x[rows] = part
+
+
+def flip(x: Tensor) -> None:
+    """Mirror left and right, (N, 3, H, W)."""
+    x.copy_(x.flip(3))
+
+
+def grayscale(x: Tensor) -> None:
+    """Put the luma on all three channels, (N, 3, H, W)."""
+    x.copy_(_luma(x))
+
+
+def brightness(x: Tensor, factor: Tensor) -> None:
+    """Blend with black; x (N, 3, H, W), factor (N, 1, 1, 1)."""
+    x.mul_(factor).clamp_(0, 255)
+
+
+def contrast(x: Tensor, factor: Tensor) -> None:
+    """Blend with the mean luma of the image; x (N, 3, H, W), factor (N, 1, 1, 1)."""
+    mean = (_luma(x).mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor_()
+    x.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 255)
+
+
+def saturation(x: Tensor, factor: Tensor) -> None:
+    """Blend with the luma; x (N, 3, H, W), factor (N, 1, 1, 1)."""
+    luma = _luma(x).mul_(1 - factor)
+    x.mul_(factor).add_(luma).clamp_(0, 255)
+
+
+def hue(x: Tensor, turns: Tensor) -> None:
+    """Turn the hue, value and saturation of HSV kept; x (N, 3, H, W), turns (N, 1, 1, 1) in [-0.5, 0.5]."""
+    red, green, blue = x.unbind(dim=1)
+    high, low = x.amax(dim=1), x.amin(dim=1)
+    chroma = high - low
+    unit = chroma.clamp_min(1e-6).reciprocal_()
+    sixth = torch.where(
+        high == red,
+        (green - blue).mul_(unit),
+        torch.where(high == green, (blue - red).mul_(unit).add_(2), (red - green).mul_(unit).add_(4)),
+    )
+    sixth.add_(6 * turns[:, 0])
+    sixth.sub_((sixth * (1 / 6)).floor_().mul_(6))  # into [0, 6)
+    # A channel falls off with the distance from where it is strongest: red from 0 or 6, green from 2, blue from 4.
+    for channel, centre, sign, offset in ((red, 3, 1, -1), (green, 2, -1, 2), (blue, 4, -1, 2)):
+        share = (sixth - centre).abs_().mul_(sign).add_(offset).clamp_(0, 1)
+        torch.addcmul(low, share, chroma, out=channel)
+
+
+def _luma(x: Tensor) -> Tensor:
+    """Return the luma, (N, 3, H, W) -> (N, 1, H, W)."""
+    red, green, blue = x.split(1, dim=1)
+    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])

@@ -1,0 +1,62 @@
+"""How a run computes: precision, memory layout and compilation, asked for by its spec and settled on its device."""
+
+import shutil
+from typing import NamedTuple
+
+import torch
+
+from dg_batchformer.algorithms import Algorithm
+from dg_batchformer.datasets import Dataset
+from dg_batchformer.datasets.folders import ImageFolders
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.spec import RunSpec
+
+_WORTH_BF16 = 64  # pixels: networks for smaller images are small, and casting costs more than it saves
+# Compiling takes about a minute of a CPU; it then saves a quarter of the time of evaluation.
+_WORTH_COMPILING = 50_000  # images evaluated in a run
+
+
+class Execution(NamedTuple):
+    """What was asked, with every ``auto`` settled; stands in the records."""
+
+    precision: str
+    data_path: str
+    compile: str
+
+
+def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_evaluation: int) -> Execution:
+    """Decide what ``auto`` means for a run on a device; raise InputError for what the device cannot do."""
+    precision = _precision(dataset, device) if spec.precision == "auto" else spec.precision
+    data_path = spec.data_path if isinstance(dataset, ImageFolders) else "exact"  # others are in memory as they are
+    evaluated = images_per_evaluation * (spec.steps // spec.checkpoint_freq + 1)
+    return Execution(precision, data_path, _compile(spec.compile, device, evaluated))
+
+
+def _precision(dataset: Dataset, device: torch.device) -> str:
+    if max(dataset.input_shape[1:], default=0) < _WORTH_BF16:
+        return "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+def _compile(asked: str, device: torch.device, evaluated: int) -> str:
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if asked == "on" and device.type == "cpu" and not compiler:
+        raise InputError("--compile on needs a C++ compiler on a CPU, and none is installed; give --compile off")
+    if asked == "auto":
+        # On GPUs nobody has measured yet from when on it pays: there it is on only where it is asked for.
+        worth = device.type == "cpu" and compiler and evaluated >= _WORTH_COMPILING
+        return "on" if worth else "off"
+    return asked
+
+
+def apply(execution: Execution, algorithm: Algorithm) -> None:
+    """Make the networks of an algorithm compute that way."""
+    for module in algorithm.modules():
+        if isinstance(module, FeaturizerModule) and module.is_convolutional:
+            module.autocast = torch.bfloat16 if execution.precision == "bf16" else None
+            if execution.compile == "on":
+                module.compile_evaluation()

@@ -1,0 +1,146 @@
+"""Fast modes compute what the reference mode computes, and say in the records which they were."""
+
+import copy
+import json
+
+import pytest
+import torch
+from support import make_algorithm, make_minibatches, run_quickly
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dg_batchformer.algorithms import ALGORITHMS
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import State
+from dg_batchformer.training import execution
+from dg_batchformer.training.execution import Execution, apply
+from dg_batchformer.training.stop import Interrupted
+
+
+def _folders_spec(**given):
+    small = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 4}
+    given = {"algorithm": "ERM", "protocol": "quick", "steps": 5, "checkpoint_freq": 2, **given}
+    return RunSpec(dataset="PACS", test_envs=(3,), hparams=small, **given)
+
+
+def _records(path):
+    return [json.loads(line) for line in (path / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def data_dir(image_folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return image_folder(n=10)
+
+
+@pytest.mark.parametrize("name", ["ERM", "SWAD+BF"])
+def test_a_cached_run_trains_and_says_so(name, data_dir, tmp_path):
+    spec = _folders_spec(algorithm=name, data_path="cached", precision="auto", compile="auto")
+
+    assert run_quickly(spec, tmp_path / "run", data_dir=data_dir) is State.DONE
+
+    for record in _records(tmp_path / "run"):
+        assert {record[key] for key in ("precision", "data_path", "compile")} == {"fp32", "cached", "off"}
+
+
+def test_cached_and_exact_evaluate_alike(data_dir, tmp_path):
+    """Before the first update nothing differs but the path of the pixels; lr 0 keeps it so."""
+    runs = []
+    for path in ("exact", "cached"):
+        spec = _folders_spec(data_path=path)
+        spec = RunSpec.from_dict({**spec.as_dict(), "hparams": {**spec.hparams, "lr": 0.0}})
+        run_quickly(spec, tmp_path / path, data_dir=data_dir)
+        runs.append(_records(tmp_path / path))
+
+    for exact, cached in zip(*runs, strict=True):
+        measured = [key for key in exact if key.startswith("env") and key != "environments"]
+        assert measured
+        assert {key: exact[key] for key in measured} == pytest.approx({key: cached[key] for key in measured})
+
+
+def test_a_cached_run_resumes_exactly(data_dir, tmp_path):
+    spec = _folders_spec(data_path="cached")
+    run_quickly(spec, tmp_path / "whole", data_dir=data_dir)
+    stops = iter([False, True])
+    with pytest.raises(Interrupted):
+        run_quickly(spec, tmp_path / "cut", data_dir=data_dir, stop=lambda: next(stops))
+    run_quickly(spec, tmp_path / "cut", data_dir=data_dir)
+
+    whole, cut = _records(tmp_path / "whole"), _records(tmp_path / "cut")
+    for record in (*whole, *cut):
+        del record["step_time"]
+    assert whole == cut
+
+
+@pytest.mark.parametrize("name", ["ERM", "CORAL+BF", "SWAD+MLDG+BF", "Fish", "IGA+BF"])
+def test_bf16_covers_the_featurizer_only_and_its_loss_is_near(name):
+    hparams = {"backbone": "small_cnn", **({"bf_dropout": 0.0} if "BF" in name else {})}
+    losses, seen = [], []
+
+    def look(module, inputs, z):
+        seen.append(z.dtype)
+
+    for mode in (Execution("fp32", "exact", "off"), Execution("bf16", "exact", "off")):
+        algorithm = make_algorithm(name, **hparams)
+        apply(mode, algorithm)
+        for module in algorithm.modules():
+            if isinstance(module, FeaturizerModule):
+                module.register_forward_hook(look)
+        losses.append(float(algorithm.update(make_minibatches())["loss"]))
+
+    assert torch.bfloat16 in seen
+    assert algorithm.predict(make_minibatches()[0][0]).dtype is torch.float32
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
+
+
+def test_compiled_evaluation_predicts_alike_for_batches_of_any_size_and_copies_go_their_own_way():
+    algorithm = make_algorithm("BF", backbone="small_cnn").eval()
+    x = make_minibatches(n=9)[0][0]
+    with torch.no_grad():
+        before = algorithm.predict(x)
+        apply(Execution("fp32", "exact", "on"), algorithm)
+        torch.testing.assert_close(algorithm.predict(x), before)
+        torch.testing.assert_close(algorithm.predict(x[:4]), before[:4])
+        clone = copy.deepcopy(algorithm)
+        for parameter in clone.parameters():
+            parameter.zero_()
+        assert not clone.predict(x).any()
+
+
+def test_auto_asks_the_hardware(monkeypatch, data_dir):
+    spec = _folders_spec(precision="auto")
+    large, small = (get_dataset_class("PACS")(data_dir, [0], {"image_size": size}) for size in (64, 32))
+    for has_it, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_it=has_it: {"avx512_bf16": has_it})
+        assert execution.settle(spec, large, torch.device("cpu"), 10).precision == expected
+        assert execution.settle(spec, small, torch.device("cpu"), 10).precision == "fp32"
+
+
+def test_compiling_without_a_compiler_is_refused_when_asked_and_left_out_when_not(monkeypatch):
+    monkeypatch.setattr(execution.shutil, "which", lambda name: None)
+
+    assert execution._compile("auto", torch.device("cpu"), 10**6) == "off"
+    with pytest.raises(InputError, match="C\\+\\+ compiler"):
+        execution._compile("on", torch.device("cpu"), 10**6)
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Fails where a GPU would have to be waited for: a tensor's value is read, or decides a shape."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero"), f"{name} waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("shape", ["{}", "{}+BF", "SWAD+{}"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_no_update_waits_for_the_device(name, shape):
+    algorithm = make_algorithm(shape.format(name))
+    algorithm.update(make_minibatches())  # what is set up at first may wait
+
+    with _NoWaiting():
+        algorithm.update(make_minibatches(seed=1))

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Write dg_batchformer/algorithms/README.md from the registry and the docstrings: tools/algorithms_readme.py"""
+
+import argparse
+import inspect
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
+from dg_batchformer.catalog import ALGORITHM_ORDER, dataset_facts
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams_registry import default_hparams
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "dg_batchformer" / "algorithms" / "README.md"
+EQUAL_UPDATES = json.loads((ROOT / "tests" / "data" / "upstream_trajectories.json").read_text())
+SHAPES = ("{}", "{}+BF", "SWAD+{}", "SWAD+{}+BF")
+NAMES = (*ALGORITHM_ORDER, *(name for name in ALGORITHMS if name not in ALGORITHM_ORDER))
+DIFFERS = "Differs from DomainBed: "
+
+TEMPLATE = """# Algorithms
+
+<!-- Written by tools/algorithms_readme.py from the registry and the docstrings: change those, then run it. -->
+
+Every algorithm runs plain and as `NAME+BF`, and both of these as `SWAD+...` or `IIDMax+...`. In the table,
+
+* **attends to** is what a sample attends to under `+BF`: all environments in one sequence, or its own one, where the
+  method has to forward each environment alone;
+* **updates** is `=` if six updates equal DomainBed's, from equal weights on equal data, to a thousandth; `≠` if they
+  differ on purpose, for the reason below. `tools/compare_upstream.py` compares them, the tests hold them there.
+
+{overview}
+
+A prediction depends on the batch that it is made in, by definition of the method, for {batch_dependent}; for all others
+it does not.
+
+## What is refused
+
+{refusals}
+
+## One by one
+
+Hparams are an algorithm's own, with their defaults on PACS; where `hparams_seed` is not 0, those with a * are drawn.
+`python -m dg_batchformer list hparams NAME --dataset DATASET --protocol PROTOCOL` shows all of them, as they are there.
+
+{sections}
+"""
+
+
+def readme() -> str:
+    """Return the text of the README."""
+    dependent = [name for name in NAMES if ALGORITHMS[name].batch_dependent]
+    return TEMPLATE.format(
+        overview=_overview(),
+        batch_dependent=" and ".join(dependent),
+        refusals=_refusals(),
+        sections="\n\n".join(_section(name) for name in NAMES),
+    )
+
+
+def _overview() -> str:
+    rows = []
+    for name in NAMES:
+        attends = "all" if ALGORITHMS[name].attends == "joint" else "its own"
+        equal = "=" if name in EQUAL_UPDATES else "≠"
+        rows.append([f"[{name}](#{name.lower()})", _paper(name), _paragraphs(name)[0], attends, equal])
+    return _table(["algorithm", "paper", "what it does", "attends to", "updates"], rows)
+
+
+def _section(name: str) -> str:
+    first, *others = _paragraphs(name)
+    file = Path(inspect.getfile(ALGORITHMS[name])).name
+    parts = [f"### {name}", f"{_paper(name)}, [`{file}`]({file}). {first}"]
+    parts += [text.replace(DIFFERS, f"*{DIFFERS.strip()}* ") for text in others]
+    space = ALGORITHMS[name].search_space("PACS")
+    rows = [
+        [f"`{key}`{' *' if hparam.draw else ''}", _short(hparam.default), hparam.about, hparam.allowed]
+        for key, hparam in space.items()
+    ]
+    parts.append(_table(["hparam", "default", "what it is", "allowed"], rows) if rows else "No hparams of its own.")
+    return "\n\n".join(parts)
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _paragraphs(name: str) -> list[str]:
+    """Return the paragraphs of the docstring, each on one line, in Markdown."""
+    return [" ".join(part.split()).replace("``", "`") for part in inspect.getdoc(ALGORITHMS[name]).split("\n\n")]
+
+
+def _paper(name: str) -> str:
+    """Return authors and year, from a file's 'NAME — AUTHORS, YEAR: sentence' or 'A and B — OF A; OF B: sentence'."""
+    module: Any = inspect.getmodule(ALGORITHMS[name])
+    titles, _, rest = module.__doc__.splitlines()[0].partition(" — ")
+    papers = rest.partition(": ")[0].split("; ")
+    offered = [key for key in vars(module) if key in ALGORITHMS and ALGORITHMS[key].__module__ == module.__name__]
+    return papers[offered.index(name)] if len(papers) == len(titles.split(" and ")) > 1 else "; ".join(papers)
+
+
+def _refusals() -> str:
+    """Return the table of what cannot be built, found by building everything for 1, 2 and 3 training environments."""
+    refused = defaultdict(list)
+    facts = dataset_facts("Shapes")
+    for name in NAMES:
+        for full in (shape.format(name) for shape in SHAPES):
+            hparams = {**default_hparams(full, "Shapes"), "backbone": "tiny"}
+            for num_domains in (1, 2, 3):
+                try:
+                    get_algorithm_class(full)(facts.shape, facts.num_classes, num_domains, hparams)
+                except InputError as reason:
+                    refused[name, num_domains, str(reason)].append(full)
+    if not refused:
+        return "Nothing: every algorithm runs in every composition, also with one training environment."
+    rows = [
+        ["all of " + name if len(fulls) == len(SHAPES) else ", ".join(fulls), num_domains, reason]
+        for (name, num_domains, reason), fulls in refused.items()
+    ]
+    return "Nothing else than:\n\n" + _table(["composition", "training environments", "reason"], rows)
+
+
+def _table(headers: list[str], rows: list[list[Any]]) -> str:
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    README.write_text(readme())
+    print(f"wrote {README.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
