@@ -2,7 +2,6 @@
 
 import sys
 import time
-from math import nan
 from statistics import fmean
 from typing import Any
 
@@ -69,8 +68,8 @@ class Console:
                 else ""
             )
             return f"final model         {shown}  {span}".rstrip()
-        losses = [value for name, value in values.items() if name in ("loss", "gen_loss")]
+        losses = [f"loss {value:7.4f}  " for name, value in values.items() if name in ("loss", "gen_loss")]
         done = values["step"] + 1
         left = (time.monotonic() - self.began) / (done - self.start) * (spec.steps - done)
         eta = f"  ETA {duration(left)}" if done < spec.steps else ""
-        return f"step {values['step']:>6}/{spec.steps - 1}  loss {losses[0] if losses else nan:7.4f}  {shown}{eta}"
+        return f"step {values['step']:>6}/{spec.steps - 1}  {''.join(losses[:1])}{shown}{eta}"
