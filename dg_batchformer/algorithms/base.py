@@ -150,6 +150,10 @@ class Algorithm(nn.Module):
         weight = self.hparams["bf_loss_weight"] if self.hparams["bf_shared"] else 1.0
         return (1 - weight) * F.cross_entropy(plain, labels) + weight * F.cross_entropy(twin, labels)
 
+    def risks(self, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """Return the risk of every environment, (environments,), from their logits and labels one by one."""
+        return torch.stack([self.risk(z, y) for z, y in zip(logits, labels, strict=True)])
+
 
 def forward_domains(module: nn.Module, minibatches: Minibatches) -> list[Tensor]:
     """Run a module once over all environments, so that attention spans them; return one output for each."""

@@ -55,7 +55,7 @@ class EQRM(ERM):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         logits = forward_domains(self.network, minibatches)
-        risks = torch.stack([self.risk(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)])
+        risks = self.risks(logits, [y for _, y in minibatches])
         burnin = self.hparams["eqrm_burnin_iters"]
         if burnin <= self.updates < burnin + 1:
             self.optimizer = self.new_optimizer(self.network, lr=self.hparams["eqrm_lr"])

@@ -33,7 +33,7 @@ class GroupDRO(ERM):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         logits = forward_domains(self.network, minibatches)
-        risks = torch.stack([self.risk(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)])
+        risks = self.risks(logits, [y for _, y in minibatches])
         self.q *= (self.hparams["groupdro_eta"] * risks.detach()).exp()
         self.q /= self.q.sum()
         loss = risks @ self.q

@@ -25,7 +25,7 @@ class IB_ERM(IRM):  # noqa: N801 the field's name
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         features, logits = self._forward(minibatches)
-        risk = torch.stack([self.risk(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)]).mean()
+        risk = self.risks(logits, [y for _, y in minibatches]).mean()
         bottleneck = _bottleneck([self.split_streams(z)[0] for z in features])
         loss = self.descend_with(risk, ib=bottleneck)
         return {"loss": loss, "nll": risk.detach(), "IB_penalty": bottleneck.detach()}
@@ -47,7 +47,7 @@ class IB_IRM(IB_ERM):  # noqa: N801
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         features, logits = self._forward(minibatches)
         labels = [y for _, y in minibatches]
-        risk = torch.stack([self.risk(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
+        risk = self.risks(logits, labels).mean()
         invariance = self.invariance_penalty(logits, labels)
         bottleneck = _bottleneck([self.split_streams(z)[0] for z in features])
         loss = self.descend_with(risk, irm=invariance, ib=bottleneck)

@@ -18,7 +18,7 @@ class IRM(AnnealedPenalty):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         logits = forward_domains(self.network, minibatches)
-        risk = torch.stack([self.risk(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)]).mean()
+        risk = self.risks(logits, [y for _, y in minibatches]).mean()
         penalty = self.invariance_penalty(logits, [y for _, y in minibatches])
         loss = self.descend_with(risk, irm=penalty)
         return {"loss": loss, "nll": risk.detach(), "penalty": penalty.detach()}

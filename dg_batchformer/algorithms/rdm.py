@@ -60,7 +60,7 @@ class RDM(ERM):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         logits = forward_domains(self.network, minibatches)
-        risks = torch.stack([self.risk(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)])
+        risks = self.risks(logits, [y for _, y in minibatches])
         losses = torch.stack([self._losses(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)])
         worst = losses.index_select(0, risks.argmax(dim=0, keepdim=True)).squeeze(0)  # (environments, n) -> (n,)
         matching = mmd_distance(worst[:, None], losses.flatten()[:, None], (0.0001, *GAMMAS))

@@ -1,6 +1,5 @@
 """V-REx — Krueger et al., 2021: equal risks over the environments."""
 
-import torch
 from torch import Tensor
 
 from dg_batchformer.algorithms.annealed import Anneal, AnnealedPenalty
@@ -17,7 +16,7 @@ class VREx(AnnealedPenalty):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         logits = forward_domains(self.network, minibatches)
-        risks = torch.stack([self.risk(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)])
+        risks = self.risks(logits, [y for _, y in minibatches])
         penalty = risks.var(correction=0)
         loss = self.descend_with(risks.mean(), vrex=penalty)
         return {"loss": loss, "nll": risks.mean().detach(), "penalty": penalty.detach()}

@@ -33,7 +33,7 @@ class FolderEnvironment(Environment):
             image, whole = decode(self.files[index])
             images.append(image)
             if not whole:
-                notes.append(f"{self.files[index]} is truncated; what is there was used")
+                notes.append(truncated(self.files[index]))
         return Loaded(images, notes)
 
     def contents(self) -> Iterable[tuple[int, str]]:
@@ -57,6 +57,11 @@ def decode(file: Path) -> tuple[Image.Image, bool]:
         raise InputError(f"{file} cannot be decoded as an image ({error}); replace it or take it out") from None
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+def truncated(file: Path) -> str:
+    """Return the note on an image of which a part is missing."""
+    return f"{file} is truncated; what is there was used"
 
 
 def decode_whole(file: Path) -> Image.Image:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dg_batchformer.datasets.folders import UNDECODABLE, ImageFolders, decode, decode_whole
+from dg_batchformer.datasets.folders import UNDECODABLE, ImageFolders, decode, decode_whole, truncated
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import cache_dir, write_text
 
@@ -143,11 +143,11 @@ def _write(
         for done in pool.map(put_whole, range(len(files))):
             whole.append(done)
             progress(len(whole), len(files))
-        truncated = [index for index, done in enumerate(whole) if not done]
-        for index in truncated:
+        torn = [index for index, done in enumerate(whole) if not done]
+        for index in torn:
             put(index, decode(files[index])[0])
         os.fsync(out.fileno())
-    return sizes, [f"{files[index]} is truncated; what is there was used" for index in truncated]
+    return sizes, [truncated(files[index]) for index in torn]
 
 
 def _size(file: Path) -> tuple[int, int]:

@@ -21,9 +21,9 @@ class FeaturizerModule(nn.Module):
     autocast: torch.dtype | None = None
     _compiled: Callable[[Tensor], Tensor] | None = None
 
-    def compile_evaluation(self) -> None:
-        """From now on run a compiled forward in evaluation mode, for batches of any size."""
-        self._compiled = torch.compile(self.forward, dynamic=True)
+    def compile_evaluation(self, on: bool) -> None:
+        """From now on run a compiled forward in evaluation mode, for batches of any size, or the plain one again."""
+        self._compiled = torch.compile(self.forward, dynamic=True) if on else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the network and its hooks, of which evaluation has none to run."""

@@ -58,5 +58,4 @@ def apply(execution: Execution, algorithm: Algorithm) -> None:
     for module in algorithm.modules():
         if isinstance(module, FeaturizerModule) and module.is_convolutional:
             module.autocast = torch.bfloat16 if execution.precision == "bf16" else None
-            if execution.compile == "on":
-                module.compile_evaluation()
+            module.compile_evaluation(execution.compile == "on")

@@ -144,3 +144,13 @@ def test_no_update_waits_for_the_device(name, shape):
 
     with _NoWaiting():
         algorithm.update(make_minibatches(seed=1))
+
+
+def test_what_a_run_began_with_replaces_what_auto_would_mean_now():
+    algorithm = make_algorithm("ERM", backbone="small_cnn").eval()
+    apply(Execution("bf16", "exact", "on"), algorithm)
+
+    apply(Execution("fp32", "exact", "off"), algorithm)
+
+    assert algorithm.featurizer.autocast is None
+    assert algorithm.featurizer._compiled is None
