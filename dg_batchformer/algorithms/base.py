@@ -40,6 +40,7 @@ class Algorithm(nn.Module):
     registered = False
     min_domains: ClassVar[int] = 1  # training environments without which the method means nothing
     batch_dependent: ClassVar[bool] = False  # whether a prediction depends on the other samples, by definition
+    differentiates_twice: ClassVar[bool] = False  # through a featurizer, which PyTorch cannot do compiled
     attends: ClassVar[str] = "joint"  # under BatchFormer, to all domains, or where forwarded alone ``per_domain``
     streams: int = 1  # BatchFormer sets 2: every minibatch is then [n plain rows; n twin rows]
     finished: bool = False  # True ends training early

@@ -12,6 +12,7 @@ class IGA(ERM):
     """Inter-environmental gradient alignment: distances of the environments' gradients to their mean are penalised."""
 
     attends = "per_domain"
+    differentiates_twice = True
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:

@@ -1,38 +1,69 @@
 """What every featurizer has."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from functools import cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+# Of one forward, for batches of different sizes, precisions and modes of all runs of a worker.
+_GRAPHS = 64
+
 
 class FeaturizerModule(nn.Module):
-    """A network whose output is (N, n_outputs).
+    """A network whose output is (N, n_outputs); a subclass computes it in ``features``.
 
     Attributes:
         autocast: dtype of mixed precision, BatchFormer included; None for none. The output is float32 either way,
             so that classifiers, losses and penalties are.
+        compiles_evaluation, compiles_training: whether ``features`` runs compiled in these modes.
+        uses_cuda_graphs: whether compiled training replays CUDA graphs, one for each batch size.
 
     """
 
     n_outputs: int
     is_convolutional: ClassVar[bool] = True
     autocast: torch.dtype | None = None
-    _compiled: Callable[[Tensor], Tensor] | None = None
+    compiles_evaluation: bool = False
+    compiles_training: bool = False
+    uses_cuda_graphs: bool = False
 
-    def compile_evaluation(self, on: bool) -> None:
-        """From now on run a compiled forward in evaluation mode, for batches of any size, or the plain one again."""
-        self._compiled = torch.compile(self.forward, dynamic=True) if on else None
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features, (N, *input_shape) -> (N, n_outputs)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        compiles = self.compiles_training if self.training else self.compiles_evaluation
+        return self._compiled_features(x) if compiles else self.features(x)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run the network and its hooks, of which evaluation has none to run."""
-        forward = super().__call__ if self.training or self._compiled is None else self._compiled
         if self.autocast is None:
-            return forward(x)
+            return super().__call__(x)
         with torch.autocast(x.device.type, self.autocast):
-            return forward(x).float()
+            return super().__call__(x).float()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy compiles for itself: the compiled forward is of this module's weights.
-        return {name: value for name, value in super().__getstate__().items() if name != "_compiled"}
+    def _compiled_features(self, x: Tensor) -> Tensor:
+        from torch._dynamo.exc import FailOnRecompileLimitHit
+
+        graphs = self.training and self.uses_cuda_graphs
+        try:
+            z = _compiled(graphs)(self, x)
+        except FailOnRecompileLimitHit:  # who made the run compile looks at these, and says so
+            self.compiles_evaluation = self.compiles_training = False
+            return self.features(x)
+        return z.clone() if graphs else z  # the next replay overwrites it
+
+
+@cache
+def _compiled(graphs: bool) -> Callable[[FeaturizerModule, Tensor], Tensor]:
+    """Return the compiled forward of any featurizer: copies, and the runs of one process, share what it compiles."""
+    import torch._dynamo.config as settings
+
+    settings.recompile_limit = _GRAPHS
+    settings.fail_on_recompile_limit_hit = True  # or it would go on uncompiled, and nobody would know
+    return torch.compile(_features, dynamic=not graphs, mode="reduce-overhead" if graphs else None)
+
+
+def _features(featurizer: FeaturizerModule, x: Tensor) -> Tensor:
+    return featurizer.features(x)

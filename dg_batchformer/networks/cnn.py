@@ -21,7 +21,7 @@ class MnistCnn(FeaturizerModule):
         self.bn2 = nn.GroupNorm(8, 128)
         self.bn3 = nn.GroupNorm(8, 128)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         x = self.bn0(self.conv1(x).relu())
         x = self.bn1(self.conv2(x).relu())
         x = self.bn2(self.conv3(x).relu())
@@ -45,7 +45,7 @@ class SmallCnn(FeaturizerModule):
         self.grid = nn.AdaptiveAvgPool2d(4)
         self.output = nn.Linear(64 * 4 * 4, 128)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         return self.output(self.grid(self.blocks(x)).flatten(1)).relu()
 
 
@@ -58,5 +58,5 @@ class TinyCnn(FeaturizerModule):
         super().__init__()
         self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(8), _block(channels, 16))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         return self.layers(x).mean(dim=(2, 3))

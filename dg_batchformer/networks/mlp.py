@@ -31,7 +31,7 @@ class MLP(FeaturizerModule):
         self.output = nn.Linear(width, n_outputs)
         self.n_outputs = n_outputs
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         x = self.dropout(self.input(x)).relu()
         for hidden in self.hiddens:
             x = self.dropout(hidden(x)).relu()

@@ -1,10 +1,70 @@
-"""ResNet-18 and ResNet-50 as DomainBed uses them: torchvision's, without the last layer, then dropout."""
+"""ResNet-18 and ResNet-50 as DomainBed uses them: torchvision's, without the last layer, then dropout.
+
+Where the statistics of a BatchNorm are fixed (frozen, or in evaluation) it is an affine map of each channel, and the
+convolution before it takes it over: weights and bias are scaled instead of activations, which are written once less.
+"""
 
 import torch
-import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import resnet
 
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+
+
+def convolve_and_normalise(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Convolve, then normalise: (N, C, H, W) -> (N, D, H', W'); in one go where statistics are fixed."""
+    if norm.training:
+        return norm(convolution(x))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return F.conv2d(
+        x,
+        convolution.weight * scale[:, None, None, None],
+        norm.bias - norm.running_mean * scale,
+        convolution.stride,
+        convolution.padding,
+        convolution.dilation,
+        convolution.groups,
+    )
+
+
+def _shortcut(downsample: nn.Sequential | None, x: Tensor) -> Tensor:
+    if downsample is None:
+        return x
+    convolution, norm = downsample
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return convolve_and_normalise(convolution, norm, x)
+
+
+class _BasicBlock(resnet.BasicBlock):
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.relu(convolve_and_normalise(self.conv1, self.bn1, x))
+        z = convolve_and_normalise(self.conv2, self.bn2, z)
+        z += _shortcut(self.downsample, x)
+        return self.relu(z)
+
+
+class _Bottleneck(resnet.Bottleneck):
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.relu(convolve_and_normalise(self.conv1, self.bn1, x))
+        z = self.relu(convolve_and_normalise(self.conv2, self.bn2, z))
+        z = convolve_and_normalise(self.conv3, self.bn3, z)
+        z += _shortcut(self.downsample, x)
+        return self.relu(z)
+
+
+class _Network(resnet.ResNet):
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.maxpool(self.relu(convolve_and_normalise(self.conv1, self.bn1, x)))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            z = stage(z)
+        return self.fc(self.avgpool(z).flatten(1))
+
+
+_LAYOUTS = {"resnet18": (_BasicBlock, [2, 2, 2, 2]), "resnet50": (_Bottleneck, [3, 4, 6, 3])}
 
 
 class ResNet(FreezableBatchNorm):
@@ -19,7 +79,7 @@ class ResNet(FreezableBatchNorm):
 
     def __init__(self, name: str, channels: int, dropout: float) -> None:
         super().__init__()
-        self.network = torchvision.models.get_model(name, weights=None)
+        self.network = _Network(*_LAYOUTS[name])
         self.n_outputs: int = self.network.fc.in_features
         self.network.fc = nn.Identity()
         if channels != 3:
@@ -27,7 +87,7 @@ class ResNet(FreezableBatchNorm):
         self.network.to(memory_format=torch.channels_last)  # what convolutions are fast in
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         return self.dropout(self.network(x.contiguous(memory_format=torch.channels_last)))
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""How a run computes: precision, memory layout and compilation, asked for by its spec and settled on its device."""
+"""How a run computes: precision, data path and compilation, asked for by its spec and settled on its device."""
 
 import shutil
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from dg_batchformer.spec import RunSpec
 _WORTH_BF16 = 64  # pixels: networks for smaller images are small, and casting costs more than it saves
 # Compiling takes about a minute of a CPU; it then saves a quarter of the time of evaluation.
 _WORTH_COMPILING = 50_000  # images evaluated in a run
+_LAUNCH_BOUND = 64  # images a step: below, a GPU waits for its CPU, and CUDA graphs help
 
 
 class Execution(NamedTuple):
@@ -53,9 +54,26 @@ def _compile(asked: str, device: torch.device, evaluated: int) -> str:
     return asked
 
 
-def apply(execution: Execution, algorithm: Algorithm) -> None:
-    """Make the networks of an algorithm compute that way."""
-    for module in algorithm.modules():
-        if isinstance(module, FeaturizerModule) and module.is_convolutional:
-            module.autocast = torch.bfloat16 if execution.precision == "bf16" else None
-            module.compile_evaluation(execution.compile == "on")
+def apply(execution: Execution, algorithm: Algorithm, device: torch.device, images_per_step: int) -> None:
+    """Make the networks of an algorithm compute that way.
+
+    On a CPU only evaluation is compiled: training ResNets gains nothing there.
+    """
+    compiles, on_gpu = execution.compile == "on", device.type == "cuda"
+    for featurizer in _featurizers(algorithm):
+        featurizer.autocast = torch.bfloat16 if execution.precision == "bf16" else None
+        featurizer.compiles_evaluation = compiles
+        featurizer.compiles_training = compiles and on_gpu and not algorithm.differentiates_twice
+        featurizer.uses_cuda_graphs = on_gpu and images_per_step <= _LAUNCH_BOUND
+
+
+def gave_up_compiling(execution: Execution, algorithm: Algorithm) -> bool:
+    """Whether a run that compiles has met so many shapes that it went on without."""
+    return execution.compile == "on" and not all(
+        featurizer.compiles_evaluation for featurizer in _featurizers(algorithm)
+    )
+
+
+def _featurizers(algorithm: Algorithm) -> list[FeaturizerModule]:
+    modules = algorithm.modules()
+    return [module for module in modules if isinstance(module, FeaturizerModule) and module.is_convolutional]

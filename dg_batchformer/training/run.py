@@ -22,7 +22,7 @@ from dg_batchformer.store import RunFolder, State, write_json
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
-from dg_batchformer.training.execution import Execution, apply, settle
+from dg_batchformer.training.execution import Execution, apply, gave_up_compiling, settle
 from dg_batchformer.training.journal import Watcher, journal, log, tell
 from dg_batchformer.training.keep import keep_model
 from dg_batchformer.training.loaders import Loader, Source
@@ -121,7 +121,8 @@ class _Run:
     def _use(self, execution: Execution) -> None:
         self.execution = execution
         self.writer.constant.update(execution._asdict())
-        apply(execution, self.algorithm)
+        images_per_step = self.hparams["batch_size"] * len(self.spec.train_envs)
+        apply(execution, self.algorithm, self.device, images_per_step)
 
     def train(self, stop: Callable[[], bool], save_seconds: float) -> State:
         """Train from the saved state, or from the beginning, to the end."""
@@ -159,6 +160,9 @@ class _Run:
 
     def _record(self, model: Algorithm, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> None:
         self.lock.check()
+        if gave_up_compiling(self.execution, self.algorithm):
+            tell(self.watcher, "the compiler met more shapes than it keeps graphs for; the run goes on uncompiled")
+            self._use(self.execution._replace(compile="off"))
         self.watcher.record(self.writer.append(step, metrics, evaluation))
         validation = evaluation.validation(self.spec.train_envs).accuracy
         if self.keep == "best" and (validation > self.best_validation or "final" in metrics):
@@ -219,11 +223,11 @@ class _Run:
             return 0
         self._refuse_other_state(state)
         torch.set_num_threads(state["threads"])  # sums depend on it
-        self._use(Execution(**state["execution"]))  # and on what auto meant where the run began
         self.writer.cut(state["records_bytes"])
         self.means.load_state_dict(state["means"])
         self.best_validation, self.seconds = state["best_validation"], state["seconds"]
         checkpoint.restore(self.algorithm, state["algorithm"])
+        self._use(Execution(**state["execution"]))  # what auto meant where the run began, whatever it means here
         return state["step"]
 
     def _saved_state(self) -> dict[str, Any] | None:

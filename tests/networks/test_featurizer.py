@@ -1,12 +1,14 @@
 import pytest
 import torch
 import torchvision
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import MLP, Classifier, Featurizer
 from dg_batchformer.networks.featurizer import BACKBONES, backbone_for
+from dg_batchformer.networks.resnet import ResNet
 
 MLP_HPARAMS = {"mlp_width": 8, "mlp_depth": 4, "mlp_dropout": 0.0}
 SIZES = {"wrn16_2": 32, "mnist_cnn": 28, "tiny": 20}
@@ -52,6 +54,27 @@ def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_scale(tmp_path):
     assert_close(featurizer.network.bn1.running_mean, before, rtol=0, atol=0)
     assert featurizer.network.bn1.weight.grad.abs().sum() > 0
     assert all(not layer.training for layer in featurizer.modules() if isinstance(layer, _BatchNorm))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnets_are_torchvisions_with_statistics_fixed_or_not(name):
+    """Fixed ones are taken over by the convolutions: outputs and gradients stay, also those of scale and shift."""
+    torch.manual_seed(0)
+    ours = ResNet(name, 3, dropout=0.0).double()
+    torch.manual_seed(0)
+    theirs = torchvision.models.get_model(name, weights=None).double()
+    theirs.fc = nn.Identity()
+    assert_close(dict(ours.network.state_dict()), dict(theirs.state_dict()), rtol=0, atol=0)
+    x = torch.randn(3, 3, 40, 40, dtype=torch.double)
+
+    for fixed in (False, True):  # the first pass moves the statistics
+        features = [network.train(not fixed)(x) for network in (ours, theirs)]
+        parameters = [list(network.parameters()) for network in (ours, theirs)]
+        gradients = [torch.autograd.grad(z.square().sum(), own) for z, own in zip(features, parameters, strict=True)]
+
+        assert_close(*features)
+        for mine, upstreams in zip(*gradients, strict=True):
+            assert_close(mine, upstreams, rtol=1e-6, atol=1e-6 * upstreams.abs().max().item())
 
 
 def test_pretrained_weights_load_without_the_last_layer_and_repeat_over_channels(tmp_path):

@@ -5,18 +5,23 @@ import json
 
 import pytest
 import torch
-from support import make_algorithm, make_minibatches, run_quickly
+from support import Silence, make_algorithm, make_minibatches, run_quickly
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError
+from dg_batchformer.networks import base
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import State
 from dg_batchformer.training import execution
 from dg_batchformer.training.execution import Execution, apply
+from dg_batchformer.training.loop import seed_everything
 from dg_batchformer.training.stop import Interrupted
+
+CPU = torch.device("cpu")
 
 
 def _folders_spec(**given):
@@ -84,7 +89,7 @@ def test_bf16_covers_the_featurizer_only_and_its_loss_is_near(name):
 
     for mode in (Execution("fp32", "exact", "off"), Execution("bf16", "exact", "off")):
         algorithm = make_algorithm(name, **hparams)
-        apply(mode, algorithm)
+        apply(mode, algorithm, CPU, 18)
         for module in algorithm.modules():
             if isinstance(module, FeaturizerModule):
                 module.register_forward_hook(look)
@@ -101,7 +106,7 @@ def test_compiled_evaluation_predicts_alike_for_batches_of_any_size_and_copies_g
     x = make_minibatches(n=9)[0][0]
     with torch.no_grad():
         before = algorithm.predict(x)
-        apply(Execution("fp32", "exact", "on"), algorithm)
+        apply(Execution("fp32", "exact", "on"), algorithm, CPU, 18)
         torch.testing.assert_close(algorithm.predict(x), before)
         torch.testing.assert_close(algorithm.predict(x[:4]), before[:4])
         clone = copy.deepcopy(algorithm)
@@ -115,16 +120,16 @@ def test_auto_asks_the_hardware(monkeypatch, data_dir):
     large, small = (get_dataset_class("PACS")(data_dir, [0], {"image_size": size}) for size in (64, 32))
     for has_it, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_it=has_it: {"avx512_bf16": has_it})
-        assert execution.settle(spec, large, torch.device("cpu"), 10).precision == expected
-        assert execution.settle(spec, small, torch.device("cpu"), 10).precision == "fp32"
+        assert execution.settle(spec, large, CPU, 10).precision == expected
+        assert execution.settle(spec, small, CPU, 10).precision == "fp32"
 
 
 def test_compiling_without_a_compiler_is_refused_when_asked_and_left_out_when_not(monkeypatch):
     monkeypatch.setattr(execution.shutil, "which", lambda name: None)
 
-    assert execution._compile("auto", torch.device("cpu"), 10**6) == "off"
+    assert execution._compile("auto", CPU, 10**6) == "off"
     with pytest.raises(InputError, match="C\\+\\+ compiler"):
-        execution._compile("on", torch.device("cpu"), 10**6)
+        execution._compile("on", CPU, 10**6)
 
 
 class _NoWaiting(TorchDispatchMode):
@@ -148,9 +153,65 @@ def test_no_update_waits_for_the_device(name, shape):
 
 def test_what_a_run_began_with_replaces_what_auto_would_mean_now():
     algorithm = make_algorithm("ERM", backbone="small_cnn").eval()
-    apply(Execution("bf16", "exact", "on"), algorithm)
+    apply(Execution("bf16", "exact", "on"), algorithm, CPU, 18)
 
-    apply(Execution("fp32", "exact", "off"), algorithm)
+    apply(Execution("fp32", "exact", "off"), algorithm, CPU, 18)
 
     assert algorithm.featurizer.autocast is None
-    assert algorithm.featurizer._compiled is None
+    assert not algorithm.featurizer.compiles_evaluation
+
+
+def test_gpus_compile_training_too_and_replay_it_where_batches_are_small(monkeypatch):
+    algorithm, twice = make_algorithm("BF", backbone="small_cnn"), make_algorithm("SWAD+IGA", backbone="small_cnn")
+    for images, graphs in ((24, True), (96, False)):
+        apply(Execution("bf16", "exact", "on"), algorithm, torch.device("cuda"), images)
+        assert algorithm.inner.featurizer.compiles_training
+        assert algorithm.inner.featurizer.uses_cuda_graphs is graphs
+    apply(Execution("bf16", "exact", "on"), twice, torch.device("cuda"), 24)
+    assert not twice.inner.featurizer.compiles_training
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Compile without a compiler: graphs are traced, differentiated and run as they are."""
+    monkeypatch.setattr(base, "_compiled", lambda graphs: torch.compile(base._features, backend="aot_eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch looks at it itself
+@pytest.mark.parametrize("shape", ["{}", "{}+BF"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_compiled_training_updates_as_plain_training_does(name, shape, traced):
+    algorithms = [make_algorithm(shape.format(name)) for _ in range(2)]
+    apply(Execution("fp32", "exact", "on"), algorithms[0], torch.device("cuda"), 18)
+
+    for algorithm in algorithms:
+        for seed in range(2):
+            seed_everything(seed)
+            algorithm.update(make_minibatches(seed=seed))
+
+    torch.testing.assert_close(*(algorithm.state_dict() for algorithm in algorithms), rtol=1e-3, atol=1e-4)
+
+
+def test_runs_of_one_process_share_what_was_compiled(traced):
+    for seed in range(3):
+        algorithm = make_algorithm("ERM", seed=seed)
+        apply(Execution("fp32", "exact", "on"), algorithm, torch.device("cuda"), 18)
+        for update in range(2):
+            algorithm.update(make_minibatches(seed=update))
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert graphs == 1, f"{graphs} graphs after {seed + 1} runs"
+
+
+def test_a_run_that_meets_too_many_shapes_goes_on_uncompiled_and_says_so(data_dir, tmp_path, monkeypatch):
+    def give_up(*given):
+        raise FailOnRecompileLimitHit("too many")
+
+    monkeypatch.setattr(base, "_compiled", lambda graphs: give_up)
+    spec, watcher = _folders_spec(compile="on", checkpoint_freq=4), Silence()
+
+    assert run_quickly(spec, tmp_path / "run", data_dir=data_dir, watcher=watcher) is State.DONE
+
+    assert [sentence for sentence in watcher.notes if "uncompiled" in sentence]
+    assert {record["compile"] for record in _records(tmp_path / "run")} == {"off"}

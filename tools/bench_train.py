@@ -1,0 +1,386 @@
+#!/usr/bin/env python3
+"""Measure how fast runs are: tools/bench_train.py [--domainbed DIR] [--data_dir DIR] [--parts runs loop start]
+
+Everything that is compared is measured in one call on one machine, in turns where it is short:
+  runs   whole processes of ``train`` in every mode: seconds, and the memory of the largest process. With --domainbed
+         (a checkout of facebookresearch/DomainBed) also of DomainBed's own train, on the same data, with the same
+         steps, evaluations and random weights
+  loop   in every mode: images/s of training and evaluation, where the time of a step goes (data, forward and backward,
+         optimizer), what BatchFormer and SWAD add to it, and how near the loop comes to the floor: a bare torchvision
+         model and optimizer on one synthetic batch, at the best precision, layout and compilation
+  start  how long a warm worker takes from the end of one run to the first update of the next
+Without --data_dir, 1,344 JPEG files of mixed sizes are made. Figures go to standard output, as Markdown.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.declaration import SweepRun
+from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import SweepFolder
+from dg_batchformer.sweep.launchers.local import LocalLauncher
+from dg_batchformer.training.device import parse_device, prepare_device
+from dg_batchformer.training.evaluate import Evaluator
+from dg_batchformer.training.execution import apply, settle
+from dg_batchformer.training.run import open_source
+from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
+
+MODES: dict[str, dict[str, str]] = {
+    "reference": {"precision": "fp32", "data_path": "exact", "compile": "off"},
+    "fp32": {"precision": "fp32", "data_path": "cached", "compile": "off"},
+    "auto": {"precision": "auto", "data_path": "cached", "compile": "auto"},
+    "compiled": {"precision": "auto", "data_path": "cached", "compile": "on"},
+}
+ENVIRONMENTS = ("art_painting", "cartoon", "photo", "sketch")
+
+
+def main() -> None:
+    """Measure the parts asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--domainbed", type=Path, metavar="DIR", help="a checkout to compare whole runs with")
+    parser.add_argument("--data_dir", type=Path, metavar="DIR", help="holds PACS/ (default: generated images)")
+    parser.add_argument("--parts", nargs="+", choices=("runs", "loop", "start"), default=["runs", "loop", "start"])
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["reference", "fp32", "auto"])
+    parser.add_argument("--backbone", choices=("resnet18", "resnet50"), default="resnet18")
+    parser.add_argument("--freeze_bn", action="store_true", help="BatchNorm frozen, as in protocols of before 2024")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="of one environment (default: 32)")
+    parser.add_argument("--steps", type=int, default=30, metavar="N", help="updates of a whole run (default: 30)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of what is short (default: 5)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:0 (default: auto)")
+    options = parser.parse_args()
+    device = parse_device(options.device)
+    prepare_device(device)
+    say_machine(device)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options, device, Path(folder))
+        for part in options.parts:
+            getattr(bench, part)()
+
+
+def say_machine(device: torch.device) -> None:
+    """Say where this runs, and whether figures can be trusted."""
+    cores = len(os.sched_getaffinity(0))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    print(f"{cores} cores, {name}; Python {platform.python_version()}, torch {torch.__version__}, ", end="")
+    print(f"torchvision {torchvision.__version__}; {torch.get_num_threads()} threads", flush=True)
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"WARNING: the load of this machine is {load:.1f}: others use it, or did a minute ago", flush=True)
+
+
+def cpu_name() -> str:
+    """Return what the kernel calls the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+
+
+class Timed(NamedTuple):
+    """A process that ended: its seconds, and the memory of its largest process in GiB."""
+
+    seconds: float
+    memory: float
+
+
+def run_process(command: Sequence[str], log: Path) -> Timed:
+    """Run a command to its end and measure it; exit where it fails."""
+    began = time.perf_counter()
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
+    return Timed(time.perf_counter() - began, usage.ru_maxrss / 2**20)
+
+
+class Bench:
+    """One configuration, measured in parts."""
+
+    def __init__(self, options: argparse.Namespace, device: torch.device, folder: Path) -> None:
+        self.options, self.device, self.folder = options, device, folder
+        self.data_dir: Path = options.data_dir or make_images(folder / "data")
+        self.hparams = {"backbone": options.backbone, "weights": "none", "batch_size": options.batch_size}
+        if options.freeze_bn:
+            file = folder / "weights.pth"  # freezing asks for weights; random ones cost the same
+            torch.save(torchvision.models.get_model(options.backbone, weights=None).state_dict(), file)
+            self.hparams |= {"weights": str(file), "freeze_bn": True}
+        self.rows = 3 * options.batch_size
+        frozen = ", frozen BatchNorm" * options.freeze_bn
+        self.title = f"{options.backbone}{frozen}, {self.rows} images of 224 pixels a step"
+
+    def spec(self, mode: str, algorithm: str = "ERM", **given: Any) -> RunSpec:
+        """Return the run that is measured, in a mode."""
+        steps = {"steps": self.options.steps, "checkpoint_freq": self.options.steps, "evaluate": "all"}
+        fixed = {"dataset": "PACS", "protocol": "domainbed-2020", "test_envs": (3,), "hparams": self.own_hparams}
+        return RunSpec(algorithm=algorithm, **{**fixed, **steps, **MODES[mode], **given})
+
+    @property
+    def own_hparams(self) -> dict[str, Any]:
+        return {"freeze_bn": False, **self.hparams}
+
+    # runs ------------------------------------------------------------------------------------------------------------
+
+    def runs(self) -> None:
+        """Time whole processes."""
+        images = sum(len(environment) for environment in self.dataset())
+        print(f"\n### Whole runs: {self.title}, {self.options.steps} steps, 2 evaluations of {images} images\n")
+        print("| run | seconds | GiB | DomainBed takes |\n|---|---|---|---|")
+        self.fill_cache()
+        theirs = self.domainbed() if self.options.domainbed else None
+        if theirs:
+            print(f"| DomainBed | {theirs.seconds:.1f} | {theirs.memory:.2f} | |", flush=True)
+        for mode in self.options.modes:
+            mine = run_process(self.train_command(mode), self.folder / f"{mode}.log")
+            ratio = f"{theirs.seconds / mine.seconds:.2f} x as long" if theirs else ""
+            print(f"| {mode} | {mine.seconds:.1f} | {mine.memory:.2f} | {ratio} |", flush=True)
+
+    def train_command(self, mode: str) -> list[str]:
+        spec = self.spec(mode)
+        asked = {name: getattr(spec, name) for name in ("dataset", "protocol", "steps", "checkpoint_freq", "evaluate")}
+        asked |= {**MODES[mode], "hparams": json.dumps(spec.hparams), "data_dir": self.data_dir, "device": self.device}
+        asked |= {"test_envs": 3, "keep": "none", "output_dir": self.folder / f"run-{mode}"}
+        flags = [text for name, value in asked.items() for text in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "dg_batchformer", "train", *flags]
+
+    def domainbed(self) -> Timed:
+        """Time DomainBed's own train at the same work."""
+        named = {"resnet18": self.options.backbone == "resnet18", "resnet50_augmix": False}
+        hparams = {**named, "batch_size": self.options.batch_size, "freeze_bn": self.options.freeze_bn}
+        steps = str(self.options.steps)
+        tool = Path(__file__).with_name("domainbed_train.py")
+        command = [sys.executable, str(tool), str(self.options.domainbed), "--"]
+        command += ["--dataset", "PACS", "--data_dir", str(self.data_dir), "--test_envs", "3", "--steps", steps]
+        command += ["--checkpoint_freq", steps, "--hparams", json.dumps(hparams), "--skip_model_save"]
+        command += ["--output_dir", str(self.folder / "domainbed")]
+        return run_process(command, self.folder / "domainbed.log")
+
+    # loop ------------------------------------------------------------------------------------------------------------
+
+    def loop(self) -> None:
+        """Time the parts of the loop, in this process."""
+        self.fill_cache()
+        for mode in self.options.modes:
+            with self.trained(mode, "ERM") as erm, self.trained(mode, "BF") as bf, self.trained(mode, "SWAD") as swad:
+                self.say_stages(mode, erm)
+                self.say_additions({"BF": bf, "SWAD": swad}, erm)
+                if mode != "reference":
+                    self.say_floor(erm)
+
+    def say_stages(self, mode: str, erm: "Trained") -> None:
+        data, update, evaluation = (self.time(part) for part in (erm.load, erm.update, erm.evaluate))
+        optimizer = self.time(erm.step_optimizer)
+        step = data + update
+        shares = (("data", data), ("forward, backward", update - optimizer), ("optimizer", optimizer))
+        print(f"\n### Loop, {mode} ({', '.join(erm.execution)}): {self.title}\n")
+        print(f"* training {self.rows / step:.1f} images/s, evaluation {erm.evaluated / evaluation:.1f} images/s")
+        print(f"* of a step: {', '.join(f'{name} {share / step:.1%}' for name, share in shares)}", flush=True)
+
+    def say_additions(self, others: dict[str, "Trained"], erm: "Trained") -> None:
+        for name, other in others.items():
+            median, low, high = (ratio - 1 for ratio in self.in_turns(other.step, erm.step))
+            print(f"* ERM+{name} takes {median:+.1%} of a step (turns: {low:+.1%} to {high:+.1%})", flush=True)
+
+    def say_floor(self, erm: "Trained") -> None:
+        """Say how near training comes to a bare model on the same device."""
+        kinds = product((torch.float32, torch.bfloat16), (False, True), (False, True))
+        floors = [Floor(self.options, self.rows, self.device, *kind) for kind in kinds]
+        seconds = {floor: self.time(floor.step) for floor in floors}
+        for floor in floors:
+            print(f"  * floor: {floor.name}, {self.rows / seconds[floor]:.1f} images/s", flush=True)
+        best = min(floors, key=seconds.__getitem__)
+        ratios = self.in_turns(best.step, erm.step)
+        print(f"* {ratios.median:.1%} of the best floor (turns: {ratios.low:.1%} to {ratios.high:.1%})", flush=True)
+
+    @contextmanager
+    def trained(self, mode: str, name: str) -> Iterator["Trained"]:
+        """Assemble what a run trains, as ``training.run`` does."""
+        spec = self.spec(mode, name, steps=5001, checkpoint_freq=300)
+        dataset = self.dataset()
+        with ExitStack() as stack:
+            source = stack.enter_context(open_source(spec, resolve_hparams(spec), dataset, self.device, Quiet()))
+            yield Trained(spec, dataset, source, self.device)
+
+    def time(self, part: Callable[[], None]) -> float:
+        """Return the median seconds of some calls, after a first one."""
+        part()
+        return statistics.median(self.once(part) for _ in range(self.options.rounds))
+
+    def in_turns(self, one: Callable[[], None], other: Callable[[], None]) -> "Ratios":
+        """Return how long one takes over the other, measured in turns."""
+        ratios = []
+        for _ in range(self.options.rounds):
+            first, second = (sum(self.once(part) for _ in range(3)) for part in (one, other))
+            ratios.append(first / second)
+        return Ratios(statistics.median(ratios), min(ratios), max(ratios))
+
+    def once(self, part: Callable[[], None]) -> float:
+        began = time.perf_counter()
+        part()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - began
+
+    # start -----------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Time how long a warm worker takes to the first update of a further run."""
+        self.fill_cache()
+        runs = [SweepRun("ERM", self.spec("auto", trial_seed=trial, steps=2, checkpoint_freq=2)) for trial in range(5)]
+        marks = Marks()
+        launcher = LocalLauncher(SweepFolder(self.folder / "warm"), [str(self.device)], self.data_dir, marks)
+        launcher.launch(runs)
+        waits = [begin - end for begin, end in zip(marks.begun[1:], marks.over, strict=False)]
+        print(f"\n### A further run in a warm worker: {self.options.backbone}\n")
+        between = f"{statistics.median(waits):.2f} s ({min(waits):.2f} to {max(waits):.2f})"
+        print(f"* {between} from the end of a run to the first update of the next")
+
+    # data ------------------------------------------------------------------------------------------------------------
+
+    def dataset(self) -> Any:
+        return get_dataset_class("PACS")(self.data_dir, [3], {"image_size": 224})
+
+    def fill_cache(self) -> None:
+        command = [sys.executable, "-m", "dg_batchformer", "data", "cache", "PACS", "--data_dir", str(self.data_dir)]
+        run_process(command, self.folder / "cache.log")
+
+
+class Ratios(NamedTuple):
+    """A ratio over several turns."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Trained:
+    """An algorithm with its data, and the parts of a step."""
+
+    def __init__(self, spec: RunSpec, dataset: Any, source: Any, device: torch.device) -> None:
+        hparams, splits = resolve_hparams(spec), split_environments(spec, dataset)
+        chosen = evaluated_splits(spec, splits)
+        self.algorithm: Algorithm = get_algorithm_class(spec.algorithm)(
+            dataset.input_shape, dataset.num_classes, len(spec.train_envs), hparams
+        ).to(device)
+        self.evaluated = sum(map(len, chosen.values()))
+        self.execution = settle(spec, dataset, device, self.evaluated)
+        apply(self.execution, self.algorithm, device, hparams["batch_size"] * len(spec.train_envs))
+        self.batches = Sampler(spec, hparams, dataset, splits).minibatches(source, 0, device)
+        self.evaluator = Evaluator(spec, source, chosen, device)
+        self.load()
+
+    def load(self) -> None:
+        self.loaded = next(self.batches)
+
+    def update(self) -> None:
+        self.algorithm.update(self.loaded)
+
+    def step(self) -> None:
+        self.algorithm.update(next(self.batches))
+
+    def step_optimizer(self) -> None:
+        self.algorithm.optimizer.step()
+
+    def evaluate(self) -> None:
+        self.evaluator(self.algorithm, 0)
+
+
+class Floor:
+    """A bare model and optimizer on one synthetic batch."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        rows: int,
+        device: torch.device,
+        precision: torch.dtype,
+        channels_last: bool,
+        compiled: bool,
+    ) -> None:
+        self.precision, self.device = precision, device
+        layout, order = (torch.channels_last, "NHWC") if channels_last else (torch.contiguous_format, "NCHW")
+        self.name = f"{str(precision)[6:]}, {order}, {'compiled' if compiled else 'eager'}"
+        model = torchvision.models.get_model(options.backbone, weights=None, num_classes=7)
+        model.to(device, memory_format=layout)
+        if options.freeze_bn:
+            for layer in model.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=5e-5, fused=True)
+        self.model = torch.compile(model) if compiled else model
+        self.x = torch.randn(rows, 3, 224, 224, device=device).contiguous(memory_format=layout)
+        self.y = torch.randint(7, (rows,), device=device)
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            logits: Tensor = self.model(self.x)
+        F.cross_entropy(logits.float(), self.y).backward()
+        self.optimizer.step()
+
+
+class Quiet:
+    """A watcher that says nothing."""
+
+    def begin(self, spec: RunSpec, start: int) -> None: ...
+    def step(self, step: int) -> None: ...
+    def record(self, values: dict[str, Any]) -> None: ...
+    def note(self, sentence: str) -> None: ...
+    def caching(self, done: int, images: int) -> None: ...
+
+
+class Marks:
+    """A launcher's report that notes when runs begin and end."""
+
+    def __init__(self) -> None:
+        self.begun: list[float] = []
+        self.over: list[float] = []
+
+    def begin(self, run: SweepRun, start: int) -> None:
+        self.begun.append(time.perf_counter())
+
+    def progress(self, run: SweepRun, done: int) -> None: ...
+
+    def ended(self, run: SweepRun, how: str, sentence: str) -> None:
+        if how != "done":
+            sys.exit(f"a run of the worker is {how}: {sentence}")
+        self.over.append(time.perf_counter())
+
+    def note(self, run: SweepRun, sentence: str) -> None: ...
+
+
+def make_images(folder: Path) -> Path:
+    """Write 4 environments x 7 classes x 48 JPEG files of mixed sizes; return the folder."""
+    random = np.random.default_rng(0)
+    for environment, label, number in product(ENVIRONMENTS, range(7), range(48)):
+        width, height = random.integers(180, 320, size=2)
+        coarse = Image.fromarray(random.integers(0, 256, size=(12, 12, 3), dtype=np.uint8))
+        file = folder / dataset_facts("PACS").folder / environment / f"class{label}" / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        coarse.resize((int(width), int(height)), Image.Resampling.BICUBIC).save(file, quality=90)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

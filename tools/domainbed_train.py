@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Run DomainBed's own train without what it downloads: tools/domainbed_train.py DOMAINBED_DIR -- --dataset PACS ...
+
+DOMAINBED_DIR is a checkout of facebookresearch/DomainBed; what follows -- goes to its ``domainbed.scripts.train``.
+Networks get random weights. WILDS and timm are not needed: what comes from them is left out.
+"""
+
+import argparse
+import runpy
+import sys
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import torchvision
+
+
+def main() -> None:
+    """Prepare the imports, then be DomainBed's train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("domainbed", type=Path)
+    parser.add_argument("arguments", nargs="*", help="of DomainBed's train, after --")
+    options = parser.parse_args()
+    for name, attributes in (
+        ("wilds.datasets.camelyon17_dataset", {"Camelyon17Dataset": object}),
+        ("wilds.datasets.fmow_dataset", {"FMoWDataset": object}),
+        ("timm", {}),
+    ):
+        stand_in(name, **attributes)
+    for name in ("resnet18", "resnet50"):
+        setattr(torchvision.models, name, untrained(getattr(torchvision.models, name)))
+    if not torch.cuda.is_available():
+        torch.cuda.max_memory_allocated = lambda *_: 0  # it asks for that on a CPU, too
+    warnings.filterwarnings("ignore")
+    sys.path.insert(0, str(options.domainbed))
+    sys.argv = ["domainbed.scripts.train", *options.arguments]
+    runpy.run_module("domainbed.scripts.train", run_name="__main__")
+
+
+def stand_in(name: str, **attributes: Any) -> None:
+    """Put an empty module where one is imported that is not installed."""
+    if find_spec(name.partition(".")[0]) is not None and name.partition(".")[0] not in sys.modules:
+        return
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        sys.modules.setdefault(".".join(parts[:end]), ModuleType(parts[end - 1]))
+    vars(sys.modules[name]).update(attributes)
+
+
+def untrained(build: Any) -> Any:
+    """Return a builder of the same network that ignores ``pretrained``."""
+    return lambda **_: build(weights=None)
+
+
+if __name__ == "__main__":
+    main()
