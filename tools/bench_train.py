@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Measure how fast runs are: tools/bench_train.py [--domainbed DIR] [--data_dir DIR] [--parts runs loop start]
+"""Measure how fast runs are: tools/bench_train.py [--domainbed DIR] [--data_dir DIR] [--parts runs loop floor ...]
 
 Everything that is compared is measured in one call on one machine, in turns where it is short:
   runs   whole processes of ``train`` in every mode: seconds, and the memory of the largest process. With --domainbed
          (a checkout of facebookresearch/DomainBed) also of DomainBed's own train, on the same data, with the same
          steps, evaluations and random weights
-  loop   in every mode: images/s of training and evaluation, where the time of a step goes (data, forward and backward,
-         optimizer), what BatchFormer and SWAD add to it, and how near the loop comes to the floor: a bare torchvision
-         model and optimizer on one synthetic batch, at the best precision, layout and compilation
+  loop   in every mode: images/s of training and evaluation, and where the time of a step goes: data, forward and
+         backward, optimizer
+  floor  how near training in every mode comes to a bare torchvision model and optimizer on one synthetic batch, at the
+         best precision, layout and compilation
+  added  in every mode: what BatchFormer and SWAD add to a step
   start  how long a warm worker takes from the end of one run to the first update of the next
 Without --data_dir, 1,344 JPEG files of mixed sizes are made. Figures go to standard output, as Markdown.
 """
@@ -54,6 +56,7 @@ MODES: dict[str, dict[str, str]] = {
     "auto": {"precision": "auto", "data_path": "cached", "compile": "auto"},
     "compiled": {"precision": "auto", "data_path": "cached", "compile": "on"},
 }
+PARTS = ("runs", "loop", "floor", "added", "start")
 ENVIRONMENTS = ("art_painting", "cartoon", "photo", "sketch")
 
 
@@ -62,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--domainbed", type=Path, metavar="DIR", help="a checkout to compare whole runs with")
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="holds PACS/ (default: generated images)")
-    parser.add_argument("--parts", nargs="+", choices=("runs", "loop", "start"), default=["runs", "loop", "start"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=["reference", "fp32", "auto"])
     parser.add_argument("--backbone", choices=("resnet18", "resnet50"), default="resnet18")
     parser.add_argument("--freeze_bn", action="store_true", help="BatchNorm frozen, as in protocols of before 2024")
@@ -176,42 +179,50 @@ class Bench:
         command += ["--output_dir", str(self.folder / "domainbed")]
         return run_process(command, self.folder / "domainbed.log")
 
-    # loop ------------------------------------------------------------------------------------------------------------
+    # loop, floor, added ----------------------------------------------------------------------------------------------
 
     def loop(self) -> None:
-        """Time the parts of the loop, in this process."""
+        """Time the parts of a step, in this process."""
         self.fill_cache()
         for mode in self.options.modes:
-            with self.trained(mode, "ERM") as erm, self.trained(mode, "BF") as bf, self.trained(mode, "SWAD") as swad:
-                self.say_stages(mode, erm)
-                self.say_additions({"BF": bf, "SWAD": swad}, erm)
-                if mode != "reference":
-                    self.say_floor(erm)
+            with self.trained(mode, "ERM") as erm:
+                data, update, optimizer = (self.time(part) for part in (erm.load, erm.update, erm.step_optimizer))
+                evaluation, step = self.time(erm.evaluate), data + update
+            shares = (("data", data), ("forward and backward", update - optimizer), ("optimizer", optimizer))
+            print(f"\n### Loop, {mode} ({', '.join(erm.execution)}): {self.title}\n")
+            print(f"* training {self.rows / step:.1f} images/s, evaluation {erm.evaluated / evaluation:.1f} images/s")
+            print(f"* of a step: {', '.join(f'{name} {share / step:.1%}' for name, share in shares)}", flush=True)
 
-    def say_stages(self, mode: str, erm: "Trained") -> None:
-        data, update, evaluation = (self.time(part) for part in (erm.load, erm.update, erm.evaluate))
-        optimizer = self.time(erm.step_optimizer)
-        step = data + update
-        shares = (("data", data), ("forward, backward", update - optimizer), ("optimizer", optimizer))
-        print(f"\n### Loop, {mode} ({', '.join(erm.execution)}): {self.title}\n")
-        print(f"* training {self.rows / step:.1f} images/s, evaluation {erm.evaluated / evaluation:.1f} images/s")
-        print(f"* of a step: {', '.join(f'{name} {share / step:.1%}' for name, share in shares)}", flush=True)
+    def floor(self) -> None:
+        """Hold training against a bare model on the same device."""
+        self.fill_cache()
+        kinds = [Kind(*kind, compiled=False) for kind in product((torch.float32, torch.bfloat16), (False, True))]
+        speeds = {kind: self.speed(kind) for kind in kinds}
+        compiled = max(speeds, key=speeds.__getitem__)._replace(compiled=True)
+        speeds[compiled] = self.speed(compiled)
+        print(f"\n### Floor: {self.title}\n")
+        for kind, speed in speeds.items():
+            print(f"* {kind}: {speed:.1f} images/s", flush=True)
+        best = Floor(self.options, self.rows, self.device, max(speeds, key=speeds.__getitem__))
+        for mode in self.options.modes:
+            with self.trained(mode, "ERM") as erm:
+                median, low, high = self.in_turns(best.step, erm.step)
+            reached = f"{median:.1%} of the best of these (turns: {low:.1%} to {high:.1%})"
+            print(f"* training, {mode} ({', '.join(erm.execution)}), reaches {reached}", flush=True)
 
-    def say_additions(self, others: dict[str, "Trained"], erm: "Trained") -> None:
-        for name, other in others.items():
-            median, low, high = (ratio - 1 for ratio in self.in_turns(other.step, erm.step))
-            print(f"* ERM+{name} takes {median:+.1%} of a step (turns: {low:+.1%} to {high:+.1%})", flush=True)
+    def speed(self, kind: "Kind") -> float:
+        """Return the images/s of a bare model."""
+        return self.rows / self.time(Floor(self.options, self.rows, self.device, kind).step, rounds=2)
 
-    def say_floor(self, erm: "Trained") -> None:
-        """Say how near training comes to a bare model on the same device."""
-        kinds = product((torch.float32, torch.bfloat16), (False, True), (False, True))
-        floors = [Floor(self.options, self.rows, self.device, *kind) for kind in kinds]
-        seconds = {floor: self.time(floor.step) for floor in floors}
-        for floor in floors:
-            print(f"  * floor: {floor.name}, {self.rows / seconds[floor]:.1f} images/s", flush=True)
-        best = min(floors, key=seconds.__getitem__)
-        ratios = self.in_turns(best.step, erm.step)
-        print(f"* {ratios.median:.1%} of the best floor (turns: {ratios.low:.1%} to {ratios.high:.1%})", flush=True)
+    def added(self) -> None:
+        """Time what wrappers add to a step."""
+        self.fill_cache()
+        print(f"\n### What wrappers add: {self.title}\n")
+        for mode, name in product(self.options.modes, ("BF", "SWAD")):
+            with self.trained(mode, "ERM") as erm, self.trained(mode, name) as wrapped:
+                median, low, high = (ratio - 1 for ratio in self.in_turns(wrapped.step, erm.step))
+                ran = ", ".join(erm.execution)
+            print(f"* {name}, {mode} ({ran}): {median:+.1%} (turns: {low:+.1%} to {high:+.1%})", flush=True)
 
     @contextmanager
     def trained(self, mode: str, name: str) -> Iterator["Trained"]:
@@ -222,17 +233,17 @@ class Bench:
             source = stack.enter_context(open_source(spec, resolve_hparams(spec), dataset, self.device, Quiet()))
             yield Trained(spec, dataset, source, self.device)
 
-    def time(self, part: Callable[[], None]) -> float:
+    def time(self, part: Callable[[], None], rounds: int | None = None) -> float:
         """Return the median seconds of some calls, after a first one."""
         part()
-        return statistics.median(self.once(part) for _ in range(self.options.rounds))
+        return statistics.median(self.once(part) for _ in range(rounds or self.options.rounds))
 
     def in_turns(self, one: Callable[[], None], other: Callable[[], None]) -> "Ratios":
         """Return how long one takes over the other, measured in turns."""
+        one(), other()
         ratios = []
         for _ in range(self.options.rounds):
-            first, second = (sum(self.once(part) for _ in range(3)) for part in (one, other))
-            ratios.append(first / second)
+            ratios.append(self.once(one) / self.once(other))
         return Ratios(statistics.median(ratios), min(ratios), max(ratios))
 
     def once(self, part: Callable[[], None]) -> float:
@@ -306,21 +317,24 @@ class Trained:
         self.evaluator(self.algorithm, 0)
 
 
+class Kind(NamedTuple):
+    """How a bare model computes."""
+
+    precision: torch.dtype
+    channels_last: bool
+    compiled: bool
+
+    def __str__(self) -> str:
+        layout, way = "NHWC" if self.channels_last else "NCHW", "compiled" if self.compiled else "eager"
+        return f"{str(self.precision).removeprefix('torch.')}, {layout}, {way}"
+
+
 class Floor:
     """A bare model and optimizer on one synthetic batch."""
 
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        rows: int,
-        device: torch.device,
-        precision: torch.dtype,
-        channels_last: bool,
-        compiled: bool,
-    ) -> None:
-        self.precision, self.device = precision, device
-        layout, order = (torch.channels_last, "NHWC") if channels_last else (torch.contiguous_format, "NCHW")
-        self.name = f"{str(precision)[6:]}, {order}, {'compiled' if compiled else 'eager'}"
+    def __init__(self, options: argparse.Namespace, rows: int, device: torch.device, kind: Kind) -> None:
+        self.precision, self.device = kind.precision, device
+        layout = torch.channels_last if kind.channels_last else torch.contiguous_format
         model = torchvision.models.get_model(options.backbone, weights=None, num_classes=7)
         model.to(device, memory_format=layout)
         if options.freeze_bn:
@@ -328,7 +342,7 @@ class Floor:
                 if isinstance(layer, nn.BatchNorm2d):
                     layer.eval()
         self.optimizer = torch.optim.Adam(model.parameters(), lr=5e-5, fused=True)
-        self.model = torch.compile(model) if compiled else model
+        self.model = torch.compile(model) if kind.compiled else model
         self.x = torch.randn(rows, 3, 224, 224, device=device).contiguous(memory_format=layout)
         self.y = torch.randint(7, (rows,), device=device)
 

@@ -67,7 +67,8 @@ class BatchFormer(nn.Module):
                 f"rows and {self.paired_rows} twins; an algorithm that cuts or drops rows before its featurizer "
                 "has to take the streams apart first (Algorithm.split_streams)"
             )
-        return (x.unflatten(0, (-1, 2, self.paired_rows))[:, 0].flatten(0, 1),)
+        starts = range(0, len(x), 2 * self.paired_rows)
+        return (torch.cat([x[start : start + self.paired_rows] for start in starts]),)  # layout kept, copied once
 
     def add_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor | None:
         """Forward hook of the featurizer: put the attended twins back beside the plain rows."""
