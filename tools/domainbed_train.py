@@ -24,12 +24,11 @@ def main() -> None:
     parser.add_argument("domainbed", type=Path)
     parser.add_argument("arguments", nargs="*", help="of DomainBed's train, after --")
     options = parser.parse_args()
-    for name, attributes in (
-        ("wilds.datasets.camelyon17_dataset", {"Camelyon17Dataset": object}),
-        ("wilds.datasets.fmow_dataset", {"FMoWDataset": object}),
-        ("timm", {}),
-    ):
-        stand_in(name, **attributes)
+    if find_spec("wilds") is None:
+        stand_in("wilds.datasets.camelyon17_dataset", Camelyon17Dataset=object)
+        stand_in("wilds.datasets.fmow_dataset", FMoWDataset=object)
+    if find_spec("timm") is None:
+        stand_in("timm")
     for name in ("resnet18", "resnet50"):
         setattr(torchvision.models, name, untrained(getattr(torchvision.models, name)))
     if not torch.cuda.is_available():
@@ -42,8 +41,6 @@ def main() -> None:
 
 def stand_in(name: str, **attributes: Any) -> None:
     """Put an empty module where one is imported that is not installed."""
-    if find_spec(name.partition(".")[0]) is not None and name.partition(".")[0] not in sys.modules:
-        return
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         sys.modules.setdefault(".".join(parts[:end]), ModuleType(parts[end - 1]))
