@@ -14,6 +14,7 @@ from dg_batchformer.report.render import FORMATS
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.spec import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS
 from dg_batchformer.store import KEEP
+from dg_batchformer.sweep.cluster import SETTINGS
 
 _PROGRAM = "python -m dg_batchformer"
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(verbs_of)
     _add_sweep(verbs_of)
     _add_status(verbs_of)
+    _add_cancel(verbs_of)
     _add_tables(verbs_of)
     _add_list(verbs_of)
     _add_data(verbs_of)
@@ -117,9 +119,9 @@ def _add_sweep(verbs_of: Any) -> None:
     verb.set_defaults(run=verbs.sweep)
     add = verb.add_argument
     add("file", type=Path, metavar="FILE", help="as sweeps/quickstart.yaml")
-    add("--launcher", choices=("local", "dry_run"), default="local",
-        help="local: train on this machine; dry_run: print what is due, its price and one command for each run "
-        "(default: %(default)s)")  # fmt: skip
+    add("--launcher", choices=("local", "slurm", "dry_run"), default="local",
+        help="local: train on this machine; slurm: submit job arrays and return; dry_run: print what is due, its "
+        "price and one command for each run (default: %(default)s)")  # fmt: skip
     add("--devices", metavar="NAMES", default="auto",
         help="one worker for each name, as cpu,cpu or cuda:0,cuda:1; auto: one for each GPU, else up to 4 on the CPU "
         "(default: %(default)s)")  # fmt: skip
@@ -127,12 +129,41 @@ def _add_sweep(verbs_of: Any) -> None:
     add("--results_dir", type=Path, metavar="DIR", default=Path("results"),
         help="where sweeps are kept (default: %(default)s)")  # fmt: skip
     add("--retry", choices=("failed",), help="also start runs again that failed")
+    add("--threads", type=_positive, metavar="N", help="of each local worker (default: the cores are shared out)")
+    add = verb.add_argument_group("on SLURM").add_argument
+    add("--slurm", nargs="+", default=[], metavar="KEY=VALUE",
+        help=f"what every task gets, as partition=gpu gpus=1 cpus=8 mem=32G time=4:00:00; keys: {', '.join(SETTINGS)}",
+    )  # fmt: skip
+    add("--cluster", type=Path, metavar="FILE",
+        help="YAML with such settings under slurm: (default: ~/.config/dg_batchformer.yaml, if there)")  # fmt: skip
+    add("--runs_per_task", type=_positive, metavar="N",
+        help="runs that one task trains, one after another on each of its devices (default: as many as fit its time "
+        "limit, by what runs took so far; 1 where none is done)")  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
 
 
 def _add_status(verbs_of: Any) -> None:
     text = "Show how many runs are in which state, what failed and why, and the commands that come next."
     verb = verbs_of.add_parser("status", help="what has become of a sweep", description=text)
     verb.set_defaults(run=verbs.status)
+    verb.add_argument("folder", type=Path, metavar="DIR", help="as results/quickstart")
+    verb.add_argument("--watch", type=_positive, nargs="?", const=10, metavar="SECONDS",
+        help="show it again every so many seconds (10), until nothing is left to wait for")  # fmt: skip
+
+
+def _add_cancel(verbs_of: Any) -> None:
+    text = (
+        "End what trains a sweep: launches on this machine and its SLURM jobs. Runs are saved; the sweep command goes "
+        "on from there."
+    )
+    verb = verbs_of.add_parser("cancel", help="end what trains a sweep, its runs saved", description=text)
+    verb.set_defaults(run=verbs.cancel)
     verb.add_argument("folder", type=Path, metavar="DIR", help="as results/quickstart")
 
 

@@ -16,6 +16,7 @@ from dg_batchformer.errors import InputError
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
+_SLURM = {"slurm_job": "SLURM_JOB_ID", "slurm_restarts": "SLURM_RESTART_COUNT"}
 
 
 class Busy(InputError):
@@ -32,7 +33,7 @@ class Lock:
     @property
     def is_mine(self) -> bool:
         """Whether nobody took it over, as may happen to a process that slept for minutes."""
-        return _owner(self.file).get("token") == self.owner["token"]
+        return owner_of(self.file).get("token") == self.owner["token"]
 
     def check(self) -> None:
         """Raise Busy if the lock was lost: what it guards is not to be written any more."""
@@ -79,14 +80,30 @@ class Lock:
 
 def is_held(file: Path) -> bool:
     """Whether the owner of a lock lives: its process on this host, its heartbeat elsewhere."""
-    owner = _owner(file)
-    here = owner.get("host") == socket.gethostname() and owner.get("boot") == _boot_id()
-    if here and owner["boot"]:  # no boot id, no /proc: then the heartbeat decides
+    owner = owner_of(file)
+    if is_here(owner):
         return owner.get("started") is not None and owner["started"] == _process_start(owner["pid"])
+    if _is_former_self(owner):
+        return False
     try:
         return time.time() - file.stat().st_mtime < STALE_SECONDS
     except OSError:
         return False
+
+
+def is_here(owner: dict[str, Any]) -> bool:
+    """Whether a lock was taken on this machine since it started; where there is no boot id, nobody knows."""
+    return bool(owner.get("boot")) and owner.get("host") == socket.gethostname() and owner["boot"] == _boot_id()
+
+
+def _is_former_self(owner: dict[str, Any]) -> bool:
+    """Whether a lock is of an earlier start of this SLURM job, which ended when the job was requeued."""
+    mine = {name: os.environ.get(variable) for name, variable in _SLURM.items()}
+    return (
+        mine["slurm_job"] is not None
+        and mine != {name: owner.get(name) for name in mine}
+        and (mine["slurm_job"] == owner.get("slurm_job"))
+    )
 
 
 @contextmanager
@@ -103,7 +120,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def _remove_stale(file: Path) -> None:
     """Move a dead owner's lock away; of several who try, one succeeds. A live owner's stays."""
-    seen = _owner(file)
+    seen = owner_of(file)
     if is_held(file):
         return
     moved = file.with_name(f".stale.{uuid.uuid4().hex}")
@@ -112,7 +129,7 @@ def _remove_stale(file: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        if _owner(moved) != seen:  # somebody took over in between, and this is the new lock
+        if owner_of(moved) != seen:  # somebody took over in between, and this is the new lock
             os.link(moved, file)
     finally:
         moved.unlink()
@@ -124,12 +141,13 @@ def _identity() -> dict[str, Any]:
         "pid": os.getpid(),
         "started": _process_start(os.getpid()),
         "boot": _boot_id(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        **{name: os.environ.get(variable) for name, variable in _SLURM.items()},
         "token": uuid.uuid4().hex,
     }
 
 
-def _owner(file: Path) -> dict[str, Any]:
+def owner_of(file: Path) -> dict[str, Any]:
+    """Return who took a lock: host, pid, SLURM job ...; nothing where it cannot be read."""
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -138,7 +156,7 @@ def _owner(file: Path) -> dict[str, Any]:
 
 
 def _owner_text(file: Path) -> str:
-    owner = _owner(file)
+    owner = owner_of(file)
     return f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
 
 

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
@@ -107,7 +108,7 @@ class RunSpec:
     def __hash__(self) -> int:
         return hash(self.id)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """16 hex digits over everything that differs from the reference mode."""
         asked = {name: value for name, value in self.as_dict().items() if value != _REFERENCE.get(name, self)}
@@ -133,12 +134,13 @@ class RunSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
-        return {**asdict(self), "test_envs": list(self.test_envs), "hparams": dict(self.hparams)}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**values, "test_envs": list(self.test_envs), "hparams": dict(self.hparams)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
         """Rebuild a spec from ``as_dict``; raise InputError for a field that this version does not know."""
-        known = [item.name for item in fields(cls)]
+        known = list(cls.__dataclass_fields__)
         for name in values:
             if name not in known:
                 raise unknown("field of a run", name, known)

@@ -30,8 +30,19 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name last as its content does, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -127,11 +138,46 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sweep_file = path / "sweep.json"
+        self.states_log = path / "states.log"
+        self.workers_log = path / "workers.log"
         self.runs = path / "runs"
+        self.launches = path / "launches"
+        self.slurm = path / "slurm"
+        self.jobs_log = self.slurm / "jobs.log"
 
     def run(self, run_id: str) -> RunFolder:
         """Return the folder of one run."""
         return RunFolder(self.runs / run_id)
+
+    @contextmanager
+    def launching(self) -> Iterator[None]:
+        """Be known as a launch while it lasts, so that it can be cancelled from elsewhere."""
+        self.launches.mkdir(parents=True, exist_ok=True)
+        lock = Lock(self.launches / uuid.uuid4().hex)
+        lock.take()
+        with lock.kept():
+            yield
+
+    def log_final(self, run_id: str, state: State, seconds: float | None) -> None:
+        """Append that a run was trained to its end, so that nobody has to look into its folder again.
+
+        Where that cannot be written, the folder goes on saying it.
+        """
+        with suppress(OSError), self.states_log.open("a") as file:
+            file.write(f"\n{run_id} {state} {seconds}\n")  # the first: a torn line ends there
+
+    def final_states(self) -> dict[str, tuple[State, float | None]]:
+        """Return the runs known to be trained to their end, each with the seconds it took; torn lines are skipped."""
+        try:
+            lines = self.states_log.read_text(errors="replace").splitlines()
+        except OSError:
+            return {}
+        found = {}
+        for line in lines:
+            with suppress(ValueError):
+                run_id, state, seconds = line.split()
+                found[run_id] = State(state), None if seconds == "None" else float(seconds)
+        return found
 
     def write(self, declaration: dict[str, Any]) -> None:
         """Keep the declaration as it was expanded."""

@@ -6,7 +6,8 @@ Exit status: 0 done; 1 done, but runs failed, diverged or are somebody else's; 2
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dg_batchformer.declaration import SweepRun, declaration, read_declaration
@@ -17,8 +18,11 @@ from dg_batchformer.report.selection import METHODS
 from dg_batchformer.report.table import build_sections
 from dg_batchformer.spec import RunSpec, refuse_other_run
 from dg_batchformer.store import RunFolder, State, SweepFolder, write_text
+from dg_batchformer.sweep.cluster import load_cluster
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep.plan import counted, plan, run_states
+from dg_batchformer.sweep.jobs import cancel_jobs, log_jobs, queued_states, read_jobs, submitting
+from dg_batchformer.sweep.launches import end_launches
+from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
 from dg_batchformer.sweep.status import status_text
 from dg_batchformer.sweep_spec import SweepSpec, load_sweep
 
@@ -95,15 +99,13 @@ def sweep(options: argparse.Namespace) -> int:
     asked = load_sweep(options.file)
     runs = expand(asked)
     _check_names(options.file, asked, runs)
+    folder = SweepFolder(options.results_dir / asked.name)
+    if options.launcher == "slurm":
+        return _sweep_on_slurm(options, asked, runs, folder)
     from dg_batchformer.training.preflight import check_runs, parse_devices
 
     devices = parse_devices(options.devices)
-    folder = SweepFolder(options.results_dir / asked.name)
-    planned = plan(folder, runs, retry_failed=options.retry == "failed")
-    print(f"{asked.name}: {planned.text(len(devices))}", flush=True)
-    if planned.undeclared:
-        kept = "they are kept, but status and tables leave them out"
-        print(f"note: {folder.runs} holds {planned.undeclared} more that {options.file} does not declare: {kept}")
+    planned = _plan(options, folder, runs, len(devices))
     if options.launcher == "dry_run":
         from dg_batchformer.sweep.launchers.dry_run import commands
 
@@ -113,10 +115,51 @@ def sweep(options: argparse.Namespace) -> int:
         return OK
     check_runs([run.spec for run in planned.due], options.data_dir)
     folder.write(declaration(asked, runs))
-    if not _launch(folder, planned.due, devices, options.data_dir):
+    if not _launch(folder, planned.due, devices, options):
         print("interrupted: every run is saved; the same command goes on from there")
         return INTERRUPTED
     return _say_what_lacks(folder, runs)
+
+
+def _plan(
+    options: argparse.Namespace,
+    folder: SweepFolder,
+    runs: Sequence[SweepRun],
+    workers: int,
+    queued: Collection[str] = (),
+) -> Plan:
+    """Plan a sweep and say so."""
+    planned = plan(folder, runs, retry_failed=options.retry == "failed", queued=queued)
+    print(f"{folder.path.name}: {planned.text(workers)}", flush=True)
+    if undeclared := planned.states.undeclared:
+        kept = "they are kept, but status and tables leave them out"
+        print(f"note: {folder.runs} holds {undeclared} more that {options.file} does not declare: {kept}")
+    return planned
+
+
+def _sweep_on_slurm(
+    options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun], folder: SweepFolder
+) -> int:
+    """Hand what is due to SLURM and return; what SLURM has in hand already is left to it."""
+    from dg_batchformer.sweep.launchers.slurm import runs_in_task, submit
+    from dg_batchformer.training.preflight import check_runs
+
+    cluster = load_cluster(options.slurm, options.cluster)
+    with submitting(folder):
+        jobs = read_jobs(folder)
+        states = queued_states(jobs)
+        queued = {run for job in jobs if job.job_id in states for run in job.runs}
+        planned = _plan(options, folder, runs, cluster.array, queued)
+        check_runs([run.spec for run in planned.due], options.data_dir)
+        folder.write(declaration(asked, runs))
+        per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
+        submitted = 0
+        for part in submit(folder, planned.due, options.data_dir, cluster, per_task):
+            log_jobs(folder, part)
+            submitted += len(part)
+    print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
+    print(f"follow: python -m dg_batchformer status {folder.path} --watch")
+    return OK
 
 
 def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
@@ -131,13 +174,13 @@ def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None
             raise InputError(f"{file}:{lines[label]}: row {label!r}: {error}") from None
 
 
-def _launch(folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str], data_dir: Path | None) -> bool:
+def _launch(folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str], options: argparse.Namespace) -> bool:
     """Train what is due on this machine; return false where that was interrupted."""
     from dg_batchformer.sweep.console import SweepConsole
     from dg_batchformer.sweep.launchers.local import LocalLauncher
 
     console = SweepConsole(due)
-    launcher = LocalLauncher(folder, devices, data_dir, console)
+    launcher = LocalLauncher(folder, devices, options.data_dir, console, threads=options.threads)
     try:
         return launcher.launch(due)
     finally:
@@ -147,7 +190,7 @@ def _launch(folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str]
 def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:
     """Close a sweep: where its tables are, and which of its runs they lack."""
     print(f"tables: python -m dg_batchformer tables {folder.path}")
-    lacking = {run_id: state for run_id, state in run_states(folder, runs).items() if state is not State.DONE}
+    lacking = {run_id: state for run_id, state in run_states(folder, runs).of.items() if state is not State.DONE}
     if not lacking:
         return OK
     others = "; running ones are trained by another launch" if State.RUNNING in lacking.values() else ""
@@ -156,12 +199,30 @@ def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Show what has become of a sweep."""
+    """Show what has become of a sweep, once or until nothing is left to wait for."""
     folder = SweepFolder(options.folder)
     declared = read_declaration(folder)
-    states = run_states(folder, declared.runs)
-    print(status_text(folder, declared, states))
-    return INCOMPLETE if {State.FAILED, State.DIVERGED} & set(states.values()) else OK
+    while True:
+        states = run_states(folder, declared.runs)
+        if options.watch and sys.stdout.isatty():
+            print("\033[2J\033[H", end="")  # an empty screen
+        print(status_text(folder, declared, states), flush=True)
+        if not options.watch or not states.having(State.DUE, State.INTERRUPTED, State.RUNNING):
+            return INCOMPLETE if states.having(State.FAILED, State.DIVERGED) else OK
+        time.sleep(options.watch)
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """End what trains a sweep, its runs saved: launches on this machine, and its SLURM jobs."""
+    folder = SweepFolder(options.folder)
+    read_declaration(folder)  # or it is no sweep
+    told, elsewhere = end_launches(folder)
+    jobs = list(queued_states(read_jobs(folder)))
+    cancel_jobs(jobs)
+    print(f"asked to end: {told} launches on this machine, {len(jobs)} SLURM tasks; their runs are saved")
+    for host in sorted(elsewhere):
+        print(f"a launch on {host} goes on; cancel it there")
+    return INCOMPLETE if elsewhere else OK
 
 
 def tables(options: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """What of a sweep is done, what is due, and what that will cost."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,46 +14,92 @@ from dg_batchformer.times import duration
 
 
 @dataclass(frozen=True)
+class States:
+    """What has become of a sweep's runs.
+
+    Args:
+        of: the state of every distinct run, by id.
+        seconds: what finished runs took, by id, where that is known.
+        undeclared: how many runs were trained in the sweep's folder that the sweep does not declare.
+
+    """
+
+    of: Mapping[str, State]
+    seconds: Mapping[str, float]
+    undeclared: int
+
+    def having(self, *states: State) -> set[str]:
+        """Return the ids of the runs in some states."""
+        return {run_id for run_id, state in self.of.items() if state in states}
+
+
+def run_states(folder: SweepFolder, runs: Sequence[SweepRun]) -> States:
+    """Return what has become of runs. Only folders of those are looked into that nobody has logged as trained."""
+    declared = dict.fromkeys(run.spec.id for run in runs)
+    final = folder.final_states()
+    states: dict[str, State] = {}
+    seconds: dict[str, float] = {}
+    for run_id in declared:
+        if run_id in final:
+            states[run_id], took = final[run_id]
+        else:
+            states[run_id], took = _look(folder, run_id)
+        if took is not None:
+            seconds[run_id] = took
+    return States(states, seconds, len(final.keys() - declared.keys()))
+
+
+def _look(folder: SweepFolder, run_id: str) -> tuple[State, float | None]:
+    """Read the state off a run's folder; log it where the run is trained, and whoever trained it could not."""
+    run = folder.run(run_id)
+    state = run.state() if run.path.exists() else State.DUE
+    if not state.is_final:
+        return state, None
+    took = run.outcome().get("seconds")
+    took = float(took) if isinstance(took, int | float) else None
+    folder.log_final(run_id, state, took)
+    return state, took
+
+
+@dataclass(frozen=True)
 class Plan:
     """The states of a sweep's runs, and the runs to start.
 
     Args:
-        states: of every distinct run, by id.
+        states: of all runs.
         due: to be started, in order, each once.
-        seconds: what they will take one after another, see ``price``.
-        undeclared: how many runs lie in the sweep's folder that the sweep does not declare.
+        seconds: what each of these will take, see ``prices``.
 
     """
 
-    states: Mapping[str, State]
+    states: States
     due: Sequence[SweepRun]
-    seconds: float | None
-    undeclared: int
+    seconds: Sequence[float | None]
 
     def text(self, workers: int) -> str:
         """Return the plan in a sentence or two."""
-        said = f"{len(self.states)} runs: {counted(self.states)}. To start: {len(self.due)}"
+        said = f"{len(self.states.of)} runs: {counted(self.states.of)}. To start: {len(self.due)}"
         if not self.due:
             return f"{said}."
         return f"{said}, {price_text(self.seconds, min(workers, len(self.due)))}."
 
 
-def plan(folder: SweepFolder, runs: Sequence[SweepRun], *, retry_failed: bool = False) -> Plan:
-    """Look at every run's folder and decide what is to be started.
+def plan(
+    folder: SweepFolder, runs: Sequence[SweepRun], *, retry_failed: bool = False, queued: Collection[str] = ()
+) -> Plan:
+    """Decide what is to be started.
 
     Failed runs are started again only if asked; runs that somebody trains are left to them.
+
+    Args:
+        queued: ids of runs that SLURM has in hand already.
+
     """
     states = run_states(folder, runs)
-    startable = {State.DUE, State.INTERRUPTED, *([State.FAILED] if retry_failed else [])}
+    startable = states.having(State.DUE, State.INTERRUPTED, *([State.FAILED] if retry_failed else []))
     distinct = {run.spec.id: run for run in runs}
-    due = [run for run_id, run in distinct.items() if states[run_id] in startable]
-    there = {path.name for path in folder.runs.glob("*") if folder.run(path.name).spec_file.exists()}
-    return Plan(states, due, price(folder, runs, states, due), len(there - set(states)))
-
-
-def run_states(folder: SweepFolder, runs: Sequence[SweepRun]) -> dict[str, State]:
-    """Return the state of every distinct run, by id."""
-    return {run_id: folder.run(run_id).state() for run_id in dict.fromkeys(run.spec.id for run in runs)}
+    due = [run for run_id, run in distinct.items() if run_id in startable and run_id not in queued]
+    return Plan(states, due, prices(folder, runs, states, due))
 
 
 def counted(states: Mapping[str, State]) -> str:
@@ -62,29 +108,34 @@ def counted(states: Mapping[str, State]) -> str:
     return ", ".join(f"{count[state]} {state}" for state in State if count[state])
 
 
-def price(
-    folder: SweepFolder, runs: Sequence[SweepRun], states: Mapping[str, State], left: Sequence[SweepRun]
-) -> float | None:
-    """Return the seconds that some runs will still take, one after another; None if nothing like one is done.
+def prices(
+    folder: SweepFolder, runs: Sequence[SweepRun], states: States, left: Sequence[SweepRun]
+) -> list[float | None]:
+    """Return the seconds that each of some runs will still take; None where nothing like it is done.
 
     A run takes as long as those of its row and dataset that are done, less the share of its updates done.
     """
     took: dict[tuple[str, str], list[float]] = {}
-    for run in {run.spec.id: run for run in runs if states[run.spec.id] is State.DONE}.values():
-        seconds = folder.run(run.spec.id).outcome().get("seconds")
-        if isinstance(seconds, int | float):
-            took.setdefault((run.label, run.spec.dataset), []).append(seconds)
-    if not all((run.label, run.spec.dataset) in took for run in left):
-        return None
-    shares = [1 - steps_done(folder.run(run.spec.id), run.spec.steps) / run.spec.steps for run in left]
-    return sum(share * fmean(took[run.label, run.spec.dataset]) for share, run in zip(shares, left, strict=True))
+    for run in {run.spec.id: run for run in runs if states.of[run.spec.id] is State.DONE}.values():
+        if run.spec.id in states.seconds:
+            took.setdefault((run.label, run.spec.dataset), []).append(states.seconds[run.spec.id])
+    means = {row: fmean(known) for row, known in took.items()}
+
+    def price(run: SweepRun) -> float | None:
+        mean = means.get((run.label, run.spec.dataset))
+        if mean is None or states.of[run.spec.id] is State.DUE:
+            return mean
+        return mean * (1 - steps_done(folder.run(run.spec.id), run.spec.steps) / run.spec.steps)
+
+    return [price(run) for run in left]
 
 
-def price_text(seconds: float | None, workers: int) -> str:
-    """Return a price in words, for so many workers at once."""
-    if seconds is None:
+def price_text(seconds: Sequence[float | None], workers: int) -> str:
+    """Return what runs will take in words, for so many workers at once."""
+    known = [took for took in seconds if took is not None]
+    if len(known) < len(seconds):
         return "price unknown until a run of every row is done"
-    return f"about {duration(seconds / workers)} on {workers} worker{'s' * (workers != 1)}"
+    return f"about {duration(sum(known) / workers)} on {workers} worker{'s' * (workers != 1)}"
 
 
 def steps_done(folder: RunFolder, steps: int) -> int:

@@ -1,5 +1,6 @@
 """What people learn of a run while it trains: whoever watches it, log.txt, and error.txt if it fails."""
 
+import errno
 import logging
 import traceback
 from collections.abc import Iterator
@@ -15,6 +16,17 @@ from dg_batchformer.store import RunFolder
 from dg_batchformer.training.stop import Interrupted
 
 log = logging.getLogger("dg_batchformer")
+
+# What a disk says that is full, over quota, read-only, broken or gone.
+_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN)
+
+
+class OutOfMemory(InputError):
+    """The device of a run, or the machine, has not the memory that it asked for."""
+
+
+class StorageTrouble(InputError):
+    """A disk could not be read or written: no fault of the run, which goes on when that is mended."""
 
 
 class Watcher(Protocol):
@@ -52,7 +64,7 @@ def failure(error: Exception) -> str:
 def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     """Send the log to log.txt for a while; what fails the run goes there and, with its traceback, to error.txt.
 
-    Memory that ran out on the device is raised as InputError.
+    Memory that ran out is raised as OutOfMemory. Trouble with a disk is raised as StorageTrouble and fails no run.
     """
     handler = logging.FileHandler(folder.log_file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -66,16 +78,28 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     except Busy as error:  # the folder is somebody else's by now
         log.info("%s", error)
         raise
-    except torch.OutOfMemoryError as error:
-        refused = InputError(f"out of memory on {device}; use a smaller batch_size or image_size")
-        _write_failure(folder, refused)
-        raise refused from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            raise _storage_trouble(folder, error) from error
+        if _is_out_of_memory(error):
+            refused = OutOfMemory(f"out of memory on {device}; use a smaller batch_size or image_size")
+            _write_failure(folder, refused)
+            raise refused from error
         _write_failure(folder, error)
         raise
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+def _storage_trouble(folder: RunFolder, error: OSError) -> StorageTrouble:
+    where = error.filename or folder.path
+    return StorageTrouble(f"{where}: {error.strerror}; nothing whole is lost, and the same command goes on when mended")
 
 
 def _write_failure(folder: RunFolder, error: Exception) -> None:

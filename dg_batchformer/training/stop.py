@@ -3,17 +3,20 @@
 import signal
 from types import FrameType
 
+# Ctrl-C, kill and scancel, and what SLURM sends ahead of a time limit or a preemption.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
 
 class Interrupted(Exception):
     """The run was asked to stop, and its state is saved."""
 
 
 class StopOnSignal:
-    """True once SIGINT or SIGTERM came; a second SIGINT interrupts at once."""
+    """True once a signal of STOPPING came; a second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
         self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             signal.signal(number, self._ask)
 
     def __call__(self) -> bool:

@@ -1,15 +1,13 @@
-"""A warm worker: trains one run after another, as its launcher hands them in; events go back as lines of JSON.
+"""A warm worker: trains one run after another, as its launcher hands them in, and tells it what happens.
 
-``python -m dg_batchformer.training.worker --device cpu --threads 1`` reads tasks from standard input, one JSON object
-a line: ``{"spec": {...}, "folder": "...", "data_dir": "..." or null, "keep": "none"}``. It ends with its input.
+``sweep.launchers.local`` forks it from a server that has this module imported.
 """
 
-import argparse
 import gc
-import json
 import os
-import sys
+import resource
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from dg_batchformer.lock import Busy
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
 from dg_batchformer.training.device import parse_device, prepare_device
-from dg_batchformer.training.journal import failure
+from dg_batchformer.training.journal import OutOfMemory, StorageTrouble, failure
 from dg_batchformer.training.run import train_run
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
@@ -29,20 +27,16 @@ _EVENT_SECONDS = 0.5  # between two reports of progress
 class Events:
     """Tells the launcher what happens, as the watcher of every run; a launcher that is gone stops the worker."""
 
-    def __init__(self, stop: StopOnSignal) -> None:
-        self.stop = stop
-        # Only events may reach the launcher: what anybody prints goes to standard error.
-        self.stream = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
+    def __init__(self, channel: Connection, stop: StopOnSignal) -> None:
+        self.channel, self.stop = channel, stop
         self.told = 0.0
 
     def tell(self, event: str, **values: Any) -> None:
-        """Write one event."""
+        """Send one event."""
         self.told = time.monotonic()
         try:
-            self.stream.write(json.dumps({"event": event, **values}) + "\n")
-            self.stream.flush()
-        except BrokenPipeError:
+            self.channel.send({"event": event, **values})
+        except OSError:
             self.stop.asked = True
 
     def begin(self, spec: RunSpec, start: int) -> None:
@@ -63,41 +57,53 @@ class Events:
             self.note(f"{done} of {images} images are in the pixel cache")
 
 
-def main(arguments: list[str]) -> None:
-    """Serve tasks until standard input ends or a signal comes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    options = parser.parse_args(arguments)
+def serve(channel: Connection, device_name: str, threads: int, log: Path) -> None:
+    """Train what comes through a channel until None comes, the launcher is gone, or a signal asks to stop.
+
+    A task is ``{"spec": {...}, "folder": "...", "data_dir": "..." or None, "keep": "none"}``. What anybody prints
+    goes to the log file.
+    """
     stop = StopOnSignal()
-    events = Events(stop)
-    device = parse_device(options.device)
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    events = Events(channel, stop)
+    device = parse_device(device_name)
     prepare_device(device)
-    events.tell("ready")
-    for line in sys.stdin:
-        torch.set_num_threads(options.threads)
-        _serve(json.loads(line), device, events, stop)
-        if stop.asked:
-            return
+    while (task := _next_task(channel, stop)) is not None:
+        torch.set_num_threads(threads)
+        _serve(task, device, events, stop)
+
+
+def _next_task(channel: Connection, stop: StopOnSignal) -> dict[str, Any] | None:
+    """Wait for a task; None when there will be none."""
+    try:
+        while not channel.poll(_EVENT_SECONDS):
+            if stop.asked:
+                return None
+        return None if stop.asked else channel.recv()
+    except (EOFError, OSError):
+        return None
 
 
 def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: StopOnSignal) -> None:
+    """Train one run; tell how it ended, and the most memory this process ever held, in bytes."""
+    how, told = "failed", {}
     try:
         folder = RunFolder(Path(task["folder"]))
         data_dir = None if task["data_dir"] is None else Path(task["data_dir"])
         spec = RunSpec.from_dict(task["spec"])
         state = train_run(spec, folder, data_dir=data_dir, device=device, keep=task["keep"], watcher=events, stop=stop)
-        events.tell("end", state=state.value)
+        how, told = "end", {"state": state.value, "seconds": folder.outcome().get("seconds")}
     except Busy as error:
-        events.tell("busy", sentence=str(error))
+        how, told = "busy", {"sentence": str(error)}
     except Interrupted:
-        events.tell("interrupted")
+        how = "interrupted"
+    except StorageTrouble as error:
+        how, told = "stopped", {"sentence": str(error)}
     except Exception as error:
-        events.tell("failed", sentence=failure(error))
+        told = {"sentence": failure(error), "out_of_memory": isinstance(error, OutOfMemory)}
     gc.collect()  # the next run finds the memory of this one
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    events.tell(how, memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **told)

@@ -14,10 +14,11 @@ import pytest
 from dg_batchformer import verbs
 from dg_batchformer.cli import _parser, main
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import State, SweepFolder, write_json
+from dg_batchformer.store import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.launchers import local
 from dg_batchformer.sweep.launchers.dry_run import commands
-from dg_batchformer.sweep.launchers.local import task
+from dg_batchformer.sweep.launchers.process import task
 from dg_batchformer.sweep_spec import load_sweep
 from dg_batchformer.training.preflight import parse_devices
 
@@ -223,15 +224,92 @@ def test_a_row_that_cannot_be_trained_is_named_with_file_and_line(tmp_path, caps
 
 def test_a_sweep_that_lost_a_row_says_that_its_runs_are_kept_and_left_out(tmp_path, capsys):
     file, folder, specs = _sweep(tmp_path)
+    folder.path.mkdir(parents=True)
     for spec in specs:
-        folder.run(spec.id).path.mkdir(parents=True)
-        write_json(folder.run(spec.id).spec_file, spec.as_dict())
+        folder.log_final(spec.id, State.DONE, 1.0)
     file.write_text(file.read_text().replace("[ERM, SWAD+BF]", "[ERM]"))
 
     main(["sweep", str(file), "--launcher", "dry_run", "--results_dir", str(tmp_path / "results")])
 
     kept = "they are kept, but status and tables leave them out"
     assert f"note: {folder.runs} holds 1 more that {file} does not declare: {kept}" in capsys.readouterr().out
+
+
+def test_cancel_ends_a_launch_from_elsewhere_with_its_runs_saved(tmp_path, capsys):
+    file, folder, specs = _sweep(tmp_path, steps=1_000_000)
+    launch = _start(file)
+    _wait_for(lambda: all(folder.run(spec.id).records_file.exists() for spec in specs))
+
+    assert main(["cancel", str(folder.path)]) == 0
+
+    output = launch.communicate(timeout=PATIENCE)[0]
+    assert launch.returncode == 130, output
+    assert "asked to end: 1 launches on this machine, 0 SLURM tasks" in capsys.readouterr().out
+    assert {folder.run(spec.id).state() for spec in specs} == {State.INTERRUPTED}
+    assert main(["cancel", str(folder.path)]) == 0
+    assert "asked to end: 0 launches" in capsys.readouterr().out
+
+
+def test_a_run_whose_memory_runs_out_is_tried_once_more_alone(tmp_path):
+    rows = "algorithms: [{{name: ERM, label: huge, hparams: {{mlp_width: 10000000}}}}, ERM]"
+    file, folder, specs = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, B")
+
+    launch = _start(file)
+    output = launch.communicate(timeout=PATIENCE)[0]
+
+    assert launch.returncode == 1, output
+    assert output.count("out of memory on cpu; use a smaller batch_size or image_size; it is tried once more") == 2
+    assert output.count("failed      huge") == 2
+    done = [index for index, line in enumerate(output.splitlines()) if "] done" in line]
+    failed = [index for index, line in enumerate(output.splitlines()) if "] failed" in line]
+    assert max(done) < min(failed), "alone means after the others"
+    assert [folder.run(spec.id).state() for spec in specs] == [State.FAILED] * 2 + [State.DONE] * 2
+
+
+def test_status_can_be_watched_until_nothing_is_left_to_wait_for(tmp_path, capsys):
+    file, folder, _ = _sweep(tmp_path)
+    launch = _start(file)
+    _wait_for(folder.sweep_file.exists)
+
+    assert main(["status", str(folder.path), "--watch", "1"]) == 0
+
+    assert launch.communicate(timeout=PATIENCE)[0]
+    first, *_, last = capsys.readouterr().out.split("tiny ")[1:]
+    assert "due" in first
+    assert "done" in last
+
+
+def test_workers_wait_while_memory_is_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "available_memory", lambda: 0)
+    _, folder, _ = runs = _sweep(tmp_path, envs="A, B")
+    report = _Running()
+
+    launcher = local.LocalLauncher(folder, ["cpu", "cpu"], None, report, threads=1)
+    assert launcher.launch(expand(load_sweep(runs[0])))
+
+    assert report.most == 1
+    assert report.how == ["done"] * 4
+
+
+class _Running:
+    """A report that counts the runs that are under way together."""
+
+    def __init__(self):
+        self.now, self.most, self.how = set(), 0, []
+
+    def begin(self, run, start):
+        self.now.add(run.spec.id)
+        self.most = max(self.most, len(self.now))
+
+    def progress(self, run, done):
+        pass
+
+    def ended(self, run, how, sentence):
+        self.now.discard(run.spec.id)
+        self.how.append(how)
+
+    def note(self, run, sentence):
+        pass
 
 
 def test_a_dry_run_prints_commands_that_give_the_same_runs(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from dg_batchformer.declaration import declaration, read_declaration
 from dg_batchformer.record import to_line
-from dg_batchformer.store import SweepFolder, write_json, write_text
+from dg_batchformer.store import RunFolder, State, SweepFolder, write_json, write_text
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.plan import counted, plan, run_states
 from dg_batchformer.sweep.status import status_text
@@ -22,7 +22,7 @@ def _folder(tmp_path, runs):
 def test_a_plan_starts_what_is_due_and_prices_it_from_what_is_done(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
-    assert plan(folder, runs).seconds is None
+    assert set(plan(folder, runs).seconds) == {None}
     assert "price unknown until a run of every row is done" in plan(folder, runs).text(2)
 
     for run, seconds in ((runs[0], 60), (runs[4], 120)):
@@ -30,9 +30,9 @@ def test_a_plan_starts_what_is_due_and_prices_it_from_what_is_done(tmp_path):
     write_text(folder.run(runs[1].spec.id).error_file, "RuntimeError: no\n")
     planned = plan(folder, runs)
 
-    assert counted(planned.states) == "5 due, 1 failed, 2 done"
+    assert counted(planned.states.of) == "5 due, 1 failed, 2 done"
     assert [run.spec.id for run in planned.due] == [run.spec.id for run in runs[2:4] + runs[5:]]
-    assert planned.seconds == 2 * 60 + 3 * 120
+    assert planned.seconds == [60, 60, 120, 120, 120]
     assert planned.text(2) == "8 runs: 5 due, 1 failed, 2 done. To start: 5, about 4 min on 2 workers."
     assert len(plan(folder, runs, retry_failed=True).due) == 6
 
@@ -47,7 +47,7 @@ def test_an_interrupted_run_is_priced_by_what_is_left_of_it(tmp_path):
     write_text(folder.run(runs[3].spec.id).records_file, half + '{"step": Infinity, "args": {}}\n{"step": 9')
     planned = plan(folder, runs)
 
-    assert planned.seconds == pytest.approx(1000 * (1 - (steps // 2 + 1) / steps))
+    assert planned.seconds == [pytest.approx(1000 * (1 - (steps // 2 + 1) / steps))]
     assert planned.text(4) == "8 runs: 1 interrupted, 7 done. To start: 1, about 8 min on 1 worker."
 
 
@@ -64,12 +64,39 @@ def test_runs_that_a_changed_sweep_no_longer_declares_are_counted(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     for run in runs:
-        write_json(folder.run(run.spec.id).spec_file, run.spec.as_dict())
-    (folder.runs / ".DS_Store").touch()
+        folder.log_final(run.spec.id, State.DONE, 1.0)
 
-    assert plan(folder, runs).undeclared == 0
-    assert plan(folder, runs[:5]).undeclared == 3
-    assert plan(SweepFolder(tmp_path / "new"), runs).undeclared == 0
+    assert plan(folder, runs).states.undeclared == 0
+    assert plan(folder, runs[:5]).states.undeclared == 3
+    assert plan(SweepFolder(tmp_path / "new"), runs).states.undeclared == 0
+
+
+def test_what_slurm_has_in_hand_is_not_started_again(tmp_path):
+    runs = expand(SWEEP)
+
+    planned = plan(SweepFolder(tmp_path), runs, queued={runs[0].spec.id, runs[5].spec.id})
+
+    assert [run.spec.id for run in planned.due] == [run.spec.id for run in runs[1:5] + runs[6:]]
+
+
+def test_a_trained_run_is_looked_into_once(tmp_path, monkeypatch):
+    """Its state is logged by whoever trained it, or by the first who finds it; a torn line counts for nothing."""
+    runs = expand(SWEEP)
+    folder = _folder(tmp_path, runs)
+    write_json(folder.run(runs[0].spec.id).done_file, {"outcome": "done", "seconds": 7})
+    folder.log_final(runs[1].spec.id, State.DIVERGED, None)
+    with folder.states_log.open("a") as file:
+        file.write(f"{runs[2].spec.id} do")
+    first = run_states(folder, runs)
+    looked = []
+    monkeypatch.setattr(RunFolder, "state", lambda run, **_: looked.append(run.path.name) or State.DUE)
+
+    again = run_states(folder, runs)
+
+    assert first.of == again.of
+    assert again.seconds == {runs[0].spec.id: 7}
+    assert again.having(State.DONE, State.DIVERGED) == {run.spec.id for run in runs[:2]}
+    assert looked == [run.spec.id for run in runs[2:]]
 
 
 def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):

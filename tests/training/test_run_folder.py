@@ -215,9 +215,17 @@ def test_memory_that_runs_out_is_a_sentence_with_the_way_out(tmp_path, monkeypat
     assert RunFolder(tmp_path).failure() == "out of memory on cpu; use a smaller batch_size or image_size"
 
 
-def _serve_run(path):
+def test_memory_that_runs_out_on_a_cpu_is_told_apart_from_other_failures(tmp_path):
+    event, values = _serve_run(tmp_path, hparams={"mlp_width": 10**7})  # 400 TB
+
+    assert event == "failed"
+    assert values["out_of_memory"]
+    assert values["sentence"] == "out of memory on cpu; use a smaller batch_size or image_size"
+
+
+def _serve_run(path, **given):
     events = Events()
-    task = {"spec": quick_spec().as_dict(), "folder": str(path), "data_dir": None, "keep": "none"}
+    task = {"spec": quick_spec(**given).as_dict(), "folder": str(path), "data_dir": None, "keep": "none"}
     _serve(task, torch.device("cpu"), events, lambda: False)
     return events.told[-1]
 
@@ -228,13 +236,18 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        assert _serve_run(tmp_path / "full") == ("failed", {"sentence": "OSError: [Errno 28] No space left on device"})
+        event, values = _serve_run(tmp_path / "full")
+    assert event == "stopped"
+    assert "No space left on device; nothing whole is lost, and the same command goes on" in values["sentence"]
+    assert RunFolder(tmp_path / "full").state() is not State.FAILED, "a full disk is no fault of the run"
     (tmp_path / "file").touch()
     event, values = _serve_run(tmp_path / "file")
     assert event == "failed"
     assert values["sentence"].startswith(f"cannot write to {tmp_path / 'file'}")
 
-    assert _serve_run(tmp_path / "full") == ("end", {"state": "done"})
+    event, values = _serve_run(tmp_path / "full")
+    assert (event, values["state"]) == ("end", "done")
+    assert values["memory"] > 2**20
 
 
 def test_a_run_that_failed_and_is_tried_again_gives_what_one_without_trouble_gives(tmp_path):

@@ -1,22 +1,22 @@
 """The local launcher: warm worker processes on this machine, one per device slot, each training run after run."""
 
-import json
 import os
-import selectors
 import signal
-import subprocess
-import sys
 from collections import Counter, deque
 from collections.abc import Sequence
-from contextlib import suppress
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from dg_batchformer.declaration import SweepRun
 from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.sweep.launchers.memory import available_memory
+from dg_batchformer.sweep.launchers.process import WorkerProcess, task
 
-_MAX_DEATHS = 3
+_MAX_DEATHS = 3  # of workers over one run that made no progress in between
 _PATIENCE = 0.2  # seconds until a signal is seen at the latest
+_FIRST_GUESS = 2**30  # bytes that a worker takes, until one has told
+_SAVE_SECONDS = 60  # within which a worker that was asked to stop has saved its run
 
 
 class Report(Protocol):
@@ -29,75 +29,10 @@ class Report(Protocol):
         """A run has done so many updates."""
 
     def ended(self, run: SweepRun, how: str, sentence: str) -> None:
-        """A run ended: done, diverged, failed, interrupted, or busy elsewhere."""
+        """A run ended: done, diverged, failed, interrupted, stopped by a broken disk, or busy elsewhere."""
 
     def note(self, run: SweepRun, sentence: str) -> None:
         """Something a person should know."""
-
-
-def task(folder: SweepFolder, run: SweepRun, data_dir: Path | None) -> dict[str, Any]:
-    """Return what a worker is told of a run, see ``training.worker``."""
-    return {
-        "spec": run.spec.as_dict(),
-        "folder": str(folder.run(run.spec.id).path),
-        "data_dir": None if data_dir is None else str(data_dir),
-        "keep": "none",
-    }
-
-
-class _Worker:
-    """One worker process and the run it has in hand."""
-
-    def __init__(self, device: str, threads: int, errors: IO[bytes]) -> None:
-        self.device, self.threads = device, threads
-        self.run: SweepRun | None = None
-        self.told: signal.Signals | None = None  # the last signal sent to it
-        self.buffer = b""
-        command = [
-            sys.executable,
-            "-m",
-            "dg_batchformer.training.worker",
-            "--device",
-            device,
-            "--threads",
-            str(threads),
-        ]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )
-
-    def give(self, run: SweepRun, folder: SweepFolder, data_dir: Path | None) -> None:
-        """Hand over a run."""
-        self.run = run
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # a dead worker is found by the end of its output
-            self.process.stdin.write((json.dumps(task(folder, run, data_dir)) + "\n").encode())
-            self.process.stdin.flush()
-
-    def tell(self, number: signal.Signals) -> None:
-        """Send a signal, once."""
-        if self.told != number:
-            self.told = number
-            self.process.send_signal(number)
-
-    def dismiss(self) -> None:
-        """Let the worker end when its run is over."""
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
-
-    def events(self) -> list[dict[str, Any]] | None:
-        """Read what the worker has told; None when its output has ended."""
-        assert self.process.stdout is not None
-        chunk = os.read(self.process.stdout.fileno(), 65536)
-        if not chunk:
-            return None
-        *lines, self.buffer = (self.buffer + chunk).split(b"\n")
-        return [json.loads(line) for line in lines]
 
 
 class LocalLauncher:
@@ -105,14 +40,27 @@ class LocalLauncher:
 
     Args:
         devices: one worker each, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``; workers share the cores.
+        threads: of each worker; None shares out the cores.
 
     """
 
-    def __init__(self, folder: SweepFolder, devices: Sequence[str], data_dir: Path | None, report: Report) -> None:
+    def __init__(
+        self,
+        folder: SweepFolder,
+        devices: Sequence[str],
+        data_dir: Path | None,
+        report: Report,
+        *,
+        threads: int | None = None,
+    ) -> None:
         self.folder, self.devices, self.data_dir, self.report = folder, devices, data_dir, report
-        self.deaths: Counter[str] = Counter()  # of workers, by the run they had in hand
+        self.threads = threads or max(1, len(os.sched_getaffinity(0)) // len(devices))
+        self.deaths: Counter[tuple[str, int]] = Counter()  # of workers, by the run in hand and its records' size
         self.queue: deque[SweepRun] = deque()
-        self.selector = selectors.DefaultSelector()
+        self.alone: deque[SweepRun] = deque()  # ran out of memory beside others
+        self.had_alone: set[str] = set()
+        self.workers: list[WorkerProcess] = []
+        self.most_memory = _FIRST_GUESS  # of a worker, in bytes
         self.interrupts = 0  # signals that asked to stop
 
     def launch(self, runs: Sequence[SweepRun]) -> bool:
@@ -122,93 +70,130 @@ class LocalLauncher:
         """
         self.queue.extend(runs)
         handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        threads = max(1, len(os.sched_getaffinity(0)) // len(self.devices))
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:
-            with (self.folder.path / "workers.log").open("ab") as self.errors:
+            with self.folder.launching():
                 for device in self.devices[: len(self.queue)]:
-                    self._start(device, threads)
-                while self.selector.get_map():
-                    if self.interrupts:
-                        self._stop()
-                    for key, _ in self.selector.select(timeout=_PATIENCE):
-                        self._hear(key.data)
+                    self._start(device)
+                while self.workers:
+                    self._turn()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return not self.interrupts
 
+    def stop(self) -> None:
+        """Let every worker save its run and end, and wait for that; for a signal handler that then ends the process."""
+        for worker in self.workers:
+            worker.tell(signal.SIGTERM)
+        for worker in self.workers:
+            worker.end_within(_SAVE_SECONDS)
+
     def _interrupt(self, number: int, frame: Any) -> None:
         self.interrupts += 1  # and no more: a signal comes between any two lines of the loop
 
-    def _stop(self) -> None:
-        self.queue.clear()
-        for key in self.selector.get_map().values():
-            key.data.tell(signal.SIGTERM if self.interrupts == 1 else signal.SIGKILL)
+    def _turn(self) -> None:
+        """Pass on a wish to stop, then hear what workers have to tell."""
+        if self.interrupts:
+            self.queue.clear()
+            self.alone.clear()
+            for worker in self.workers:
+                worker.tell(signal.SIGTERM if self.interrupts == 1 else signal.SIGKILL)
+        by_channel = {worker.channel: worker for worker in self.workers}
+        for channel in wait(list(by_channel), timeout=_PATIENCE):
+            self._hear(by_channel[channel])  # type: ignore[index]  # only channels were waited for
 
-    def _start(self, device: str, threads: int) -> None:
-        worker = _Worker(device, threads, self.errors)
-        assert worker.process.stdout is not None
-        self.selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+    def _start(self, device: str) -> None:
+        worker = WorkerProcess(device, self.threads, self.folder.workers_log)
+        self.workers.append(worker)
         self._assign(worker)
 
-    def _assign(self, worker: _Worker) -> None:
-        worker.run = None
-        if self.queue:
-            worker.give(self.queue.popleft(), self.folder, self.data_dir)
-        else:
-            worker.dismiss()
+    def _assign(self, worker: WorkerProcess) -> None:
+        """Give a worker its next run; without one let it end, or wait where memory is short or one must run alone."""
+        others = any(other.run is not None for other in self.workers)
+        if self.queue and not (others and self._is_memory_short()):
+            worker.run = self.queue.popleft()
+        elif self.alone and not self.queue and not others:
+            worker.run = self.alone.popleft()
+        elif self.queue or self.alone:
+            return
+        worker.give(None if worker.run is None else task(self.folder, worker.run, self.data_dir))
 
-    def _hear(self, worker: _Worker) -> None:
-        events = worker.events()
-        if events is None:
+    def _is_memory_short(self) -> bool:
+        available = available_memory()
+        return available is not None and available < self.most_memory
+
+    def _hear(self, worker: WorkerProcess) -> None:
+        told = worker.event()
+        if told is None:
             self._bury(worker)
             return
-        for event in events:
-            kind, run = event["event"], worker.run
-            if run is None or kind == "ready":
-                continue
-            if kind == "begin":
-                self.report.begin(run, event["start"])
-            elif kind == "step":
-                self.report.progress(run, event["done"])
-            elif kind == "note":
-                self.report.note(run, event["sentence"])
-            else:
-                self.report.ended(run, event.get("state", kind), event.get("sentence", ""))
+        run = worker.run
+        if run is None:
+            return
+        kind = told["event"]
+        if kind == "begin":
+            self.report.begin(run, told["start"])
+        elif kind == "step":
+            self.report.progress(run, told["done"])
+        elif kind == "note":
+            self.report.note(run, told["sentence"])
+        else:
+            self.most_memory = max(self.most_memory, told["memory"])
+            self._end(worker, run, told)
+            self._give_work()
+
+    def _give_work(self) -> None:
+        for worker in self.workers:
+            if worker.run is None and not worker.leaves:
                 self._assign(worker)
 
-    def _bury(self, worker: _Worker) -> None:
-        """Take leave of a worker whose output ended; replace it if it died with work left."""
-        assert worker.process.stdout is not None
-        self.selector.unregister(worker.process.stdout)
-        worker.process.stdout.close()
-        code = worker.process.wait()
-        worker.dismiss()
-        if worker.run is not None and self.interrupts:
-            self.report.ended(worker.run, "interrupted", "")
-        elif worker.run is not None:
-            self._blame(worker.run, code)
-        if self.queue:
-            self._start(worker.device, worker.threads)
+    def _end(self, worker: WorkerProcess, run: SweepRun, told: dict[str, Any]) -> None:
+        """Take note of how a run ended."""
+        worker.run = None
+        how, sentence = told.get("state", told["event"]), told.get("sentence", "")
+        if how == "interrupted" and not self.interrupts:
+            worker.leaves = True
+            self.queue.appendleft(run)
+            self.report.note(run, "its worker process was asked to stop; the run goes on in another")
+        elif told.get("out_of_memory") and len(self.devices) > 1 and run.spec.id not in self.had_alone:
+            self.had_alone.add(run.spec.id)
+            self.alone.append(run)
+            self.report.note(run, f"{sentence}; it is tried once more, alone, at the end")
+        else:
+            if told["event"] == "end":
+                self.folder.log_final(run.spec.id, State(how), told["seconds"])
+            self.report.ended(run, how, sentence)
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        """Take leave of a worker that has ended; replace it if it died with work left."""
+        self.workers.remove(worker)
+        run, code = worker.run, worker.bury()
+        if run is not None and self.interrupts:
+            self.report.ended(run, "interrupted", "")
+        elif run is not None:
+            self._blame(run, code)
+        if self.queue or (self.alone and not self.workers):
+            self._start(worker.device)
+        self._give_work()
 
     def _blame(self, run: SweepRun, code: int) -> None:
         """Try a run again whose worker died; after several deaths record it as failed."""
         folder = self.folder.run(run.spec.id)
         state = folder.state()
         if state.is_final:
+            self.folder.log_final(run.spec.id, state, folder.outcome().get("seconds"))
             self.report.ended(run, state, "")
             return
-        self.deaths[run.spec.id] += 1
+        progress = folder.records_file.stat().st_size if folder.records_file.exists() else 0
+        self.deaths[run.spec.id, progress] += 1
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-        if self.deaths[run.spec.id] < _MAX_DEATHS:
+        if self.deaths[run.spec.id, progress] < _MAX_DEATHS:
             self.report.note(run, f"its worker process ended with {cause}; the run goes on in another")
             self.queue.append(run)
             return
         advice = ", perhaps for lack of memory: use fewer --devices" if code == -signal.SIGKILL else ""
-        sentence = (
-            f"{_MAX_DEATHS} worker processes ended over it, the last with {cause}{advice}; "
-            f"see {self.folder.path / 'workers.log'}"
-        )
+        ended = f"{_MAX_DEATHS} worker processes ended over it, the last with {cause}{advice}"
+        sentence = f"{ended}; see {self.folder.workers_log}"
         folder.fail(sentence)
         self.report.ended(run, State.FAILED, sentence)

@@ -1,0 +1,82 @@
+"""One worker process of the local launcher: forked from a warm server, told what to train, heard and ended."""
+
+import importlib
+import multiprocessing
+import os
+import signal
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from dg_batchformer.declaration import SweepRun
+from dg_batchformer.store import SweepFolder
+
+_WORKER = "dg_batchformer.training.worker"
+_SERVER = "dg_batchformer.sweep.launchers.server"
+
+
+def task(folder: SweepFolder, run: SweepRun, data_dir: Path | None) -> dict[str, Any]:
+    """Return what a worker is told of a run, see ``training.worker``."""
+    return {
+        "spec": run.spec.as_dict(),
+        "folder": str(folder.run(run.spec.id).path),
+        "data_dir": None if data_dir is None else str(data_dir),
+        "keep": "none",
+    }
+
+
+def _work(channel: Connection, device: str, threads: int, log: Path) -> None:
+    """Be a worker: runs in the forked process, where the module is there already."""
+    importlib.import_module(_WORKER).serve(channel, device, threads, log)
+
+
+class WorkerProcess:
+    """One worker process and the run it has in hand."""
+
+    def __init__(self, device: str, threads: int, log: Path) -> None:
+        self.device, self.threads = device, threads
+        self.run: SweepRun | None = None
+        self.told: signal.Signals | None = None  # the last signal sent to it
+        self.leaves = False  # was dismissed, or asked to stop by somebody
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([_SERVER, _WORKER])
+        self.channel, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, device, threads, log))
+        self.process.start()
+        theirs.close()
+
+    def give(self, message: dict[str, Any] | None) -> None:
+        """Hand over a run, or None to let the worker end."""
+        self.leaves = message is None
+        with suppress(OSError):  # a dead worker is found by the end of its channel
+            self.channel.send(message)
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send a signal, once."""
+        if self.told != number and self.process.pid is not None:
+            self.told = number
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
+
+    def event(self) -> dict[str, Any] | None:
+        """Return what the worker tells; None when it has ended."""
+        try:
+            return self.channel.recv()
+        except (EOFError, OSError):
+            return None
+
+    def end_within(self, seconds: float) -> None:
+        """Wait for the end of the process, and kill one that hangs."""
+        self.process.join(seconds)
+        if self.process.is_alive():
+            self.tell(signal.SIGKILL)
+            self.process.join()
+
+    def bury(self) -> int:
+        """Wait for the end of the process; return its exit code, negative for a signal."""
+        self.channel.close()
+        self.process.join()
+        code = self.process.exitcode
+        self.process.close()
+        return 0 if code is None else code

@@ -1,0 +1,133 @@
+"""The SLURM launcher: job arrays through submitit. One array task is a local launch of a chunk of runs.
+
+SLURM schedules; nothing of ours stays alive on the login node. Ahead of a time limit or a preemption SLURM signals a
+task, whose workers save their runs within seconds; it is requeued and goes on. SIGTERM (scancel) saves and ends it.
+"""
+
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dg_batchformer.declaration import SweepRun
+from dg_batchformer.errors import InputError
+from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.sweep.cluster import Cluster
+from dg_batchformer.sweep.console import SweepConsole
+from dg_batchformer.sweep.jobs import Job
+from dg_batchformer.sweep.launchers.local import LocalLauncher
+
+_REQUEUES = 100_000  # submitit counts time limits, also those that a task was made for
+_DEFAULT_MAX_ARRAY = 1001  # SLURM's own
+_SHARE_OF_LIMIT = 0.8  # of a time limit that a chunk is planned for
+_FINAL = (State.DONE, State.DIVERGED, State.FAILED)
+_Item = TypeVar("_Item")
+
+
+class Chunk:
+    """What one array task does; submitit pickles it, and asks it to ``checkpoint`` when SLURM signals.
+
+    Args:
+        devices: of its workers, as the local launcher takes them.
+
+    """
+
+    def __init__(
+        self, folder: Path, runs: Sequence[SweepRun], data_dir: Path | None, devices: Sequence[str], threads: int
+    ) -> None:
+        self.folder, self.runs, self.data_dir = folder, list(runs), data_dir
+        self.devices, self.threads = devices, threads
+        self.launcher: LocalLauncher | None = None
+
+    def __call__(self) -> None:
+        """Train what is left of the chunk."""
+        signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR2))  # clusters differ in which they send
+        folder = SweepFolder(self.folder)
+        left = [run for run in self.runs if folder.run(run.spec.id).state() not in _FINAL]
+        console = SweepConsole(left)
+        self.launcher = LocalLauncher(folder, self.devices, self.data_dir, console, threads=self.threads)
+        self.launcher.launch(left)
+
+    def checkpoint(self) -> Any:
+        """Save all runs; return what the requeued task is to do."""
+        from submitit.helpers import DelayedSubmission
+
+        if self.launcher is not None:
+            self.launcher.stop()
+        return DelayedSubmission(Chunk(self.folder, self.runs, self.data_dir, self.devices, self.threads))
+
+
+def runs_in_task(seconds: Sequence[float | None], cluster: Cluster) -> int:
+    """Return how many runs a task should get so that it fits its time limit; 1 while no run was measured.
+
+    Args:
+        seconds: what each run is expected to take.
+
+    """
+    known = [took for took in seconds if took is not None]
+    if not known or len(known) < len(seconds):
+        return 1
+    room = _SHARE_OF_LIMIT * (60 * cluster.time - cluster.signal) * max(1, cluster.gpus)
+    return max(1, int(room / max(max(known), 1.0)))
+
+
+def submit(
+    folder: SweepFolder, runs: Sequence[SweepRun], data_dir: Path | None, cluster: Cluster, runs_per_task: int
+) -> Iterator[list[Job]]:
+    """Hand runs to SLURM in job arrays; yield the jobs of each. Raises InputError where SLURM refuses one."""
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    devices = [f"cuda:{index}" for index in range(cluster.gpus)] if cluster.gpus > 1 else ["auto"]
+    threads = max(1, cluster.cpus // len(devices))
+    data_dir = None if data_dir is None else data_dir.absolute()
+    chunks = [Chunk(folder.path.absolute(), part, data_dir, devices, threads) for part in _parts(runs, runs_per_task)]
+    executor = submitit.SlurmExecutor(folder.slurm / "%j", max_num_timeout=_REQUEUES)
+    submitted = 0
+    for part in _parts(chunks, _longest_array()):
+        name = f"{folder.path.name}[{submitted + 1}-{submitted + len(part)}]"
+        try:
+            executor.update_parameters(job_name=name, **_parameters(cluster))
+            with executor.batch():
+                jobs = [executor.submit(chunk) for chunk in part]
+        except (RuntimeError, FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+            reason = " ".join(str(getattr(error, "stderr", None) or error).split())
+            raise InputError(f"SLURM refused the sweep after {submitted} tasks: {reason}") from None
+        submitted += len(part)
+        yield [Job(job.job_id, [run.spec.id for run in chunk.runs]) for job, chunk in zip(jobs, part, strict=True)]
+
+
+def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _parameters(cluster: Cluster) -> dict[str, Any]:
+    """Return a cluster's settings as submitit names them."""
+    root = Path(__file__).parents[3]
+    asked: dict[str, Any] = {name: getattr(cluster, name) for name in ("partition", "account", "qos", "constraint")}
+    return {
+        **{name: value for name, value in asked.items() if value is not None},
+        **({"gpus_per_node": cluster.gpus} if cluster.gpus else {}),
+        "cpus_per_task": cluster.cpus,
+        "mem": cluster.mem,
+        "time": cluster.time,
+        "signal_delay_s": cluster.signal,
+        "array_parallelism": cluster.array,
+        # A clone need not be installed, and sums depend on the number of threads.
+        "setup": [*cluster.setup, f'export PYTHONPATH="{root}${{PYTHONPATH:+:$PYTHONPATH}}"'],
+        "stderr_to_stdout": True,
+    }
+
+
+def _longest_array() -> int:
+    """Return how many tasks an array may have here."""
+    try:
+        done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        raise InputError("scontrol does not answer: SLURM is used from one of its login nodes") from None
+    if done.returncode:
+        raise InputError(f"scontrol says: {' '.join(done.stderr.split())}")
+    limits = [line.split("=")[1] for line in done.stdout.splitlines() if line.startswith("MaxArraySize")]
+    return int(limits[0]) - 1 if limits else _DEFAULT_MAX_ARRAY - 1

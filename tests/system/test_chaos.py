@@ -1,0 +1,19 @@
+"""Workers that are killed at random cost time, never a result."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+TOOL = Path(__file__).parents[2] / "tools" / "chaos.py"
+
+
+def test_200_runs_under_fire_equal_those_left_in_peace():
+    done = subprocess.run([sys.executable, TOOL, "--runs", "200"], capture_output=True, text=True, timeout=1200)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "runs 200" in done.stdout
+    assert "lost 0, differing 0, trained twice 0" in done.stdout
+    assert int(done.stdout.partition("faults ")[2].partition(",")[0]) > 20

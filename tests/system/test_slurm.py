@@ -1,0 +1,224 @@
+"""A real SLURM of four nodes: what it trains is what a local launch trains, whatever is done to it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.jobs import queued_states, read_jobs
+from dg_batchformer.sweep_spec import load_sweep
+
+pytestmark = pytest.mark.system
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "tools" / "local_slurm.sh"
+PATIENCE = 400  # seconds; a busy machine is slow, not wrong
+VOLATILE = ("step_time", "mem_gb")
+SWEEP = """
+datasets: [Toy]
+algorithms: [ERM, SWAD+BF]
+protocol: quick
+trials: {trials}
+test_envs: {envs}
+steps: {steps}
+checkpoint_freq: 50
+hparams: {{mlp_width: 16, batch_size: 8}}
+"""
+TASKS = ("--slurm", "cpus=1", "mem=1G", "time=30", "signal=30")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory):
+    """Bring a cluster up, install it where it is missing, and end it."""
+    if os.geteuid() != 0:
+        pytest.skip("slurmd needs root to start jobs as their users")
+    state = tmp_path_factory.mktemp("slurm") / "s"
+    settings = {"LOCAL_SLURM_DIR": str(state), "LOCAL_SLURM_PORT": "26817", "LOCAL_SLURM_NODES": "4"}
+    environment = {**os.environ, **settings}
+    subprocess.run([CLUSTER, "start"], check=True, env=environment)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(state / "etc" / "slurm.conf"))
+        yield state
+    subprocess.run([CLUSTER, "stop"], check=True, env=environment)
+
+
+class Sweep:
+    """A sweep file in a folder of its own."""
+
+    def __init__(self, path, *, trials=1, envs="[A, B]", steps=201, text=SWEEP):
+        path.mkdir(parents=True, exist_ok=True)
+        self.file = path / "tiny.yaml"
+        self.file.write_text(text.format(trials=trials, envs=envs, steps=steps))
+        self.folder = SweepFolder(path / "results" / "tiny")
+        self.specs = [run.spec for run in expand(load_sweep(self.file))]
+
+    def start(self, *more):
+        command = [sys.executable, "-m", "dg_batchformer", "sweep", str(self.file), *more]
+        command += ["--results_dir", str(self.folder.path.parent)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def run(self, *more):
+        process = self.start(*more)
+        output = process.communicate(timeout=PATIENCE)[0]
+        assert process.returncode == 0, output
+        return output
+
+    def submit(self, *more):
+        return self.run("--launcher", "slurm", *TASKS, *more)
+
+    def local(self):
+        """Train the same locally, with as many threads."""
+        return self.run("--devices", "cpu,cpu", "--threads", "1")
+
+    def verb(self, *words):
+        command = [sys.executable, "-m", "dg_batchformer", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    def states(self):
+        return [self.folder.run(spec.id).state() for spec in self.specs]
+
+    def records(self):
+        return [_records(self.folder.run(spec.id)) for spec in self.specs]
+
+    def starts(self):
+        """How often each run was begun or went on."""
+        logs = [self.folder.run(spec.id).log_file for spec in self.specs]
+        return [log.read_text().count("from step") if log.exists() else 0 for log in logs]
+
+    def wait(self, condition, seconds=PATIENCE):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, (self.states(), self.logs())
+            time.sleep(0.5)
+
+    def wait_until_done(self):
+        self.wait(lambda: all(state is State.DONE for state in self.states()))
+
+    def wait_until_under_way(self, spec=None):
+        """Wait until a run has records but is not done; return its lock's owner."""
+        folder = self.folder.run((spec or self.specs[0]).id)
+        self.wait(lambda: folder.records_file.exists() and folder.state() is State.RUNNING)
+        return json.loads(folder.lock_file.read_text())
+
+    def logs(self):
+        return [file.read_text()[-3000:] for file in self.folder.slurm.glob("*/*.out")]
+
+
+def _records(folder):
+    lines = folder.records_file.read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in VOLATILE} for line in lines]
+
+
+def _same_as_local(sweep, path):
+    local = Sweep(path, text=sweep.file.read_text().replace("{", "{{").replace("}", "}}"))
+    local.local()
+    assert sweep.records() == local.records()
+    tables = [one.verb("tables", str(one.folder.path), "--format", "csv").stdout for one in (sweep, local)]
+    assert tables[0] == tables[1]
+    assert "SWAD+BF" in tables[0]
+
+
+def test_forty_runs_over_four_nodes_equal_the_same_sweep_run_locally(tmp_path):
+    sweep = Sweep(tmp_path / "cluster", trials=5, envs="all")
+
+    output = sweep.submit("--runs_per_task", "10")
+
+    assert "4 tasks of up to 10 runs submitted; 0 tasks were there already" in output
+    again = sweep.submit()
+    assert "0 tasks" in again or "To start: 0" in again, "what SLURM has in hand is not submitted twice"
+    sweep.wait_until_done()
+    assert len(sweep.specs) == 40
+    assert sweep.starts() == [1] * 40
+    names = subprocess.run(["sacct", "-X", "-n", "-P", "-o", "JobName"], capture_output=True, text=True).stdout
+    assert "tiny[1-4]" in names
+    _same_as_local(sweep, tmp_path / "local")
+
+
+def test_a_time_limit_too_short_for_a_chunk_requeues_it_until_all_is_done(tmp_path):
+    sweep = Sweep(tmp_path / "cluster", steps=24_001)
+
+    sweep.submit("--runs_per_task", "4", "--slurm", "time=1", "signal=15", "cpus=1", "mem=1G")
+    sweep.wait_until_done()
+
+    assert "Requeued job" in "".join(sweep.logs())
+    assert max(sweep.starts()) > 1, "a run went on in a later start of its task"
+    _same_as_local(sweep, tmp_path / "local")
+
+
+def test_requeued_cancelled_and_killed_tasks_lose_nothing(tmp_path):
+    sweep = Sweep(tmp_path / "cluster", envs="[A]", steps=6_001)
+    sweep.submit("--runs_per_task", "2")
+    owner = sweep.wait_until_under_way()
+    [job] = read_jobs(sweep.folder)
+
+    os.kill(owner["pid"], signal.SIGKILL)  # the worker alone: the task replaces it
+    sweep.wait(lambda: sweep.starts()[0] == 2)
+    sweep.wait_until_under_way()
+    subprocess.run(["scontrol", "requeue", job.job_id], check=True)
+    sweep.wait(lambda: sweep.starts()[0] >= 3)
+    sweep.wait_until_under_way(sweep.specs[0])
+    cancelled = sweep.verb("cancel", str(sweep.folder.path))
+
+    assert "1 SLURM tasks" in cancelled.stdout, cancelled
+    sweep.wait(lambda: not queued_states([job]))
+    assert State.RUNNING not in sweep.states()
+    assert State.INTERRUPTED in sweep.states()
+    status = sweep.verb("status", str(sweep.folder.path)).stdout
+    assert "SLURM: no task is left" in status
+    assert re.search(r"left behind: ERM on Toy/A, trial 0 .*: its job", status)
+    sweep.submit("--runs_per_task", "2")
+    sweep.wait_until_done()
+    _same_as_local(sweep, tmp_path / "local")
+
+
+def test_a_node_that_dies_gives_its_tasks_to_others(tmp_path, cluster):
+    sweep = Sweep(tmp_path / "cluster", envs="[A]", steps=6_001)
+    sweep.submit("--runs_per_task", "2")
+    owner = sweep.wait_until_under_way()
+    [job] = read_jobs(sweep.folder)
+    node = subprocess.run(["squeue", "-h", "-j", job.job_id, "-o", "%N"], capture_output=True, text=True).stdout.strip()
+
+    daemon = int((cluster / "run" / f"slurmd-{node}.pid").read_text())
+    os.kill(daemon, signal.SIGKILL)
+    os.kill(owner["pid"], signal.SIGKILL)  # as its node takes it along
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=killed"], check=True)
+    sweep.wait_until_done()
+
+    assert sweep.starts()[0] > 1
+    _same_as_local(sweep, tmp_path / "local")
+
+
+def test_two_submissions_at_once_train_each_run_once_and_a_failing_run_takes_no_other_along(tmp_path):
+    text = SWEEP.replace("algorithms: [ERM, SWAD+BF]", "algorithms: [ERM, SWAD+BF, SWAD]")
+    sweep = Sweep(tmp_path / "cluster", text=text)
+    broken = sweep.folder.run(sweep.specs[0].id)
+    broken.records_file.mkdir(parents=True)  # cannot be written to
+
+    calls = [sweep.start("--launcher", "slurm", *TASKS, "--runs_per_task", "3") for _ in range(2)]
+    outputs = [call.communicate(timeout=PATIENCE)[0] for call in calls]
+    done = [State.FAILED, *[State.DONE] * (len(sweep.specs) - 1)]
+    sweep.wait(lambda: sweep.states() == done)
+
+    assert sum("2 tasks of up to 3 runs submitted; 0 tasks" in output for output in outputs) == 1, outputs
+    assert sum("0 tasks of up to" in output for output in outputs) == 1, outputs
+    assert sweep.starts()[1:] == [1] * (len(sweep.specs) - 1)
+    status = sweep.verb("status", str(sweep.folder.path))
+    assert status.returncode == 1
+    assert "IsADirectoryError" in status.stdout
+
+
+def test_what_slurm_refuses_is_said_in_a_sentence(tmp_path):
+    sweep = Sweep(tmp_path)
+
+    refused = sweep.start("--launcher", "slurm", "--slurm", "partition=nowhere").communicate(timeout=PATIENCE)[0]
+
+    assert "error: SLURM refused the sweep after 0 tasks" in refused
+    assert "nowhere" in refused or "invalid partition" in refused.lower()
+    assert "Traceback" not in refused

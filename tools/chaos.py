@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Kill what trains a sweep, again and again, and see that nothing is lost: tools/chaos.py [--runs 200] [--seconds 0]
+
+Trains a sweep of tiny runs twice: undisturbed, and while workers, and now and then the launch itself, are killed at
+random times by SIGKILL or SIGTERM; whatever ended is started again, until all is done. Then the records are compared.
+With --seconds it goes on with other sweeps for as long. Exit status 1 if a run is lost, differs, or was trained to its
+end twice.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import yaml
+
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep_spec import load_sweep
+
+VOLATILE = ("step_time", "mem_gb")
+LAUNCH_SHARE = 0.05  # of the faults that hit the launch, not a worker
+
+
+def main() -> int:
+    """Disturb sweeps, print what came of it, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200, metavar="N", help="of a sweep, in eights (default: 200)")
+    parser.add_argument("--every", type=float, default=1.5, metavar="SECONDS", help="between faults (default: 1.5)")
+    parser.add_argument("--seconds", type=float, default=0, metavar="N", help="at least this long (default: one sweep)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the faults (default: 0)")
+    options = parser.parse_args()
+    dice, began, total = random.Random(options.seed), time.monotonic(), Counter[str]()
+    for turn in range(10**6):
+        if turn and time.monotonic() - began > options.seconds:
+            break
+        with tempfile.TemporaryDirectory() as path:
+            total += compare(Path(path), options, dice, lr=1e-3 * (1 + turn))
+        total["sweeps"] += 1
+        print(", ".join(f"{name} {total[name]}" for name in ("sweeps", "runs", "faults", *FAILURES)), flush=True)
+    return 1 if any(total[name] for name in FAILURES) else 0
+
+
+FAILURES = ("lost", "differing", "trained twice")
+
+
+def compare(path: Path, options: argparse.Namespace, dice: random.Random, lr: float) -> Counter[str]:
+    """Train a sweep undisturbed and disturbed; return what differs."""
+    content = {"datasets": ["Toy"], "algorithms": ["ERM", "SWAD+BF"], "protocol": "quick", "steps": 81}
+    content |= {"trials": max(1, options.runs // 8), "checkpoint_freq": 20}
+    content["hparams"] = {"mlp_width": 16, "batch_size": 8, "lr": lr}
+    file = path / "chaos.yaml"
+    file.write_text(yaml.safe_dump(content))
+    specs = [run.spec for run in expand(load_sweep(file))]
+    whole, torn = (SweepFolder(path / name / "chaos") for name in ("whole", "torn"))
+    start(file, whole).wait()
+    found = Counter(runs=len(specs), faults=disturb(file, torn, specs, options.every, dice))
+    for spec in specs:
+        run = torn.run(spec.id)
+        found["lost"] += run.state() is not State.DONE
+        found["differing"] += records(torn, spec) != records(whole, spec)
+        found["trained twice"] += run.log_file.read_text().count("done after") > 1
+    return found
+
+
+def start(file: Path, folder: SweepFolder) -> subprocess.Popen[bytes]:
+    """Start a launch of two workers; what it says goes to launch.log."""
+    command = [sys.executable, "-m", "dg_batchformer", "sweep", str(file), "--devices", "cpu,cpu", "--threads", "1"]
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / "launch.log").open("ab") as log:
+        return subprocess.Popen([*command, "--results_dir", str(folder.path.parent)], stdout=log, stderr=log)
+
+
+def disturb(file: Path, folder: SweepFolder, specs: list[RunSpec], every: float, dice: random.Random) -> int:
+    """Train a sweep to its end under fire; return how many faults were injected."""
+    faults = 0
+    launch = start(file, folder)
+    while True:
+        try:
+            launch.wait(dice.expovariate(1 / every))
+        except subprocess.TimeoutExpired:
+            faults += hit(launch.pid, dice)
+            continue
+        if all(folder.run(spec.id).state() is State.DONE for spec in specs):
+            return faults
+        if any(folder.run(spec.id).state() is State.FAILED for spec in specs):
+            return faults  # lost: nothing of ours may call a run failed that was only killed
+        launch = start(file, folder)
+
+
+def hit(launch: int, dice: random.Random) -> int:
+    """Send one of two signals to a worker, or to the launch itself; return 1 if somebody was there."""
+    server = [child for child in children(launch) if children(child)]
+    workers = [worker for parent in server for worker in children(parent)]
+    victims = [launch] if dice.random() < LAUNCH_SHARE else workers
+    if not victims:
+        return 0
+    try:
+        os.kill(dice.choice(victims), dice.choice([signal.SIGKILL, signal.SIGTERM]))
+    except ProcessLookupError:
+        return 0
+    return 1
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process."""
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+def records(folder: SweepFolder, spec: RunSpec) -> list[dict[str, object]]:
+    """Return what a run recorded, times and memory left out."""
+    try:
+        lines = folder.run(spec.id).records_file.read_text().splitlines()
+    except OSError:
+        return []
+    return [{key: value for key, value in json.loads(line).items() if key not in VOLATILE} for line in lines]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
