@@ -152,6 +152,8 @@ def _sweep_on_slurm(
         planned = _plan(options, folder, runs, cluster.array, queued)
         check_runs([run.spec for run in planned.due], options.data_dir)
         folder.write(declaration(asked, runs))
+        for run in planned.due:
+            folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
         submitted = 0
         for part in submit(folder, planned.due, options.data_dir, cluster, per_task):

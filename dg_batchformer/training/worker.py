@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dg_batchformer.errors import InputError
 from dg_batchformer.lock import Busy
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
@@ -68,10 +69,14 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     events = Events(channel, stop)
-    device = parse_device(device_name)
-    prepare_device(device)
     while (task := _next_task(channel, stop)) is not None:
         torch.set_num_threads(threads)
+        try:
+            device = parse_device(device_name)
+        except InputError as error:  # a job got another machine than it asked for: no fault of the run
+            events.tell("stopped", memory=0, sentence=str(error))
+            continue
+        prepare_device(device)
         _serve(task, device, events, stop)
 
 

@@ -212,6 +212,20 @@ def test_two_submissions_at_once_train_each_run_once_and_a_failing_run_takes_no_
     status = sweep.verb("status", str(sweep.folder.path))
     assert status.returncode == 1
     assert "IsADirectoryError" in status.stdout
+    broken.records_file.rmdir()
+    assert "0 tasks of up to" in sweep.submit(), "failed runs are tried again only when asked"
+    assert "1 tasks of up to" in sweep.submit("--retry", "failed")
+    sweep.wait_until_done()
+
+
+def test_a_task_without_the_gpu_it_asked_for_says_so_and_fails_no_run(tmp_path):
+    sweep = Sweep(tmp_path / "cluster", envs="[A]")
+
+    sweep.submit("--slurm", "gpus=1", "cpus=1", "mem=1G", "--runs_per_task", "2")  # these GPUs are null devices
+    sweep.wait(lambda: any("no CUDA devices found" in log for log in sweep.logs()))
+    sweep.wait(lambda: not queued_states(read_jobs(sweep.folder)))
+
+    assert sweep.states() == [State.DUE, State.DUE]
 
 
 def test_what_slurm_refuses_is_said_in_a_sentence(tmp_path):

@@ -79,7 +79,7 @@ def submit(
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    devices = [f"cuda:{index}" for index in range(cluster.gpus)] if cluster.gpus > 1 else ["auto"]
+    devices = [f"cuda:{index}" for index in range(cluster.gpus)] or ["cpu"]
     threads = max(1, cluster.cpus // len(devices))
     data_dir = None if data_dir is None else data_dir.absolute()
     chunks = [Chunk(folder.path.absolute(), part, data_dir, devices, threads) for part in _parts(runs, runs_per_task)]
