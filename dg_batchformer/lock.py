@@ -33,7 +33,14 @@ class Lock:
     @property
     def is_mine(self) -> bool:
         """Whether nobody took it over, as may happen to a process that slept for minutes."""
-        return owner_of(self.file).get("token") == self.owner["token"]
+        try:
+            content = self.file.read_text()
+        except FileNotFoundError:
+            return False
+        try:
+            return json.loads(content)["token"] == self.owner["token"]
+        except (ValueError, LookupError, TypeError):
+            return False
 
     def check(self) -> None:
         """Raise Busy if the lock was lost: what it guards is not to be written any more."""
@@ -73,9 +80,12 @@ class Lock:
                     self.file.unlink()
 
     def _beat(self, ended: threading.Event) -> None:
-        while not ended.wait(HEARTBEAT_SECONDS) and self.is_mine:
-            with suppress(OSError):
-                os.utime(self.file)
+        mine = True
+        while mine and not ended.wait(HEARTBEAT_SECONDS):
+            with suppress(OSError):  # a disk that does not answer now may do so later
+                mine = self.is_mine
+                if mine:
+                    os.utime(self.file)
 
 
 def is_held(file: Path) -> bool:
@@ -93,7 +103,8 @@ def is_held(file: Path) -> bool:
 
 def is_here(owner: dict[str, Any]) -> bool:
     """Whether a lock was taken on this machine since it started; where there is no boot id, nobody knows."""
-    return bool(owner.get("boot")) and owner.get("host") == socket.gethostname() and owner["boot"] == _boot_id()
+    place = _place()
+    return bool(place["boot"]) and place == {name: owner.get(name) for name in place}
 
 
 def _is_former_self(owner: dict[str, Any]) -> bool:
@@ -137,13 +148,21 @@ def _remove_stale(file: Path) -> None:
 
 def _identity() -> dict[str, Any]:
     return {
-        "host": socket.gethostname(),
+        **_place(),
         "pid": os.getpid(),
         "started": _process_start(os.getpid()),
-        "boot": _boot_id(),
         **{name: os.environ.get(variable) for name, variable in _SLURM.items()},
         "token": uuid.uuid4().hex,
     }
+
+
+def _place() -> dict[str, str]:
+    """Return where process numbers mean what they mean here: containers of one machine have their own."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = ""
+    return {"host": socket.gethostname(), "boot": _boot_id(), "pids": namespace}
 
 
 def owner_of(file: Path) -> dict[str, Any]:

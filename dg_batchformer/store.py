@@ -71,6 +71,11 @@ class State(StrEnum):
         """Whether the run was trained to its end."""
         return self in (State.DONE, State.DIVERGED)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody goes on with the run unless asked: it is final, or failed."""
+        return self.is_final or self is State.FAILED
+
 
 class RunFolder:
     """The files of one run. Nobody else joins their names."""
@@ -129,6 +134,8 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
         with lock.kept():
+            for left_over in self.path.glob(".*.*.????????????????????????????????"):  # of a save that was killed
+                left_over.unlink(missing_ok=True)
             yield lock
 
 

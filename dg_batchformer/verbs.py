@@ -21,7 +21,7 @@ from dg_batchformer.store import RunFolder, State, SweepFolder, write_text
 from dg_batchformer.sweep.cluster import load_cluster
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import cancel_jobs, log_jobs, queued_states, read_jobs, submitting
-from dg_batchformer.sweep.launches import end_launches
+from dg_batchformer.sweep.launches import end_launches, is_launched
 from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
 from dg_batchformer.sweep.status import status_text
 from dg_batchformer.sweep_spec import SweepSpec, load_sweep
@@ -152,8 +152,8 @@ def _sweep_on_slurm(
         planned = _plan(options, folder, runs, cluster.array, queued)
         check_runs([run.spec for run in planned.due], options.data_dir)
         folder.write(declaration(asked, runs))
-        for run in planned.due:
-            folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
+        for run_id in planned.states.having(State.FAILED) & {run.spec.id for run in planned.due}:
+            folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
         submitted = 0
         for part in submit(folder, planned.due, options.data_dir, cluster, per_task):
@@ -184,7 +184,8 @@ def _launch(folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str]
     console = SweepConsole(due)
     launcher = LocalLauncher(folder, devices, options.data_dir, console, threads=options.threads)
     try:
-        return launcher.launch(due)
+        with folder.launching():
+            return launcher.launch(due)
     finally:
         console.close()
 
@@ -209,9 +210,14 @@ def status(options: argparse.Namespace) -> int:
         if options.watch and sys.stdout.isatty():
             print("\033[2J\033[H", end="")  # an empty screen
         print(status_text(folder, declared, states), flush=True)
-        if not options.watch or not states.having(State.DUE, State.INTERRUPTED, State.RUNNING):
+        if not options.watch or not (states.having(State.RUNNING) or _is_launched(folder)):
             return INCOMPLETE if states.having(State.FAILED, State.DIVERGED) else OK
         time.sleep(options.watch)
+
+
+def _is_launched(folder: SweepFolder) -> bool:
+    """Whether somebody is about to train more of a sweep."""
+    return is_launched(folder) or bool(queued_states(read_jobs(folder)))
 
 
 def cancel(options: argparse.Namespace) -> int:

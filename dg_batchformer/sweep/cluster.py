@@ -45,6 +45,8 @@ class Cluster:
             low = 0 if name in ("gpus", "signal") else 1
             if getattr(self, name) < low:
                 raise InputError(f"slurm {name} is {getattr(self, name)}, allowed is a whole number, at least {low}")
+        if self.signal >= 60 * self.time:
+            raise InputError(f"slurm signal is {self.signal} seconds, but the time limit is {self.time} minutes")
 
 
 SETTINGS = tuple(field.name for field in fields(Cluster))

@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import os
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +24,8 @@ ADVICE = {
     "DEADLINE": "its job would have missed a deadline",
 }
 
+_ARRAY = re.compile(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -36,14 +40,18 @@ def submitting(folder: SweepFolder) -> Iterator[None]:
     """Be the only one who plans and submits for a sweep."""
     folder.slurm.mkdir(parents=True, exist_ok=True)
     with (folder.slurm / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # file systems without flock: two at once may then submit twice, and train once
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def log_jobs(folder: SweepFolder, jobs: Sequence[Job]) -> None:
     """Remember jobs that were submitted."""
     with folder.jobs_log.open("a") as file:
+        file.write("\n")  # a torn line ends here
         file.writelines(json.dumps({"job": job.job_id, "runs": list(job.runs)}) + "\n" for job in jobs)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_jobs(folder: SweepFolder) -> list[Job]:
@@ -83,7 +91,16 @@ def ended_states(jobs: Sequence[Job]) -> dict[str, str]:
     except InputError:
         return {}
     pairs = (line.split("|", 1) for line in lines.splitlines() if "|" in line)
-    return {job_id: state.split()[0].rstrip("+") for job_id, state in pairs if state}
+    return {job_id: state.split()[0].rstrip("+") for ids, state in pairs if state for job_id in _expanded(ids)}
+
+
+def _expanded(job_ids: str) -> list[str]:
+    """Spell out how sacct writes tasks that never ran: ``7_[1,3-5%2]`` is 7_1, 7_3, 7_4 and 7_5."""
+    match = _ARRAY.fullmatch(job_ids)
+    if match is None:
+        return [job_ids]
+    spans = [part.split("-") for part in match[2].split(",")]
+    return [f"{match[1]}_{task}" for span in spans for task in range(int(span[0]), int(span[-1]) + 1)]
 
 
 def cancel_jobs(job_ids: Sequence[str]) -> None:

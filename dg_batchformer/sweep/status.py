@@ -12,7 +12,6 @@ from dg_batchformer.sweep.jobs import ADVICE, ended_states, queued_states, read_
 from dg_batchformer.sweep.plan import States, price_text, prices, steps_done
 
 _SHOWN = 20  # lines of each kind
-_SETTLED = (State.DONE, State.DIVERGED, State.FAILED)
 
 
 def status_text(folder: SweepFolder, declared: Declared, states: States) -> str:
@@ -38,7 +37,7 @@ def _slurm_lines(folder: SweepFolder, declared: Declared, states: States) -> lis
     lines = [f"SLURM: {', '.join(f'{count} tasks {state.lower()}' for state, count in sorted(counts.items()))}"]
     lines = lines if counts else ["SLURM: no task is left"]
     latest = {run_id: job for job in jobs for run_id in job.runs}
-    left = states.having(State.DUE, State.INTERRUPTED, State.RUNNING)
+    left = states.having(State.DUE, State.INTERRUPTED)
     stranded = {run_id: job for run_id, job in latest.items() if run_id in left and job.job_id not in queued}
     ended = ended_states(list(stranded.values()))
     names = {run.spec.id: run.name for run in declared.runs}
@@ -77,7 +76,7 @@ def _ways_on(folder: SweepFolder, declared: Declared, states: States) -> list[st
     command = "python -m dg_batchformer"
     sweep = f"{command} sweep sweeps/{declared.name}.yaml"
     there = set(states.of.values())
-    untrained = {run.spec.id: run for run in declared.runs if states.of[run.spec.id] not in _SETTLED}
+    untrained = {run.spec.id: run for run in declared.runs if not states.of[run.spec.id].is_settled}
     lines = []
     if untrained:
         workers = max(1, len(states.having(State.RUNNING)))

@@ -4,7 +4,7 @@ import errno
 import logging
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +19,14 @@ log = logging.getLogger("dg_batchformer")
 
 # What a disk says that is full, over quota, read-only, broken or gone.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN)
+
+# How allocators say so that do not raise torch.OutOfMemoryError.
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 class OutOfMemory(InputError):
@@ -79,8 +87,14 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
         log.info("%s", error)
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _STORAGE:
-            raise _storage_trouble(folder, error) from error
+        broken = storage_error(error)
+        if broken is not None:
+            sentence = (
+                str(error) if isinstance(error, InputError) else f"{broken.filename or folder.path}: {broken.strerror}"
+            )
+            raise StorageTrouble(
+                f"{sentence}; nothing whole is lost, and the same command goes on when mended"
+            ) from error
         if _is_out_of_memory(error):
             refused = OutOfMemory(f"out of memory on {device}; use a smaller batch_size or image_size")
             _write_failure(folder, refused)
@@ -89,17 +103,23 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
         raise
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of a disk that is full
+            handler.close()
+
+
+def storage_error(error: BaseException | None) -> OSError | None:
+    """Return what a disk said, where that is behind an error; torch.save, for one, hides it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
-
-
-def _storage_trouble(folder: RunFolder, error: OSError) -> StorageTrouble:
-    where = error.filename or folder.path
-    return StorageTrouble(f"{where}: {error.strerror}; nothing whole is lost, and the same command goes on when mended")
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def _write_failure(folder: RunFolder, error: Exception) -> None:

@@ -18,6 +18,7 @@ class StopOnSignal:
         self.asked = False
         for number in STOPPING:
             signal.signal(number, self._ask)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # which a worker's server holds back until now
 
     def __call__(self) -> bool:
         return self.asked

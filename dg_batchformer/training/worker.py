@@ -5,7 +5,6 @@
 
 import gc
 import os
-import resource
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,7 +17,7 @@ from dg_batchformer.lock import Busy
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
 from dg_batchformer.training.device import parse_device, prepare_device
-from dg_batchformer.training.journal import OutOfMemory, StorageTrouble, failure
+from dg_batchformer.training.journal import OutOfMemory, failure, storage_error
 from dg_batchformer.training.run import train_run
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
@@ -31,12 +30,14 @@ class Events:
     def __init__(self, channel: Connection, stop: StopOnSignal) -> None:
         self.channel, self.stop = channel, stop
         self.told = 0.0
+        self.memory = 0
 
     def tell(self, event: str, **values: Any) -> None:
-        """Send one event."""
+        """Send one event, with the most memory that was seen to be this process's own, in bytes."""
         self.told = time.monotonic()
+        self.memory = max(self.memory, _own_memory())
         try:
-            self.channel.send({"event": event, **values})
+            self.channel.send({"event": event, "memory": self.memory, **values})
         except OSError:
             self.stop.asked = True
 
@@ -73,11 +74,18 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
         torch.set_num_threads(threads)
         try:
             device = parse_device(device_name)
-        except InputError as error:  # a job got another machine than it asked for: no fault of the run
-            events.tell("stopped", memory=0, sentence=str(error))
-            continue
-        prepare_device(device)
+            prepare_device(device)
+        except (InputError, RuntimeError) as error:  # no fault of the run
+            events.tell("unusable", sentence=failure(error))
+            return
         _serve(task, device, events, stop)
+        gc.collect()  # the next run finds the memory of this one
+        if device.type == "cuda":
+            try:
+                torch.cuda.synchronize(device)
+                torch.cuda.empty_cache()
+            except RuntimeError:  # the device does nothing more in this process: another takes over
+                return
 
 
 def _next_task(channel: Connection, stop: StopOnSignal) -> dict[str, Any] | None:
@@ -92,7 +100,7 @@ def _next_task(channel: Connection, stop: StopOnSignal) -> dict[str, Any] | None
 
 
 def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: StopOnSignal) -> None:
-    """Train one run; tell how it ended, and the most memory this process ever held, in bytes."""
+    """Train one run; tell how it ended."""
     how, told = "failed", {}
     try:
         folder = RunFolder(Path(task["folder"]))
@@ -104,11 +112,17 @@ def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: Sto
         how, told = "busy", {"sentence": str(error)}
     except Interrupted:
         how = "interrupted"
-    except StorageTrouble as error:
-        how, told = "stopped", {"sentence": str(error)}
     except Exception as error:
+        if storage_error(error) is not None:
+            how = "stopped"
         told = {"sentence": failure(error), "out_of_memory": isinstance(error, OutOfMemory)}
-    gc.collect()  # the next run finds the memory of this one
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    events.tell(how, memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **told)
+    events.tell(how, **told)
+
+
+def _own_memory() -> int:
+    """Return the bytes that this process alone holds: files that are mapped, as the pixel cache, can be dropped."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), 0)

@@ -18,7 +18,8 @@ from dg_batchformer.store import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers import local
 from dg_batchformer.sweep.launchers.dry_run import commands
-from dg_batchformer.sweep.launchers.process import task
+from dg_batchformer.sweep.launchers.process import WorkerProcess, task
+from dg_batchformer.sweep.launches import is_launched
 from dg_batchformer.sweep_spec import load_sweep
 from dg_batchformer.training.preflight import parse_devices
 
@@ -269,7 +270,7 @@ def test_a_run_whose_memory_runs_out_is_tried_once_more_alone(tmp_path):
 def test_status_can_be_watched_until_nothing_is_left_to_wait_for(tmp_path, capsys):
     file, folder, _ = _sweep(tmp_path)
     launch = _start(file)
-    _wait_for(folder.sweep_file.exists)
+    _wait_for(lambda: is_launched(folder))
 
     assert main(["status", str(folder.path), "--watch", "1"]) == 0
 
@@ -277,6 +278,27 @@ def test_status_can_be_watched_until_nothing_is_left_to_wait_for(tmp_path, capsy
     first, *_, last = capsys.readouterr().out.split("tiny ")[1:]
     assert "due" in first
     assert "done" in last
+
+
+def test_a_worker_that_is_asked_to_stop_before_it_is_ready_stops(tmp_path):
+    worker = WorkerProcess("cpu", 1, tmp_path / "workers.log")
+
+    worker.tell(signal.SIGTERM)
+    worker.end_within(PATIENCE)
+
+    assert worker.bury() == 0, "it ended by itself"
+
+
+def test_a_device_that_is_not_there_fails_no_run_and_leaves_the_others_their_work(tmp_path):
+    file, folder, _ = _sweep(tmp_path, envs="A, B")
+    report = _Running()
+
+    assert local.LocalLauncher(folder, ["cuda:7", "cpu"], None, report, threads=1).launch(expand(load_sweep(file)))
+    assert report.how == ["done"] * 4
+    again = _Running()
+    local.LocalLauncher(SweepFolder(tmp_path / "none"), ["cuda:7"], None, again).launch(expand(load_sweep(file)))
+    assert again.how == ["stopped"] * 4
+    assert not (tmp_path / "none" / "runs").exists()
 
 
 def test_workers_wait_while_memory_is_short(tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ class Sweep:
         return json.loads(folder.lock_file.read_text())
 
     def logs(self):
-        return [file.read_text()[-3000:] for file in self.folder.slurm.glob("*/*.out")]
+        return [file.read_text()[-3000:] for file in self.folder.slurm.glob("*.out")]
 
 
 def _records(folder):

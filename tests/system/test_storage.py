@@ -1,16 +1,19 @@
 """Disks that fill up or turn read-only: a sentence, nothing corrupt, and the sweep goes on once that is mended."""
 
+import errno
 import json
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
 from dg_batchformer.store import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import load_sweep
 from dg_batchformer.training import checkpoint
+from dg_batchformer.training.journal import storage_error
 
 pytestmark = pytest.mark.system
 PATIENCE = 300
@@ -92,6 +95,15 @@ def test_a_full_disk_stops_runs_without_harm_and_they_go_on_when_there_is_room(t
         assert again.returncode == 0
     for spec in specs:
         assert _records(folder, spec) == _records(whole, spec)
+
+
+def test_a_checkpoint_that_finds_no_room_is_trouble_with_the_disk(small_disk):
+    """PyTorch raises what hides the disk's own word, and leaves nothing half written."""
+    with pytest.raises(RuntimeError) as raised:
+        checkpoint.save(small_disk / "checkpoint.pt", {"weights": torch.zeros(10**6)})
+
+    assert storage_error(raised.value).errno == errno.ENOSPC
+    assert list(small_disk.iterdir()) == []
 
 
 def test_a_read_only_disk_is_said_in_a_sentence(tmp_path, small_disk):

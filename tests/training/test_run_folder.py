@@ -247,7 +247,6 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_p
 
     event, values = _serve_run(tmp_path / "full")
     assert (event, values["state"]) == ("end", "done")
-    assert values["memory"] > 2**20
 
 
 def test_a_run_that_failed_and_is_tried_again_gives_what_one_without_trouble_gives(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from multiprocessing.connection import wait
@@ -16,7 +17,7 @@ from dg_batchformer.sweep.launchers.process import WorkerProcess, task
 _MAX_DEATHS = 3  # of workers over one run that made no progress in between
 _PATIENCE = 0.2  # seconds until a signal is seen at the latest
 _FIRST_GUESS = 2**30  # bytes that a worker takes, until one has told
-_SAVE_SECONDS = 60  # within which a worker that was asked to stop has saved its run
+_LOOK_AGAIN = 5.0  # seconds until workers that wait for memory get another chance
 
 
 class Report(Protocol):
@@ -55,10 +56,12 @@ class LocalLauncher:
     ) -> None:
         self.folder, self.devices, self.data_dir, self.report = folder, devices, data_dir, report
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) // len(devices))
-        self.deaths: Counter[tuple[str, int]] = Counter()  # of workers, by the run in hand and its records' size
+        self.deaths: Counter[tuple[str, int]] = Counter()  # of workers, by the run in hand and when it got on last
         self.queue: deque[SweepRun] = deque()
         self.alone: deque[SweepRun] = deque()  # ran out of memory beside others
         self.had_alone: set[str] = set()
+        self.unusable: dict[str, str] = {}  # why, by device
+        self.looked = time.monotonic()
         self.workers: list[WorkerProcess] = []
         self.most_memory = _FIRST_GUESS  # of a worker, in bytes
         self.interrupts = 0  # signals that asked to stop
@@ -72,25 +75,27 @@ class LocalLauncher:
         handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:
-            with self.folder.launching():
-                for device in self.devices[: len(self.queue)]:
-                    self._start(device)
-                while self.workers:
-                    self._turn()
+            for device in self.devices[: len(self.queue)]:
+                self._start(device)
+            while self.workers:
+                self._turn()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         return not self.interrupts
 
-    def stop(self) -> None:
-        """Let every worker save its run and end, and wait for that; for a signal handler that then ends the process."""
+    def stop(self, seconds: float) -> None:
+        """Let every worker save its run and end within some time; for a signal handler that then ends the process."""
         for worker in self.workers:
             worker.tell(signal.SIGTERM)
+        end = time.monotonic() + seconds
         for worker in self.workers:
-            worker.end_within(_SAVE_SECONDS)
+            worker.end_within(max(0.0, end - time.monotonic()))
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        self.interrupts += 1  # and no more: a signal comes between any two lines of the loop
+        # And no more: a signal comes between any two lines of the loop. Only a second Ctrl-C kills.
+        if number == signal.SIGINT or not self.interrupts:
+            self.interrupts += 1
 
     def _turn(self) -> None:
         """Pass on a wish to stop, then hear what workers have to tell."""
@@ -102,6 +107,9 @@ class LocalLauncher:
         by_channel = {worker.channel: worker for worker in self.workers}
         for channel in wait(list(by_channel), timeout=_PATIENCE):
             self._hear(by_channel[channel])  # type: ignore[index]  # only channels were waited for
+        if time.monotonic() - self.looked > _LOOK_AGAIN:
+            self.looked = time.monotonic()
+            self._give_work()
 
     def _start(self, device: str) -> None:
         worker = WorkerProcess(device, self.threads, self.folder.workers_log)
@@ -128,6 +136,7 @@ class LocalLauncher:
         if told is None:
             self._bury(worker)
             return
+        self.most_memory = max(self.most_memory, told["memory"])
         run = worker.run
         if run is None:
             return
@@ -139,7 +148,6 @@ class LocalLauncher:
         elif kind == "note":
             self.report.note(run, told["sentence"])
         else:
-            self.most_memory = max(self.most_memory, told["memory"])
             self._end(worker, run, told)
             self._give_work()
 
@@ -152,13 +160,18 @@ class LocalLauncher:
         """Take note of how a run ended."""
         worker.run = None
         how, sentence = told.get("state", told["event"]), told.get("sentence", "")
-        if how == "interrupted" and not self.interrupts:
+        if how == "unusable":
+            worker.leaves = True
+            self.unusable[worker.device] = sentence
+            self.queue.appendleft(run)
+        elif how == "interrupted" and not self.interrupts:
             worker.leaves = True
             self.queue.appendleft(run)
             self.report.note(run, "its worker process was asked to stop; the run goes on in another")
         elif told.get("out_of_memory") and len(self.devices) > 1 and run.spec.id not in self.had_alone:
             self.had_alone.add(run.spec.id)
             self.alone.append(run)
+            self.folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # it has not failed yet
             self.report.note(run, f"{sentence}; it is tried once more, alone, at the end")
         else:
             if told["event"] == "end":
@@ -173,9 +186,18 @@ class LocalLauncher:
             self.report.ended(run, "interrupted", "")
         elif run is not None:
             self._blame(run, code)
-        if self.queue or (self.alone and not self.workers):
+        if worker.device in self.unusable:
+            self._give_up_without_devices()
+        elif self.queue or (self.alone and not self.workers):
             self._start(worker.device)
         self._give_work()
+
+    def _give_up_without_devices(self) -> None:
+        if not self.workers:
+            for run in (*self.queue, *self.alone):
+                self.report.ended(run, "stopped", "; ".join(self.unusable.values()))
+            self.queue.clear()
+            self.alone.clear()
 
     def _blame(self, run: SweepRun, code: int) -> None:
         """Try a run again whose worker died; after several deaths record it as failed."""
@@ -185,7 +207,8 @@ class LocalLauncher:
             self.folder.log_final(run.spec.id, state, folder.outcome().get("seconds"))
             self.report.ended(run, state, "")
             return
-        progress = folder.records_file.stat().st_size if folder.records_file.exists() else 0
+        files = (folder.records_file, folder.checkpoint_file)
+        progress = max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
         self.deaths[run.spec.id, progress] += 1
         cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
         if self.deaths[run.spec.id, progress] < _MAX_DEATHS:

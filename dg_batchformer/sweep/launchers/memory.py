@@ -1,20 +1,16 @@
-"""How much memory this machine, or the part of it that a job was given, has left."""
+"""How much memory this machine, or the control group that a job or container was given, has left."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-_CGROUPS = (  # limit and use, of version 2 and of version 1
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ),
-)
+_ROOT = Path("/sys/fs/cgroup")
 
 
 def available_memory() -> int | None:
     """Return the bytes that may still be taken; None where the kernel does not tell."""
-    found = [left for left in (_of_machine(), *(_of_cgroup(*files) for files in _CGROUPS)) if left is not None]
-    return min(found, default=None)
+    found = [_of_machine(), *(_of_group(folder) for folder in _groups())]
+    return min((left for left in found if left is not None), default=None)
 
 
 def _of_machine() -> int | None:
@@ -25,8 +21,25 @@ def _of_machine() -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _of_cgroup(limit: Path, use: Path) -> int | None:
-    try:
-        return int(limit.read_text()) - int(use.read_text())
-    except (OSError, ValueError):  # "max": no limit
-        return None
+def _groups() -> Iterator[Path]:
+    """Yield the folders of the control groups that may limit this process: its own and all above."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds in ("", "memory"):
+                folder = _ROOT / kinds / path.lstrip("/")
+                yield from (one for one in (folder, *folder.parents) if one.is_relative_to(_ROOT))
+
+
+def _of_group(folder: Path) -> int | None:
+    """Return what a group of version 2 or 1 has left; files in memory count as free, for they can be dropped."""
+    for limit, use, prefix in (
+        ("memory.max", "memory.current", ""),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ):
+        with suppress(OSError, ValueError, KeyError):  # "max": no limit
+            lines = (folder / "memory.stat").read_text().splitlines()
+            stat = {name: int(value) for name, value in (line.split() for line in lines)}
+            files = stat[f"{prefix}inactive_file"] + stat[f"{prefix}active_file"]
+            return int((folder / limit).read_text()) - int((folder / use).read_text()) + files
+    return None

@@ -4,6 +4,7 @@ SLURM schedules; nothing of ours stays alive on the login node. Ahead of a time 
 task, whose workers save their runs within seconds; it is requeued and goes on. SIGTERM (scancel) saves and ends it.
 """
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 from dg_batchformer.declaration import SweepRun
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.store import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster
 from dg_batchformer.sweep.console import SweepConsole
 from dg_batchformer.sweep.jobs import Job
@@ -20,8 +21,8 @@ from dg_batchformer.sweep.launchers.local import LocalLauncher
 
 _REQUEUES = 100_000  # submitit counts time limits, also those that a task was made for
 _DEFAULT_MAX_ARRAY = 1001  # SLURM's own
+_SIGNAL_MARGIN = 30  # seconds of a signal's lead that requeueing takes
 _SHARE_OF_LIMIT = 0.8  # of a time limit that a chunk is planned for
-_FINAL = (State.DONE, State.DIVERGED, State.FAILED)
 _Item = TypeVar("_Item")
 
 
@@ -29,33 +30,51 @@ class Chunk:
     """What one array task does; submitit pickles it, and asks it to ``checkpoint`` when SLURM signals.
 
     Args:
-        devices: of its workers, as the local launcher takes them.
+        devices, threads: of its workers, as the local launcher takes them.
+        seconds: within which they have saved their runs when SLURM signals.
 
     """
 
     def __init__(
-        self, folder: Path, runs: Sequence[SweepRun], data_dir: Path | None, devices: Sequence[str], threads: int
+        self,
+        folder: Path,
+        runs: Sequence[SweepRun],
+        data_dir: Path | None,
+        devices: Sequence[str],
+        threads: int,
+        seconds: float,
     ) -> None:
         self.folder, self.runs, self.data_dir = folder, list(runs), data_dir
-        self.devices, self.threads = devices, threads
+        self.devices, self.threads, self.seconds = devices, threads, seconds
         self.launcher: LocalLauncher | None = None
 
     def __call__(self) -> None:
         """Train what is left of the chunk."""
-        signal.signal(signal.SIGUSR1, signal.getsignal(signal.SIGUSR2))  # clusters differ in which they send
+        if callable(handler := signal.getsignal(signal.SIGUSR2)):
+            signal.signal(signal.SIGUSR1, handler)  # clusters differ in which they send
         folder = SweepFolder(self.folder)
-        left = [run for run in self.runs if folder.run(run.spec.id).state() not in _FINAL]
+        left = [run for run in self.runs if not folder.run(run.spec.id).state().is_settled]
         console = SweepConsole(left)
         self.launcher = LocalLauncher(folder, self.devices, self.data_dir, console, threads=self.threads)
-        self.launcher.launch(left)
+        if not self.launcher.launch(left) and _is_preempted():
+            # With a grace time SLURM takes a task that ends by itself for complete.
+            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
 
     def checkpoint(self) -> Any:
         """Save all runs; return what the requeued task is to do."""
         from submitit.helpers import DelayedSubmission
 
         if self.launcher is not None:
-            self.launcher.stop()
-        return DelayedSubmission(Chunk(self.folder, self.runs, self.data_dir, self.devices, self.threads))
+            self.launcher.stop(self.seconds)
+        chunk = Chunk(self.folder, self.runs, self.data_dir, self.devices, self.threads, self.seconds)
+        return DelayedSubmission(chunk)
+
+
+def _is_preempted() -> bool:
+    """Whether SLURM stops this job to make room for another, and not because somebody cancelled it."""
+    command = ["scontrol", "--oneliner", "show", "job", os.environ.get("SLURM_JOB_ID", "")]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return "PreemptTime=" in said and "PreemptTime=None" not in said
 
 
 def runs_in_task(seconds: Sequence[float | None], cluster: Cluster) -> int:
@@ -82,16 +101,19 @@ def submit(
     devices = [f"cuda:{index}" for index in range(cluster.gpus)] or ["cpu"]
     threads = max(1, cluster.cpus // len(devices))
     data_dir = None if data_dir is None else data_dir.absolute()
-    chunks = [Chunk(folder.path.absolute(), part, data_dir, devices, threads) for part in _parts(runs, runs_per_task)]
-    executor = submitit.SlurmExecutor(folder.slurm / "%j", max_num_timeout=_REQUEUES)
+    seconds = max(5.0, cluster.signal - _SIGNAL_MARGIN)
+    path = folder.path.absolute()
+    chunks = [Chunk(path, part, data_dir, devices, threads, seconds) for part in _parts(runs, runs_per_task)]
+    longest = _longest_array()  # asks SLURM, which submitit takes for granted
+    executor = submitit.SlurmExecutor(folder.slurm, max_num_timeout=_REQUEUES)
     submitted = 0
-    for part in _parts(chunks, _longest_array()):
+    for part in _parts(chunks, longest):
         name = f"{folder.path.name}[{submitted + 1}-{submitted + len(part)}]"
         try:
             executor.update_parameters(job_name=name, **_parameters(cluster))
             with executor.batch():
                 jobs = [executor.submit(chunk) for chunk in part]
-        except (RuntimeError, FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+        except (RuntimeError, OSError, FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
             reason = " ".join(str(getattr(error, "stderr", None) or error).split())
             raise InputError(f"SLURM refused the sweep after {submitted} tasks: {reason}") from None
         submitted += len(part)
@@ -115,7 +137,8 @@ def _parameters(cluster: Cluster) -> dict[str, Any]:
         "time": cluster.time,
         "signal_delay_s": cluster.signal,
         "array_parallelism": cluster.array,
-        # A clone need not be installed, and sums depend on the number of threads.
+        "srun_args": [f"--cpus-per-task={cluster.cpus}"],  # which srun of SLURM 22.05 and later does not inherit
+        # A clone need not be installed.
         "setup": [*cluster.setup, f'export PYTHONPATH="{root}${{PYTHONPATH:+:$PYTHONPATH}}"'],
         "stderr_to_stdout": True,
     }
@@ -130,4 +153,4 @@ def _longest_array() -> int:
     if done.returncode:
         raise InputError(f"scontrol says: {' '.join(done.stderr.split())}")
     limits = [line.split("=")[1] for line in done.stdout.splitlines() if line.startswith("MaxArraySize")]
-    return int(limits[0]) - 1 if limits else _DEFAULT_MAX_ARRAY - 1
+    return max(1, int(limits[0]) - 1) if limits else _DEFAULT_MAX_ARRAY - 1
