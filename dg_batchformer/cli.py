@@ -138,7 +138,7 @@ def _add_sweep(verbs_of: Any) -> None:
         help="YAML with such settings under slurm: (default: ~/.config/dg_batchformer.yaml, if there)")  # fmt: skip
     add("--runs_per_task", type=_positive, metavar="N",
         help="runs that one task trains, one after another on each of its devices (default: as many as fit its time "
-        "limit, by what runs took so far; 1 where none is done)")  # fmt: skip
+        "limit, by what runs took so far; 1 until a run of every row is done)")  # fmt: skip
 
 
 def _positive(text: str) -> int:
