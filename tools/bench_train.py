@@ -57,7 +57,6 @@ MODES: dict[str, dict[str, str]] = {
     "compiled": {"precision": "auto", "data_path": "cached", "compile": "on"},
 }
 PARTS = ("runs", "loop", "floor", "added", "start")
-ENVIRONMENTS = ("art_painting", "cartoon", "photo", "sketch")
 
 
 def main() -> None:
@@ -124,7 +123,8 @@ class Bench:
     def __init__(self, options: argparse.Namespace, device: torch.device, folder: Path) -> None:
         self.options, self.device, self.folder = options, device, folder
         self.data_dir: Path = options.data_dir or make_images(folder / "data")
-        self.hparams = {"backbone": options.backbone, "weights": "none", "batch_size": options.batch_size}
+        self.hparams = {"backbone": options.backbone, "weights": "none", "freeze_bn": False}
+        self.hparams["batch_size"] = options.batch_size
         if options.freeze_bn:
             file = folder / "weights.pth"  # freezing asks for weights; random ones cost the same
             torch.save(torchvision.models.get_model(options.backbone, weights=None).state_dict(), file)
@@ -136,12 +136,8 @@ class Bench:
     def spec(self, mode: str, algorithm: str = "ERM", **given: Any) -> RunSpec:
         """Return the run that is measured, in a mode."""
         steps = {"steps": self.options.steps, "checkpoint_freq": self.options.steps, "evaluate": "all"}
-        fixed = {"dataset": "PACS", "protocol": "domainbed-2020", "test_envs": (3,), "hparams": self.own_hparams}
+        fixed = {"dataset": "PACS", "protocol": "domainbed-2020", "test_envs": (3,), "hparams": self.hparams}
         return RunSpec(algorithm=algorithm, **{**fixed, **steps, **MODES[mode], **given})
-
-    @property
-    def own_hparams(self) -> dict[str, Any]:
-        return {"freeze_bn": False, **self.hparams}
 
     # runs ------------------------------------------------------------------------------------------------------------
 
@@ -387,7 +383,7 @@ class Marks:
 def make_images(folder: Path) -> Path:
     """Write 4 environments x 7 classes x 48 JPEG files of mixed sizes; return the folder."""
     random = np.random.default_rng(0)
-    for environment, label, number in product(ENVIRONMENTS, range(7), range(48)):
+    for environment, label, number in product(dataset_facts("PACS").names, range(7), range(48)):
         width, height = random.integers(180, 320, size=2)
         coarse = Image.fromarray(random.integers(0, 256, size=(12, 12, 3), dtype=np.uint8))
         file = folder / dataset_facts("PACS").folder / environment / f"class{label}" / f"{number}.jpg"

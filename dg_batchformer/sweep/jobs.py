@@ -76,7 +76,7 @@ def queued_states(jobs: Sequence[Job]) -> dict[str, str]:
     if not jobs:
         return {}
     known = {job.job_id for job in jobs}
-    lines = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T").splitlines()
+    lines = ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T").splitlines()
     states = dict(line.strip().split("|", 1) for line in lines if "|" in line)
     return {job_id: state for job_id, state in states.items() if job_id in known}
 
@@ -87,7 +87,7 @@ def ended_states(jobs: Sequence[Job]) -> dict[str, str]:
         return {}
     ids = ",".join(sorted({job.job_id.split("_")[0] for job in jobs}))
     try:
-        lines = _ask("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={ids}")
+        lines = ask("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={ids}")
     except InputError:
         return {}
     pairs = (line.split("|", 1) for line in lines.splitlines() if "|" in line)
@@ -106,10 +106,11 @@ def _expanded(job_ids: str) -> list[str]:
 def cancel_jobs(job_ids: Sequence[str]) -> None:
     """Ask SLURM to end jobs; running ones get SIGTERM first, and save their runs."""
     for start in range(0, len(job_ids), 500):
-        _ask("scancel", "--quiet", *job_ids[start : start + 500])
+        ask("scancel", "--quiet", *job_ids[start : start + 500])
 
 
-def _ask(*command: str) -> str:
+def ask(*command: str) -> str:
+    """Return what a command of SLURM prints; raise InputError where it is not there, hangs or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:

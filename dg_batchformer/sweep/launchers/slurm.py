@@ -16,7 +16,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.store import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster
 from dg_batchformer.sweep.console import SweepConsole
-from dg_batchformer.sweep.jobs import Job
+from dg_batchformer.sweep.jobs import Job, ask
 from dg_batchformer.sweep.launchers.local import LocalLauncher
 
 _REQUEUES = 100_000  # submitit counts time limits, also those that a task was made for
@@ -146,11 +146,7 @@ def _parameters(cluster: Cluster) -> dict[str, Any]:
 
 def _longest_array() -> int:
     """Return how many tasks an array may have here."""
-    try:
-        done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        raise InputError("scontrol does not answer: SLURM is used from one of its login nodes") from None
-    if done.returncode:
-        raise InputError(f"scontrol says: {' '.join(done.stderr.split())}")
-    limits = [line.split("=")[1] for line in done.stdout.splitlines() if line.startswith("MaxArraySize")]
+    limits = [
+        line.split("=")[1] for line in ask("scontrol", "show", "config").splitlines() if line.startswith("MaxArraySize")
+    ]
     return max(1, int(limits[0]) - 1) if limits else _DEFAULT_MAX_ARRAY - 1
