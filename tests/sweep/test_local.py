@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from dg_batchformer import verbs
 from dg_batchformer.cli import _parser, main
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import State, SweepFolder
@@ -22,6 +21,7 @@ from dg_batchformer.sweep.launchers.process import WorkerProcess, task
 from dg_batchformer.sweep.launches import is_launched
 from dg_batchformer.sweep_spec import load_sweep
 from dg_batchformer.training.preflight import parse_devices
+from dg_batchformer.verbs.train import run_spec
 
 SWEEP = """
 datasets: [Toy]
@@ -187,7 +187,7 @@ def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
 
 def _asked(options):
     data_dir = None if options.data_dir is None else str(options.data_dir)
-    spec = verbs.run_spec(options).as_dict()
+    spec = run_spec(options).as_dict()
     return {"spec": spec, "folder": str(options.output_dir), "data_dir": data_dir, "keep": options.keep}
 
 

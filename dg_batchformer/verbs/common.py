@@ -1,0 +1,17 @@
+"""What verbs share: exit statuses, and types of options."""
+
+import argparse
+from typing import TypeAlias
+
+OK, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: done; done, but runs failed, diverged or are somebody else's; wrong input; interrupted."""
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1, as an option's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
