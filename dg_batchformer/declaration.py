@@ -32,6 +32,10 @@ class Declared:
     rows: Sequence[str]
     runs: Sequence[SweepRun]
 
+    def command(self, *, retry_failed: bool = False) -> str:
+        """Return what is typed to train what is left of it."""
+        return f"python -m dg_batchformer sweep sweeps/{self.name}.yaml" + " --retry failed" * retry_failed
+
 
 def declaration(sweep: SweepSpec, runs: Sequence[SweepRun]) -> dict[str, Any]:
     """Return what ``sweep.json`` keeps."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from math import inf, isnan
 from statistics import fmean
 
+import numpy as np
+
 from dg_batchformer.catalog import AVERAGING_WRAPPERS
-from dg_batchformer.names import split_name
-from dg_batchformer.record import Record
-from dg_batchformer.report.collect import CollectedRun
+from dg_batchformer.report.collection import CollectedRun
+from dg_batchformer.report.evaluations import Evaluations, Flags, Floats
 
 
 @dataclass(frozen=True)
@@ -59,92 +60,131 @@ def best_of_draws(
 ) -> Score | None:
     """Return the score of the draw that validates best; of equals, the largest hparams seed."""
     scores = [method.select(by_draw[draw], env, num_envs) for draw in sorted(by_draw, reverse=True)]
-    return _first_max(scores)
-
-
-def _first_max(scores: Sequence[Score | None]) -> Score | None:
     found = [score for score in scores if score is not None]
-    return max(found, key=lambda score: _order(score.validation), default=None)
+    return max(found, key=lambda score: -inf if isnan(score.validation) else score.validation, default=None)
 
 
-def _order(value: float) -> float:
-    return -inf if isnan(value) else value
+def _single(runs: Sequence[CollectedRun], env: int) -> Evaluations:
+    """Return the evaluations of the run that holds out this environment alone; none where there is no such run."""
+    return next((run.evaluations for run in runs if run.test_envs == (env,)), Evaluations.of([]))
 
 
-def _single(runs: Sequence[CollectedRun], env: int) -> CollectedRun | None:
-    """Return the run that holds out this environment alone."""
-    return next((run for run in runs if tuple(run.spec.test_envs) == (env,)), None)
+def _returned(runs: Sequence[CollectedRun], env: int) -> Evaluations:
+    """Return the evaluations of models that the run may return."""
+    run = next((run for run in runs if run.test_envs == (env,)), None)
+    return Evaluations.of([]) if run is None else _of_returned(run)
 
 
-def _returned(run: CollectedRun | None) -> Sequence[Record]:
-    """Return the evaluations of models that a run may return."""
-    if run is None:
-        return []
-    averages = any(wrapper in AVERAGING_WRAPPERS for wrapper in split_name(run.spec.algorithm)[1])
-    return [record for record in run.records if record.final is averages]
+def _of_returned(run: CollectedRun) -> Evaluations:
+    averages = not set(AVERAGING_WRAPPERS).isdisjoint(run.algorithm.split("+"))
+    return run.evaluations.at(run.evaluations.final == averages)
 
 
-def _in_training(run: CollectedRun | None) -> Sequence[Record]:
+def _in_training(runs: Sequence[CollectedRun], env: int) -> Evaluations:
     """Return the evaluations during training."""
-    return [] if run is None else [record for record in run.records if not record.final]
+    evaluations = _single(runs, env)
+    return evaluations.at(~evaluations.final)
 
 
-def _score(record: Record, env: int, validation: float | None) -> Score | None:
-    test = record.accuracy.get((env, "in"))
-    return None if validation is None or test is None else Score(validation, test, record.step, _held_out(record, env))
+def _best(evaluations: Evaluations, env: int, validation: Floats, known: Flags) -> Score | None:
+    """Return the score of the best validation [R] among those known [R]; of equals, the earliest."""
+    places = np.flatnonzero(known & evaluations.has(f"env{env}_in_acc"))
+    if not len(places):
+        return None
+    ordered = np.where(np.isnan(validation[places]), -inf, validation[places])
+    place = places[np.argmax(ordered)]
+    in_domain, recorded = _held_out(evaluations.at(slice(place, place + 1)), env)
+    return Score(
+        float(validation[place]),
+        float(evaluations.column(f"env{env}_in_acc")[place]),
+        int(evaluations.steps[place]),
+        float(in_domain[0]) if recorded[0] else None,
+    )
 
 
-def _held_out(record: Record, env: int) -> float | None:
-    """Return the mean accuracy on the held-out splits of all environments but one; None if there is none."""
-    values = [value for (other, split), value in record.accuracy.items() if split == "out" and other != env]
-    return fmean(values) if values else None
+def _held_out(evaluations: Evaluations, env: int) -> tuple[Floats, Flags]:
+    """Return the mean accuracy on the held-out splits of all environments but one [R], and whether there is any [R]."""
+    keys = [f"env{other}_out_acc" for other in range(evaluations.num_environments) if other != env]
+    values, recorded = evaluations.columns(keys)
+    counts = recorded.sum(axis=1)
+    return np.where(recorded, values, 0.0).sum(axis=1) / np.maximum(counts, 1), counts > 0
 
 
-def _training_domain(records: Sequence[Record], env: int) -> Score | None:
-    return _first_max([_score(record, env, _held_out(record, env)) for record in records])
+def _training_domain(evaluations: Evaluations, env: int) -> Score | None:
+    return _best(evaluations, env, *_held_out(evaluations, env))
 
 
-def _oracle(records: Sequence[Record], env: int) -> Score | None:
-    return _first_max([_score(record, env, record.accuracy.get((env, "out"))) for record in records])
+def _oracle(evaluations: Evaluations, env: int) -> Score | None:
+    key = f"env{env}_out_acc"
+    return _best(evaluations, env, evaluations.column(key), evaluations.has(key))
 
 
 def _select_training_domain(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _training_domain(_returned(_single(runs, env)), env)
+    return _training_domain(_returned(runs, env), env)
 
 
 def _select_oracle(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _oracle(_returned(_single(runs, env))[-1:], env)
+    return _oracle(_last(_returned(runs, env)), env)
+
+
+def _last(evaluations: Evaluations) -> Evaluations:
+    """Return the evaluation of the last step."""
+    if not len(evaluations):
+        return evaluations
+    place = len(evaluations) - 1 - int(np.argmax(evaluations.steps[::-1]))
+    return evaluations.at(slice(place, place + 1))
 
 
 def _select_leave_one_out(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
     """Validate a step by the runs that hold out one more environment: their accuracy there, averaged."""
-    others = [other for other in range(num_envs) if other != env]
-    pairs = {
-        (other, record.step): record.accuracy.get((other, "in"))
-        for run in runs
-        for other in others
-        if tuple(run.spec.test_envs) == tuple(sorted((env, other)))
-        for record in _returned(run)
-    }
+    single = _returned(runs, env)
+    total, complete = np.zeros(len(single)), np.ones(len(single), np.bool_)
+    for other in range(num_envs):
+        if other != env:
+            pair = next((run for run in runs if run.test_envs == tuple(sorted((env, other)))), None)
+            values, known = _at_steps(single, pair, f"env{other}_in_acc")
+            total += values
+            complete &= known
+    return _best(single, env, total / max(num_envs - 1, 1), complete)
 
-    def validation(step: int) -> float | None:
-        found = [pairs.get((other, step)) for other in others]
-        complete = [value for value in found if value is not None]
-        return fmean(complete) if len(complete) == len(others) else None
 
-    return _first_max([_score(record, env, validation(record.step)) for record in _returned(_single(runs, env))])
+def _at_steps(single: Evaluations, pair: CollectedRun | None, key: str) -> tuple[Floats, Flags]:
+    """Return what another run recorded at the steps of a run, and at which it did, [R] both."""
+    if pair is None:
+        return np.zeros(len(single)), np.zeros(len(single), np.bool_)
+    there = _of_returned(pair)
+    has = there.has(key)
+    found = dict(zip(there.steps[has].tolist(), there.column(key)[has].tolist(), strict=True))
+    steps = single.steps.tolist()
+    return np.array([found.get(step, 0.0) for step in steps]), np.array([step in found for step in steps], np.bool_)
 
 
 def _select_swad_iid(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _training_domain(_in_training(_single(runs, env)), env)
+    return _training_domain(_in_training(runs, env), env)
 
 
 def _select_swad_last(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _training_domain(_in_training(_single(runs, env))[-1:], env)
+    return _training_domain(_last(_in_training(runs, env)), env)
 
 
 def _select_swad_oracle(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    return _oracle(_in_training(_single(runs, env)), env)
+    return _oracle(_in_training(runs, env), env)
+
+
+def _select_swad_averaged(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
+    evaluations = _single(runs, env)
+    return _training_domain(evaluations.at(evaluations.final), env)
+
+
+def _select_auto_lr(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
+    """Validate by the stage that holds images out, test by the one that trains on all: what each recorded last."""
+    evaluations = _single(runs, env)
+    latest = evaluations.latest()
+    held_out = [latest[key] for other in range(num_envs) if other != env and (key := f"env{other}_out_acc") in latest]
+    test = latest.get(f"fd_env{env}_in_acc")
+    if test is None or not held_out:
+        return None
+    return Score(fmean(held_out), test, int(evaluations.steps[-1]), fmean(held_out))
 
 
 _METHODS = (
@@ -184,6 +224,18 @@ _METHODS = (
         "oracle: best step on the test domain, without averaging",
         "the step and draw that do best on the held-out split of the test environment: averaged models left out",
         _select_swad_oracle,
+    ),
+    Method(
+        "swad-averaged",
+        "averaged model",
+        "the averaged model of the draw that validates best on the training environments; others have none",
+        _select_swad_averaged,
+    ),
+    Method(
+        "auto-lr",
+        "auto lr training-domain validation set",
+        "DomainBed's two-stage training: validated by the stage that holds images out, tested by the one on all images",
+        _select_auto_lr,
     ),
 )
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 
-from dg_batchformer.catalog import DATASETS, dataset_facts
-from dg_batchformer.report.collect import CollectedRun, Collection
+from dg_batchformer.report.collection import CollectedRun, Collection
 from dg_batchformer.report.selection import METHODS, Method, Score, best_of_draws
 from dg_batchformer.store import State
 
@@ -73,38 +72,40 @@ def build_sections(collection: Collection, methods: Sequence[str]) -> list[Secti
 
 
 def _section(collection: Collection, method: Method) -> Section:
-    datasets = [name for name in DATASETS if any(run.spec.dataset == name for run in collection.runs)]
-    paired = {run.spec.dataset for run in collection.runs if len(run.spec.test_envs) == 2}
+    datasets = list(collection.environments)
+    paired = {run.dataset for run in collection.runs if len(run.test_envs) == 2}
     shown = [name for name in datasets if name in paired or not method.needs_pairs]
     notes = [
         f"{name}: needs runs that hold out two environments; give the sweep 'pairs: true'"
         for name in datasets
         if name not in shown
     ]
-    scores = _score(collection, method)
+    scores = score(collection, method)
     tables = [_dataset_table(collection, method, dataset, scores) for dataset in shown]
     if len(shown) > 1:
         tables.append(_averages_table(collection, shown, scores))
     return Section(method, tables, notes)
 
 
-def _score(collection: Collection, method: Method) -> Scores:
+def score(collection: Collection, method: Method) -> Scores:
+    """Select once for every dataset, row, environment and trial that has a score."""
     groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:
-        key = (run.spec.dataset, run.label, run.spec.trial_seed)
-        groups[key][run.spec.hparams_seed].append(run)
+        key = (run.dataset, run.label, run.trial_seed)
+        groups[key][run.hparams_seed].append(run)
     scores: Scores = {}
     for (dataset, label, trial), by_draw in groups.items():
-        for env in range(len(dataset_facts(dataset).names)):
-            score = best_of_draws(method, by_draw, env, len(dataset_facts(dataset).names))
-            if score is not None:
-                scores[dataset, label, env, trial] = score
+        num_envs = len(collection.environments[dataset])
+        for env in range(num_envs):
+            best = best_of_draws(method, by_draw, env, num_envs)
+            if best is not None:
+                scores[dataset, label, env, trial] = best
     return scores
 
 
 def _dataset_table(collection: Collection, method: Method, dataset: str, scores: Scores) -> Table:
-    names = dataset_facts(dataset).names
-    runs = [run for run in collection.runs if run.spec.dataset == dataset]
+    names = collection.environments[dataset]
+    runs = [run for run in collection.runs if run.dataset == dataset]
     envs, trials = _declared(runs)
     rows, lacks = {}, _Lacks(collection.rows, [names[env] for env in envs])
     for label in collection.rows:
@@ -135,8 +136,8 @@ def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
     """Return the environments held out alone, and the trial seeds."""
-    envs = {env for run in runs for env in run.spec.test_envs if len(run.spec.test_envs) == 1}
-    return sorted(envs), sorted({run.spec.trial_seed for run in runs})
+    envs = {env for run in runs for env in run.test_envs if len(run.test_envs) == 1}
+    return sorted(envs), sorted({run.trial_seed for run in runs})
 
 
 class _Lacks:
@@ -179,7 +180,7 @@ def _summaries(by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int])
 
 
 def _averages_table(collection: Collection, datasets: Sequence[str], scores: Scores) -> Table:
-    declared = {name: _declared([run for run in collection.runs if run.spec.dataset == name]) for name in datasets}
+    declared = {name: _declared([run for run in collection.runs if run.dataset == name]) for name in datasets}
     rows, lacks = {}, _Lacks(collection.rows, datasets)
     for label in collection.rows:
         cells = []
@@ -197,7 +198,7 @@ def _averages_table(collection: Collection, datasets: Sequence[str], scores: Sco
 
 def _reads(method: Method, run: CollectedRun, env: int) -> bool:
     """Whether a selection method looks at a run for an environment."""
-    envs = tuple(run.spec.test_envs)
+    envs = run.test_envs
     return envs == (env,) or (method.needs_pairs and len(envs) == 2 and env in envs)
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from dg_batchformer.declaration import SweepRun
 from dg_batchformer.errors import MALFORMED
-from dg_batchformer.record import Record
+from dg_batchformer.record import read_line
 from dg_batchformer.store import RunFolder, State, SweepFolder
 from dg_batchformer.times import duration
 
@@ -141,10 +141,10 @@ def price_text(seconds: Sequence[float | None], workers: int) -> str:
 def steps_done(folder: RunFolder, steps: int) -> int:
     """Return how many of a run's updates its last readable record stands behind."""
     try:
-        lines = folder.records_file.read_text(errors="replace").splitlines()
+        lines = folder.records_file.read_bytes().splitlines()
     except OSError:
         return 0
     for line in reversed(lines):
         with suppress(*MALFORMED):
-            return min(max(Record.from_line(line).step + 1, 0), steps)
+            return min(max(read_line(line)["step"] + 1, 0), steps)
     return 0

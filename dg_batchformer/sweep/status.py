@@ -74,7 +74,6 @@ def _line(folder: SweepFolder, run: SweepRun, state: State) -> str:
 def _ways_on(folder: SweepFolder, declared: Declared, states: States) -> list[str]:
     """Return what is left, and the commands that come next."""
     command = "python -m dg_batchformer"
-    sweep = f"{command} sweep sweeps/{declared.name}.yaml"
     there = set(states.of.values())
     untrained = {run.spec.id: run for run in declared.runs if not states.of[run.spec.id].is_settled}
     lines = []
@@ -83,9 +82,9 @@ def _ways_on(folder: SweepFolder, declared: Declared, states: States) -> list[st
         left: Sequence[float | None] = prices(folder, declared.runs, states, list(untrained.values()))
         lines.append(f"{len(untrained)} runs left, {price_text(left, workers)}")
     if there & {State.DUE, State.INTERRUPTED}:
-        lines.append(f"continue: {sweep}")
+        lines.append(f"continue: {declared.command()}")
     if State.FAILED in there:
-        lines.append(f"try failed runs again: {sweep} --retry failed")
+        lines.append(f"try failed runs again: {declared.command(retry_failed=True)}")
     if there & {State.DONE, State.DIVERGED}:
         lines.append(f"tables: {command} tables {folder.path}")
     return lines

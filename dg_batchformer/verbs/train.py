@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.protocols import DEFAULT_PROTOCOL
-from dg_batchformer.report.collect import CollectedRun, read_records
+from dg_batchformer.report.our_sweep import read_run
 from dg_batchformer.report.selection import METHODS
 from dg_batchformer.spec import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunSpec, refuse_other_run
 from dg_batchformer.store import KEEP, RunFolder, State
@@ -116,7 +116,7 @@ def _say_outcome(spec: RunSpec, folder: RunFolder) -> int:
         print("diverged: loss or metrics are not finite; a smaller lr may help")
     elif len(spec.test_envs) == 1:
         [env] = spec.test_envs
-        run = CollectedRun(spec.algorithm, spec, state, read_records(folder, {}))
+        run = read_run(spec, folder)
         for method in (METHODS["training-domain"], METHODS["oracle"]):
             score = method.select([run], env, len(spec.facts.names))
             if score is not None:

@@ -50,7 +50,7 @@ def _sweep(tmp_path, *, keep=lambda run: True, **asked):
 
 
 def _sections(folder):
-    return build_sections(collect(folder), METHODS)
+    return build_sections(collect([folder.path]), METHODS)
 
 
 def test_cells_are_domainbeds_means_and_errors_over_trials(tmp_path):
@@ -146,10 +146,10 @@ def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
     with (other / "results.jsonl").open("a") as file:
         file.write('{"step": 7, "env0')
 
-    collection = collect(folder)
+    collection = collect([folder.path])
 
-    assert sum(not collected.records for collected in collection.runs) == 1
-    assert collection.skipped == {str(other / "results.jsonl"): 1}
+    assert sum(not len(collected.evaluations) for collected in collection.runs) == 1
+    assert collection.skipped == [f"{other / 'results.jsonl'}: 1 unreadable lines skipped"]
 
 
 def test_csv_holds_every_cell(tmp_path):

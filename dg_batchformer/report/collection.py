@@ -1,0 +1,76 @@
+"""A sweep, or several, as found on disk: what tables and reports are made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dg_batchformer.catalog import DATASETS
+from dg_batchformer.report.evaluations import Evaluations
+from dg_batchformer.store import State
+
+
+@dataclass(frozen=True)
+class CollectedRun:
+    """A run, what became of it, and what was measured where it was trained to its end.
+
+    Args:
+        evaluations: empty unless the run was trained to its end.
+        constant: what every record of it repeats: args, hparams, protocol, versions ...; {} without records.
+        path: its folder.
+
+    """
+
+    label: str
+    dataset: str
+    algorithm: str
+    test_envs: tuple[int, ...]
+    trial_seed: int
+    hparams_seed: int
+    state: State
+    evaluations: Evaluations = field(default_factory=lambda: Evaluations.of([]))
+    constant: Mapping[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One sweep or several, as found on disk.
+
+    Args:
+        rows: labels in table order.
+        commands: what trains the runs that are missing.
+        skipped: sentences on what could not be read, or was left out.
+
+    """
+
+    name: str
+    rows: Sequence[str]
+    runs: Sequence[CollectedRun]
+    commands: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+
+    @cached_property
+    def environments(self) -> Mapping[str, Sequence[str]]:
+        """The names of environments by dataset: known datasets in the order of tables, then others as they come."""
+        runs: dict[str, CollectedRun] = {}
+        for run in self.runs:
+            if run.dataset not in runs or not runs[run.dataset].constant:
+                runs[run.dataset] = run
+        known = [name for name in DATASETS if name in runs]
+        return {name: _environments(runs[name]) for name in [*known, *(name for name in runs if name not in known)]}
+
+
+def _environments(run: CollectedRun) -> Sequence[str]:
+    if run.dataset in DATASETS:
+        return DATASETS[run.dataset].names
+    named = run.constant.get("environments")
+    if isinstance(named, list) and named:
+        return [str(name) for name in named]
+    return [f"env{env}" for env in range(max(run.evaluations.num_environments, max(run.test_envs) + 1))]
+
+
+def unreadable_lines(files: Mapping[Path, int]) -> list[str]:
+    """Say how many lines of which files are no records."""
+    return [f"{file}: {count} unreadable lines skipped" for file, count in files.items() if count]

@@ -1,0 +1,108 @@
+"""The evaluations of one run, in columns."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+_TEXTUAL = ("step", "format", "threads", "final")  # numbers that are no measurements
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluations:
+    """What the records of a run measured, in file order: R records, K keys.
+
+    Args:
+        steps: [R], updates done before each, less one.
+        final: [R], whether the model that the method returns was evaluated, not the last one.
+        keys: DomainBed's, as ``env0_in_acc``, ``env1_out_loss``, ``loss``.
+        values: [R, K]; NaN where a run diverged, and where nothing was recorded.
+        recorded: [R, K], whether the record has the key.
+
+    """
+
+    steps: NDArray[np.int64]
+    final: Flags
+    keys: tuple[str, ...]
+    values: Floats
+    recorded: Flags
+
+    @classmethod
+    def of(cls, records: Sequence[dict[str, Any]]) -> "Evaluations":
+        """Take the measurements out of records; raise ValueError where one is no number."""
+        shapes = dict.fromkeys(tuple(record) for record in records)
+        firsts = {key: record[key] for record in reversed(records) for key in record}
+        keys = tuple(
+            key
+            for key in dict.fromkeys(key for shape in shapes for key in shape)
+            if isinstance(firsts[key], float | int | None) and key not in _TEXTUAL
+        )
+        shape = len(records), len(keys)
+        return cls(
+            np.array([record["step"] for record in records], np.int64),
+            np.array([bool(record.get("final")) for record in records], np.bool_),
+            keys,
+            np.array([[record.get(key) for key in keys] for record in records], np.float64).reshape(shape),
+            np.array([[key in record for key in keys] for record in records], np.bool_).reshape(shape),
+        )
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def at(self, where: Flags | slice) -> "Evaluations":
+        """Return some of the evaluations."""
+        return Evaluations(self.steps[where], self.final[where], self.keys, self.values[where], self.recorded[where])
+
+    def column(self, key: str) -> Floats:
+        """Return the values of a key [R], NaN where it was not recorded."""
+        place = self._places.get(key)
+        return np.full(len(self), np.nan) if place is None else self.values[:, place]
+
+    def has(self, key: str) -> Flags:
+        """Return which records have a key [R]."""
+        place = self._places.get(key)
+        return np.zeros(len(self), np.bool_) if place is None else self.recorded[:, place]
+
+    def columns(self, keys: Sequence[str]) -> tuple[Floats, Flags]:
+        """Return values and whether they were recorded of several keys, [R, len(keys)] both."""
+        places = [self._places[key] for key in keys if key in self._places]
+        return self.values[:, places], self.recorded[:, places]
+
+    def latest(self) -> dict[str, float]:
+        """Return what was recorded last of every key."""
+        return {key: float(column[has][-1]) for key, column, has in self._by_key() if has.any()}
+
+    def _by_key(self) -> Iterator[tuple[str, Floats, Flags]]:
+        return zip(self.keys, self.values.T, self.recorded.T, strict=True)
+
+    @property
+    def num_environments(self) -> int:
+        """How many environments were evaluated."""
+        count = 0
+        while f"env{count}_out_acc" in self._places or f"env{count}_in_acc" in self._places:
+            count += 1
+        return count
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {key: place for place, key in enumerate(self.keys)}
+
+
+def concatenate(parts: Sequence[Evaluations]) -> Evaluations:
+    """Join evaluations of one run that were recorded one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    keys = tuple(dict.fromkeys(key for part in parts for key in part.keys))
+    return Evaluations(
+        np.concatenate([part.steps for part in parts]),
+        np.concatenate([part.final for part in parts]),
+        keys,
+        np.concatenate([np.stack([part.column(key) for key in keys], axis=1) for part in parts]),
+        np.concatenate([np.stack([part.has(key) for key in keys], axis=1) for part in parts]),
+    )

@@ -1,0 +1,38 @@
+"""A sweep of ours, read back: every run that it declares, whatever became of it."""
+
+from dg_batchformer.declaration import read_declaration
+from dg_batchformer.report.collection import CollectedRun, Collection, unreadable_lines
+from dg_batchformer.report.index import read_folders
+from dg_batchformer.report.runs import RecordsFile, parse_records
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, State, SweepFolder
+
+
+def read_our_sweep(folder: SweepFolder) -> Collection:
+    """Read a sweep of ours; raise InputError where there is none, or its declaration is damaged."""
+    declared = read_declaration(folder)
+    files = read_folders(folder.runs) if folder.runs.exists() else {}
+    known = folder.final_states()
+    runs = []
+    torn = {}
+    for label, spec in declared.runs:
+        run, file = folder.run(spec.id), files.get(spec.id, RecordsFile([]))
+        state = known[spec.id][0] if spec.id in known else run.state()
+        runs.append(_collected(label, spec, run, state, file))
+        torn[run.records_file] = file.unreadable
+    left = {run.state for run in runs if not run.state.is_final}
+    commands = [declared.command(retry_failed=State.FAILED in left)] if left else []
+    return Collection(declared.name, declared.rows, runs, commands, unreadable_lines(torn))
+
+
+def read_run(spec: RunSpec, folder: RunFolder) -> CollectedRun:
+    """Read one run, whatever trained it."""
+    content = folder.records_file.read_bytes() if folder.records_file.exists() else b""
+    return _collected(spec.algorithm, spec, folder, folder.state(), parse_records(content))
+
+
+def _collected(label: str, spec: RunSpec, folder: RunFolder, state: State, file: RecordsFile) -> CollectedRun:
+    asked = (label, spec.dataset, spec.algorithm, tuple(spec.test_envs), spec.trial_seed, spec.hparams_seed)
+    if not (state.is_final and file.runs):
+        return CollectedRun(*asked, state, path=folder.path)
+    return CollectedRun(*asked, state, file.runs[-1].evaluations, file.runs[-1].constant, folder.path)

@@ -1,0 +1,72 @@
+"""What a ``results.jsonl`` says, whoever wrote it, DomainBed or we."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from dg_batchformer.errors import MALFORMED
+from dg_batchformer.record import read_line
+from dg_batchformer.report.evaluations import Evaluations, concatenate
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What the records of one run say.
+
+    Args:
+        constant: what the first of them says besides measurements: args, hparams, protocol, versions ...
+
+    """
+
+    constant: Mapping[str, Any]
+    evaluations: Evaluations
+
+    @property
+    def args(self) -> Mapping[str, Any]:
+        """What was asked, under DomainBed's keys."""
+        return self.constant["args"]
+
+
+@dataclass(frozen=True)
+class RecordsFile:
+    """A file of records: its runs, one unless two were trained in a folder, and how many lines are none."""
+
+    runs: Sequence[TrainedRun]
+    unreadable: int = 0
+
+
+def parse_records(content: bytes) -> RecordsFile:
+    """Read the content of a ``results.jsonl``; neighbours with equal args are of one run."""
+    records, unreadable = [], 0
+    for line in content.splitlines():
+        try:
+            records.append(read_line(line))
+        except MALFORMED:
+            unreadable += bool(line.strip())
+    runs = []
+    for _, group in groupby(records, key=itemgetter("args")):
+        of_run = list(group)
+        try:
+            runs.append(_trained(of_run))
+        except MALFORMED:
+            unreadable += len(of_run)
+    return RecordsFile(runs, unreadable)
+
+
+def _trained(records: Sequence[dict[str, Any]]) -> TrainedRun:
+    evaluations = Evaluations.of(records)
+    measured = {*evaluations.keys, "step", "final"}
+    return TrainedRun({key: value for key, value in records[0].items() if key not in measured}, evaluations)
+
+
+def whole_runs(runs: Sequence[TrainedRun]) -> Iterator[TrainedRun]:
+    """Join the two stages of DomainBed's auto-lr training, neighbours whose args differ in holdout_fraction alone."""
+    for _, stages in groupby(runs, key=_args_of_stages):
+        joined = list(stages)
+        yield TrainedRun(joined[0].constant, concatenate([stage.evaluations for stage in joined]))
+
+
+def _args_of_stages(run: TrainedRun) -> dict[str, Any]:
+    return {name: value for name, value in run.args.items() if name != "holdout_fraction"}
