@@ -168,8 +168,8 @@ class Bench:
         named = {"resnet18": self.options.backbone == "resnet18", "resnet50_augmix": False}
         hparams = {**named, "batch_size": self.options.batch_size, "freeze_bn": self.options.freeze_bn}
         steps = str(self.options.steps)
-        tool = Path(__file__).with_name("domainbed_train.py")
-        command = [sys.executable, str(tool), str(self.options.domainbed), "--"]
+        tool = Path(__file__).with_name("domainbed_script.py")
+        command = [sys.executable, str(tool), str(self.options.domainbed), "train", "--"]
         command += ["--dataset", "PACS", "--data_dir", str(self.data_dir), "--test_envs", "3", "--steps", steps]
         command += ["--checkpoint_freq", steps, "--hparams", json.dumps(hparams), "--skip_model_save"]
         command += ["--output_dir", str(self.folder / "domainbed")]

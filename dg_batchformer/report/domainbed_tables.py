@@ -159,6 +159,8 @@ def _choose_oracle(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
 
 
 def _choose_leave_one_out(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+    if all(len(run.args["test_envs"]) == 1 for run in runs):
+        return None
     single = _evaluations(runs, 1)
     others = [other for other in range(single.num_environments) if other != env]
     pairs: dict[int, dict[int, float]] = {other: {} for other in others}  # accuracy on the other, by step

@@ -36,20 +36,18 @@ class Evaluations:
     @classmethod
     def of(cls, records: Sequence[dict[str, Any]]) -> "Evaluations":
         """Take the measurements out of records; raise ValueError where one is no number."""
-        shapes = dict.fromkeys(tuple(record) for record in records)
-        firsts = {key: record[key] for record in reversed(records) for key in record}
-        keys = tuple(
-            key
-            for key in dict.fromkeys(key for shape in shapes for key in shape)
-            if isinstance(firsts[key], float | int | None) and key not in _TEXTUAL
-        )
+        first: dict[str, Any] = {}  # the first value of every key
+        for record in reversed(records):
+            first.update(record)
+        numbers = (float, int, type(None))
+        keys = tuple(key for key, value in first.items() if isinstance(value, numbers) and key not in _TEXTUAL)
         shape = len(records), len(keys)
         return cls(
             np.array([record["step"] for record in records], np.int64),
             np.array([bool(record.get("final")) for record in records], np.bool_),
             keys,
-            np.array([[record.get(key) for key in keys] for record in records], np.float64).reshape(shape),
-            np.array([[key in record for key in keys] for record in records], np.bool_).reshape(shape),
+            np.array([list(map(record.get, keys)) for record in records], np.float64).reshape(shape),
+            np.array([list(map(record.__contains__, keys)) for record in records], np.bool_).reshape(shape),
         )
 
     def __len__(self) -> int:

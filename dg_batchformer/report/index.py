@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import orjson
@@ -83,13 +84,13 @@ _COLUMNS = ("steps", "final", "values", "recorded")
 def _load(folder: Path) -> Index:
     """Return what was kept of a folder; nothing where that cannot be read."""
     try:
-        with np.load(_file(folder), allow_pickle=False) as arrays:
+        with _file(folder).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             version, kinds, files = orjson.loads(arrays["text"].tobytes())
             if version != _VERSION:
                 return {}
             columns = [{column: arrays[f"{column}{kind}"] for column in _COLUMNS} for kind in range(len(kinds))]
         return _unpack(files, [tuple(keys) for keys in kinds], columns)
-    except (OSError, *MALFORMED):
+    except (OSError, EOFError, BadZipFile, *MALFORMED):
         return {}
 
 

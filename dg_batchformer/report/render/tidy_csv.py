@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import pandas as pd
-
 from dg_batchformer.report.table import Section
 
 
 def tidy_csv(sections: Sequence[Section]) -> str:
     """Return every cell as a line: selection, table, row, column, mean and error in percent, n."""
+    import pandas as pd  # takes as long to load as all other formats take to print
+
     cells = [
         {
             "selection": section.method.name,

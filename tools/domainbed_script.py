@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Run DomainBed's own train without what it downloads: tools/domainbed_train.py DOMAINBED_DIR -- --dataset PACS ...
+"""Run a script of DomainBed without what it downloads: tools/domainbed_script.py DOMAINBED_DIR train -- ARGUMENTS
 
-DOMAINBED_DIR is a checkout of facebookresearch/DomainBed; what follows -- goes to its ``domainbed.scripts.train``.
-Networks get random weights. WILDS and timm are not needed: what comes from them is left out.
+DOMAINBED_DIR is a checkout of facebookresearch/DomainBed; what follows -- goes to its ``domainbed.scripts.train``, or
+another of its scripts, as collect_results. Networks get random weights; folders are listed in sorted order. WILDS and
+timm are not needed: what comes from them is left out.
 """
 
 import argparse
+import os
 import runpy
 import sys
 import warnings
@@ -19,10 +21,11 @@ import torchvision
 
 
 def main() -> None:
-    """Prepare the imports, then be DomainBed's train."""
+    """Prepare the imports, then be DomainBed's script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("domainbed", type=Path)
-    parser.add_argument("arguments", nargs="*", help="of DomainBed's train, after --")
+    parser.add_argument("script", help="as train, collect_results")
+    parser.add_argument("arguments", nargs="*", help="of the script, after --")
     options = parser.parse_args()
     if find_spec("wilds") is None:
         stand_in("wilds.datasets.camelyon17_dataset", Camelyon17Dataset=object)
@@ -35,8 +38,11 @@ def main() -> None:
         torch.cuda.max_memory_allocated = lambda *_: 0  # it asks for that on a CPU, too
     warnings.filterwarnings("ignore")
     sys.path.insert(0, str(options.domainbed))
-    sys.argv = ["domainbed.scripts.train", *options.arguments]
-    runpy.run_module("domainbed.scripts.train", run_name="__main__")
+    list_folder = os.listdir
+    os.listdir = lambda *path: sorted(list_folder(*path))  # or what equals compare is up to the file system
+    module = f"domainbed.scripts.{options.script}"
+    sys.argv = [module, *options.arguments]
+    runpy.run_module(module, run_name="__main__")
 
 
 def stand_in(name: str, **attributes: Any) -> None:
