@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 
 from dg_batchformer.catalog import DATASETS, dataset_facts
@@ -36,6 +36,7 @@ class Table:
 
     Args:
         best, second: (row, column) of the highest and second highest mean of every column.
+        differing: "above" or "below" by (row, column) of means that differ significantly from a baseline row's.
         notes: what cells lack, and what summary columns are.
 
     """
@@ -48,6 +49,7 @@ class Table:
     notes: Sequence[str] = ()
     best: frozenset[tuple[str, int]] = frozenset()
     second: frozenset[tuple[str, int]] = frozenset()
+    differing: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     @property
     def has_empty_cells(self) -> bool:
@@ -81,14 +83,15 @@ def _section(collection: Collection, method: Method) -> Section:
         for name in datasets
         if name not in shown
     ]
-    scores = _score(collection, method)
+    scores = score(collection, method)
     tables = [_dataset_table(collection, method, dataset, scores) for dataset in shown]
     if len(shown) > 1:
         tables.append(_averages_table(collection, shown, scores))
     return Section(method, tables, notes)
 
 
-def _score(collection: Collection, method: Method) -> Scores:
+def score(collection: Collection, method: Method) -> Scores:
+    """Return what a method selects of every row, test environment and trial."""
     groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:
         key = (run.spec.dataset, run.label, run.spec.trial_seed)

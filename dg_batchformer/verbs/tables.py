@@ -28,6 +28,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--format", choices=tuple(FORMATS), default="text", help="what is printed (default: %(default)s)")
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=list(DEFAULT_METHODS), metavar="METHOD",
         help=f"one or more of those below, or all (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
+    add("--compare_to", metavar="ROW", help="mark at the average the rows that differ significantly from this one")
     add("--output", type=Path, metavar="DIR", help="also write tables.txt, .tex, .md and .csv there")
 
 
@@ -35,6 +36,10 @@ def run(options: argparse.Namespace) -> int:
     """Print the tables of a sweep, and write them in every format."""
     collection = collect(SweepFolder(options.folder))
     sections = build_sections(collection, list(METHODS) if "all" in options.selection else options.selection)
+    if options.compare_to is not None:
+        from dg_batchformer.report.significance import mark_significant
+
+        sections = mark_significant(sections, collection, options.compare_to)
     print(FORMATS[options.format](sections), end="")
     for file, lines in collection.skipped.items():
         print(f"skipped {lines} unreadable lines of {file}", file=sys.stderr)
