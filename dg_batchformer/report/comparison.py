@@ -7,18 +7,14 @@ from typing import NamedTuple
 
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.report.collect import Collection
+from dg_batchformer.report.pairs import Block, accuracy, in_table_order, mean_difference, pair
 from dg_batchformer.report.selection import METHODS, Method
 from dg_batchformer.report.statistics import (
     MIN_BLOCKS,
-    Block,
     Outcomes,
-    accuracy,
     bootstrap_interval,
     count_outcomes,
     holm,
-    in_table_order,
-    mean_difference,
-    pair,
     sign_test_p,
     signed_rank_p,
 )

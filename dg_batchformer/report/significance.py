@@ -6,8 +6,9 @@ from dataclasses import replace
 from dg_batchformer.catalog import DATASETS
 from dg_batchformer.report.collect import Collection
 from dg_batchformer.report.comparison import check_rows
+from dg_batchformer.report.pairs import Block, mean_difference, pair
 from dg_batchformer.report.render.wording import SIGNIFICANCE
-from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, Block, holm, mean_difference, pair, signed_rank_p
+from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, holm, signed_rank_p
 from dg_batchformer.report.table import Section, Table, score
 
 

@@ -1,23 +1,16 @@
-"""Is row B better than row A? Paired differences, their mean, an interval and tests.
+"""Is row B better than row A? An interval of the mean difference, and tests.
 
-A pair is a (dataset, environment, trial) that both rows have: equal splits, and equal seeds where wrappers share an
-algorithm, so chance that they share cancels. A block is an environment of a dataset with its pairs. Environments of a
-dataset are trained on when another one is held out, so blocks are not independent: intervals and p-values are
-optimistic.
+Environments of a dataset are trained on when another one is held out, so blocks are not independent: intervals and
+p-values are optimistic.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite
-from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from dg_batchformer.catalog import DATASETS
-from dg_batchformer.report.table import Scores
+from dg_batchformer.report.pairs import Block, by_dataset
 
 MIN_BLOCKS = 6
 """A two-sided test of fewer blocks cannot reach p = 0.05: five that all agree give 2 / 2**5 = 0.0625."""
@@ -25,92 +18,6 @@ MIN_BLOCKS = 6
 ALPHA = 0.05
 LEVEL = 1 - ALPHA
 RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Block:
-    """The pairs of an environment.
-
-    Args:
-        env: index of the environment in its dataset.
-        trials: seeds of the trials that both rows have, ascending.
-        baseline, other: test accuracy of rows A and B in percent, one for each trial.
-
-    """
-
-    dataset: str
-    env: int
-    trials: tuple[int, ...]
-    baseline: tuple[float, ...]
-    other: tuple[float, ...]
-
-    @property
-    def differences(self) -> tuple[float, ...]:
-        """B less A in percentage points, one for each trial."""
-        return tuple(b - a for a, b in zip(self.baseline, self.other, strict=True))
-
-    @property
-    def baseline_mean(self) -> float:
-        """Test accuracy of A over trials, in percent."""
-        return fmean(self.baseline)
-
-    @property
-    def other_mean(self) -> float:
-        """Test accuracy of B over trials, in percent."""
-        return fmean(self.other)
-
-    @property
-    def difference(self) -> float:
-        """Mean of B less A over trials, in percentage points."""
-        return fmean(self.differences)
-
-
-def accuracy(scores: Scores, dataset: str, label: str, env: int, trial: int) -> float | None:
-    """Return a test accuracy in percent; None where there is none, or no number."""
-    score = scores.get((dataset, label, env, trial))
-    return 100 * score.test if score is not None and isfinite(score.test) else None
-
-
-def pair(scores: Scores, baseline: str, other: str) -> list[Block]:
-    """Return the blocks of two rows, in the order of datasets and environments."""
-    found: dict[tuple[str, int], list[tuple[int, float, float]]] = defaultdict(list)
-    for dataset, env, trial in {(dataset, env, trial) for dataset, label, env, trial in scores if label == baseline}:
-        first = accuracy(scores, dataset, baseline, env, trial)
-        second = accuracy(scores, dataset, other, env, trial)
-        if first is not None and second is not None:
-            found[dataset, env].append((trial, first, second))
-    blocks = []
-    for dataset, env in sorted(found, key=in_table_order):
-        trials, baselines, others = zip(*sorted(found[dataset, env]), strict=True)
-        blocks.append(Block(dataset, env, trials, baselines, others))
-    return blocks
-
-
-def in_table_order(place: tuple[str, *tuple[int, ...]]) -> tuple[int, ...]:
-    """Return what (dataset, env, ...) sorts by: tables have datasets in the order of the catalog."""
-    dataset, *rest = place
-    return list(DATASETS).index(dataset), *rest
-
-
-def by_dataset(blocks: Sequence[Block]) -> dict[str, list[Block]]:
-    """Return the blocks of every dataset."""
-    datasets: dict[str, list[Block]] = defaultdict(list)
-    for block in blocks:
-        datasets[block.dataset].append(block)
-    return dict(datasets)
-
-
-def average(blocks: Sequence[Block], values: Sequence[float]) -> float:
-    """Return the mean of a value per block as DomainBed averages: over environments, then over datasets."""
-    datasets: dict[str, list[float]] = defaultdict(list)
-    for block, value in zip(blocks, values, strict=True):
-        datasets[block.dataset].append(value)
-    return fmean(fmean(dataset) for dataset in datasets.values())
-
-
-def mean_difference(blocks: Sequence[Block]) -> float:
-    """Return how many percentage points B is above A, averaged as DomainBed averages."""
-    return average(blocks, [block.difference for block in blocks])
 
 
 def bootstrap_interval(blocks: Sequence[Block], *, resamples: int = RESAMPLES) -> tuple[float, float] | None:

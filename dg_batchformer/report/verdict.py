@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.report.comparison import Comparison, Missing, Verdict
-from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, RESAMPLES, by_dataset
+from dg_batchformer.report.pairs import by_dataset
+from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, RESAMPLES
 
 MIN_TRIALS = 3
 
@@ -90,7 +91,9 @@ def warnings(comparison: Comparison) -> list[str]:
             f"and can give less than {ALPHA} from {MIN_BLOCKS} on"
         )
     if 1 < len(blocks) < MIN_BLOCKS:
-        found.append("an interval of so few environments holds the truth in about 85 of 100 cases, not in 95")
+        found.append(
+            "an interval of so few environments is too narrow: with 4 it holds the truth in as few as 84 of 100 cases"
+        )
     alone = [names[0] for names in by_dataset(blocks).values() if len(names) == 1 < len(blocks)]
     if len(alone) == 1:
         where = _environment(alone[0].dataset, alone[0].env)

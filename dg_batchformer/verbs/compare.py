@@ -17,7 +17,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     verb = verbs.add_parser(
         "compare",
-        help="whether a row of a sweep is better than another, and how sure that is",
+        help="whether a row is better than another, and how sure",
         description="Say whether row B improves on row A and by how much: the paired difference in test accuracy by "
         "environment, its 95 % interval, and tests.",
     )

@@ -8,8 +8,9 @@ from tabulate import tabulate
 
 from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.report.comparison import Comparison, PValue
+from dg_batchformer.report.pairs import average
 from dg_batchformer.report.render.markdown import escape
-from dg_batchformer.report.statistics import LEVEL, average
+from dg_batchformer.report.statistics import LEVEL
 from dg_batchformer.report.verdict import DEPENDENCE, PROCEDURE, p_text, sentence, signed, warnings
 
 _ALIGNMENT = ("left", "left", "right", "right", "right", "right")
