@@ -90,6 +90,13 @@ def test_few_environments_and_trials_claim_nothing_and_say_why(compare):
     assert "p = 0.0" not in said.replace("p = 0.05", "")
 
 
+def test_one_environment_has_no_interval(compare):
+    said = compare({"ERM+BF": 3}, datasets=("PACS",), test_envs=("sketch",))
+
+    assert "ERM+BF is 2.7 points above ERM on PACS/sketch, but 1 environment is too few to tell whether it" in said
+    assert "interval" not in said
+
+
 def test_pairs_that_are_missing_are_counted_and_named(compare):
     def accuracy(run, test):
         place = (run.label, run.spec.dataset, run.spec.test_envs[0])
@@ -129,6 +136,7 @@ def test_many_rows_are_corrected_for_their_number(compare):
 
     assert said.count("p = 0.008; Holm-corrected for 2 rows: p = 0.016") == 4
     assert "a_b falls behind ERM by 2.0 points" in said
+    assert "Intervals are not corrected for the number of comparisons." in said
 
 
 def test_a_sentence_that_the_test_does_not_support_says_so(compare):

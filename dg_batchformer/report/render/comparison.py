@@ -95,7 +95,10 @@ def _facts(comparison: Comparison) -> list[str]:
 
 def _notes(comparisons: Sequence[Comparison]) -> list[str]:
     """Return how the numbers came about, and what they are worth."""
-    return [PROCEDURE, DEPENDENCE] if any(comparison.interval for comparison in comparisons) else []
+    if not any(comparison.interval for comparison in comparisons):
+        return []
+    many = " Intervals are not corrected for the number of comparisons." if len(comparisons) > 1 else ""
+    return [PROCEDURE + many, DEPENDENCE]
 
 
 def _object(comparison: Comparison) -> dict[str, Any]:
