@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     for folder in options.folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; the order is: compare A B DIR, further rows after --also")
+    if len(options.folders) > 1:
+        raise InputError(f"compare reads one sweep, not {len(options.folders)}; give one DIR")
     collection = collect(SweepFolder(options.folders[0]))
     methods = list(METHODS) if "all" in options.selection else options.selection
     comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods)

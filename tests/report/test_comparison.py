@@ -210,6 +210,7 @@ def test_tables_mark_nothing_where_nothing_differs_or_nobody_asked(compare):
         (["compare", "ERM", "ERM", "mine"], "'ERM' is given twice; a comparison takes different rows"),
         (["compare", "mine", "ERM", "ERM+BF"], "ERM+BF is no folder; the order is: compare A B DIR"),
         (["compare", "ERM", "ERM+BF", "SWAD", "mine"], "SWAD is no folder; the order is: compare A B DIR, further"),
+        (["compare", "ERM", "ERM+BF", "mine", "mine"], "compare reads one sweep, not 2; give one DIR"),
         (["tables", "mine", "--compare_to", "ERM+BT"], "unknown row 'ERM+BT'; did you mean 'ERM+BF'"),
     ],
 )
