@@ -71,6 +71,7 @@ def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys):
         (["sweep", "nowhere.yaml"], "error: cannot read nowhere.yaml"),
         (["status", "nowhere"], "error: nowhere is no sweep folder"),
         (["tables", "nowhere"], "error: nowhere is no sweep folder"),
+        (["compare", "ERM", "ERM+BF", "nowhere"], "error: nowhere is no folder"),
         (["list", "algorithms", "ERN"], "did you mean 'ERM'"),
     ],
 )
@@ -87,7 +88,8 @@ def test_wrong_input_is_one_sentence_and_status_2(arguments, message, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "arguments", [["tarin"], ["train", "--stesp", "3"], ["tables"], ["train", "--steps", "many"], []]
+    "arguments",
+    [["tarin"], ["train", "--stesp", "3"], ["tables"], ["compare", "ERM", "BF"], ["train", "--steps", "many"], []],
 )
 def test_wrong_usage_is_one_sentence_and_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
@@ -175,7 +177,7 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert done.stdout.startswith("SWAD+DANN+BF on PACS")
 
 
-@pytest.mark.parametrize("verb", ["train", "sweep", "status", "tables", "list"])
+@pytest.mark.parametrize("verb", ["train", "sweep", "status", "tables", "compare", "list"])
 def test_help_reads_without_holes(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])

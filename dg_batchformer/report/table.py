@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 
 from dg_batchformer.report.collection import CollectedRun, Collection
@@ -35,6 +35,7 @@ class Table:
 
     Args:
         best, second: (row, column) of the highest and second highest mean of every column.
+        differing: "above" or "below" by (row, column) of means that differ significantly from a baseline row's.
         notes: what cells lack, and what summary columns are.
 
     """
@@ -47,6 +48,7 @@ class Table:
     notes: Sequence[str] = ()
     best: frozenset[tuple[str, int]] = frozenset()
     second: frozenset[tuple[str, int]] = frozenset()
+    differing: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     @property
     def has_empty_cells(self) -> bool:
@@ -88,7 +90,7 @@ def _section(collection: Collection, method: Method) -> Section:
 
 
 def score(collection: Collection, method: Method) -> Scores:
-    """Select once for every dataset, row, environment and trial that has a score."""
+    """Return what a method selects of every row, test environment and trial."""
     groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:
         key = (run.dataset, run.label, run.trial_seed)

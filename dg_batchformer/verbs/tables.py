@@ -34,6 +34,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=list(DEFAULT_METHODS), metavar="METHOD",
         help=f"one or more of those below, or all (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
     add("--mix", action="store_true", help="pool runs in one cell that were trained under different conditions")
+    add("--compare_to", metavar="ROW", help="mark at the average the rows that differ significantly from this one")
     add("--output", type=Path, metavar="DIR", help="also write tables.txt, .tex, .md and .csv there")
 
 
@@ -48,6 +49,10 @@ def run(options: argparse.Namespace) -> int:
     if not options.mix:
         refuse_mixed(collection)
     sections = build_sections(collection, list(METHODS) if "all" in options.selection else options.selection)
+    if options.compare_to is not None:
+        from dg_batchformer.report.significance import mark_significant
+
+        sections = mark_significant(sections, collection, options.compare_to)
     print(FORMATS[options.format](sections), end="")
     for note in collection.skipped:
         print(f"note: {note}", file=sys.stderr)

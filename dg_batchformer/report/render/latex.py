@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dg_batchformer.report.render.latex_text import escape
-from dg_batchformer.report.render.wording import caption, number, sentence
+from dg_batchformer.report.render.wording import caption, number, sentence, significance
 from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import Section, Table
 
@@ -55,7 +55,7 @@ def _row(table: Table, label: str) -> str:
 
 
 def _cell(table: Table, label: str, column: int) -> str:
-    shown = number(table.rows[label][column], r" $\pm$ ", table.trials)
+    shown = number(table.rows[label][column], r" $\pm$ ", table.trials) + escape(significance(table, label, column))
     if (label, column) in table.best:
         return rf"\textbf{{{shown}}}"
     return rf"\underline{{{shown}}}" if (label, column) in table.second else shown

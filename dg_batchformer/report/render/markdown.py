@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from dg_batchformer.report.render.wording import caption, number, sentence
+from dg_batchformer.report.render.wording import caption, number, sentence, significance
 from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import Section, Table
 
@@ -13,31 +13,32 @@ def markdown(sections: Sequence[Section]) -> str:
     """Return all tables as GitHub Markdown."""
     blocks = []
     for section in sections:
-        blocks.append(f"## Model selection: {section.method.title}\n\n{_escape(sentence(section.method.about))}")
+        blocks.append(f"## Model selection: {section.method.title}\n\n{escape(sentence(section.method.about))}")
         blocks.extend(_table(table, section.method) for table in section.tables)
-        blocks.extend(_escape(note) for note in section.notes)
+        blocks.extend(escape(note) for note in section.notes)
     return "\n\n".join(blocks) + "\n"
 
 
 def _table(table: Table, method: Method) -> str:
     rows = [
-        [_escape(label), *(_cell(table, label, column) for column in range(len(table.columns)))] for label in table.rows
+        [escape(label), *(_cell(table, label, column) for column in range(len(table.columns)))] for label in table.rows
     ]
-    headers = [_escape(header) for header in (table.corner, *table.columns)]
+    headers = [escape(header) for header in (table.corner, *table.columns)]
     alignment = ("left", *["right"] * len(table.columns))
     body = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
-    notes = [f"- {_escape(note)}" for note in table.notes]
-    return "\n\n".join([f"### {_escape(caption(table, method))}", body, *(["\n".join(notes)] if notes else [])])
+    notes = [f"- {escape(note)}" for note in table.notes]
+    return "\n\n".join([f"### {escape(caption(table, method))}", body, *(["\n".join(notes)] if notes else [])])
 
 
 def _cell(table: Table, label: str, column: int) -> str:
-    shown = number(table.rows[label][column], " ± ", table.trials)
+    shown = number(table.rows[label][column], " ± ", table.trials) + significance(table, label, column)
     if (label, column) in table.best:
         return f"**{shown}**"
     return f"<u>{shown}</u>" if (label, column) in table.second else shown
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return text as Markdown prints it."""
     for special in "\\`*_|<>":
         text = text.replace(special, f"\\{special}")
     return text

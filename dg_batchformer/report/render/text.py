@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from dg_batchformer.report.render.wording import EMPTY, caption, number, sentence
+from dg_batchformer.report.render.wording import EMPTY, caption, number, sentence, significance
 from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import Section, Table
 
@@ -28,7 +28,10 @@ def _table(table: Table, method: Method) -> str:
         marks = [
             "*" if (label, i) in table.best else "'" if (label, i) in table.second else " " for i in range(len(cells))
         ]
-        shown = [number(cell, " ± ", table.trials) + mark for cell, mark in zip(cells, marks, strict=True)]
+        shown = [
+            number(cell, " ± ", table.trials) + mark + significance(table, label, i)
+            for i, (cell, mark) in enumerate(zip(cells, marks, strict=True))
+        ]
         rows.append([label, *shown])
     alignment = ("left", *["right"] * len(table.columns))
     body = tabulate(rows, headers=[table.corner, *table.columns], disable_numparse=True, colalign=alignment)

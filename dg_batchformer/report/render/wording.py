@@ -1,9 +1,10 @@
-"""What all renderings say alike: numbers, captions, empty cells."""
+"""What all renderings say alike: numbers, marks of significance, captions, empty cells."""
 
 from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import Cell, Table
 
 EMPTY = "X"
+SIGNIFICANCE = {"above": "†", "below": "‡"}
 
 
 def number(cell: Cell, plus_minus: str, trials: int) -> str:
@@ -14,6 +15,11 @@ def number(cell: Cell, plus_minus: str, trials: int) -> str:
         return f"{cell.mean:.1f}"
     few = f" (n={cell.n})" if cell.n < trials else ""
     return f"{cell.mean:.1f}{plus_minus}{cell.error:.1f}{few}"
+
+
+def significance(table: Table, label: str, column: int) -> str:
+    """Return the mark of a mean that is significantly above (†) or below (‡) the baseline's; else ''."""
+    return SIGNIFICANCE.get(table.differing.get((label, column), ""), "")
 
 
 def sentence(text: str) -> str:

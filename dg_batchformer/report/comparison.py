@@ -1,0 +1,148 @@
+"""Rows of a sweep against a baseline row, as data: what was paired, what came out, and what it allows to say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.report.collection import Collection
+from dg_batchformer.report.pairs import Block, accuracy, mean_difference, pair
+from dg_batchformer.report.selection import METHODS, Method
+from dg_batchformer.report.statistics import (
+    MIN_BLOCKS,
+    Outcomes,
+    bootstrap_interval,
+    count_outcomes,
+    holm,
+    sign_test_p,
+    signed_rank_p,
+)
+from dg_batchformer.report.table import Scores, score
+
+
+class Verdict(StrEnum):
+    """What the runs say of a row against its baseline."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUAL = "equal"
+    OPEN = "open"  # the interval contains 0
+    FEW = "too few environments"
+    EMPTY = "no pairs"
+
+
+class Missing(NamedTuple):
+    """A declared pair that is left out, and the rows that have no test accuracy there."""
+
+    dataset: str
+    environment: str
+    trial: int
+    lacking: tuple[str, ...]
+
+
+class PValue(NamedTuple):
+    """A p-value, as tested and Holm-corrected; None below six environments."""
+
+    plain: float | None
+    corrected: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Row B (``other``) against row A (``baseline``), by one selection method.
+
+    Args:
+        mean: B less A in percentage points, averaged as DomainBed averages; None without pairs.
+        interval: of the mean, 95 %; None for fewer than two environments.
+        num_tests: how many rows were tested against A: p-values are corrected for them.
+
+    """
+
+    method: Method
+    baseline: str
+    other: str
+    blocks: Sequence[Block]
+    missing: Sequence[Missing]
+    mean: float | None
+    interval: tuple[float, float] | None
+    outcomes: Outcomes
+    signed_rank: PValue
+    sign_test: PValue
+    num_tests: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be said, judged on numbers as they are printed."""
+        if not self.blocks:
+            return Verdict.EMPTY
+        if len(self.blocks) < MIN_BLOCKS or self.interval is None:
+            return Verdict.FEW
+        low, high = (round(bound, 1) for bound in self.interval)
+        if low > 0:
+            return Verdict.BETTER
+        if high < 0:
+            return Verdict.WORSE
+        return Verdict.EQUAL if low == high else Verdict.OPEN
+
+
+def compare_rows(
+    collection: Collection, baseline: str, others: Sequence[str], methods: Sequence[str]
+) -> list[Comparison]:
+    """Compare rows with a baseline, by some selection methods; raise InputError for rows that are not there."""
+    check_rows(collection, [baseline, *others])
+    repeated = sorted({label for label in others if [baseline, *others].count(label) > 1})
+    if repeated:
+        raise InputError(f"{repeated[0]!r} is given twice; a comparison takes different rows")
+    return [comparison for name in methods for comparison in _by_method(collection, baseline, others, METHODS[name])]
+
+
+def check_rows(collection: Collection, labels: Sequence[str]) -> None:
+    """Raise InputError, naming what is near, for a label that is no row."""
+    for label in labels:
+        if label not in collection.rows:
+            raise unknown("row", label, collection.rows)
+
+
+def _by_method(collection: Collection, baseline: str, others: Sequence[str], method: Method) -> list[Comparison]:
+    scores = score(collection, method)
+    paired = [pair(scores, collection.environments, baseline, other) for other in others]
+    signed_ranks = _corrected([signed_rank_p(blocks) for blocks in paired])
+    sign_tests = _corrected([sign_test_p(blocks) for blocks in paired])
+    return [
+        Comparison(
+            method=method,
+            baseline=baseline,
+            other=other,
+            blocks=blocks,
+            missing=_missing(collection, scores, blocks, (baseline, other)),
+            mean=mean_difference(blocks) if blocks else None,
+            interval=bootstrap_interval(blocks),
+            outcomes=count_outcomes(blocks),
+            signed_rank=signed_rank,
+            sign_test=sign_test,
+            num_tests=sum(p.plain is not None for p in signed_ranks),
+        )
+        for other, blocks, signed_rank, sign_test in zip(others, paired, signed_ranks, sign_tests, strict=True)
+    ]
+
+
+def _corrected(p_values: Sequence[float | None]) -> list[PValue]:
+    return [PValue(plain, corrected) for plain, corrected in zip(p_values, holm(p_values), strict=True)]
+
+
+def _missing(collection: Collection, scores: Scores, blocks: Sequence[Block], rows: tuple[str, str]) -> list[Missing]:
+    """Return the pairs that runs of either row were declared for, and that are not there."""
+    declared = {
+        (run.dataset, run.test_envs[0], run.trial_seed)
+        for run in collection.runs
+        if run.label in rows and len(run.test_envs) == 1
+    }
+    there = {(block.dataset, block.environment, trial) for block in blocks for trial in block.trials}
+    return [
+        Missing(dataset, name, trial, tuple(row for row in rows if accuracy(scores, dataset, row, env, trial) is None))
+        for dataset, names in collection.environments.items()
+        for env, name in enumerate(names)
+        for trial in sorted(trial for place, held_out, trial in declared if (place, held_out) == (dataset, env))
+        if (dataset, name, trial) not in there
+    ]

@@ -1,0 +1,52 @@
+"""``compare``: is one row of a sweep better than another?"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.report.collect import collect, refuse_mixed
+from dg_batchformer.report.selection import METHODS
+from dg_batchformer.verbs.common import OK, Verbs
+
+_FORMATS = ("text", "markdown", "json")
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    verb = verbs.add_parser(
+        "compare",
+        help="whether a row is better than another, and how sure",
+        description="Say whether row B improves on row A and by how much: the paired difference in test accuracy by "
+        "environment, its 95 % interval, and tests.",
+    )
+    verb.set_defaults(run=run)
+    add = verb.add_argument
+    add("baseline", metavar="A", help="the row to compare with, as ERM; rows are named as in the tables")
+    add("other", metavar="B", help="the row that may be better, as ERM+BF")
+    add("folders", nargs="+", type=Path, metavar="DIR", help="as results/quickstart, or of a DomainBed sweep")
+    add("--also", nargs="+", default=[], metavar="ROW",
+        help="further rows to compare with A; p-values are then corrected for their number")  # fmt: skip
+    add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
+        help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip
+    add("--mix", action="store_true", help="pool runs of a row that were trained under different conditions")
+    add("--format", choices=_FORMATS, default="text", help="what is printed (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print comparisons of rows."""
+    from dg_batchformer.report.comparison import compare_rows
+    from dg_batchformer.report.render.comparison import COMPARISON_FORMATS
+
+    for folder in options.folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder; the order is: compare A B DIR, further rows after --also")
+    collection = collect(options.folders)
+    if not options.mix:
+        refuse_mixed(collection)
+    methods = list(METHODS) if "all" in options.selection else options.selection
+    comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods)
+    print(COMPARISON_FORMATS[options.format](comparisons), end="")
+    for note in collection.skipped:
+        print(f"note: {note}", file=sys.stderr)
+    return OK
