@@ -1,7 +1,10 @@
 """Reading a sweep back: its runs with their records and states."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 from dg_batchformer.declaration import SweepRun, read_declaration
 from dg_batchformer.errors import MALFORMED
@@ -12,12 +15,38 @@ from dg_batchformer.store import RunFolder, State, SweepFolder
 
 @dataclass(frozen=True)
 class CollectedRun:
-    """A declared run, what became of it, and its records where it was trained to its end."""
+    """A declared run, what became of it, and its records where it was trained to its end.
+
+    Args:
+        constant: what every record of the run repeats (hparams, protocol, versions ...); empty if unknown.
+
+    """
 
     label: str
     spec: RunSpec
     state: State
     records: Sequence[Record]
+    constant: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name."""
+        return self.spec.dataset
+
+    @property
+    def algorithm(self) -> str:
+        """The composed name of the algorithm."""
+        return self.spec.algorithm
+
+    @property
+    def trial_seed(self) -> int:
+        """Which repetition it is."""
+        return self.spec.trial_seed
+
+    @property
+    def hparams_seed(self) -> int:
+        """Which draw of hparams it is."""
+        return self.spec.hparams_seed
 
 
 @dataclass(frozen=True)
@@ -48,7 +77,16 @@ def _collect_run(folder: SweepFolder, run: SweepRun, skipped: dict[str, int]) ->
     files = folder.run(run.spec.id)
     state = files.state()
     records = read_records(files, skipped) if state.is_final else []
-    return CollectedRun(run.label, run.spec, state, records)
+    return CollectedRun(run.label, run.spec, state, records, _constant(files) if records else {})
+
+
+def _constant(files: RunFolder) -> dict[str, Any]:
+    with files.records_file.open(errors="replace") as file:
+        for line in file:
+            with suppress(*MALFORMED):
+                Record.from_line(line)
+                return json.loads(line)
+    return {}
 
 
 def read_records(files: RunFolder, skipped: dict[str, int]) -> list[Record]:

@@ -4,6 +4,7 @@ from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import Cell, Table
 
 EMPTY = "X"
+UNPUBLISHED = "–"
 
 
 def number(cell: Cell, plus_minus: str, trials: int) -> str:
@@ -14,6 +15,13 @@ def number(cell: Cell, plus_minus: str, trials: int) -> str:
         return f"{cell.mean:.1f}"
     few = f" (n={cell.n})" if cell.n < trials else ""
     return f"{cell.mean:.1f}{plus_minus}{cell.error:.1f}{few}"
+
+
+def published_number(cell: Cell, plus_minus: str) -> str:
+    """Return a cell of a published row as text: mean and error in percent, as far as they are published."""
+    if cell.mean is None:
+        return UNPUBLISHED
+    return f"{cell.mean:.1f}" if cell.error is None else f"{cell.mean:.1f}{plus_minus}{cell.error:.1f}"
 
 
 def sentence(text: str) -> str:
