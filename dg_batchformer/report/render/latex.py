@@ -8,11 +8,17 @@ from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import PublishedRow, Section, Table
 
 _PLUS_MINUS = r" $\pm$ "
-_BOX = r"\newsavebox{\resultbox}"  # measures a table, so that only wide ones are shrunk
+_BOX = r"\newsavebox{\resultbox}"  # measures a table, so that only wide and tall ones are shrunk
+_SHRINK = (
+    r"\ifdim\wd\resultbox>\linewidth\sbox{\resultbox}{\resizebox{\linewidth}{!}{\usebox{\resultbox}}}\fi",
+    r"\ifdim\dimexpr\ht\resultbox+\dp\resultbox\relax>0.7\textheight",
+    r"\sbox{\resultbox}{\resizebox*{!}{0.7\textheight}{\usebox{\resultbox}}}\fi",
+    r"\usebox{\resultbox}",
+)
 
 
 def latex(sections: Sequence[Section]) -> str:
-    """Return a document with all tables, wide ones shrunk to the page.
+    """Return a document with all tables, wide and tall ones shrunk to the page.
 
     Where it cites, it reads ``tables.bib``: pdflatex, bibtex, pdflatex, pdflatex.
     """
@@ -65,6 +71,7 @@ def _table(table: Table, method: Method, placement: str) -> list[str]:
         r"\centering",
         rf"\caption{{{escape(caption(table, method))}.}}",
         rf"\label{{tab:{table.title.lower()}-{method.name}}}",
+        r"\smallskip",
         r"\sbox{\resultbox}{%",
         rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
         r"\toprule",
@@ -74,15 +81,15 @@ def _table(table: Table, method: Method, placement: str) -> list[str]:
         *published,
         r"\bottomrule",
         r"\end{tabular}}%",
-        r"\ifdim\wd\resultbox>\linewidth\resizebox{\linewidth}{!}{\usebox{\resultbox}}\else\usebox{\resultbox}\fi",
+        *_SHRINK,
         *(_footnote(note) for note in [*table.notes, *made]),
         r"\end{table}",
     ]
 
 
 def _footnote(note: str) -> str:
-    """Return a note as a small paragraph, whose paths may break after a slash or an underscore."""
-    text = escape(note.removesuffix(".")).replace("/", r"/\allowbreak{}").replace(r"\_", r"\_\allowbreak{}")
+    """Return a note as a small paragraph, whose paths may break after a slash."""
+    text = escape(note.removesuffix(".")).replace("/", r"/\allowbreak{}")
     return rf"\par\smallskip{{\footnotesize\raggedright {text}.\par}}"
 
 

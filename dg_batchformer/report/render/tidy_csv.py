@@ -29,7 +29,7 @@ def tidy_csv(sections: Sequence[Section]) -> str:
         for name, cell in zip(table.columns, row.cells, strict=True)
         if cell.mean is not None
     ]
-    return pd.DataFrame([*cells, *published]).to_csv(index=False)
+    return pd.DataFrame([*cells, *published]).astype({"n": "Int64"}).to_csv(index=False)
 
 
 def _line(section: Section, table: Table, row: str, column: str, cell: Cell, source: str) -> dict[str, Any]:
