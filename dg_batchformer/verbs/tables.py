@@ -67,7 +67,7 @@ def _expect(options: argparse.Namespace) -> int:
     collection = collect(folder)
     [section] = build_sections(collection, [expected.selection])
     comparisons = compare(section, expected)
-    print(expectation(expected, comparisons), end="")
+    print(expectation(expected, comparisons, section.notes), end="")
     _report_skipped(collection)
     return OK if is_reproduced(comparisons) else INCOMPLETE
 

@@ -58,6 +58,16 @@ def test_what_is_not_run_is_neither_inside_nor_outside(tmp_path, capsys):
     assert "2 expected: 2 not run" in capsys.readouterr().out
 
 
+def test_a_selection_that_the_sweep_has_no_runs_for_says_what_it_needs(tmp_path, capsys):
+    _sweep(tmp_path, expected={**EXPECTED, "selection": "leave-one-domain-out"})
+
+    assert main(["tables", str(tmp_path), "--expect"]) == 0
+
+    said = capsys.readouterr().out
+    assert "PACS: needs runs that hold out two environments; give the sweep 'pairs: true'" in said
+    assert "2 expected: 2 not run" in said
+
+
 def test_one_trial_has_no_scatter_and_asks_for_a_tolerance(tmp_path, capsys):
     _sweep(tmp_path, trials=1)
 

@@ -13,6 +13,7 @@ from dg_batchformer.report.collect import collect
 from dg_batchformer.report.published.bibliography import bibliography, entries
 from dg_batchformer.report.published.match import add_published
 from dg_batchformer.report.render import FILES, FORMATS
+from dg_batchformer.report.render.wording import number, published_number
 from dg_batchformer.report.table import build_sections
 from dg_batchformer.sweep_spec import Row, SweepSpec
 
@@ -91,17 +92,17 @@ def test_a_fragment_is_no_document_and_says_what_it_needs(sections):
 
 
 def _check(said, sections):
-    """Hold what a PDF says against the tables."""
+    """Hold every row that a PDF shows against the tables: label, citation, and all numbers in order."""
     words = " ".join(said.split())
-    for section in sections:
-        for table in section.tables:
-            for cells in [*table.rows.values(), *(row.cells for row in table.published)]:
-                for cell in cells:
-                    assert cell.mean is None or f"{cell.mean:.1f}" in words
-            assert table.provenance.sentence.split(",")[0] in words
-            for row in table.published:
-                assert re.search(re.escape(row.label) + r" \[\d+\]", words), row.label
-    assert "84.7 ± 0.4" in words
+    for table in (table for section in sections for table in section.tables):
+        rows = [f"ERM {' '.join(number(cell, ' ± ', table.trials) for cell in table.rows['ERM'])}"]
+        for row in table.published:
+            rows.append(f"{row.label} [N] {' '.join(published_number(cell, ' ± ') for cell in row.cells)}")
+        for row in rows:
+            assert re.search(re.escape(row).replace(r"\[N\]", r"\[\d+\]"), words), row
+        assert table.provenance.sentence.split(",")[0] in words
+        assert " ".join(table.notes[0].split()[:6]) in words
+    assert "84.7 ± 0.4 80.8 ± 0.6" in words
     assert "50% off & more than any column" in words.replace("_", "").replace("  ", " ")
 
 

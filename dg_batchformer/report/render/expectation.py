@@ -11,8 +11,13 @@ from dg_batchformer.report.render.wording import sentence
 from dg_batchformer.report.selection import METHODS
 
 
-def expectation(expected: Expected, comparisons: Sequence[Comparison]) -> str:
-    """Return a table of all comparisons, what the tolerance is, and a count of verdicts."""
+def expectation(expected: Expected, comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> str:
+    """Return a table of all comparisons, what the tolerance is, and a count of verdicts.
+
+    Args:
+        notes: on datasets for which the selection found no runs to read.
+
+    """
     headers = ["dataset", "row", "expected", "found", "difference", "tolerance", "verdict"]
     alignment = ("left", "left", "right", "right", "right", "right", "left")
     rows = [_row(comparison) for comparison in comparisons]
@@ -23,6 +28,7 @@ def expectation(expected: Expected, comparisons: Sequence[Comparison]) -> str:
         "",
         tabulate(rows, headers=headers, disable_numparse=True, colalign=alignment),
         "",
+        *notes,
         _about_tolerance(expected.tolerance),
         f"{len(comparisons)} expected: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}",
     ]
