@@ -19,7 +19,8 @@ class Setting(NamedTuple):
     weights: str
 
     def __str__(self) -> str:
-        return f"{self.backbone} ({self.weights or 'weights not stated'})"
+        weights = {"": "weights not stated", "none": "from scratch"}.get(self.weights, self.weights)
+        return f"{self.backbone} ({weights})"
 
 
 @dataclass(frozen=True)
