@@ -183,6 +183,18 @@ ALGORITHM_ORDER = (
     "IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM",
 )  # fmt: skip
 
+# The names of selection methods, known without importing one: sweep files name them too. The first is the default.
+SELECTION_NAMES = (
+    "training-domain",
+    "leave-one-domain-out",
+    "oracle",
+    "swad-iid",
+    "swad-last",
+    "swad-oracle",
+    "swad-averaged",
+    "auto-lr",
+)
+
 # Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
 WRAPPER_NAMES = ("BF", "IIDMax", "SWAD")
 

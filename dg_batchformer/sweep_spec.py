@@ -7,6 +7,7 @@ from typing import Any
 
 from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.expected import parse_expected
 from dg_batchformer.hparams import plain_number, same_spelling
 from dg_batchformer.names import split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
@@ -39,7 +40,7 @@ class SweepSpec:
         pairs: also hold out every pair, which leave-one-domain-out selection needs.
         hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile: for every run, as
             in RunSpec, but for the defaults: a sweep takes the fast modes.
-        expected: published averages by dataset and label, in percent, with their source.
+        expected: published averages by dataset and label, in percent, with their source, see ``expected.py``.
 
     """
 
@@ -77,6 +78,9 @@ def load_sweep(path: Path) -> SweepSpec:
     values = {key: _READERS[key](yaml, (key,), value) for key, value in yaml.data.items()}
     spec = SweepSpec(name=path.stem, **values)
     _check_environments(yaml, spec)
+    if "expected" in yaml.data:
+        labels = [row.label for row in spec.algorithms]
+        parse_expected(spec.expected, spec.datasets, labels, lambda key, text: yaml.error(("expected", *key), text))
     return spec
 
 
@@ -194,12 +198,6 @@ def _protocol(yaml: LinedYaml, key: Key, value: Any) -> str:
     return _named(yaml, key, get_protocol, _text(yaml, key, value)).name
 
 
-def _expected(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise yaml.error(key, f"expected takes a source and, by dataset and label, percentages; got {value!r}")
-    return value
-
-
 _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "datasets": _datasets,
     "algorithms": _rows,
@@ -213,5 +211,5 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "checkpoint_freq": _count,
     "holdout_fraction": _fraction,
     **dict.fromkeys(CHOICES, _choice),
-    "expected": _expected,
+    "expected": lambda yaml, key, value: value,  # checked once the sweep's datasets and rows are known
 }

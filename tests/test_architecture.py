@@ -21,7 +21,7 @@ LAYERS = [
     {"seeds", "catalog", "yaml_lines"},
     {"hparams", "names", "registry", "lock"},
     {"protocols", "store", "record"},
-    {"spec"},
+    {"spec", "expected"},
     {"sweep_spec"},
     {"declaration"},
     {"report", "sweep"},

@@ -65,6 +65,34 @@ def test_a_missing_file_is_named(tmp_path):
         load_sweep(tmp_path / "nowhere.yaml")
 
 
+def test_what_a_sweep_expects_is_of_its_datasets_and_rows(tmp_path):
+    text = "datasets: [PACS]\nalgorithms: [ERM]\nexpected:\n  source: a paper\n  tolerance: 1.5\n  PACS: {ERM: 85.5}\n"
+
+    assert _load(tmp_path, text).expected == {"source": "a paper", "tolerance": 1.5, "PACS": {"ERM": 85.5}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["PACS: {ERM: 85.5}"], r"mine.yaml:3: expected needs a source"),
+        (["source: a paper"], r"mine.yaml:3: expected names no dataset; give percentages by label, as in 'PACS: {ERM"),
+        (["source: a", "VLCS: {ERM: 85.5}"], r"mine.yaml:5: unknown dataset of this sweep 'VLCS'"),
+        (["source: a", "PACS:", "  EMR: 85.5"], r"mine.yaml:6: unknown row of this sweep 'EMR'; did you mean 'ERM'"),
+        (["source: a", "PACS:", "  ERM: 855"], r"mine.yaml:6: ERM takes a percentage between 0 and 100, got 855"),
+        (["source: a", "PACS: 85.5"], r"mine.yaml:5: PACS takes percentages by label, as in {ERM: 85.5}; got 85.5"),
+        (["source: a", "tolerance: -1", "PACS: {ERM: 85.5}"], r"mine.yaml:5: tolerance takes points of accuracy"),
+        (["source: a", "selection: orakel", "PACS: {ERM: 1}"], r"mine.yaml:5: unknown selection 'orakel'; .*'oracle'"),
+        (["source: a", "tolerances: 1", "PACS: {ERM: 1}"], r"mine.yaml:5: .*'tolerances'; did you mean 'tolerance'"),
+        (["- 85.5"], r"mine.yaml:3: expected takes a source and, by dataset and label, percentages; got \[85.5\]"),
+    ],
+)
+def test_an_expectation_that_cannot_be_met_is_refused_with_its_line(tmp_path, lines, message):
+    text = "datasets: [PACS]\nalgorithms: [ERM]\nexpected:\n" + "".join(f"  {line}\n" for line in lines)
+
+    with pytest.raises(InputError, match=message):
+        _load(tmp_path, text)
+
+
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 def test_every_committed_sweep_expands_and_resolves(file):
     runs = expand(load_sweep(file))

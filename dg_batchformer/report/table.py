@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, pstdev
 
 from dg_batchformer.report.collection import CollectedRun, Collection
+from dg_batchformer.report.provenance import Provenance, provenance
 from dg_batchformer.report.selection import METHODS, Method, Score, best_of_draws
 from dg_batchformer.store import State
 
@@ -30,6 +31,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class PublishedRow:
+    """A row of the literature. It stands apart from our rows, so that no mark and no test takes it for a trial.
+
+    Args:
+        label: says the source too. key: of its BibTeX entry. source: its citation and place.
+        cells: as the columns of the table; empty where nothing is published.
+
+    """
+
+    label: str
+    algorithm: str
+    key: str
+    source: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows by label, columns by environment or dataset, then summary columns.
 
@@ -37,6 +55,8 @@ class Table:
         best, second: (row, column) of the highest and second highest mean of every column.
         differing: "above" or "below" by (row, column) of means that differ significantly from a baseline row's.
         notes: what cells lack, and what summary columns are.
+        published: rows of the literature, below ours.
+        provenance: how the numbers were made; None where there are none.
 
     """
 
@@ -49,6 +69,8 @@ class Table:
     best: frozenset[tuple[str, int]] = frozenset()
     second: frozenset[tuple[str, int]] = frozenset()
     differing: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    published: Sequence[PublishedRow] = ()
+    provenance: Provenance | None = None
 
     @property
     def has_empty_cells(self) -> bool:
@@ -85,7 +107,7 @@ def _section(collection: Collection, method: Method) -> Section:
     scores = score(collection, method)
     tables = [_dataset_table(collection, method, dataset, scores) for dataset in shown]
     if len(shown) > 1:
-        tables.append(_averages_table(collection, shown, scores))
+        tables.append(_averages_table(collection, method, shown, scores))
     return Section(method, tables, notes)
 
 
@@ -120,7 +142,8 @@ def _dataset_table(collection: Collection, method: Method, dataset: str, scores:
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
     notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names))]
-    return _marked(Table(dataset, "test environment", columns, rows, len(trials), notes))
+    made = _provenance(runs, method)
+    return _marked(Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made))
 
 
 _SUMMARIES = ("Average", "Worst", "In-domain")
@@ -181,7 +204,7 @@ def _summaries(by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int])
     )
 
 
-def _averages_table(collection: Collection, datasets: Sequence[str], scores: Scores) -> Table:
+def _averages_table(collection: Collection, method: Method, datasets: Sequence[str], scores: Scores) -> Table:
     declared = {name: _declared([run for run in collection.runs if run.dataset == name]) for name in datasets}
     rows, lacks = {}, _Lacks(collection.rows, datasets)
     for label in collection.rows:
@@ -195,7 +218,13 @@ def _averages_table(collection: Collection, datasets: Sequence[str], scores: Sco
         means = [cell.mean for cell in cells if cell.mean is not None]
         rows[label] = [*cells, Cell(fmean(means)) if len(means) == len(cells) else Cell()]
     most = max(len(trials) for _, trials in declared.values())
-    return _marked(Table("Averages", "dataset", [*datasets, "Average"], rows, most, lacks.sentences()))
+    made = _provenance([run for run in collection.runs if run.dataset in datasets], method)
+    columns = [*datasets, "Average"]
+    return _marked(Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made))
+
+
+def _provenance(runs: Sequence[CollectedRun], method: Method) -> Provenance | None:
+    return provenance([run for run in runs if len(run.test_envs) == 1 or method.needs_pairs])
 
 
 def _reads(method: Method, run: CollectedRun, env: int) -> bool:

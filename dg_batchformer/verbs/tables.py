@@ -1,17 +1,23 @@
-"""``tables``: model-selection tables."""
+"""``tables``: model-selection tables, beside published numbers if asked, or beside what a sweep expects."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.collect import collect, refuse_mixed
+from dg_batchformer.report.collection import Collection
 from dg_batchformer.report.domainbed_tables import CHOOSE, domainbed_tables
-from dg_batchformer.report.render import FORMATS, SUFFIXES
+from dg_batchformer.report.expect import compare, is_reproduced, read_expected
+from dg_batchformer.report.published.bibliography import bibliography
+from dg_batchformer.report.published.match import ALL, add_published
+from dg_batchformer.report.render import FILES, FORMATS
+from dg_batchformer.report.render.expectation import expectation
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
-from dg_batchformer.report.table import build_sections
+from dg_batchformer.report.table import Section, build_sections
 from dg_batchformer.store import SweepFolder, write_text
-from dg_batchformer.verbs.common import OK, Verbs
+from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -28,14 +34,20 @@ def add_parser(verbs: Verbs) -> None:
     add = verb.add_argument
     add("folders", nargs="+", type=Path, metavar="DIR",
         help="as results/quickstart, or the folder of a DomainBed sweep; several give one table")  # fmt: skip
-    add("--format", choices=(*FORMATS, *_DOMAINBED), default="text",
+    add("--format", choices=(*FORMATS, *_DOMAINBED),
         help="what is printed; domainbed and domainbed_latex: what DomainBed's collect_results prints "
-        "for the same runs (default: %(default)s)")  # fmt: skip
-    add("--selection", nargs="+", choices=(*METHODS, "all"), default=list(DEFAULT_METHODS), metavar="METHOD",
+        "for the same runs (default: text)")  # fmt: skip
+    add("--selection", nargs="+", choices=(*METHODS, "all"), metavar="METHOD",
         help=f"one or more of those below, or all (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
-    add("--mix", action="store_true", help="pool runs in one cell that were trained under different conditions")
+    add("--published", nargs="*", metavar="NAME",
+        help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
+        f"algorithms, of those named, or {ALL}")  # fmt: skip
     add("--compare_to", metavar="ROW", help="mark at the average the rows that differ significantly from this one")
-    add("--output", type=Path, metavar="DIR", help="also write tables.txt, .tex, .md and .csv there")
+    add("--mix", action="store_true", help="pool runs in one cell that were trained under different conditions")
+    add("--expect", action="store_true",
+        help="instead, set averages beside those that the sweep expects; status 1 if one is outside")  # fmt: skip
+    add("--output", type=Path, metavar="DIR",
+        help=f"also write {', '.join(FILES.values())} there, and tables.bib with what they cite")  # fmt: skip
 
 
 _DOMAINBED = ("domainbed", "domainbed_latex")
@@ -43,37 +55,72 @@ _DOMAINBED = ("domainbed", "domainbed_latex")
 
 def run(options: argparse.Namespace) -> int:
     """Print the tables of sweeps, and write them in every format."""
+    if options.expect:
+        return _expect(options)
+    asked = options.selection or list(DEFAULT_METHODS)
     if options.format in _DOMAINBED:
-        return _print_as_domainbed(options)
-    collection = collect(options.folders)
-    if not options.mix:
-        refuse_mixed(collection)
-    sections = build_sections(collection, list(METHODS) if "all" in options.selection else options.selection)
+        return _print_as_domainbed(options, asked)
+    collection = _collect(options)
+    sections = build_sections(collection, list(METHODS) if "all" in asked else asked)
     if options.compare_to is not None:
         from dg_batchformer.report.significance import mark_significant
 
         sections = mark_significant(sections, collection, options.compare_to)
-    print(FORMATS[options.format](sections), end="")
-    for note in collection.skipped:
-        print(f"note: {note}", file=sys.stderr)
+    if options.published is not None:
+        sections = add_published(sections, collection.runs, options.published)
+    print(FORMATS[options.format or "text"](sections), end="")
+    _report_skipped(collection)
     if options.output is not None:
-        rendered = {options.output / f"tables.{SUFFIXES[name]}": render(sections) for name, render in FORMATS.items()}
-        options.output.mkdir(parents=True, exist_ok=True)
-        for file, text in rendered.items():
-            write_text(file, text)
-            print(f"wrote {file}")
+        _write(options.output, sections)
     return OK
 
 
-def _print_as_domainbed(options: argparse.Namespace) -> int:
+def _collect(options: argparse.Namespace) -> Collection:
+    collection = collect(options.folders)
+    if not options.mix:
+        refuse_mixed(collection)
+    return collection
+
+
+def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> int:
     """Print what DomainBed would: of our sweeps, of all runs that are in their folder."""
-    strange = [name for name in options.selection if name not in CHOOSE]
+    strange = [name for name in methods if name not in CHOOSE]
     if strange:
         raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
-    if options.output is not None:
-        raise InputError(f"--format {options.format} is printed only; write it to a file with >")
+    for name in ("output", "published", "compare_to"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
     ours = {folder: SweepFolder(folder) for folder in options.folders}
     folders = [sweep.runs if sweep.sweep_file.exists() else folder for folder, sweep in ours.items()]
-    tables = domainbed_tables(folders, options.selection, latex=options.format == "domainbed_latex")
-    print(tables, end="")
+    print(domainbed_tables(folders, methods, latex=options.format == "domainbed_latex"), end="")
     return OK
+
+
+def _expect(options: argparse.Namespace) -> int:
+    for name in ("format", "selection", "published", "compare_to", "output"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--expect prints one table, by the selection that the sweep expects; drop --{name}")
+    if len(options.folders) > 1:
+        raise InputError("--expect reads one sweep, the one that expects something; give one DIR")
+    expected = read_expected(SweepFolder(options.folders[0]))
+    collection = _collect(options)
+    [section] = build_sections(collection, [expected.selection])
+    comparisons = compare(section, expected)
+    print(expectation(expected, comparisons, section.notes), end="")
+    _report_skipped(collection)
+    return OK if is_reproduced(comparisons) else INCOMPLETE
+
+
+def _report_skipped(collection: Collection) -> None:
+    for note in collection.skipped:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _write(folder: Path, sections: Sequence[Section]) -> None:
+    texts = {FILES[name]: render(sections) for name, render in FORMATS.items()}
+    if entries := bibliography(sections):
+        texts["tables.bib"] = entries
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+        print(f"wrote {folder / name}")

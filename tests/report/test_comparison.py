@@ -179,7 +179,8 @@ TABLES = ("tables", "--selection", "training-domain", "--compare_to", "ERM", "--
         ("text", "65.0*†", "62.0 ‡"),
         ("markdown", "**65.0†**", "62.0‡"),
         ("latex", r"\textbf{65.0$\dagger$}", r"62.0$\ddagger$"),
-        ("csv", ",0,above", ",0,below"),
+        ("csv", ",0,,above", ",0,,below"),
+        ("json", '"significance": "above"', '"significance": "below"'),
     ],
 )
 def test_tables_mark_rows_that_differ_significantly_and_explain_the_mark(form, above, below, compare):

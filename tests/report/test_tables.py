@@ -3,11 +3,9 @@
 import csv
 import io
 import re
-import shutil
-import subprocess
-import unicodedata
 
 import pytest
+from typesetting import typeset
 
 from dg_batchformer.declaration import declaration
 from dg_batchformer.errors import InputError
@@ -194,23 +192,11 @@ def test_what_latex_cannot_print_is_named(text, name):
         escape(text)
 
 
-def _typeset(path, document):
-    """Return what a compiled document says, and what the compiler said."""
-    if not (shutil.which("pdflatex") and shutil.which("pdftotext")):
-        pytest.skip("needs pdflatex and pdftotext: tools/install_latex.sh")
-    (path / "t.tex").write_text(document)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
-    done = subprocess.run(command, cwd=path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:]
-    said = subprocess.run(["pdftotext", "-layout", "t.pdf", "-"], cwd=path, capture_output=True, text=True).stdout
-    return unicodedata.normalize("NFKC", said), done.stdout  # ligatures
-
-
 @pytest.mark.system
 def test_latex_compiles_and_says_what_the_table_says(tmp_path):
     sections = _sections(_sweep(tmp_path, datasets=("PACS", "DomainNet"), pairs=True, trials=1))
 
-    said, log = _typeset(tmp_path, FORMATS["latex"](sections))
+    said, log = typeset(tmp_path, FORMATS["latex"](sections))
 
     assert "Overfull" not in log
     assert "50% off &" in said
@@ -222,6 +208,6 @@ def test_latex_compiles_and_says_what_the_table_says(tmp_path):
 def test_every_sign_that_is_spelled_out_compiles(tmp_path):
     body = escape(" ".join([*TEXT, *MATHS, *"éüçñåűēǖž"]))
 
-    said, _ = _typeset(tmp_path, rf"\documentclass{{article}}\begin{{document}}{body}\end{{document}}")
+    said, _ = typeset(tmp_path, rf"\documentclass{{article}}\begin{{document}}{body}\end{{document}}")
 
     assert "→" in said

@@ -1,8 +1,9 @@
-"""Tables as text, LaTeX, Markdown and CSV."""
+"""Tables as text, LaTeX, Markdown, CSV and JSON."""
 
 from collections.abc import Callable, Sequence
 
-from dg_batchformer.report.render.latex import latex
+from dg_batchformer.report.render.as_json import as_json
+from dg_batchformer.report.render.latex import latex, latex_fragment
 from dg_batchformer.report.render.markdown import markdown
 from dg_batchformer.report.render.text import text
 from dg_batchformer.report.render.tidy_csv import tidy_csv
@@ -11,7 +12,16 @@ from dg_batchformer.report.table import Section
 FORMATS: dict[str, Callable[[Sequence[Section]], str]] = {
     "text": text,
     "latex": latex,
+    "latex_fragment": latex_fragment,
     "markdown": markdown,
     "csv": tidy_csv,
+    "json": as_json,
 }
-SUFFIXES = {"text": "txt", "latex": "tex", "markdown": "md", "csv": "csv"}
+FILES = {
+    "text": "tables.txt",
+    "latex": "tables.tex",
+    "latex_fragment": "tables_fragment.tex",
+    "markdown": "tables.md",
+    "csv": "tables.csv",
+    "json": "tables.json",
+}

@@ -1,20 +1,33 @@
-"""Tables for papers: a whole document with booktabs, best bold and second underlined."""
+"""Tables for papers: booktabs, best bold and second underlined, published rows cited, provenance below."""
 
 from collections.abc import Sequence
 
 from dg_batchformer.report.render.latex_text import escape
-from dg_batchformer.report.render.wording import caption, number, sentence, significance
+from dg_batchformer.report.render.wording import caption, number, published_number, sentence, significance
 from dg_batchformer.report.selection import Method
-from dg_batchformer.report.table import Section, Table
+from dg_batchformer.report.table import PublishedRow, Section, Table
+
+_PLUS_MINUS = r" $\pm$ "
+_BOX = r"\newsavebox{\resultbox}"  # measures a table, so that only wide and tall ones are shrunk
+_SHRINK = (
+    r"\ifdim\wd\resultbox>\linewidth\sbox{\resultbox}{\resizebox{\linewidth}{!}{\usebox{\resultbox}}}\fi",
+    r"\ifdim\dimexpr\ht\resultbox+\dp\resultbox\relax>0.7\textheight",
+    r"\sbox{\resultbox}{\resizebox*{!}{0.7\textheight}{\usebox{\resultbox}}}\fi",
+    r"\usebox{\resultbox}",
+)
 
 
 def latex(sections: Sequence[Section]) -> str:
-    """Return a document with all tables, wide ones shrunk to the page."""
+    """Return a document with all tables, wide and tall ones shrunk to the page.
+
+    Where it cites, it reads ``tables.bib``: pdflatex, bibtex, pdflatex, pdflatex.
+    """
     lines = [
         r"\documentclass{article}",
+        r"\usepackage[margin=2.5cm]{geometry}",
         r"\usepackage{booktabs}",
         r"\usepackage{graphicx}",
-        r"\newsavebox{\resultbox}",
+        _BOX,
         r"\begin{document}",
     ]
     for section in sections:
@@ -24,29 +37,60 @@ def latex(sections: Sequence[Section]) -> str:
             f"{escape(sentence(section.method.about))}",
         ]
         for table in section.tables:
-            lines += ["", *_table(table, section.method)]
-        lines += [f"\n{escape(note)}." for note in section.notes]
+            lines += ["", *_table(table, section.method, "h!")]
+        lines.append(r"\clearpage")  # so that no table floats past its section's notes
+        lines += [_footnote(note) for note in section.notes]
+    if _cites(sections):
+        lines += ["", r"\bibliographystyle{plain}", r"\bibliography{tables}"]
     return "\n".join([*lines, "", r"\end{document}"]) + "\n"
 
 
-def _table(table: Table, method: Method) -> list[str]:
+def latex_fragment(sections: Sequence[Section]) -> str:
+    r"""Return all tables for \input into a paper; its first lines say what they need."""
+    lines = [r"% For \input: needs \usepackage{booktabs} and \usepackage{graphicx}."]
+    if _cites(sections):
+        lines.append("% Cites entries of tables.bib, which --output writes.")
+    lines.append(rf"\ifdefined\resultbox\else{_BOX}\fi")
+    for section in sections:
+        for table in section.tables:
+            lines += ["", *_table(table, section.method, "tbp")]
+        lines += ["", *(f"% {note}" for note in section.notes)] if section.notes else []
+    return "\n".join(lines) + "\n"
+
+
+def _cites(sections: Sequence[Section]) -> bool:
+    return any(table.published for section in sections for table in section.tables)
+
+
+def _table(table: Table, method: Method, placement: str) -> list[str]:
     header = " & ".join(rf"\textbf{{{escape(name)}}}" for name in (table.corner.capitalize(), *table.columns))
+    published = [r"\midrule", *(_published_row(row) for row in table.published)] if table.published else []
+    made = [table.provenance.sentence] if table.provenance else []
     return [
-        r"\begin{table}[h!]",
+        rf"\begin{{table}}[{placement}]",
         r"\centering",
         rf"\caption{{{escape(caption(table, method))}.}}",
+        rf"\label{{tab:{table.title.lower()}-{method.name}}}",
+        r"\smallskip",
         r"\sbox{\resultbox}{%",
         rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
         r"\toprule",
         rf"{header} \\",
         r"\midrule",
         *(_row(table, label) for label in table.rows),
+        *published,
         r"\bottomrule",
         r"\end{tabular}}%",
-        r"\ifdim\wd\resultbox>\linewidth\resizebox{\linewidth}{!}{\usebox{\resultbox}}\else\usebox{\resultbox}\fi",
-        *(rf"\par\smallskip{{\footnotesize {escape(note)}\par}}" for note in table.notes),
+        *_SHRINK,
+        *(_footnote(note) for note in [*table.notes, *made]),
         r"\end{table}",
     ]
+
+
+def _footnote(note: str) -> str:
+    """Return a note as a small paragraph, whose paths may break after a slash."""
+    text = escape(note.removesuffix(".")).replace("/", r"/\allowbreak{}")
+    return rf"\par\smallskip{{\footnotesize\raggedright {text}.\par}}"
 
 
 def _row(table: Table, label: str) -> str:
@@ -54,8 +98,13 @@ def _row(table: Table, label: str) -> str:
     return " & ".join([escape(label), *cells]) + r" \\"
 
 
+def _published_row(row: PublishedRow) -> str:
+    cells = [escape(published_number(cell, "±")).replace(r"$\pm$", _PLUS_MINUS) for cell in row.cells]
+    return " & ".join([rf"{escape(row.label)}~\cite{{{row.key}}}", *cells]) + r" \\"
+
+
 def _cell(table: Table, label: str, column: int) -> str:
-    shown = number(table.rows[label][column], r" $\pm$ ", table.trials) + escape(significance(table, label, column))
+    shown = number(table.rows[label][column], _PLUS_MINUS, table.trials) + escape(significance(table, label, column))
     if (label, column) in table.best:
         return rf"\textbf{{{shown}}}"
     return rf"\underline{{{shown}}}" if (label, column) in table.second else shown

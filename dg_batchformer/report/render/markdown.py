@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from dg_batchformer.report.render.wording import caption, number, sentence, significance
+from dg_batchformer.report.render.wording import caption, number, published_number, sentence, significance
 from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import Section, Table
 
@@ -15,7 +15,7 @@ def markdown(sections: Sequence[Section]) -> str:
     for section in sections:
         blocks.append(f"## Model selection: {section.method.title}\n\n{escape(sentence(section.method.about))}")
         blocks.extend(_table(table, section.method) for table in section.tables)
-        blocks.extend(escape(note) for note in section.notes)
+        blocks.extend(_list(section.notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -23,11 +23,15 @@ def _table(table: Table, method: Method) -> str:
     rows = [
         [escape(label), *(_cell(table, label, column) for column in range(len(table.columns)))] for label in table.rows
     ]
+    rows += [[escape(row.label), *(published_number(cell, " ± ") for cell in row.cells)] for row in table.published]
     headers = [escape(header) for header in (table.corner, *table.columns)]
     alignment = ("left", *["right"] * len(table.columns))
     body = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
-    notes = [f"- {escape(note)}" for note in table.notes]
-    return "\n\n".join([f"### {escape(caption(table, method))}", body, *(["\n".join(notes)] if notes else [])])
+    return "\n\n".join([f"### {escape(caption(table, method))}", body, *_list(table.notes)])
+
+
+def _list(notes: Sequence[str]) -> list[str]:
+    return ["\n".join(f"- {escape(note)}" for note in notes)] if notes else []
 
 
 def _cell(table: Table, label: str, column: int) -> str:

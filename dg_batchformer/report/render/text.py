@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tabulate import tabulate
+from tabulate import SEPARATING_LINE, tabulate
 
-from dg_batchformer.report.render.wording import EMPTY, caption, number, sentence, significance
+from dg_batchformer.report.render.wording import EMPTY, caption, number, published_number, sentence, significance
 from dg_batchformer.report.selection import Method
 from dg_batchformer.report.table import Section, Table
 
@@ -15,7 +15,7 @@ def text(sections: Sequence[Section]) -> str:
     for section in sections:
         blocks.append(f"Model selection: {section.method.title}\n{sentence(section.method.about)}")
         blocks.extend(_table(table, section.method) for table in section.tables)
-        blocks.extend(section.notes)
+        blocks.extend(["\n".join(f"- {note}" for note in section.notes)] if section.notes else [])
     legend = "* best of its column, ' second"
     if any(table.has_empty_cells for section in sections for table in section.tables):
         legend += f", {EMPTY} no value: the reason stands below its table"
@@ -23,7 +23,7 @@ def text(sections: Sequence[Section]) -> str:
 
 
 def _table(table: Table, method: Method) -> str:
-    rows = []
+    rows: list[list[str] | str] = []
     for label, cells in table.rows.items():
         marks = [
             "*" if (label, i) in table.best else "'" if (label, i) in table.second else " " for i in range(len(cells))
@@ -33,6 +33,9 @@ def _table(table: Table, method: Method) -> str:
             for i, (cell, mark) in enumerate(zip(cells, marks, strict=True))
         ]
         rows.append([label, *shown])
+    if table.published:
+        rows.append(SEPARATING_LINE)
+    rows += [[row.label, *(f"{published_number(cell, ' ± ')} " for cell in row.cells)] for row in table.published]
     alignment = ("left", *["right"] * len(table.columns))
     body = tabulate(rows, headers=[table.corner, *table.columns], disable_numparse=True, colalign=alignment)
     notes = [f"- {note}" for note in table.notes]

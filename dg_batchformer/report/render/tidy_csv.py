@@ -1,28 +1,45 @@
 """Tables for other programs: one line per cell."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from dg_batchformer.report.table import Section
+from dg_batchformer.report.table import Cell, Section, Table
 
 
 def tidy_csv(sections: Sequence[Section]) -> str:
-    """Return every cell as a line: selection, table, row, column, mean and error in percent, n, significance."""
+    """Return every cell as a line: selection, table, row, column, mean and error in percent, n, significance, source.
+
+    The source is empty for ours, else the BibTeX key of what a published row cites; cells that are not published
+    are left out.
+    """
     import pandas as pd  # takes as long to load as all other formats take to print
 
     cells = [
-        {
-            "selection": section.method.name,
-            "table": table.title,
-            "row": label,
-            "column": name,
-            "mean": cell.mean,
-            "standard_error": cell.error,
-            "n": cell.n,
-            "significance": table.differing.get((label, column), ""),
-        }
+        {**_line(section, table, label, name, cell, ""), "significance": table.differing.get((label, column), "")}
         for section in sections
         for table in section.tables
         for label, row in table.rows.items()
         for column, (name, cell) in enumerate(zip(table.columns, row, strict=True))
     ]
-    return pd.DataFrame(cells).to_csv(index=False)
+    published = [
+        _line(section, table, row.label, name, cell, row.key)
+        for section in sections
+        for table in section.tables
+        for row in table.published
+        for name, cell in zip(table.columns, row.cells, strict=True)
+        if cell.mean is not None
+    ]
+    return pd.DataFrame([*cells, *published]).astype({"n": "Int64"}).to_csv(index=False)
+
+
+def _line(section: Section, table: Table, row: str, column: str, cell: Cell, source: str) -> dict[str, Any]:
+    return {
+        "selection": section.method.name,
+        "table": table.title,
+        "row": row,
+        "column": column,
+        "mean": cell.mean,
+        "standard_error": cell.error,
+        "n": None if source else cell.n,
+        "source": source,
+    }

@@ -5,6 +5,7 @@ from dg_batchformer.report.table import Cell, Table
 
 EMPTY = "X"
 SIGNIFICANCE = {"above": "†", "below": "‡"}
+UNPUBLISHED = "–"
 
 
 def number(cell: Cell, plus_minus: str, trials: int) -> str:
@@ -20,6 +21,13 @@ def number(cell: Cell, plus_minus: str, trials: int) -> str:
 def significance(table: Table, label: str, column: int) -> str:
     """Return the mark of a mean that is significantly above (†) or below (‡) the baseline's; else ''."""
     return SIGNIFICANCE.get(table.differing.get((label, column), ""), "")
+
+
+def published_number(cell: Cell, plus_minus: str) -> str:
+    """Return a cell of a published row as text: mean and error in percent, as far as they are published."""
+    if cell.mean is None:
+        return UNPUBLISHED
+    return f"{cell.mean:.1f}" if cell.error is None else f"{cell.mean:.1f}{plus_minus}{cell.error:.1f}"
 
 
 def sentence(text: str) -> str:

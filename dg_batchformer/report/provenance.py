@@ -1,0 +1,75 @@
+"""How the numbers of a table were made: what its runs say of themselves, for footnotes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dg_batchformer.report.collection import CollectedRun
+
+_PACKAGES = ("dg_batchformer", "torch", "torchvision")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the trained runs of a table had in common; several values where they differ.
+
+    Args:
+        runs: trained ones. trials, draws: of them.
+        versions: of packages, by name.
+        fingerprints: of the datasets.
+
+    """
+
+    runs: int
+    trials: int
+    draws: int
+    protocols: Sequence[str] = ()
+    precisions: Sequence[str] = ()
+    data_paths: Sequence[str] = ()
+    devices: Sequence[str] = ()
+    fingerprints: Sequence[str] = ()
+    versions: Mapping[str, Sequence[str]] | None = None
+
+    @property
+    def sentence(self) -> str:
+        """All of it but the fingerprints, in a line."""
+        parts = [f"{_count(self.runs, 'run')} of {_count(self.trials, 'trial')} and {_count(self.draws, 'draw')}"]
+        parts += [f"protocol {_joined(self.protocols)}"] if self.protocols else []
+        parts += [f"precision {_joined(self.precisions)}"] if self.precisions else []
+        parts += [f"data path {_joined(self.data_paths)}"] if self.data_paths else []
+        parts += [f"on {_joined(self.devices)}"] if self.devices else []
+        known = self.versions or {}
+        parts += [f"{name} {_joined(known[name])}" for name in _PACKAGES if known.get(name)]
+        return f"Made from {', '.join(parts)}"
+
+
+def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:
+    """Return what runs say of themselves; None where no run is trained."""
+    trained = [run for run in runs if run.state.is_final]
+    if not trained:
+        return None
+    said = [run.constant for run in trained]
+    versions = [one["versions"] for one in said if isinstance(one.get("versions"), Mapping)]
+    return Provenance(
+        runs=len(trained),
+        trials=len({run.trial_seed for run in trained}),
+        draws=len({run.hparams_seed for run in trained}),
+        protocols=_values(said, "protocol"),
+        precisions=_values(said, "precision"),
+        data_paths=_values(said, "data_path"),
+        devices=_values(said, "device"),
+        fingerprints=_values(said, "dataset_fingerprint"),
+        versions={name: _values(versions, name) for name in sorted({name for one in versions for name in one})},
+    )
+
+
+def _values(said: Sequence[Mapping[str, Any]], key: str) -> list[str]:
+    return sorted({str(one[key]) for one in said if one.get(key)})
+
+
+def _joined(values: Sequence[str]) -> str:
+    return " and ".join(values)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
