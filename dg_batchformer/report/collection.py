@@ -73,4 +73,11 @@ def _environments(run: CollectedRun) -> Sequence[str]:
 
 def unreadable_lines(files: Mapping[Path, int]) -> list[str]:
     """Say how many lines of which files are no records."""
-    return [f"{file}: {count} unreadable lines skipped" for file, count in files.items() if count]
+    torn = {file: count for file, count in files.items() if count}
+    return [f"{sum(torn.values())} unreadable lines skipped, of {listed(list(map(str, torn)))}"] if torn else []
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names in a line, the first of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dg_batchformer.catalog import ALGORITHM_ORDER
 from dg_batchformer.errors import MALFORMED, InputError
-from dg_batchformer.report.collection import CollectedRun, Collection, unreadable_lines
+from dg_batchformer.report.collection import CollectedRun, Collection, listed, unreadable_lines
 from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.runs import TrainedRun, whole_runs
 from dg_batchformer.store import State
@@ -14,41 +14,35 @@ from dg_batchformer.store import State
 def read_domainbed_sweep(folder: Path) -> Collection:
     """Read a sweep of DomainBed; raise InputError where no folder in it holds records of runs."""
     files = read_folders(folder) if folder.is_dir() else {}
-    runs, foreign = [], 0
+    runs, foreign = [], []
     for name, file in files.items():
         for trained in whole_runs(file.runs):
             try:
                 runs.append(_collected(folder / name, trained))
             except MALFORMED:
-                foreign += 1
+                foreign.append(name)
     if not runs:
         raise InputError(
             f"{folder} is no sweep folder: it has neither a sweep.json, as ours have from their start, nor folders "
             f"with a results.jsonl of records, as sweeps of DomainBed have"
         )
     skipped = unreadable_lines({folder / name / "results.jsonl": file.unreadable for name, file in files.items()})
-    empty = sum(path.is_dir() and path.name not in files for path in folder.iterdir())
+    empty = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in files)
     if empty:
-        skipped.append(f"{folder}: {empty} folders without results.jsonl skipped")
+        skipped.append(f"{folder}: skipped for lack of a results.jsonl: {listed(empty)}")
     if foreign:
-        skipped.append(f"{folder}: {foreign} runs skipped whose args lack dataset, algorithm or test_envs")
-    unfinished = sum(not run.state.is_final for run in runs)
-    if unfinished:
-        skipped.append(f"{folder}: {unfinished} runs left out that are not done")
-    return Collection(folder.name, _rows(runs), runs, (), skipped)
+        skipped.append(f"{folder}: skipped, as args lack dataset, algorithm or test_envs: {listed(foreign)}")
+    unfinished = not all(run.state.is_final for run in runs)
+    commands = ["DomainBed's sweep, delete_incomplete and then launch, as it was started"] if unfinished else []
+    return Collection(folder.name, _rows(runs), runs, commands, skipped)
 
 
 def _collected(path: Path, run: TrainedRun) -> CollectedRun:
-    args = run.args
-    algorithm, dataset, envs = args["algorithm"], args["dataset"], tuple(sorted(args["test_envs"]))
-    seeds = args.get("trial_seed", 0), args.get("hparams_seed", 0)
-    if not (isinstance(algorithm, str) and isinstance(dataset, str) and envs):
-        raise ValueError("no args of a run")
-    if not all(type(number) is int and number >= 0 for number in (*envs, *seeds)):
-        raise ValueError("no args of a run")
+    dataset, algorithm, envs, trial, draw = run.place()
     if not (path / "done").exists():
-        return CollectedRun(algorithm, dataset, algorithm, envs, *seeds, State.INTERRUPTED, path=path)
-    return CollectedRun(algorithm, dataset, algorithm, envs, *seeds, State.DONE, run.evaluations, run.constant, path)
+        return CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, State.INTERRUPTED, path=path)
+    of_run = run.evaluations, run.constant
+    return CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, State.DONE, *of_run, path)
 
 
 def _rows(runs: Sequence[CollectedRun]) -> list[str]:

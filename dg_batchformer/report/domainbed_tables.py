@@ -6,6 +6,7 @@ datasets that it does not know are left out, and LaTeX headers are cut to the wi
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, isnan
 from pathlib import Path
@@ -61,7 +62,8 @@ def domainbed_tables(folders: Sequence[Path], methods: Sequence[str], *, latex: 
         methods: of ``CHOOSE``, in the order in which they are printed.
 
     """
-    runs = [run for folder in folders for file in read_folders(folder).values() for run in file.runs]
+    files = [file for folder in folders for file in read_folders(folder).values()]
+    runs = [run for file in files for run in file.runs if _is_placed(run)]
     if not runs:
         raise InputError(f"{', '.join(map(str, folders))}: no folder below holds a results.jsonl with records")
     total = sum(len(run.evaluations) for run in runs)
@@ -71,6 +73,13 @@ def domainbed_tables(folders: Sequence[Path], methods: Sequence[str], *, latex: 
             lines += ["", rf"\subsection{{Model selection: {METHODS[name].title}}}"]
         lines += _method_tables(runs, METHODS[name].title, CHOOSE[name], latex=latex)
     return "\n".join([*lines, *([r"\end{document}"] if latex else [])]) + "\n"
+
+
+def _is_placed(run: TrainedRun) -> bool:
+    with suppress(ValueError):
+        run.place()
+        return True
+    return False
 
 
 _LATEX_HEAD = (
@@ -109,9 +118,9 @@ def _choose(runs: Sequence[TrainedRun], choose: Choose) -> Mapping[tuple[str, st
     """Choose a draw for every (dataset, algorithm), trial and environment; of equals, the largest hparams seed."""
     groups: dict[tuple[int, str, str, int], dict[int, list[TrainedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        args = run.args
-        for env in args["test_envs"]:
-            groups[args["trial_seed"], args["dataset"], args["algorithm"], env][args["hparams_seed"]].append(run)
+        dataset, algorithm, envs, trial, draw = run.place()
+        for env in envs:
+            groups[trial, dataset, algorithm, env][draw].append(run)
     chosen: dict[tuple[str, str], list[_Chosen]] = defaultdict(list)
     for (trial, dataset, algorithm, env), by_draw in groups.items():
         choices = [choose(by_draw[draw], env) for draw in sorted(by_draw, reverse=True)]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.record import read_line
@@ -27,6 +27,26 @@ class TrainedRun:
     def args(self) -> Mapping[str, Any]:
         """What was asked, under DomainBed's keys."""
         return self.constant["args"]
+
+    def place(self) -> "Place":
+        """Return where the run stands in a sweep; raise ValueError where its args do not say that."""
+        dataset, algorithm, envs = (self.args.get(name) for name in ("dataset", "algorithm", "test_envs"))
+        seeds = self.args.get("trial_seed", 0), self.args.get("hparams_seed", 0)  # the oldest records have none
+        if not (isinstance(dataset, str) and isinstance(algorithm, str) and isinstance(envs, list) and envs):
+            raise ValueError("args without dataset, algorithm or test_envs")
+        if not all(type(number) is int and number >= 0 for number in (*envs, *seeds)):
+            raise ValueError("test_envs and seeds of args are whole numbers")
+        return Place(dataset, algorithm, tuple(sorted(envs)), *seeds)
+
+
+class Place(NamedTuple):
+    """Where a run stands in a sweep."""
+
+    dataset: str
+    algorithm: str
+    test_envs: tuple[int, ...]
+    trial_seed: int
+    hparams_seed: int
 
 
 @dataclass(frozen=True)

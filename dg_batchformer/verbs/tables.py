@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     if options.published is not None:
         sections = add_published(sections, collection.runs, options.published)
     print(FORMATS[options.format or "text"](sections), end="")
-    _report_skipped(collection)
+    _report_lacks(collection)
     if options.output is not None:
         _write(options.output, sections)
     return OK
@@ -107,13 +107,17 @@ def _expect(options: argparse.Namespace) -> int:
     [section] = build_sections(collection, [expected.selection])
     comparisons = compare(section, expected)
     print(expectation(expected, comparisons, section.notes), end="")
-    _report_skipped(collection)
+    _report_lacks(collection)
     return OK if is_reproduced(comparisons) else INCOMPLETE
 
 
-def _report_skipped(collection: Collection) -> None:
+def _report_lacks(collection: Collection) -> None:
+    """Say, beside the tables, what could not be read, and what trains the runs that are missing."""
     for note in collection.skipped:
         print(f"note: {note}", file=sys.stderr)
+    missing = f"{sum(not run.state.is_final for run in collection.runs)} of {len(collection.runs)} runs"
+    for command in collection.commands:
+        print(f"note: {missing} are not trained; what trains them: {command}", file=sys.stderr)
 
 
 def _write(folder: Path, sections: Sequence[Section]) -> None:

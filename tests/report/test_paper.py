@@ -43,7 +43,13 @@ def test_json_holds_ours_the_published_and_how_it_was_made(sections):
     assert [section["selection"] for section in content["sections"]] == ["training-domain", "oracle"]
     table = content["sections"][0]["tables"][0]
     assert table["columns"][0] == "art_painting"
-    cell = {"mean": pytest.approx(70.5), "error": pytest.approx(0.5 / 2**0.5), "n": 2, "mark": "best"}
+    cell = {
+        "mean": pytest.approx(70.5),
+        "error": pytest.approx(0.5 / 2**0.5),
+        "n": 2,
+        "mark": "best",
+        "significance": None,
+    }
     assert table["rows"][0]["cells"][0] == cell
     published = table["published"][0]
     assert (published["label"], published["key"]) == ("ERM (DomainBed 2021)", "gulrajani2021search")

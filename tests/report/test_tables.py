@@ -147,7 +147,7 @@ def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
     collection = collect([folder.path])
 
     assert sum(not len(collected.evaluations) for collected in collection.runs) == 1
-    assert collection.skipped == [f"{other / 'results.jsonl'}: 1 unreadable lines skipped"]
+    assert collection.skipped == [f"1 unreadable lines skipped, of {other / 'results.jsonl'}"]
 
 
 def test_csv_holds_every_cell(tmp_path):

@@ -1,0 +1,102 @@
+"""Sweeps read back, ours and DomainBed's, alone and together."""
+
+import json
+
+import pytest
+from domainbed_sweeps import Kind, write_sweep
+
+from dg_batchformer.cli import main
+from dg_batchformer.report.collect import collect
+from dg_batchformer.report.table import build_sections
+from dg_batchformer.store import State
+
+SMALL = Kind(datasets=("PACS",), algorithms=("ERM", "Mine"), trials=2, draws=2)
+
+
+def _rewrite(folder, change):
+    for file in folder.glob("*/results.jsonl"):
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(change(record)) + "\n" for record in records))
+
+
+def test_a_sweep_of_domainbed_has_its_algorithms_as_rows(tmp_path):
+    write_sweep(tmp_path, SMALL, seed=0)
+
+    collection = collect([tmp_path])
+
+    assert list(collection.rows) == ["ERM", "Mine"]
+    assert len(collection.runs) == 2 * 2 * 2 * 4
+    assert {run.state for run in collection.runs} == {State.DONE}
+    assert (list(collection.skipped), list(collection.commands)) == ([], [])
+    [section] = build_sections(collection, ["oracle"])
+    assert not section.tables[0].has_empty_cells
+
+
+def test_what_is_not_done_is_left_out_and_what_cannot_be_read_is_named(tmp_path, capsys):
+    write_sweep(tmp_path, SMALL, seed=0)
+    first, second, third, *_ = sorted(tmp_path.iterdir())
+    (first / "done").unlink()
+    (second / "results.jsonl").unlink()
+    with (third / "results.jsonl").open("a") as file:
+        file.write('{"step": 1, "arg')
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "results.jsonl").write_text('{"step": 0, "args": {"dataset": ["PACS"]}}\n')
+
+    assert main(["tables", str(tmp_path)]) == 0
+
+    said = capsys.readouterr()
+    assert "1 of 2 trials" in said.out or "runs trained" in said.out
+    assert f"1 unreadable lines skipped, of {third / 'results.jsonl'}" in said.err
+    assert f"skipped for lack of a results.jsonl: {second.name}" in said.err
+    assert "args lack dataset, algorithm or test_envs: foreign" in said.err
+    assert "1 of 31 runs are not trained; what trains them: DomainBed's sweep, delete_incomplete" in said.err
+
+
+def test_datasets_that_nobody_knows_stand_last_with_what_the_records_say(tmp_path):
+    write_sweep(tmp_path, SMALL._replace(datasets=("Nowhere", "PACS")), seed=0)
+
+    collection = collect([tmp_path])
+
+    assert list(collection.environments) == ["PACS", "Nowhere"]
+    assert collection.environments["Nowhere"] == ["env0", "env1", "env2"]
+
+
+def test_two_sweeps_make_one_table_and_a_run_in_both_counts_once(tmp_path):
+    write_sweep(tmp_path / "a", SMALL, seed=0)
+    write_sweep(tmp_path / "b", SMALL._replace(algorithms=("CORAL", "ERM")), seed=1)
+
+    collection = collect([tmp_path / "a", tmp_path / "b"])
+
+    assert list(collection.rows) == ["ERM", "Mine", "CORAL"]
+    assert len(collection.runs) == 48
+    assert "16 runs are there twice" in collection.skipped[0]
+    alone = build_sections(collect([tmp_path / "a"]), ["oracle"])[0].tables[0]
+    assert build_sections(collection, ["oracle"])[0].tables[0].rows["ERM"] == alone.rows["ERM"]
+
+
+@pytest.mark.parametrize("name", ["protocol", "precision", "dataset_fingerprint", "steps", "holdout_fraction", "task"])
+def test_what_differs_within_a_cell_is_refused_unless_it_is_to_be_mixed(name, tmp_path, capsys):
+    def change(record):
+        if name in ("steps", "holdout_fraction", "task"):
+            return {**record, "args": {**record["args"], name: "other"}}
+        return {**record, name: "other"}
+
+    write_sweep(tmp_path / "a", SMALL, seed=0)
+    write_sweep(tmp_path / "b", SMALL, seed=1)
+    _rewrite(tmp_path / "a", lambda record: {**record, "args": {**record["args"], "trial_seed": 7}})
+    _rewrite(tmp_path / "b", change)
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+
+    assert main(["tables", *folders]) == 2
+    said = capsys.readouterr().err
+    assert f"on PACS mixes runs of different {name}: " in said
+    assert said.count("\n") == 1
+    assert main(["tables", *folders, "--mix"]) == 0
+
+
+def test_different_data_in_different_rows_are_no_mixture(tmp_path):
+    write_sweep(tmp_path / "a", SMALL, seed=0)
+    write_sweep(tmp_path / "b", SMALL._replace(algorithms=("CORAL",)), seed=1)
+    _rewrite(tmp_path / "b", lambda record: {**record, "protocol": "other"})
+
+    assert main(["tables", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
