@@ -105,6 +105,8 @@ def _section(collection: Collection, method: Method) -> Section:
         if name not in shown
     ]
     scores = score(collection, method)
+    if not scores and any(run.state is State.DONE for run in collection.runs):
+        return Section(method, [], [*notes, "No table: no run recorded what this selection reads"])
     tables = [_dataset_table(collection, method, dataset, scores) for dataset in shown]
     if len(shown) > 1:
         tables.append(_averages_table(collection, method, shown, scores))
@@ -137,7 +139,7 @@ def _dataset_table(collection: Collection, method: Method, dataset: str, scores:
         cells = [Cell.of([score.test for score in by_env[env].values()]) for env in envs]
         for env, cell in zip(envs, cells, strict=True):
             read = [run for run in runs if run.label == label and _reads(method, run, env)]
-            lacks.add(label, names[env], _lack(read, cell.n, len(trials)))
+            lacks.add(label, names[env], _lack(read, cell.n, trials))
         rows[label] = [*cells, *_summaries(by_env, trials)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
@@ -233,7 +235,7 @@ def _reads(method: Method, run: CollectedRun, env: int) -> bool:
     return envs == (env,) or (method.needs_pairs and len(envs) == 2 and env in envs)
 
 
-def _lack(read: Sequence[CollectedRun], n: int, trials: int) -> str:
+def _lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int]) -> str:
     """Return what a cell of n trials lacks, of the runs that it is read from; '' for nothing."""
     untrained = Counter(run.state for run in read if not run.state.is_final)
     diverged = sum(run.state is State.DIVERGED for run in read)
@@ -243,8 +245,11 @@ def _lack(read: Sequence[CollectedRun], n: int, trials: int) -> str:
         reasons.append(f"{len(read) - untrained.total()} of {len(read)} runs trained, {states}")
     if diverged:
         reasons.append(f"{diverged} run{'s' * (diverged != 1)} diverged")
-    if n < trials:
-        reasons = [f"{n} of {trials} trials", *(reasons or ["the records lack what this selection reads"])]
+    if n < len(trials):
+        none = [trial for trial in trials if all(run.trial_seed != trial for run in read)]
+        if none:
+            reasons.append(f"no run of trial {', '.join(map(str, none))}")
+        reasons = [f"{n} of {len(trials)} trials", *(reasons or ["the records lack what this selection reads"])]
     return "; ".join(reasons)
 
 

@@ -29,7 +29,7 @@ def _table(table: Table, method: Method) -> str:
             "*" if (label, i) in table.best else "'" if (label, i) in table.second else " " for i in range(len(cells))
         ]
         shown = [
-            number(cell, " ± ", table.trials) + mark + significance(table, label, i)
+            number(cell, " ± ", table.trials) + mark + (significance(table, label, i) or " " * bool(table.differing))
             for i, (cell, mark) in enumerate(zip(cells, marks, strict=True))
         ]
         rows.append([label, *shown])
@@ -37,6 +37,7 @@ def _table(table: Table, method: Method) -> str:
         rows.append(SEPARATING_LINE)
     rows += [[row.label, *(f"{published_number(cell, ' ± ')} " for cell in row.cells)] for row in table.published]
     alignment = ("left", *["right"] * len(table.columns))
-    body = tabulate(rows, headers=[table.corner, *table.columns], disable_numparse=True, colalign=alignment)
+    headers = [table.corner, *table.columns]
+    body = tabulate(rows, headers, disable_numparse=True, colalign=alignment, preserve_whitespace=True)
     notes = [f"- {note}" for note in table.notes]
     return "\n".join([caption(table, method), body, *notes])
