@@ -1,0 +1,45 @@
+"""All of an explanation: read, measured, drawn, written."""
+
+from pathlib import Path
+
+import torch
+
+from dg_batchformer.explain.frames import frames, views
+from dg_batchformer.explain.held_out import held_out_features
+from dg_batchformer.explain.kept import load_kept
+from dg_batchformer.explain.measure import measure
+from dg_batchformer.explain.words import summary
+from dg_batchformer.store import RunFolder, atomic_write, write_text
+from dg_batchformer.training.journal import Watcher
+
+FORMATS = ("png", "svg")
+
+
+def explain(run: RunFolder, data_dir: Path | None, output: Path, device: torch.device, watcher: Watcher) -> str:
+    """Write the pictures of a run and the tables behind them; return what they show, in words.
+
+    Raises InputError where the run has kept no BatchFormer, or its data is not there.
+    """
+    from dg_batchformer.explain.pictures import attention_picture, feature_picture, gradient_picture
+
+    kept = load_kept(run, device)
+    held_out = held_out_features(kept, data_dir, device, watcher)
+    measured = measure(kept, held_out)
+    seen = views(held_out, measured)
+    tables, text = frames(kept, held_out, measured, seen), summary(kept, measured, seen)
+    pictures = {
+        "attention": attention_picture(kept, measured),
+        "gradients": gradient_picture(kept, measured),
+        "features": feature_picture(kept, tables["features"], seen),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    for stem, table in tables.items():
+        write_text(output / f"{stem}.csv", table.to_csv(index=False))
+    for stem, picture in pictures.items():
+        for form in FORMATS:
+            with atomic_write(output / f"{stem}.{form}") as file:
+                # Without the date that an SVG carries otherwise, the same run gives the same bytes.
+                metadata = {"Date": None} if form == "svg" else None
+                picture.savefig(file, format=form, dpi=160, metadata=metadata)
+    write_text(output / "summary.txt", text)
+    return text
