@@ -13,14 +13,17 @@ class Projection(NamedTuple):
     shares: Tensor
 
 
-def principal_components(z: Tensor) -> Projection:
-    """Project features, (N, width >= 2), on the two directions in which they vary most, signs fixed."""
+def principal_components(z: Tensor, beside: Projection | None = None) -> Projection:
+    """Project features, (N, width >= 2), on the two directions in which they vary most.
+
+    Signs, which are arbitrary, go along with another projection of the same rows where one is given.
+    """
     centred = (z - z.mean(dim=0)).double()
-    _, scales, directions = torch.linalg.svd(centred, full_matrices=False)
-    directions = directions[:2]
-    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
-    variance = scales.square()
-    return Projection(centred @ (directions * largest.sign()).T, variance[:2] / variance.sum())
+    left, scales, _ = torch.linalg.svd(centred, full_matrices=False)
+    points, variance = left[:, :2] * scales[:2], scales.square()
+    if beside is not None:
+        points = points * torch.where((points * beside.points).sum(dim=0) < 0, -1, 1)
+    return Projection(points, variance[:2] / variance.sum())
 
 
 def accounted_for(z: Tensor, groups: Tensor) -> float:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from dg_batchformer.explain.features import Projection, accounted_for, principal_components
 from dg_batchformer.explain.held_out import HeldOut
@@ -24,12 +25,13 @@ class View(NamedTuple):
 
 def views(held_out: HeldOut, measured: Measured) -> dict[str, View]:
     """Look at the features of both streams, by stream, each on principal components of its own."""
-    streams = (held_out.z[measured.rows.to(held_out.z.device)].cpu(), measured.attended)
     envs, classes = held_out.envs[measured.rows], held_out.classes[measured.rows]
-    return {
-        stream: View(principal_components(z), accounted_for(z, envs), accounted_for(z, classes))
-        for stream, z in zip(STREAMS, streams, strict=True)
-    }
+
+    def view(z: Tensor, beside: Projection | None = None) -> View:
+        return View(principal_components(z, beside), accounted_for(z, envs), accounted_for(z, classes))
+
+    plain = view(held_out.z[measured.rows.to(held_out.z.device)].cpu())
+    return dict(zip(STREAMS, (plain, view(measured.attended, plain.projection)), strict=True))
 
 
 def frames(kept: Kept, held_out: HeldOut, measured: Measured, seen: dict[str, View]) -> dict[str, pd.DataFrame]:

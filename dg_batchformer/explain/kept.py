@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dg_batchformer.algorithms import get_algorithm_class
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.catalog import AVERAGING_WRAPPERS
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.names import split_name
@@ -42,7 +42,9 @@ class Kept:
     @property
     def is_averaged(self) -> bool:
         """Whether the predictor is a mean of iterates, which BatchFormer, the last iterate, is not."""
-        return any(wrapper in AVERAGING_WRAPPERS for wrapper in split_name(self.spec.algorithm)[1])
+        base, wrappers = split_name(self.spec.algorithm)
+        averages_itself = get_algorithm_class(base).predictor is not Algorithm.predictor  # as ERM++
+        return averages_itself or any(wrapper in AVERAGING_WRAPPERS for wrapper in wrappers)
 
     @property
     def is_batch_dependent(self) -> bool:

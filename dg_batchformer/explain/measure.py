@@ -1,6 +1,7 @@
 """What BatchFormer does to batches of held-out images: attention, gradients and features, measured together.
 
-BatchFormer is in evaluation mode: its dropout, 0.5 by default, would add noise to every weight that is measured here.
+All is in evaluation mode: BatchFormer's dropout, 0.5 by default, would add noise to every weight that is measured here,
+and features are those that the model is tested with.
 """
 
 from typing import NamedTuple
@@ -25,8 +26,8 @@ class Measured(NamedTuple):
         n: images of every domain in a batch.
         attention: of every layer, relative to uniform attention.
         gradients: of the stream behind BatchFormer. plain_gradients: of the stream without it.
-        rows: of the held-out images that were in some batch. attended: their features behind BatchFormer, each in
-            the first batch that it was in.
+        rows: of the held-out images that were in some batch. attended: their features behind BatchFormer, means over
+            the batches that each was in: a batch moves all its samples together.
 
     """
 
@@ -46,7 +47,7 @@ def measure(kept: Kept, held_out: HeldOut, batches: int = BATCHES) -> Measured:
 
     attention = [means() for _ in kept.batchformer.layers]
     gradients, plain_gradients = means(), means()
-    attended: dict[int, Tensor] = {}
+    sums, counts = torch.zeros_like(held_out.z), torch.zeros(len(held_out.z), 1, device=held_out.z.device)
     drawn = draw_batches(held_out.envs, kept.hparams["batch_size"], batches)
     for rows in progress(drawn, batches, "attention and gradients"):
         z, classes, envs = held_out.z[rows], held_out.classes[rows], held_out.envs[rows]
@@ -57,16 +58,11 @@ def measure(kept: Kept, held_out: HeldOut, batches: int = BATCHES) -> Measured:
             labels = (x.reshape(sequences, length) for x in (envs, classes))
             layer.add(relative_to_uniform(of_layer), torch.arange(length), *labels)
         _add_gradients(kept, (gradients, plain_gradients), z, classes, envs)
-        for row, twin in zip(rows.flatten().tolist(), twins.flatten(0, 1).cpu(), strict=True):
-            attended.setdefault(row, twin)
-    return Measured(
-        rows.shape[1],
-        attention,
-        gradients,
-        plain_gradients,
-        torch.tensor(list(attended)),
-        torch.stack(list(attended.values())),
-    )
+        sums[rows.flatten()] += twins.flatten(0, 1)
+        counts[rows.flatten()] += 1
+    seen = torch.nonzero(counts[:, 0].cpu()).flatten()
+    attended = (sums / counts)[seen.to(sums.device)].cpu()
+    return Measured(rows.shape[1], attention, gradients, plain_gradients, seen, attended)
 
 
 def _add_gradients(kept: Kept, streams: tuple[PairMeans, PairMeans], z: Tensor, classes: Tensor, envs: Tensor) -> None:

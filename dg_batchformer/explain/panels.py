@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import product
-from math import ceil, isnan
+from math import ceil, isnan, log2
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.image import AxesImage
 from torch import Tensor
 
@@ -30,7 +30,7 @@ STYLE: dict[Any, Any] = {
 }
 _MOST_NUMBERS = 12  # names, up to which cells hold their number
 _MOST_TICKS = 40
-_LEAST_DISTANCE = 0.2  # from the middle of a diverging scale to its ends: noise is to look pale
+_LEAST_REACH, _MOST_REACH = 0.3, 2.0  # of a scale of ratios, in octaves: noise is to look pale, and outliers not all
 
 
 def draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], errors: Sequence[float], form: str) -> None:
@@ -50,10 +50,12 @@ def draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], errors:
     axes.tick_params(axis="y", length=0)
 
 
-def diverging(matrices: Sequence[Tensor], centre: float) -> Normalize:
-    """Return one scale for matrices, the same distance to both sides; what is near ``centre`` looks so."""
-    distances = torch.cat([(matrix - centre).abs().flatten() for matrix in matrices])
-    return CenteredNorm(centre, max(_LEAST_DISTANCE, float(distances.nan_to_num().max())))
+def ratios(matrices: Sequence[Tensor]) -> Normalize:
+    """Return one scale for matrices of ratios: twice as much is as far from 1 as half as much; little looks like 1."""
+    logarithms = torch.cat([matrix.log2().abs().flatten() for matrix in matrices])
+    reach = float(logarithms.nan_to_num(posinf=0.0).max())
+    reach = min(max(reach, _LEAST_REACH), _MOST_REACH)
+    return LogNorm(2**-reach, 2**reach)
 
 
 def rising(matrices: Sequence[Tensor]) -> Normalize:
@@ -64,7 +66,7 @@ def rising(matrices: Sequence[Tensor]) -> Normalize:
 def draw_matrix(axes: Axes, names: Sequence[str], values: Tensor, norm: Normalize, form: str) -> AxesImage:
     """Draw a matrix of names by names; grey where there is no pair."""
     axes.set_facecolor("#e6e6e6")
-    colours = "RdBu_r" if isinstance(norm, CenteredNorm) else "YlGnBu"
+    colours = "RdBu_r" if isinstance(norm, LogNorm) else "YlGnBu"
     image = axes.imshow(values.numpy(), cmap=colours, norm=norm, aspect="auto")
     _draw_names(axes, names)
     if len(names) <= _MOST_NUMBERS:
@@ -81,7 +83,16 @@ def draw_scale(image: AxesImage, axes: Sequence[Axes], label: str) -> None:
     """Draw the colour bar that matrices share."""
     figure = axes[0].get_figure()
     assert figure is not None
-    bar = figure.colorbar(image, ax=list(axes), aspect=30, pad=0.015)
+    norm = image.norm
+    if isinstance(norm, LogNorm):
+        reach = log2(norm.vmax or 1)
+        ticks = [2 ** (part * reach) for part in (-1, -0.5, 0, 0.5, 1)]
+        extend = "both" if reach >= _MOST_REACH else "neither"
+        bar = figure.colorbar(image, ax=list(axes), aspect=30, pad=0.015, extend=extend, extendfrac=0.02)
+        bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks], minor=False)
+        bar.minorticks_off()
+    else:
+        bar = figure.colorbar(image, ax=list(axes), aspect=30, pad=0.015)
     bar.ax.spines[:].set_visible(False)
     bar.set_label(label)
 
@@ -91,7 +102,8 @@ def _draw_names(axes: Axes, names: Sequence[str]) -> None:
     ticks = range(0, len(names), every)
     size = 9.5 if len(names) <= 15 else 7
     shown = [names[tick] for tick in ticks]
-    axes.set_xticks(ticks, shown, rotation=40, ha="right", rotation_mode="anchor", fontsize=size, parse_math=False)
+    in_line = [name.replace("\n", " ") for name in shown]
+    axes.set_xticks(ticks, in_line, rotation=40, ha="right", rotation_mode="anchor", fontsize=size, parse_math=False)
     axes.set_yticks(ticks, shown, fontsize=size, parse_math=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

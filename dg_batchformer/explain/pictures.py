@@ -1,7 +1,7 @@
 """The three pictures: attention, gradients between samples, features."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import product, repeat
 from typing import Any
 
 import pandas as pd
@@ -23,10 +23,10 @@ from dg_batchformer.explain.panels import (
     INK,
     ORANGE,
     STYLE,
-    diverging,
     draw_bars,
     draw_matrix,
     draw_scale,
+    ratios,
     rising,
 )
 
@@ -51,7 +51,7 @@ def attention_picture(kept: Kept, measured: Measured) -> Figure:
             bars.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1.5)
             bars.set(title=f"{f'Layer {layer}: ' if layers > 1 else ''}attention to ...", xlabel="times uniform")
             found = (means.by_domain, means.by_class)
-            _draw_pair(kept, matrices, found, diverging(found, 1.0), "{:.2f}", "attention, times uniform")
+            _draw_pair(kept, matrices, found, ratios(found), "{:.2f}", "attention, times uniform")
             for axes, what in zip(matrices, ("domain", "class"), strict=True):
                 axes.set(title=f"by {what}", ylabel=f"a sample of this {what} ...", xlabel="... attends to")
         return _figure(bars)
@@ -80,6 +80,7 @@ def feature_picture(kept: Kept, points: pd.DataFrame, seen: dict[str, View]) -> 
     titles = {"plain": "plain features", "batchformer": "the same images behind BatchFormer"}
     with rc_context(STYLE):
         about = f"each point is one of {len(points)} images, on the two directions in which features vary most"
+        about += "; names stand at class means" if _are_marked(kept) else ""
         title = f"Features of held-out images: {kept.spec.algorithm} on {kept.spec.dataset}"
         figure = _titled(13, 6.4, title, f"{about}; {_unseen(kept)}")
         for axes, (stream, view) in zip(figure.subplots(1, 2), seen.items(), strict=True):
@@ -156,23 +157,36 @@ def _draw_control(axes: Axes, behind: PairMeans, plain: PairMeans) -> None:
 
 def _draw_points(axes: Axes, kept: Kept, points: pd.DataFrame, stream: str) -> None:
     x, y = points[f"{stream}_pc1"], points[f"{stream}_pc2"]
-    for (env, domain), (label, kind) in product(enumerate(kept.spec.facts.names), enumerate(kept.classes)):
-        rows = (points["domain"] == domain) & (points["class"] == kind)
-        colour, marker = _COLOURS[env % len(_COLOURS)], _MARKERS[label] if _are_marked(kept) else "o"
+    markers = _markers(kept)
+    points = points.assign(marker=points["class"].map(markers))
+    for (env, domain), marker in product(enumerate(kept.spec.facts.names), sorted(set(markers.values()))):
+        rows = (points["domain"] == domain) & (points["marker"] == marker)
+        colour = _COLOURS[env % len(_COLOURS)]
         faces, edges = ("none", colour) if env in kept.spec.test_envs else (colour, "white")
         axes.scatter(x[rows], y[rows], s=28, marker=marker, facecolors=faces, edgecolors=edges, linewidths=0.8)
-    if not _are_marked(kept):
-        return
+    if _are_marked(kept):
+        _draw_class_names(axes, pd.DataFrame({"x": x, "y": y}).groupby(points["class"]).mean())
+
+
+def _draw_class_names(axes: Axes, means: pd.DataFrame) -> None:
+    """Write the name of every class at its mean, or a little higher where another stands."""
+    low, high = axes.get_ylim()
+    height = low
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontweight": "bold", "parse_math": False}
-    for kind in kept.classes:
-        rows = points["class"] == kind
-        name = axes.text(x[rows].mean(), y[rows].mean(), kind, **style)
-        name.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    for name, x, y in means.sort_values("y").itertuples(name=None):
+        height = max(y, height + 0.035 * (high - low))
+        text = axes.text(x, height, name, **style)
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _are_marked(kept: Kept) -> bool:
     """Whether there are few enough classes for a marker each."""
     return len(kept.classes) <= len(_MARKERS)
+
+
+def _markers(kept: Kept) -> dict[str, str]:
+    """Return the marker of every class; the same for all where there are too many."""
+    return dict(zip(kept.classes, _MARKERS if _are_marked(kept) else repeat("o"), strict=False))
 
 
 def _legend(kept: Kept) -> list[Line2D]:
@@ -182,8 +196,8 @@ def _legend(kept: Kept) -> list[Line2D]:
         handles.append(_handle(name, marker="o", color=_COLOURS[env % len(_COLOURS)], fillstyle=fill))
     if not _are_marked(kept):
         return [*handles, _handle(f"({len(kept.classes)} classes, not marked)")]
-    markers = zip(_MARKERS, kept.classes, strict=False)  # there are more markers
-    return [*handles, _handle(""), *(_handle(name, marker=marker, color=GREY) for marker, name in markers)]
+    classes = (_handle(name, marker=marker, color=GREY) for name, marker in _markers(kept).items())
+    return [*handles, _handle(""), *classes]
 
 
 def _handle(name: str, **style: Any) -> Line2D:

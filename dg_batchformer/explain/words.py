@@ -21,7 +21,7 @@ def summary(kept: Kept, measured: Measured, seen: dict[str, View]) -> str:
     layers = len(measured.attention)
     lines = [_setting(kept, measured), ""]
     for layer, means in enumerate(measured.attention, start=1):
-        lines.append(f"attention{f' of layer {layer}' if layers > 1 else ''}: {_attention(means)}")
+        lines.append(f"attention{f' of layer {layer}' if layers > 1 else ''}: {_attention(kept, means)}")
     lines += [f"gradients: {_gradients(measured)}", f"features: {_features(seen)}"]
     return "\n".join([*lines, *(f"note: {sentence}" for sentence in _notes(kept))]) + "\n"
 
@@ -37,7 +37,7 @@ def _setting(kept: Kept, measured: Measured) -> str:
     )
 
 
-def _attention(means: PairMeans) -> str:
+def _attention(kept: Kept, means: PairMeans) -> str:
     sentences = [
         f"a sample gives {_times(means, SAME_CLASS)} uniform attention to each other sample of its class, "
         f"{_times(means, OTHER_CLASS)} to each of other classes, and {_times(means, ITSELF)} to itself"
@@ -48,12 +48,19 @@ def _attention(means: PairMeans) -> str:
         sentences.append(
             f"{_times(means, SAME_DOMAIN)} to each other sample of its domain, {_times(means, OTHER_DOMAIN)} to each "
             f"of other domains; {means.share(OTHER_DOMAIN):.0%} of its attention crosses domains "
-            f"({means.uniform_share(OTHER_DOMAIN):.0%} if uniform)"
+            f"({means.uniform_share(OTHER_DOMAIN):.0%} if uniform), and samples of domains trained on "
+            f"give {_to_unseen(kept, means):.2f}x to each of unseen domains"
         )
     sentences.append(
         f"{means.share(OTHER_CLASS):.0%} crosses classes ({means.uniform_share(OTHER_CLASS):.0%} if uniform)"
     )
     return "; ".join(sentences)
+
+
+def _to_unseen(kept: Kept, means: PairMeans) -> float:
+    """Return the mean over pairs of a sample of a training environment and one of a test environment."""
+    sums, counts = means.domains[:, kept.spec.train_envs][:, :, kept.spec.test_envs].sum(dim=(1, 2))
+    return float(sums / counts)
 
 
 def _times(means: PairMeans, relations: tuple[int, ...]) -> str:

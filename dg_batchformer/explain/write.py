@@ -1,6 +1,7 @@
 """All of an explanation: read, measured, drawn, written."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,6 +12,9 @@ from dg_batchformer.explain.measure import measure
 from dg_batchformer.explain.words import summary
 from dg_batchformer.store import RunFolder, atomic_write, write_text
 from dg_batchformer.training.journal import Watcher
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg")
 
@@ -36,10 +40,18 @@ def explain(run: RunFolder, data_dir: Path | None, output: Path, device: torch.d
     for stem, table in tables.items():
         write_text(output / f"{stem}.csv", table.to_csv(index=False))
     for stem, picture in pictures.items():
-        for form in FORMATS:
-            with atomic_write(output / f"{stem}.{form}") as file:
-                # Without the date that an SVG carries otherwise, the same run gives the same bytes.
-                metadata = {"Date": None} if form == "svg" else None
-                picture.savefig(file, format=form, dpi=160, metadata=metadata)
+        _write_picture(output, stem, picture)
     write_text(output / "summary.txt", text)
     return text
+
+
+def _write_picture(output: Path, stem: str, picture: "Figure") -> None:
+    layout = picture.get_layout_engine()
+    assert layout is not None
+    layout.execute(picture)
+    picture.set_layout_engine("none")  # or it would be laid out again for every format
+    for form in FORMATS:
+        # Without the date that an SVG carries otherwise, the same run gives the same bytes.
+        metadata = {"Date": None} if form == "svg" else None
+        with atomic_write(output / f"{stem}.{form}") as file:
+            picture.savefig(file, format=form, dpi=160, metadata=metadata)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from dg_batchformer.explain.attention import recorded_attention, relative_to_uniform
-from dg_batchformer.explain.features import accounted_for, principal_components
+from dg_batchformer.explain.features import Projection, accounted_for, principal_components
 from dg_batchformer.explain.gradients import gradient_magnitudes, stream_losses
 from dg_batchformer.explain.held_out import HeldOut, draw_batches
 from dg_batchformer.explain.kept import Kept
@@ -112,6 +112,15 @@ def test_principal_components_find_the_plane_that_features_lie_in():
     assert_close(torch.cdist(points, points), torch.cdist(centred, centred), atol=1e-4, rtol=1e-4)
 
 
+def test_principal_components_are_not_mirrored_beside_others_of_the_same_rows():
+    z = torch.randn(20, 5)
+    first = principal_components(z)
+
+    beside = principal_components(z, Projection(-first.points, first.shares))
+
+    assert_close(beside.points, -first.points)
+
+
 def test_groups_account_for_all_variance_where_they_are_points_and_for_none_where_they_are_alike():
     groups = torch.tensor([0, 0, 1, 1])
     z = torch.tensor([[0.0, 1], [0, 1], [2, 5], [2, 5]])
@@ -133,7 +142,8 @@ def test_batches_hold_equally_many_of_every_domain_no_image_twice_and_are_always
     assert torch.equal(torch.stack(batches), torch.stack(list(draw_batches(envs, 32, 4))))
 
 
-def test_attention_that_is_planted_on_the_own_class_is_found_there():
+def _planted():
+    """Return a BatchFormer that attends to its class, and images whose features are their class, with some noise."""
     spec = quick_spec(algorithm="ERM+BF")
     predictor = make_algorithm("ERM", dataset="Toy").predictor
     batchformer = BatchFormer(16, heads=1, layers=1, dropout=0.5, scope="joint").eval()
@@ -142,13 +152,28 @@ def test_attention_that_is_planted_on_the_own_class_is_found_there():
         attention.in_proj_weight[:32] = torch.eye(16).repeat(2, 1) * 3  # query and key: the features
         attention.in_proj_bias.zero_()
     classes, envs = torch.arange(3).repeat(40), torch.arange(4).repeat_interleave(30)
-    held_out = HeldOut(F.one_hot(classes, 16).float(), classes, envs, torch.arange(120))
+    z = F.one_hot(classes, 16) + 0.1 * torch.randn(120, 16)
     kept = Kept(spec, resolve_hparams(spec), ["a", "b", "c"], (8,), predictor, predictor[0], batchformer)
+    return kept, HeldOut(z, classes, envs, torch.arange(120))
 
-    measured = measure(kept, held_out, batches=3)
+
+def test_attention_that_is_planted_on_the_own_class_is_found_there():
+    measured = measure(*_planted(), batches=3)
 
     [attention] = measured.attention
     assert attention.mean(SAME_CLASS) > 2 > 1 > 0.5 > attention.mean(OTHER_CLASS)
     assert (attention.by_class.diagonal() > 2).all()
     assert measured.gradients.mean(SAME_CLASS) > measured.gradients.mean(OTHER_CLASS) > 0
     assert measured.plain_gradients.mean(OTHERS) == 0
+
+
+def test_attended_features_are_means_over_the_batches_of_an_image():
+    kept, held_out = _planted()
+
+    measured = measure(kept, held_out, batches=3)
+
+    batches = list(draw_batches(held_out.envs, kept.hparams["batch_size"], 3))
+    for row, attended in zip(measured.rows.tolist(), measured.attended, strict=True):
+        found = [kept.batchformer(held_out.z[rows])[rows == row] for rows in batches]
+        assert_close(attended[None], torch.cat(found).mean(dim=0, keepdim=True))
+    assert set(measured.rows.tolist()) == set(torch.stack(batches).flatten().tolist())
