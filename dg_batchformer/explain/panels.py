@@ -26,7 +26,6 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
     "figure.facecolor": "white",
-    "svg.hashsalt": "dg_batchformer",  # the same picture, the same bytes
 }
 _MOST_NUMBERS = 12  # names, up to which cells hold their number
 _MOST_TICKS = 40

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product, repeat
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -42,7 +43,7 @@ def attention_picture(kept: Kept, measured: Measured) -> Figure:
     layers = len(measured.attention)
     with rc_context(STYLE):
         title = f"Who attends to whom in BatchFormer: {kept.spec.algorithm} on {kept.spec.dataset}"
-        rows = _rows(kept, layers, title, f"1 = as much as chance; {_batches(kept, measured)}")
+        figure, rows = _rows(kept, layers, title, f"1 = as much as chance; {_batches(kept, measured)}")
         for layer, (row, means) in enumerate(zip(rows, measured.attention, strict=True), start=1):
             bars, *matrices = row
             values = [means.mean([relation]) for relation in range(len(RELATIONS))]
@@ -54,7 +55,7 @@ def attention_picture(kept: Kept, measured: Measured) -> Figure:
             _draw_pair(kept, matrices, found, ratios(found), "{:.2f}", "attention, times uniform")
             for axes, what in zip(matrices, ("domain", "class"), strict=True):
                 axes.set(title=f"by {what}", ylabel=f"a sample of this {what} ...", xlabel="... attends to")
-        return _figure(bars)
+    return figure
 
 
 def gradient_picture(kept: Kept, measured: Measured) -> Figure:
@@ -64,15 +65,13 @@ def gradient_picture(kept: Kept, measured: Measured) -> Figure:
     with rc_context(STYLE):
         title = f"Gradient flow between samples: {kept.spec.algorithm} on {kept.spec.dataset}"
         about = f"{behind.share(OTHERS):.0%} of the gradient of a loss goes into the features of other samples"
-        [[bars, *matrices]] = _rows(kept, 1, title, f"{about}; {_batches(kept, measured)}")
+        figure, [[bars, *matrices]] = _rows(kept, 1, title, f"{about}; {_batches(kept, measured)}")
         _draw_control(bars, behind, plain)
-        found = tuple(100 * matrix / behind.mean(ITSELF) for matrix in (behind.by_domain, behind.by_class))
+        found = tuple(_percent(behind) * matrix for matrix in (behind.by_domain, behind.by_class))
         _draw_pair(kept, matrices, found, rising(found), "{:.2f}", unit)
         for axes, what in zip(matrices, ("domain", "class"), strict=True):
-            axes.set(
-                title=f"by {what}", ylabel=f"the loss of a sample of this {what} ...", xlabel="... into features of"
-            )
-        return _figure(bars)
+            axes.set(title=f"by {what}", ylabel=f"from the loss of this {what} ...", xlabel="... into features of")
+    return figure
 
 
 def feature_picture(kept: Kept, points: pd.DataFrame, seen: dict[str, View]) -> Figure:
@@ -105,17 +104,11 @@ def _titled(width: float, height: float, title: str, about: str) -> Figure:
     return figure
 
 
-def _rows(kept: Kept, count: int, title: str, about: str) -> list[list[Axes]]:
-    """Return rows of three panels: for bars, a matrix of domains, and one of classes with room for all."""
+def _rows(kept: Kept, count: int, title: str, about: str) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with rows of three panels: for bars, a matrix of domains, and a matrix of classes."""
     wide = min(max(0.62 * len(kept.classes), 4.0), 10.0)
     figure = _titled(9.5 + wide, 0.7 + count * (3.2 + 0.35 * wide), title, about)
-    return figure.subplots(count, 3, squeeze=False, width_ratios=[2.6, 4.0, wide]).tolist()
-
-
-def _figure(axes: Axes) -> Figure:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return figure
+    return figure, figure.subplots(count, 3, squeeze=False, width_ratios=[2.6, 4.0, wide]).tolist()
 
 
 def _batches(kept: Kept, measured: Measured) -> str:
@@ -144,7 +137,7 @@ def _draw_pair(
 def _draw_control(axes: Axes, behind: PairMeans, plain: PairMeans) -> None:
     """Draw the gradient into others' features with BatchFormer, and say what it is without."""
     names = [RELATIONS[relation] for relation in OTHERS]
-    percent = 100 / behind.mean(ITSELF)
+    percent = _percent(behind)
     values = [percent * behind.mean([relation]) for relation in OTHERS]
     errors = [percent * behind.standard_error(relation) for relation in OTHERS]
     draw_bars(axes, names, values, errors, "{:.2g} %")
@@ -153,6 +146,11 @@ def _draw_control(axes: Axes, behind: PairMeans, plain: PairMeans) -> None:
     control = "exactly 0" if rest == 0 else f"{rest:.1%} of the gradient"
     axes.set_ylim(len(names) + 0.2, -0.5)
     axes.text(0, len(names) - 0.1, f" without BatchFormer: {control}", va="center", fontsize=8.5, color=ORANGE)
+
+
+def _percent(gradients: PairMeans) -> float:
+    """Return what makes a gradient a percentage of that into the own features; NaN where all of them vanish."""
+    return 100 / (gradients.mean(ITSELF) or nan)
 
 
 def _draw_points(axes: Axes, kept: Kept, points: pd.DataFrame, stream: str) -> None:

@@ -1,6 +1,6 @@
 """What the pictures show, in words with numbers."""
 
-from math import isnan
+from math import isnan, nan
 
 from dg_batchformer.explain.frames import View
 from dg_batchformer.explain.kept import Kept
@@ -70,7 +70,7 @@ def _times(means: PairMeans, relations: tuple[int, ...]) -> str:
 
 def _gradients(measured: Measured) -> str:
     behind, plain = measured.gradients, measured.plain_gradients
-    ratio = behind.mean(SAME_CLASS) / behind.mean(OTHER_CLASS)
+    ratio = behind.mean(SAME_CLASS) / (behind.mean(OTHER_CLASS) or nan)  # of losses that are 0
     without = plain.share(OTHERS)
     return (
         f"behind BatchFormer {behind.share(OTHERS):.0%} of the gradient of a sample's loss goes into the features of "

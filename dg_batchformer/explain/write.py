@@ -27,6 +27,7 @@ def explain(run: RunFolder, data_dir: Path | None, output: Path, device: torch.d
     from dg_batchformer.explain.pictures import attention_picture, feature_picture, gradient_picture
 
     kept = load_kept(run, device)
+    output.mkdir(parents=True, exist_ok=True)  # what cannot be written is to be known before minutes are spent
     held_out = held_out_features(kept, data_dir, device, watcher)
     measured = measure(kept, held_out)
     seen = views(held_out, measured)
@@ -36,7 +37,6 @@ def explain(run: RunFolder, data_dir: Path | None, output: Path, device: torch.d
         "gradients": gradient_picture(kept, measured),
         "features": feature_picture(kept, tables["features"], seen),
     }
-    output.mkdir(parents=True, exist_ok=True)
     for stem, table in tables.items():
         write_text(output / f"{stem}.csv", table.to_csv(index=False))
     for stem, picture in pictures.items():
@@ -46,12 +46,14 @@ def explain(run: RunFolder, data_dir: Path | None, output: Path, device: torch.d
 
 
 def _write_picture(output: Path, stem: str, picture: "Figure") -> None:
+    from matplotlib import rc_context
+
     layout = picture.get_layout_engine()
     assert layout is not None
     layout.execute(picture)
     picture.set_layout_engine("none")  # or it would be laid out again for every format
     for form in FORMATS:
-        # Without the date that an SVG carries otherwise, the same run gives the same bytes.
+        # Without the date and random names that an SVG has otherwise, the same run gives the same bytes.
         metadata = {"Date": None} if form == "svg" else None
-        with atomic_write(output / f"{stem}.{form}") as file:
+        with rc_context({"svg.hashsalt": stem}), atomic_write(output / f"{stem}.{form}") as file:
             picture.savefig(file, format=form, dpi=160, metadata=metadata)
