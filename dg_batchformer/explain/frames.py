@@ -1,9 +1,10 @@
 """What was measured, as the tables behind the pictures."""
 
+from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from dg_batchformer.explain.features import Projection, accounted_for, principal_components
@@ -75,11 +76,13 @@ def _pair_frames(
     return tables
 
 
-def _cells(means: PairMeans, what: str) -> list[tuple[int, int, float, float]]:
+def _cells(means: PairMeans, what: str) -> Iterator[tuple[int, int, float, float]]:
+    """Yield (i, j, mean, pairs) for every pair of domains or classes."""
     _, counts = means.domains if what == "domain" else means.classes
     values = means.by_domain if what == "domain" else means.by_class
-    places = torch.cartesian_prod(*map(torch.arange, values.shape)).tolist()
-    return [(i, j, float(values[i, j]), float(counts[i, j])) for i, j in places]
+    places = product(range(len(values)), repeat=2)
+    for (i, j), mean, pairs in zip(places, values.flatten().tolist(), counts.flatten().tolist(), strict=True):
+        yield i, j, mean, pairs
 
 
 def _points(kept: Kept, held_out: HeldOut, measured: Measured, seen: dict[str, View]) -> pd.DataFrame:
