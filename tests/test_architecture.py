@@ -30,6 +30,7 @@ LAYERS = [
     {"wrappers"},
     {"hparams_registry"},
     {"training", "listing"},
+    {"explain"},
     {"verbs"},
     {"cli"},
     {"__main__"},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dg_batchformer.declaration import SweepRun, declaration
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.store import KEEP, State, SweepFolder
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import log_jobs, queued_states, read_jobs, submitting
@@ -34,6 +34,8 @@ def add_parser(verbs: Verbs) -> None:
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
     add("--results_dir", type=Path, metavar="DIR", default=Path("results"),
         help="where sweeps are kept (default: %(default)s)")  # fmt: skip
+    add("--keep", choices=KEEP, default="none",
+        help="the weights that every run keeps, for explain: see train --help (default: %(default)s)")  # fmt: skip
     add("--retry", choices=("failed",), help="also start runs again that failed")
     add("--threads", type=positive, metavar="N", help="of each local worker (default: the cores are shared out)")
     add = verb.add_argument_group("on SLURM").add_argument
@@ -63,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         from dg_batchformer.sweep.launchers.dry_run import commands
 
         print("note: a dry run starts nothing, and has not looked for data and weights")
-        for command in commands(folder, planned.due, options.data_dir):
+        for command in commands(folder, planned.due, options.data_dir, options.keep):
             print(command)
         return OK
     check_runs([run.spec for run in planned.due], options.data_dir)
@@ -109,7 +111,7 @@ def _sweep_on_slurm(
             folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
         submitted = 0
-        for part in submit(folder, planned.due, options.data_dir, cluster, per_task):
+        for part in submit(folder, planned.due, options.data_dir, cluster, per_task, options.keep):
             log_jobs(folder, part)
             submitted += len(part)
     print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
@@ -135,7 +137,8 @@ def _launch(folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str]
     from dg_batchformer.sweep.launchers.local import LocalLauncher
 
     console = SweepConsole(due)
-    launcher = LocalLauncher(folder, devices, options.data_dir, console, threads=options.threads)
+    where = folder, devices, options.data_dir, console
+    launcher = LocalLauncher(*where, threads=options.threads, keep=options.keep)
     try:
         with folder.launching():
             return launcher.launch(due)

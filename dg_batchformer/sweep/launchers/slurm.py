@@ -32,6 +32,7 @@ class Chunk:
     Args:
         devices, threads: of its workers, as the local launcher takes them.
         seconds: within which they have saved their runs when SLURM signals.
+        keep: the model that runs keep, one of ``store.KEEP``.
 
     """
 
@@ -43,8 +44,9 @@ class Chunk:
         devices: Sequence[str],
         threads: int,
         seconds: float,
+        keep: str,
     ) -> None:
-        self.folder, self.runs, self.data_dir = folder, list(runs), data_dir
+        self.folder, self.runs, self.data_dir, self.keep = folder, list(runs), data_dir, keep
         self.devices, self.threads, self.seconds = devices, threads, seconds
         self.launcher: LocalLauncher | None = None
 
@@ -55,7 +57,8 @@ class Chunk:
         folder = SweepFolder(self.folder)
         left = [run for run in self.runs if not folder.run(run.spec.id).state().is_settled]
         console = SweepConsole(left)
-        self.launcher = LocalLauncher(folder, self.devices, self.data_dir, console, threads=self.threads)
+        where = folder, self.devices, self.data_dir, console
+        self.launcher = LocalLauncher(*where, threads=self.threads, keep=self.keep)
         if not self.launcher.launch(left) and _is_preempted():
             # With a grace time SLURM takes a task that ends by itself for complete.
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
@@ -66,8 +69,8 @@ class Chunk:
 
         if self.launcher is not None:
             self.launcher.stop(self.seconds)
-        chunk = Chunk(self.folder, self.runs, self.data_dir, self.devices, self.threads, self.seconds)
-        return DelayedSubmission(chunk)
+            self.launcher = None  # is of this process; the chunk goes into the next
+        return DelayedSubmission(self)
 
 
 def _is_preempted() -> bool:
@@ -92,7 +95,12 @@ def runs_in_task(seconds: Sequence[float | None], cluster: Cluster) -> int:
 
 
 def submit(
-    folder: SweepFolder, runs: Sequence[SweepRun], data_dir: Path | None, cluster: Cluster, runs_per_task: int
+    folder: SweepFolder,
+    runs: Sequence[SweepRun],
+    data_dir: Path | None,
+    cluster: Cluster,
+    runs_per_task: int,
+    keep: str = "none",
 ) -> Iterator[list[Job]]:
     """Hand runs to SLURM in job arrays; yield the jobs of each. Raises InputError where SLURM refuses one."""
     import submitit
@@ -103,7 +111,7 @@ def submit(
     data_dir = None if data_dir is None else data_dir.absolute()
     seconds = max(5.0, cluster.signal - _SIGNAL_MARGIN)
     path = folder.path.absolute()
-    chunks = [Chunk(path, part, data_dir, devices, threads, seconds) for part in _parts(runs, runs_per_task)]
+    chunks = [Chunk(path, part, data_dir, devices, threads, seconds, keep) for part in _parts(runs, runs_per_task)]
     longest = _longest_array()  # asks SLURM, which submitit takes for granted
     executor = submitit.SlurmExecutor(folder.slurm, max_num_timeout=_REQUEUES)
     submitted = 0

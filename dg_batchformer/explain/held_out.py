@@ -1,0 +1,95 @@
+"""Held-out images of a run as features, and batches of them drawn as in training."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dg_batchformer.datasets import Dataset, get_dataset_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.explain.kept import Kept
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.evaluate import BATCH_SIZE
+from dg_batchformer.training.journal import Watcher
+from dg_batchformer.training.loaders import Request
+from dg_batchformer.training.run import open_source
+from dg_batchformer.training.sampling import split_environments
+
+MOST_IMAGES = 512  # of an environment: more would cost minutes on a CPU and move no mean
+
+
+class HeldOut(NamedTuple):
+    """Held-out images of all environments, one a row: features (N, width); classes, envs and indices (N,)."""
+
+    z: Tensor
+    classes: Tensor
+    envs: Tensor
+    indices: Tensor
+
+
+def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, watcher: Watcher) -> HeldOut:
+    """Run the featurizer over the ``out`` split of every environment, of large ones over a random part.
+
+    Raises InputError where the data is not there, or is not what the run was trained on.
+    """
+    hparams = {**kept.hparams, "data_augmentation": False}
+    dataset = get_dataset_class(kept.spec.dataset)(data_dir, list(kept.spec.test_envs), hparams)
+    if dataset.classes != kept.classes:
+        raise InputError(
+            f"{kept.spec.dataset} has the classes {', '.join(dataset.classes)} here, but the run was trained on "
+            f"{', '.join(kept.classes)}; give the --data_dir that it was trained with"
+        )
+    requests = _requests(kept, dataset)
+    features, classes = [], []
+    with open_source(kept.spec, hparams, dataset, device, watcher) as source:
+        loaded = source.stream([request] for request in requests)
+        for [batch] in progress(loaded, len(requests), "features"):
+            features.append(kept.features(normalise(batch.images.to(device))))
+            classes.append(batch.labels.cpu())
+    envs = [torch.full((len(request.indices),), request.env) for request in requests]
+    indices = [torch.tensor(request.indices) for request in requests]
+    return HeldOut(torch.cat(features), torch.cat(classes), torch.cat(envs), torch.cat(indices))
+
+
+def _requests(kept: Kept, dataset: Dataset) -> list[Request]:
+    """Ask for held-out images as evaluation does, in batches of one environment."""
+    splits = split_environments(kept.spec, dataset)
+    requests = []
+    for env in range(len(dataset)):
+        indices = torch.tensor(splits[env, "out"])
+        order = torch.randperm(len(indices), generator=_generator("images", env))
+        chosen = indices[order[:MOST_IMAGES]].tolist()
+        requests += [Request(env, chosen[start : start + BATCH_SIZE]) for start in range(0, len(chosen), BATCH_SIZE)]
+    return requests
+
+
+def draw_batches(envs: Tensor, most: int, count: int) -> Iterator[Tensor]:
+    """Yield batches as rows of the held-out images, (domains, n): equally many of every domain.
+
+    No image is in a batch twice, or it would attend to itself under another name.
+
+    Args:
+        envs: (N,) environment of every row.
+        most: n, unless the smallest environment has fewer rows.
+        count: how many batches, always the same ones.
+
+    """
+    rows = [torch.nonzero(envs == env).flatten() for env in envs.unique()]
+    n = min(most, *map(len, rows))
+    for batch in range(count):
+        generator = _generator("batch", batch)
+        yield torch.stack([own[torch.randperm(len(own), generator=generator)[:n]] for own in rows])
+
+
+def progress(items: Iterable, total: int, what: str) -> Iterable:
+    """Show how far a long loop is, with ETA, where there is a terminal."""
+    return tqdm(items, total=total, desc=what, unit="batch", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _generator(*what: object) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_hash("explain", *what))

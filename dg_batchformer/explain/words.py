@@ -1,0 +1,98 @@
+"""What the pictures show, in words with numbers."""
+
+from math import isnan, nan
+
+from dg_batchformer.explain.frames import View
+from dg_batchformer.explain.kept import Kept
+from dg_batchformer.explain.measure import Measured
+from dg_batchformer.explain.pairs import (
+    ITSELF,
+    OTHER_CLASS,
+    OTHER_DOMAIN,
+    OTHERS,
+    SAME_CLASS,
+    SAME_DOMAIN,
+    PairMeans,
+)
+
+
+def summary(kept: Kept, measured: Measured, seen: dict[str, View]) -> str:
+    """Return a few sentences on everything that was measured."""
+    layers = len(measured.attention)
+    lines = [_setting(kept, measured), ""]
+    for layer, means in enumerate(measured.attention, start=1):
+        lines.append(f"attention{f' of layer {layer}' if layers > 1 else ''}: {_attention(kept, means)}")
+    lines += [f"gradients: {_gradients(measured)}", f"features: {_features(seen)}"]
+    return "\n".join([*lines, *(f"note: {sentence}" for sentence in _notes(kept))]) + "\n"
+
+
+def _setting(kept: Kept, measured: Measured) -> str:
+    spec = kept.spec
+    batches, domains = len(measured.gradients.batches), len(spec.facts.names)
+    return (
+        f"{spec.algorithm} on {spec.dataset}: trained on {spec.environment_names(spec.train_envs)}; "
+        f"{spec.environment_names(spec.test_envs)} unseen\n"
+        f"{batches} batches of {domains} x {measured.n} held-out images; BatchFormer in evaluation mode, as dropout "
+        "would add noise of its own"
+    )
+
+
+def _attention(kept: Kept, means: PairMeans) -> str:
+    sentences = [
+        f"a sample gives {_times(means, SAME_CLASS)} uniform attention to each other sample of its class, "
+        f"{_times(means, OTHER_CLASS)} to each of other classes, and {_times(means, ITSELF)} to itself"
+    ]
+    if isnan(means.mean(OTHER_DOMAIN)):
+        sentences.append("it attends within its domain only")
+    else:
+        sentences.append(
+            f"{_times(means, SAME_DOMAIN)} to each other sample of its domain, {_times(means, OTHER_DOMAIN)} to each "
+            f"of other domains; {means.share(OTHER_DOMAIN):.0%} of its attention crosses domains "
+            f"({means.uniform_share(OTHER_DOMAIN):.0%} if uniform), and samples of domains trained on "
+            f"give {_to_unseen(kept, means):.2f}x to each of unseen domains"
+        )
+    sentences.append(
+        f"{means.share(OTHER_CLASS):.0%} crosses classes ({means.uniform_share(OTHER_CLASS):.0%} if uniform)"
+    )
+    return "; ".join(sentences)
+
+
+def _to_unseen(kept: Kept, means: PairMeans) -> float:
+    """Return the mean over pairs of a sample of a training environment and one of a test environment."""
+    sums, counts = means.domains[:, kept.spec.train_envs][:, :, kept.spec.test_envs].sum(dim=(1, 2))
+    return float(sums / counts)
+
+
+def _times(means: PairMeans, relations: tuple[int, ...]) -> str:
+    mean = means.mean(relations)
+    return "no" if isnan(mean) else f"{mean:.2f}x"
+
+
+def _gradients(measured: Measured) -> str:
+    behind, plain = measured.gradients, measured.plain_gradients
+    ratio = behind.mean(SAME_CLASS) / (behind.mean(OTHER_CLASS) or nan)  # of losses that are 0
+    without = plain.share(OTHERS)
+    return (
+        f"behind BatchFormer {behind.share(OTHERS):.0%} of the gradient of a sample's loss goes into the features of "
+        f"other samples, into one of its class {ratio:.2f}x as much as into one of another; without BatchFormer "
+        f"{'exactly 0' if without == 0 else f'{without:.1%}'}"
+    )
+
+
+def _features(seen: dict[str, View]) -> str:
+    plain, attended = seen["plain"], seen["batchformer"]
+    return (
+        f"classes account for {plain.classes:.0%} of the variance of plain features and {attended.classes:.0%} behind "
+        f"BatchFormer, domains for {plain.domains:.0%} and {attended.domains:.0%}"
+    )
+
+
+def _notes(kept: Kept) -> list[str]:
+    notes = []
+    if kept.is_averaged:
+        notes.append("the features are those of the averaged model, BatchFormer is that of the last update")
+    if kept.is_batch_dependent:
+        notes.append(f"a prediction of {kept.spec.algorithm} depends on its batch, by definition")
+    if kept.batchformer.scope != kept.hparams["bf_scope"]:
+        notes.append(f"{kept.spec.algorithm} forwards its domains one by one, so attention stays within them")
+    return notes
