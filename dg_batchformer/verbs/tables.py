@@ -69,9 +69,9 @@ def run(options: argparse.Namespace) -> int:
     if options.published is not None:
         sections = add_published(sections, collection.runs, options.published)
     print(FORMATS[options.format or "text"](sections), end="")
-    _report_lacks(collection)
     if options.output is not None:
         _write(options.output, sections)
+    _report_lacks(collection)
     return OK
 
 

@@ -178,9 +178,9 @@ def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
     file, folder, _ = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, C")
     runs = expand(load_sweep(file))
 
-    printed = [_parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir)]
+    printed = [_parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir, "final")]
 
-    told = [task(folder, run, data_dir) for run in runs]
+    told = [task(folder, run, data_dir, "final") for run in runs]
     assert len(runs) > 16
     assert [_asked(options) for options in printed] == told
 
