@@ -89,18 +89,22 @@ def _section(collection: Collection, method: Method) -> Section:
 
 def score(collection: Collection, method: Method) -> Scores:
     """Select once for every dataset, row, environment and trial that has a score."""
-    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
-    for run in collection.runs:
-        key = (run.dataset, run.label, run.trial_seed)
-        groups[key][run.hparams_seed].append(run)
     scores: Scores = {}
-    for (dataset, label, trial), by_draw in groups.items():
+    for (dataset, label, trial), by_draw in runs_by_draw(collection).items():
         num_envs = len(collection.environments[dataset])
         for env in range(num_envs):
             best = best_of_draws(method, by_draw, env, num_envs)
             if best is not None:
                 scores[dataset, label, env, trial] = best
     return scores
+
+
+def runs_by_draw(collection: Collection) -> Mapping[tuple[str, str, int], Mapping[int, Sequence[CollectedRun]]]:
+    """Return the runs of every (dataset, label, trial) by their hparams seed."""
+    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in collection.runs:
+        groups[run.dataset, run.label, run.trial_seed][run.hparams_seed].append(run)
+    return groups
 
 
 def _dataset_table(collection: Collection, method: Method, dataset: str, scores: Scores) -> Table:

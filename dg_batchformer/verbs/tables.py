@@ -34,7 +34,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=list(DEFAULT_METHODS), metavar="METHOD",
         help=f"one or more of those below, or all (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
     add("--mix", action="store_true", help="pool runs in one cell that were trained under different conditions")
-    add("--output", type=Path, metavar="DIR", help="also write tables.txt, .tex, .md and .csv there")
+    add("--output", type=Path, metavar="DIR", help="also write tables.txt, .tex, .md, .csv and .html there")
 
 
 _DOMAINBED = ("domainbed", "domainbed_latex")

@@ -1,7 +1,8 @@
-"""Tables as text, LaTeX, Markdown and CSV."""
+"""Tables as text, LaTeX, Markdown, CSV and HTML."""
 
 from collections.abc import Callable, Sequence
 
+from dg_batchformer.report.render.html import html
 from dg_batchformer.report.render.latex import latex
 from dg_batchformer.report.render.markdown import markdown
 from dg_batchformer.report.render.text import text
@@ -13,5 +14,6 @@ FORMATS: dict[str, Callable[[Sequence[Section]], str]] = {
     "latex": latex,
     "markdown": markdown,
     "csv": tidy_csv,
+    "html": html,
 }
-SUFFIXES = {"text": "txt", "latex": "tex", "markdown": "md", "csv": "csv"}
+SUFFIXES = {"text": "txt", "latex": "tex", "markdown": "md", "csv": "csv", "html": "html"}
