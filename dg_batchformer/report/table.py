@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from statistics import fmean, pstdev
 
 from dg_batchformer.report.collection import CollectedRun, Collection
@@ -13,6 +14,8 @@ from dg_batchformer.store import State
 @dataclass(frozen=True)
 class Cell:
     """A mean accuracy in percent over n trials with its standard error; None where there is nothing to say.
+
+    NaN where the accuracy of a trial is: its records say so.
 
     The error is DomainBed's: population deviation over the square root of n. A mean over datasets has none.
     """
@@ -26,7 +29,9 @@ class Cell:
         """Build a cell from fractions, one for each trial; an empty one from none."""
         if not values:
             return cls()
-        return cls(100 * fmean(values), 100 * pstdev(values) / len(values) ** 0.5, len(values))
+        mean = fmean(values)
+        deviation = mean if isnan(mean) else pstdev(values)  # which takes no NaN
+        return cls(100 * mean, 100 * deviation / len(values) ** 0.5, len(values))
 
 
 @dataclass(frozen=True)
@@ -227,9 +232,9 @@ def _marked(table: Table) -> Table:
     second: set[tuple[str, int]] = set()
     for column in range(len(table.columns)):
         shown = {
-            label: round(cells[column].mean, 1)  # type: ignore[arg-type]
+            label: round(mean, 1)
             for label, cells in table.rows.items()
-            if cells[column].mean is not None
+            if (mean := cells[column].mean) is not None and not isnan(mean)
         }
         ranks = sorted(set(shown.values()), reverse=True)
         if len(shown) > 1:

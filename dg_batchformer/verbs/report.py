@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
     page = build_page(collection, folders)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, page)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; name another file with --output FILE") from None

@@ -1,6 +1,6 @@
 """Which run a selection method takes of every dataset, row, environment and trial: what the figures show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 from dg_batchformer.report.collection import CollectedRun, Collection
@@ -49,9 +49,9 @@ class Choices:
         found = {label for name, label, _ in self._by_trial if name == dataset}
         return [label for label in self.collection.rows if label in found]
 
-    def best_labels(self, dataset: str, most: int) -> Sequence[str]:
-        """Return the rows that test best on average, at most so many, in table order."""
-        labels = self.labels(dataset)
+    def best_labels(self, dataset: str, most: int, among: Container[str] | None = None) -> Sequence[str]:
+        """Return the rows, of all or among some, that test best on average, at most so many, in table order."""
+        labels = [label for label in self.labels(dataset) if among is None or label in among]
         ranked = sorted(labels, key=lambda label: -self._mean(dataset, label))[:most]
         return [label for label in labels if label in ranked]
 

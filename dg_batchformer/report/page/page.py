@@ -61,7 +61,7 @@ def build_page(collection: Collection, folders: Sequence[Path]) -> str:
         methods=[(section.method, Markup(section_html(section, level=3))) for section in sections],
         legend=LEGEND,
         shown=shown.method,
-        figures=_figures(collection, Choices(collection, shown.method)),
+        figures=_figures(Choices(collection, shown.method)),
         looks=looks(collection.rows),
         markup=Markup,
         states=found,
@@ -91,9 +91,9 @@ def _values(section: Section) -> list[Any]:
     return cells if any(cell.mean is not None for cell in cells) else []
 
 
-def _figures(collection: Collection, choices: Choices) -> list[Figures]:
+def _figures(choices: Choices) -> list[Figures]:
     """Draw everything; what BatchFormer adds is left out where no two rows differ by it."""
-    look = looks(collection.rows)
+    look = looks(choices.collection.rows)
     figures = [
         Figures("accuracy", "Accuracy per environment", accuracy.ABOUT, list(accuracy.accuracy_plots(choices, look)),
                 accuracy.LACKING),
@@ -105,6 +105,6 @@ def _figures(collection: Collection, choices: Choices) -> list[Figures]:
         Figures("transfer", "In-domain against out-of-domain", transfer.ABOUT,
                 list(transfer.transfer_plots(choices, look)), transfer.LACKING),
         Figures("draws", "Random draws of hyper-parameters", draws.ABOUT,
-                list(draws.draw_plots(collection, choices.method, look)), draws.LACKING),
+                list(draws.draw_plots(choices, look)), draws.LACKING),
     ]  # fmt: skip
     return [figure for figure in figures if figure.plots or figure.lacking]

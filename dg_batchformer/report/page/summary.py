@@ -1,6 +1,7 @@
 """What was asked, and in one sentence what came out."""
 
 from collections.abc import Sequence
+from math import isnan
 
 from dg_batchformer.report.collection import Collection
 from dg_batchformer.report.render.wording import number
@@ -58,7 +59,7 @@ def _averages(section: Section) -> Sequence[tuple[str, Cell]]:
     table = section.tables[-1]
     column = list(table.columns).index("Average")
     found = [(label, cells[column]) for label, cells in table.rows.items() if cells[column].mean is not None]
-    return sorted(found, key=lambda one: -_mean(one[1]))
+    return sorted([one for one in found if not isnan(_mean(one[1]))], key=lambda one: -_mean(one[1]))
 
 
 def _mean(cell: Cell) -> float:

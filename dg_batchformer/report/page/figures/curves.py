@@ -1,6 +1,6 @@
 """Validation and test accuracy over steps, with what SWAD averaged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,14 +74,17 @@ def _draw_line(
         for column, env in enumerate(envs):
             if row == 0:
                 axes[row][column].set_title(choices.environment(dataset, env))
-            axes[row][column].yaxis.set_major_locator(MaxNLocator(4))
-            axes[row][column].xaxis.set_major_locator(MaxNLocator(4))
             runs = {label: [choice.run for choice in choices.trials(dataset, label, env).values()] for label in looks}
-            found = {label: _curve(of_row, env, test=what == "test") for label, of_row in runs.items()}
-            curves = {label: curve for label, curve in found.items() if curve is not None}
-            for label, curve in curves.items():
-                _draw_curve(axes[row][column], curve, looks[label])
-            _cut_beginning(axes[row][column], list(curves.values()))
+            found = {label: mean_curve(of_row, env, test=what == "test") for label, of_row in runs.items()}
+            _draw_panel(axes[row][column], {label: one for label, one in found.items() if one is not None}, looks)
+
+
+def _draw_panel(axes: Axes, curves: Mapping[str, Curve], looks: Looks) -> None:
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    for label, curve in curves.items():
+        _draw_curve(axes, curve, looks[label])
+    _cut_beginning(axes, list(curves.values()))
 
 
 def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
@@ -104,7 +107,7 @@ def _cut_beginning(axes: Axes, curves: Sequence[Curve]) -> None:
         axes.set_ylim(max(low, lowest - 0.06 * (high - lowest)), high)
 
 
-def _curve(runs: Sequence[CollectedRun], env: int, *, test: bool) -> Curve | None:
+def mean_curve(runs: Sequence[CollectedRun], env: int, *, test: bool) -> Curve | None:
     """Average runs over the steps that all of them evaluated; None where there are none."""
     accuracy = [_accuracy(run, env, test=test) for run in runs]
     if not accuracy:

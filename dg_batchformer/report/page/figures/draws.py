@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from math import log10
+from math import isfinite, log10
 from statistics import fmean
 from typing import Any
 
@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from dg_batchformer.report.collection import CollectedRun, Collection
+from dg_batchformer.report.page.choices import Choices
 from dg_batchformer.report.page.figures.plot import Plot, left_out
-from dg_batchformer.report.page.figures.svg import ROWS, chunks, dots, grid, render
+from dg_batchformer.report.page.figures.svg import ROWS, chunks, grid, render
 from dg_batchformer.report.page.looks import Looks
 from dg_batchformer.report.selection import Method
 
@@ -24,17 +25,22 @@ ABOUT = (
 LACKING = "No hyper-parameters were drawn: every row has one draw."
 _COLUMNS = 4
 _MOST_PANELS = 16
-_MOST_DOTS = 400  # of a panel
+_MOST_ROWS = 8
+_MOST_DOTS = 240  # of a panel
 _FEW = 5  # values up to which each gets a name on the axis
 _SPREAD = 20  # largest over smallest value from which an axis is logarithmic
 
 Points = dict[str, list[tuple[Any, float]]]  # by row: (value, validation accuracy in percent)
 
 
-def draw_plots(collection: Collection, method: Method, looks: Looks) -> Iterator[Plot]:
+def draw_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
     """Draw every dataset on which rows have several draws."""
-    for dataset in collection.environments:
-        panels = _panels([run for run in collection.runs if run.dataset == dataset], collection, method)
+    collection, method = choices.collection, choices.method
+    for dataset in choices.datasets:
+        several = {run.label for run in collection.runs if run.dataset == dataset and run.hparams_seed > 0}
+        labels = choices.best_labels(dataset, _MOST_ROWS, among=several)
+        runs = [run for run in collection.runs if run.dataset == dataset and run.label in labels]
+        panels = _panels(runs, collection, method)
         if not panels:
             continue
         shown = dict(list(panels.items())[:_MOST_PANELS])
@@ -42,10 +48,12 @@ def draw_plots(collection: Collection, method: Method, looks: Looks) -> Iterator
         about = f"{dataset}: validation accuracy against the value of {len(shown)} drawn hyper-parameters"
         lines = -(-len(shown) // _COLUMNS)
         svg = render(about, 0.7 + 1.35 * lines + 0.72 * (lines - 1), partial(_draw, panels=shown, looks=looks))
-        notes = left_out(len(shown), len(panels), "drawn hyper-parameters are shown, those of most rows")
+        notes = left_out(
+            len(labels), len(several), "rows with several draws are drawn, those that test best on average"
+        )
+        notes += left_out(len(shown), len(panels), "drawn hyper-parameters are shown, those of most rows")
         if most > _MOST_DOTS:
             notes.append(f"Every {-(-most // _MOST_DOTS)}th draw or so is shown, {_MOST_DOTS} in a panel.")
-        labels = [label for label in collection.rows if any(points.get(label) for points in shown.values())]
         yield Plot(dataset, svg, notes, labels)
 
 
@@ -54,7 +62,8 @@ def _panels(runs: Sequence[CollectedRun], collection: Collection, method: Method
     panels: dict[str, Points] = defaultdict(lambda: defaultdict(list))
     for (label, hparams), accuracy in _validated(runs, collection, method):
         for name, value in hparams.items():
-            panels[name][label].append((value, 100 * accuracy))
+            if isinstance(value, str) or (isinstance(value, int | float) and isfinite(value)):
+                panels[name][label].append((value, 100 * accuracy))
     drawn = {
         name: points
         for name, points in panels.items()
@@ -70,13 +79,12 @@ def _validated(
     draws: dict[tuple[str, int, int], list[CollectedRun]] = defaultdict(list)
     for run in runs:
         draws[run.label, run.trial_seed, run.hparams_seed].append(run)
-    several = {label for label, _, draw in draws if draw > 0}
     for (label, _, _), of_draw in draws.items():
         names = collection.environments[of_draw[0].dataset]
         scores = [method.select(of_draw, env, len(names)) for env in range(len(names))]
         found = [score.validation for score in scores if score is not None]
         hparams = next((run.constant["hparams"] for run in of_draw if _has_hparams(run)), None)
-        if label in several and found and hparams is not None:
+        if found and hparams is not None:
             yield (label, hparams), fmean(found)
 
 
@@ -104,7 +112,7 @@ def _draw_panel(axes: Axes, points: Points, looks: Looks) -> None:
     places = _few_places(axes, values, list(points)) or _many_places(axes, values)
     for label, of_row in points.items():
         x, y = zip(*[(places(label, value), accuracy) for value, accuracy in of_row[::stride]], strict=True)
-        dots(axes, x, y, ROWS[looks[label].colour], 4, 0.65)
+        axes.plot(x, y, looks[label].marker, color=ROWS[looks[label].colour], alpha=0.65, markeredgewidth=0)
 
 
 Places = Callable[[str, Any], float]  # (row, value) -> place on the axis

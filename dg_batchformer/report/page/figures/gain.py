@@ -31,7 +31,7 @@ def gain_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
     """Draw every dataset that has a pair."""
     for dataset in choices.datasets:
         pairs = bf_pairs(choices.labels(dataset))
-        values = {panel: gains for panel, gains in _values(choices, dataset, pairs).items() if any(gains.values())}
+        values = {panel: of_pair for panel, of_pair in gains(choices, dataset, pairs).items() if any(of_pair.values())}
         if not values:
             continue
         shown = {_name(pair): looks[pair[1]] for pair in pairs}
@@ -44,7 +44,8 @@ def _name(pair: tuple[str, str]) -> str:
     return f"{pair[1]} − {pair[0]}"
 
 
-def _values(choices: Choices, dataset: str, pairs: Sequence[tuple[str, str]]) -> Values:
+def gains(choices: Choices, dataset: str, pairs: Sequence[tuple[str, str]]) -> Values:
+    """Return the gains in points of every pair, by environment and on average: one for each trial that has both."""
     envs = choices.envs(dataset)
     values: dict[str, dict[str, Sequence[float]]] = {}
     for env in envs:
@@ -53,13 +54,13 @@ def _values(choices: Choices, dataset: str, pairs: Sequence[tuple[str, str]]) ->
             for pair in pairs
             for label in pair
         }
-        values[choices.environment(dataset, env)] = {_name(pair): _gains(tests, pair) for pair in pairs}
+        values[choices.environment(dataset, env)] = {_name(pair): _differences(tests, pair) for pair in pairs}
     if len(envs) > 1:
         averages = {label: choices.averages(dataset, label) for pair in pairs for label in pair}
-        values["Average"] = {_name(pair): _gains(averages, pair) for pair in pairs}
+        values["Average"] = {_name(pair): _differences(averages, pair) for pair in pairs}
     return values
 
 
-def _gains(tests: Mapping[str, Mapping[int, float]], pair: tuple[str, str]) -> list[float]:
+def _differences(tests: Mapping[str, Mapping[int, float]], pair: tuple[str, str]) -> list[float]:
     without, with_bf = tests[pair[0]], tests[pair[1]]
     return [100 * (with_bf[trial] - without[trial]) for trial in with_bf if trial in without]

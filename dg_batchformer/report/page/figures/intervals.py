@@ -1,6 +1,7 @@
 """Means with intervals: rows from top to bottom, one panel for each environment and one for their average."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from statistics import fmean, pstdev
 
 from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ def draw_intervals(figure: Figure, values: Values, looks: Looks, unit: str, *, z
                 axes.axvline(0, color=MUTED, linewidth=0.9)
             for place, label in enumerate(rows):
                 found = values[panel].get(label, ())
-                if found:
+                if found and all(map(isfinite, found)):
                     colour = ROWS[looks[label].colour]
                     dots(axes, found, [place] * len(found), colour, 2.6, 0.4)
                     error = [pstdev(found) / len(found) ** 0.5] if len(found) > 1 else None

@@ -163,8 +163,18 @@ def _unwrap(element: Element) -> None:
         if child.tag in ("metadata", "style"):
             continue
         _unwrap(child)
+        _share_style(child)
         children += list(child) if child.tag == "g" and not child.attrib else [child]
     element[:] = [child for child in children if child.tag != "defs" or len(child)]
+
+
+def _share_style(group: Element) -> None:
+    """Say once what many marks have in common."""
+    styles = {mark.attrib.get("style") for mark in group if mark.tag == "use"}
+    if group.tag == "g" and len(group) > 1 and len(styles) == 1 and all(mark.tag == "use" for mark in group):
+        group.set("style", styles.pop() or "")
+        for mark in group:
+            mark.attrib.pop("style", None)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

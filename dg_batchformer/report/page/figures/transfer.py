@@ -62,6 +62,8 @@ def _draw(figure: Figure, panels: dict[str, Points], looks: Looks) -> None:
             for label, points in panels[name].items():
                 look = looks[label]
                 if points:
-                    axes.plot(*zip(*points, strict=True), look.marker, color=ROWS[look.colour], alpha=0.75)
-            axes.autoscale(False)
+                    axes.plot(
+                        *zip(*points, strict=True), look.marker, color=ROWS[look.colour], alpha=0.75, markeredgewidth=0
+                    )
+            axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # the line must not widen the panel
             axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle="dashed")
