@@ -38,7 +38,7 @@ def _finish(folder: SweepFolder, run: SweepRun, state: State, records: int) -> N
     files, spec = folder.run(run.spec.id), run.spec
     files.path.mkdir(parents=True)
     rng = random.Random(spec.id)
-    lr = 5e-5 if spec.hparams_seed == 0 else 10 ** rng.uniform(-5, -3.5)
+    lr = 5e-5 if spec.hparams_seed == 0 else 10 ** rng.uniform(-6, -3)
     constant = {
         "args": spec.as_dict(),
         "hparams": {"lr": lr, "batch_size": rng.choice([16, 32]), "class_balanced": rng.random() < 0.5},

@@ -14,7 +14,9 @@ from dg_batchformer.record import to_line
 from dg_batchformer.report.collect import collect
 from dg_batchformer.report.page.choices import Choices
 from dg_batchformer.report.page.figures.curves import mean_curve
+from dg_batchformer.report.page.figures.draws import draw_plots
 from dg_batchformer.report.page.figures.gain import bf_pairs, gains
+from dg_batchformer.report.page.looks import looks
 from dg_batchformer.report.page.page import build_page
 from dg_batchformer.report.page.provenance import costs
 from dg_batchformer.report.page.reproduce import sweep_files
@@ -192,6 +194,17 @@ def test_curves_are_means_over_trials_and_end_in_what_was_averaged(sweep):
     assert curve.window == pytest.approx((200, 600, values[:, -1].mean()))
 
 
+def test_draws_stand_on_an_axis_that_suits_the_hyper_parameter(tmp_path):
+    folder = write_sweep(tmp_path, algorithms=ROWS[:1], draws=12, trials=1, test_envs=("0",), records=2)
+    choices = Choices(collect([folder.path]), METHODS["training-domain"])
+
+    (plot,) = draw_plots(choices, looks(["ERM"]))
+
+    said = re.findall(r">([^<>]+)</text>", plot.svg)
+    assert {"lr", "10⁻⁵", "10⁻⁴"} <= set(said)  # logarithmic
+    assert {"batch_size", "16", "32", "class_balanced", "True", "False"} <= set(said)  # by name
+
+
 def test_without_a_pair_and_draws_the_page_says_less(tmp_path):
     rows = (Row("ERM", "ERM"), Row("CORAL", "CORAL"))
     page = _page(write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("sketch",)).path)
@@ -200,6 +213,20 @@ def test_without_a_pair_and_draws_the_page_says_less(tmp_path):
     assert "No row averages weights." in page.said["valley"]
     assert "every row has one draw" in page.said["draws"]
     assert page.tags["accuracy", "svg"] == 1
+
+
+def test_of_many_rows_the_best_are_drawn_and_the_page_says_so(tmp_path):
+    names = ("ERM", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "VREx", "RSC")
+    rows = tuple(Row(name, name) for name in names)
+    page = _page(write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, records=3).path)
+
+    averages = re.findall(r"(\w+) (?:has|follows)", page.said[""])
+    assert all(name in page.said["accuracy"] for name in names)
+    assert "8 of 10 rows are drawn, those that test best on average." in page.said["curves"]
+    assert sum(f"{name}\n" in page.said["curves"] for name in names) == 8
+    assert averages
+    assert averages[0] in page.said["curves"]
+    assert "The order may be chance: there is 1 trial only." in page.said[""]
 
 
 def test_a_sweep_that_only_started_has_a_page(tmp_path):

@@ -7,6 +7,8 @@ from dg_batchformer.report.collection import Collection
 from dg_batchformer.report.render.wording import number
 from dg_batchformer.report.table import Cell, Section
 
+_FEW = 3  # trials below which a standard error says next to nothing
+
 
 def asked(collection: Collection) -> list[tuple[str, str]]:
     """Return what was asked as (what, how much)."""
@@ -46,9 +48,10 @@ def outcome(section: Section) -> str:
         f"{label} has the highest average test accuracy on {where}, {number(best, ' ± ', trials)} %; "
         f"{second} follows {lead:.1f} points behind with {number(next_best, ' ± ', trials)} %, {by}"
     )
-    errors = (best.error or 0) ** 2 + (next_best.error or 0) ** 2
-    if lead**2 <= errors:
-        return f"{said}: less than one standard error of the difference, so the order may be chance."
+    if trials < _FEW:
+        return f"{said}. The order may be chance: there {'is 1 trial' if trials == 1 else f'are {trials} trials'} only."
+    if lead**2 <= (best.error or 0) ** 2 + (next_best.error or 0) ** 2:
+        return f"{said}. The order may be chance: that is less than one standard error of the difference."
     return f"{said}."
 
 

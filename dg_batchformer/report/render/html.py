@@ -20,8 +20,8 @@ def html(sections: Sequence[Section]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n<title>Model selection</title>\n'
-        f"<style>\n{STYLE.read_text()}</style>\n<body>\n"
-        + "\n".join(section_html(section, level=1) for section in sections)
+        f"<style>\n{STYLE.read_text()}</style>\n<body>\n<h1>Test accuracy by model selection</h1>\n"
+        + "\n".join(section_html(section, level=2) for section in sections)
         + f"\n<p>{LEGEND}</p>\n</body>\n</html>\n"
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +20,8 @@ from dg_batchformer.report.selection import validation_accuracy
 ABOUT = (
     "Mean over trials, of the draw that was selected; the band is one standard error. Validation is the mean accuracy "
     "on the held-out splits of the training environments. A thick bar spans the updates that a method such as SWAD "
-    "averaged, at the accuracy of the averaged model (means over trials). The steep beginning lies outside the panels."
+    "averaged, at the accuracy of the averaged model (means over trials). The steep beginning lies outside the panels. "
+    "SWAD trains as the algorithm inside it does, so their curves coincide."
 )
 LACKING = "Nothing is trained to its end yet."
 _MOST_ROWS = 8
@@ -46,41 +48,34 @@ def curve_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
     """Draw every dataset."""
     for dataset in choices.datasets:
         labels = choices.best_labels(dataset, _MOST_ROWS)
-        envs = list(chunks(choices.envs(dataset), _COLUMNS))
-
-        def draw(figure: Figure, dataset: str = dataset, labels: Sequence[str] = labels, envs: list = envs) -> None:
-            axes = grid(figure, 2 * len(envs), len(envs[0]), left=0.5, between=(0.3, 0.32), sharex=True)
-            for line, of_line in enumerate(envs):
-                _draw_line(
-                    axes[2 * line : 2 * line + 2], choices, dataset, of_line, {name: looks[name] for name in labels}
-                )
-            for of_column in zip(*axes, strict=True):
-                of_column[-1].set_xlabel("step")
-
+        lines = list(chunks(choices.envs(dataset), _COLUMNS))
         about = f"{dataset}: validation and test accuracy of {len(labels)} rows over training steps"
-        svg = render(about, 0.7 + 3.1 * len(envs), draw)
+        shown = {label: looks[label] for label in labels}
+        draw = partial(_draw, choices=choices, dataset=dataset, lines=lines, looks=shown)
         notes = left_out(len(labels), len(choices.labels(dataset)), "rows are drawn, those that test best on average")
-        yield Plot(dataset, svg, notes, labels)
+        yield Plot(dataset, render(about, 0.7 + 3.1 * len(lines), draw), notes, labels)
 
 
-def _draw_line(
-    axes: Sequence[Sequence[Axes]], choices: Choices, dataset: str, envs: Sequence[int], looks: Looks
-) -> None:
-    """Draw validation above, test below, one column for each environment."""
-    for row, what in enumerate(("validation", "test")):
-        axes[row][0].set_ylabel(f"{what} (%)")
-        for extra in axes[row][len(envs) :]:
-            extra.set_visible(False)
-        for column, env in enumerate(envs):
-            if row == 0:
-                axes[row][column].set_title(choices.environment(dataset, env))
+def _draw(figure: Figure, choices: Choices, dataset: str, lines: Sequence[Sequence[int]], looks: Looks) -> None:
+    """Draw lines of environments: validation above, test below, one column for each environment."""
+    axes = grid(figure, 2 * len(lines), len(lines[0]), left=0.5, between=(0.3, 0.32), sharex=True)
+    for row, of_row in enumerate(axes):
+        envs, test = lines[row // 2], row % 2 == 1
+        of_row[0].set_ylabel("test (%)" if test else "validation (%)")
+        for panel in of_row[len(envs) :]:
+            panel.set_visible(False)
+        for panel, env in zip(of_row, envs, strict=False):
+            if not test:
+                panel.set_title(choices.environment(dataset, env))
             runs = {label: [choice.run for choice in choices.trials(dataset, label, env).values()] for label in looks}
-            found = {label: mean_curve(of_row, env, test=what == "test") for label, of_row in runs.items()}
-            _draw_panel(axes[row][column], {label: one for label, one in found.items() if one is not None}, looks)
+            curves = {label: mean_curve(of_label, env, test=test) for label, of_label in runs.items()}
+            _draw_panel(panel, {label: curve for label, curve in curves.items() if curve is not None}, looks)
+    for panel in axes[-1]:
+        panel.set_xlabel("step")
 
 
 def _draw_panel(axes: Axes, curves: Mapping[str, Curve], looks: Looks) -> None:
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     for label, curve in curves.items():
         _draw_curve(axes, curve, looks[label])
@@ -104,7 +99,7 @@ def _cut_beginning(axes: Axes, curves: Sequence[Curve]) -> None:
     lowest = min((float(values.min()) for values in later if np.isfinite(values).all()), default=None)
     if lowest is not None:
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, lowest - 0.06 * (high - lowest)), high)
+        axes.set_ylim(max(low, lowest - 0.06 * (high - lowest)), min(high, 101))
 
 
 def mean_curve(runs: Sequence[CollectedRun], env: int, *, test: bool) -> Curve | None:

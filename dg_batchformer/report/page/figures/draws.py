@@ -3,13 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from math import isfinite, log10
+from math import floor, isfinite, log10
 from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from dg_batchformer.report.collection import CollectedRun, Collection
 from dg_batchformer.report.page.choices import Choices
@@ -27,8 +27,8 @@ _COLUMNS = 4
 _MOST_PANELS = 16
 _MOST_ROWS = 8
 _MOST_DOTS = 240  # of a panel
-_FEW = 5  # values up to which each gets a name on the axis
-_SPREAD = 20  # largest over smallest value from which an axis is logarithmic
+_FEW = 5  # whole numbers up to which each gets a name on the axis
+_SPREAD, _LONG_SPREAD = 20, 300  # largest over smallest value: an axis is logarithmic; it names powers of ten only
 
 Points = dict[str, list[tuple[Any, float]]]  # by row: (value, validation accuracy in percent)
 
@@ -119,11 +119,11 @@ Places = Callable[[str, Any], float]  # (row, value) -> place on the axis
 
 
 def _few_places(axes: Axes, values: Sequence[Any], labels: Sequence[str]) -> Places | None:
-    """Set up an axis of names, with the rows side by side at each; None where values are many numbers."""
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    if numeric and len(set(values)) > _FEW:
+    """Set up an axis of names, with the rows side by side at each; None where values are many, or fractions."""
+    kinds = {type(value) for value in values}
+    if kinds <= {int, float} and (float in kinds or len(set(values)) > _FEW):
         return None
-    names = [str(value) for value in (sorted(set(values)) if numeric else sorted(set(values), key=str))]
+    names = [str(value) for value in sorted(set(values), key=None if kinds == {int} else str)]
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.6, len(names) - 0.4)
     axes.grid(axis="x", visible=False)
@@ -131,16 +131,29 @@ def _few_places(axes: Axes, values: Sequence[Any], labels: Sequence[str]) -> Pla
 
 
 def _many_places(axes: Axes, values: Sequence[float]) -> Places:
-    """Set up an axis of numbers, logarithmic where they span orders of magnitude."""
-    if min(values) > 0 and max(values) / min(values) >= _SPREAD:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    """Set up an axis of numbers, logarithmic where they span orders of magnitude; 0 stands left of these."""
+    least = min((value for value in values if value > 0), default=0)
+    spread = max(values) / least if least else 0
+    if min(values) < 0 or spread < _SPREAD:
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("-", "−")))
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        subs = (1.0, 3.0) if spread < _LONG_SPREAD else (1.0,)
+        if 0 in values:
+            axes.set_xscale("symlog", linthresh=least)
+        else:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _number(value)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     return lambda label, value: value
 
 
-def _power(value: float) -> str:
-    """Return a power of ten as people write it."""
-    return "10" + str(round(log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+def _number(value: float) -> str:
+    """Return a number of one digit as people write it: 0.3, 300, 3·10⁻⁵."""
+    if value == 0 or 0.01 <= value < 10_000:
+        return f"{value:g}"
+    exponent = floor(log10(value) + 1e-9)
+    digit = round(value / 10.0**exponent)
+    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if digit == 1 else f"{digit}·{power}"

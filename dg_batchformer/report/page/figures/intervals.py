@@ -12,6 +12,7 @@ from dg_batchformer.report.page.looks import Looks
 
 _COLUMNS = 5
 _LINE = 0.17  # inches for a row
+_NARROWEST = 2.0  # points of accuracy that a panel spans at least
 _LONGEST = 30  # characters of a label
 
 Values = Mapping[str, Mapping[str, Sequence[float]]]  # panel -> row -> values of trials
@@ -57,3 +58,6 @@ def draw_intervals(figure: Figure, values: Values, looks: Looks, unit: str, *, z
                     dots(axes, found, [place] * len(found), colour, 2.6, 0.4)
                     error = [pstdev(found) / len(found) ** 0.5] if len(found) > 1 else None
                     axes.errorbar([fmean(found)], [place], xerr=error, fmt=looks[label].marker, color=colour)
+            low, high = axes.get_xlim()
+            widen = max(0.0, _NARROWEST - (high - low)) / 2
+            axes.set_xlim(low - widen, high + widen)

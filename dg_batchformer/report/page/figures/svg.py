@@ -90,7 +90,7 @@ def grid(
 
     """
     height = figure.get_figheight()
-    top, bottom, right = 0.28, 0.42, 0.12
+    top, bottom, right = 0.28, 0.42, 0.2
     width = (WIDTH - left - right - between[0] * (columns - 1)) / columns
     tall = (height - top - bottom - between[1] * (rows - 1)) / rows
     axes = figure.subplots(
