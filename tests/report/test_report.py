@@ -50,6 +50,7 @@ class _Page(HTMLParser):
             self.tags[self.part, "svg"] += 1
 
     def handle_data(self, data):
+        data = data.replace("\N{NO-BREAK SPACE}", " ")
         self.said[self.part] = self.said.get(self.part, "") + data
 
 
@@ -203,6 +204,13 @@ def test_draws_stand_on_an_axis_that_suits_the_hyper_parameter(tmp_path):
     said = re.findall(r">([^<>]+)</text>", plot.svg)
     assert {"lr", "10⁻⁵", "10⁻⁴"} <= set(said)  # logarithmic
     assert {"batch_size", "16", "32", "class_balanced", "True", "False"} <= set(said)  # by name
+
+
+def test_labels_that_xml_cannot_hold_are_drawn_all_the_same(tmp_path):
+    rows = (Row("bell \x07 ￾ 🤖", "ERM"),)
+    folder = write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("0",), records=2)
+
+    assert "bell � � 🤖" in _page(folder.path).said["accuracy"]
 
 
 def test_without_a_pair_and_draws_the_page_says_less(tmp_path):

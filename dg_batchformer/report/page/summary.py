@@ -41,12 +41,12 @@ def outcome(section: Section) -> str:
     trials = section.tables[-1].trials
     (label, best), *others = averages
     if not others:
-        return f"{label} reaches an average test accuracy of {number(best, ' ± ', trials)} % on {where}, {by}."
+        return f"{label} reaches an average test accuracy of {_percent(best, trials)} on {where}, {by}."
     second, next_best = others[0]
     lead = _mean(best) - _mean(next_best)
     said = (
-        f"{label} has the highest average test accuracy on {where}, {number(best, ' ± ', trials)} %; "
-        f"{second} follows {lead:.1f} points behind with {number(next_best, ' ± ', trials)} %, {by}"
+        f"{label} has the highest average test accuracy on {where}, {_percent(best, trials)}; "
+        f"{second} follows {lead:.1f} points behind with {_percent(next_best, trials)}, {by}"
     )
     if trials < _FEW:
         return f"{said}. The order may be chance: there {'is 1 trial' if trials == 1 else f'are {trials} trials'} only."
@@ -63,6 +63,10 @@ def _averages(section: Section) -> Sequence[tuple[str, Cell]]:
     column = list(table.columns).index("Average")
     found = [(label, cells[column]) for label, cells in table.rows.items() if cells[column].mean is not None]
     return sorted([one for one in found if not isnan(_mean(one[1]))], key=lambda one: -_mean(one[1]))
+
+
+def _percent(cell: Cell, trials: int) -> str:
+    return f"{number(cell, ' ± ', trials)} %".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _mean(cell: Cell) -> float:

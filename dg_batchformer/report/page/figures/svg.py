@@ -1,12 +1,9 @@
-"""From a matplotlib figure to SVG that lives inside a page: small, nothing loaded, colours left to the style sheet."""
+"""The canvas of all figures: their style, their colours, panels in rows and columns."""
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
 
 import matplotlib
 import numpy as np
@@ -16,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from dg_batchformer.report.page.figures.inline import inline
 from dg_batchformer.report.page.looks import COLOURS
 
 WIDTH = 9.2  # inches, of every figure
@@ -70,14 +68,14 @@ def render(about: str, height: float, draw: Callable[[Figure], None]) -> str:
         height: in inches.
 
     """
-    target = io.BytesIO()
+    target = io.StringIO()
     style = {**_STYLE, "svg.hashsalt": about}  # names inside differ from figure to figure
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the page's font draws it
         figure = Figure(figsize=(WIDTH, height))
         draw(figure)
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
-    return _inline(target.getvalue(), about)
+    return inline(target.getvalue(), about, _VARIABLES)
 
 
 def grid(
@@ -122,59 +120,6 @@ def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: 
     )
     axes.update_datalim(points)
     axes.autoscale_view()
-
-
-def _inline(document: bytes, about: str) -> str:
-    root = ElementTree.fromstring(document)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        element.tail = None if element.tag != "text" else element.tail
-        if element.tag != "text":
-            element.text = None
-        element.attrib = _attributes(element)
-    _unwrap(root)
-    root.attrib = {"viewBox": root.attrib["viewBox"], "class": "plot", "role": "img", "aria-label": about}
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _attributes(element: Element) -> dict[str, str]:
-    kept = {}
-    for name, value in element.attrib.items():
-        name = name.rpartition("}")[2]
-        if (name == "id" and element.tag in ("g", "svg")) or (name == "transform" and value.startswith("rotate(-0 ")):
-            continue
-        if name in ("d", "x", "y", "transform", "width", "height", "points"):
-            value = re.sub(r"-?\d+\.\d+", _rounded, value).replace("\n", "").strip()
-        if name == "style":
-            value = re.sub(r"#0[12]00[0-9a-f]{2}", lambda found: f"var({_VARIABLES[found[0]]})", value)
-            value = re.sub(r" ?font-family: [^;]*(;|$)", "", value)
-        kept[name] = value
-    return kept
-
-
-def _rounded(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
-
-
-def _unwrap(element: Element) -> None:
-    """Leave out what only gives matplotlib's parts a name, and what is of no use in a page."""
-    children: list[Element] = []
-    for child in element:
-        if child.tag in ("metadata", "style"):
-            continue
-        _unwrap(child)
-        _share_style(child)
-        children += list(child) if child.tag == "g" and not child.attrib else [child]
-    element[:] = [child for child in children if child.tag != "defs" or len(child)]
-
-
-def _share_style(group: Element) -> None:
-    """Say once what many marks have in common."""
-    styles = {mark.attrib.get("style") for mark in group if mark.tag == "use"}
-    if group.tag == "g" and len(group) > 1 and len(styles) == 1 and all(mark.tag == "use" for mark in group):
-        group.set("style", styles.pop() or "")
-        for mark in group:
-            mark.attrib.pop("style", None)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
