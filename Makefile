@@ -16,6 +16,7 @@ test-all: .venv/installed-dev
 
 test-system: .venv/installed-dev
 	tools/install_latex.sh
+	tools/install_chromium.sh
 	$(BIN)/python -m pytest -m system
 
 lint: .venv/installed-dev

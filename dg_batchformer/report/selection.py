@@ -59,9 +59,17 @@ def best_of_draws(
     method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
 ) -> Score | None:
     """Return the score of the draw that validates best; of equals, the largest hparams seed."""
-    scores = [method.select(by_draw[draw], env, num_envs) for draw in sorted(by_draw, reverse=True)]
-    found = [score for score in scores if score is not None]
-    return max(found, key=lambda score: -inf if isnan(score.validation) else score.validation, default=None)
+    best = best_draw(method, by_draw, env, num_envs)
+    return None if best is None else best[1]
+
+
+def best_draw(
+    method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
+) -> tuple[int, Score] | None:
+    """Return the hparams seed of the draw that validates best, and its score; of equals, the largest."""
+    scores = {draw: method.select(by_draw[draw], env, num_envs) for draw in sorted(by_draw, reverse=True)}
+    found = [(draw, score) for draw, score in scores.items() if score is not None]
+    return max(found, key=lambda one: -inf if isnan(one[1].validation) else one[1].validation, default=None)
 
 
 def _single(runs: Sequence[CollectedRun], env: int) -> Evaluations:
@@ -93,7 +101,7 @@ def _best(evaluations: Evaluations, env: int, validation: Floats, known: Flags) 
         return None
     ordered = np.where(np.isnan(validation[places]), -inf, validation[places])
     place = places[np.argmax(ordered)]
-    in_domain, recorded = _held_out(evaluations.at(slice(place, place + 1)), env)
+    in_domain, recorded = validation_accuracy(evaluations.at(slice(place, place + 1)), env)
     return Score(
         float(validation[place]),
         float(evaluations.column(f"env{env}_in_acc")[place]),
@@ -102,7 +110,7 @@ def _best(evaluations: Evaluations, env: int, validation: Floats, known: Flags) 
     )
 
 
-def _held_out(evaluations: Evaluations, env: int) -> tuple[Floats, Flags]:
+def validation_accuracy(evaluations: Evaluations, env: int) -> tuple[Floats, Flags]:
     """Return the mean accuracy on the held-out splits of all environments but one [R], and whether there is any [R]."""
     keys = [f"env{other}_out_acc" for other in range(evaluations.num_environments) if other != env]
     values, recorded = evaluations.columns(keys)
@@ -111,7 +119,7 @@ def _held_out(evaluations: Evaluations, env: int) -> tuple[Floats, Flags]:
 
 
 def _training_domain(evaluations: Evaluations, env: int) -> Score | None:
-    return _best(evaluations, env, *_held_out(evaluations, env))
+    return _best(evaluations, env, *validation_accuracy(evaluations, env))
 
 
 def _oracle(evaluations: Evaluations, env: int) -> Score | None:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan
 from statistics import fmean, pstdev
 
 from dg_batchformer.report.collection import CollectedRun, Collection
@@ -14,6 +15,8 @@ from dg_batchformer.store import State
 @dataclass(frozen=True)
 class Cell:
     """A mean accuracy in percent over n trials with its standard error; None where there is nothing to say.
+
+    NaN where the accuracy of a trial is: its records say so.
 
     The error is DomainBed's: population deviation over the square root of n. A mean over datasets has none.
     """
@@ -27,7 +30,9 @@ class Cell:
         """Build a cell from fractions, one for each trial; an empty one from none."""
         if not values:
             return cls()
-        return cls(100 * fmean(values), 100 * pstdev(values) / len(values) ** 0.5, len(values))
+        mean = fmean(values)
+        deviation = mean if isnan(mean) else pstdev(values)  # which takes no NaN
+        return cls(100 * mean, 100 * deviation / len(values) ** 0.5, len(values))
 
 
 @dataclass(frozen=True)
@@ -115,18 +120,22 @@ def _section(collection: Collection, method: Method) -> Section:
 
 def score(collection: Collection, method: Method) -> Scores:
     """Return what a method selects of every row, test environment and trial."""
-    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
-    for run in collection.runs:
-        key = (run.dataset, run.label, run.trial_seed)
-        groups[key][run.hparams_seed].append(run)
     scores: Scores = {}
-    for (dataset, label, trial), by_draw in groups.items():
+    for (dataset, label, trial), by_draw in runs_by_draw(collection).items():
         num_envs = len(collection.environments[dataset])
         for env in range(num_envs):
             best = best_of_draws(method, by_draw, env, num_envs)
             if best is not None:
                 scores[dataset, label, env, trial] = best
     return scores
+
+
+def runs_by_draw(collection: Collection) -> Mapping[tuple[str, str, int], Mapping[int, Sequence[CollectedRun]]]:
+    """Return the runs of every (dataset, label, trial) by their hparams seed."""
+    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in collection.runs:
+        groups[run.dataset, run.label, run.trial_seed][run.hparams_seed].append(run)
+    return groups
 
 
 def _dataset_table(collection: Collection, method: Method, dataset: str, scores: Scores) -> Table:
@@ -259,9 +268,9 @@ def _marked(table: Table) -> Table:
     second: set[tuple[str, int]] = set()
     for column in range(len(table.columns)):
         shown = {
-            label: round(cells[column].mean, 1)  # type: ignore[arg-type]
+            label: round(mean, 1)
             for label, cells in table.rows.items()
-            if cells[column].mean is not None
+            if (mean := cells[column].mean) is not None and not isnan(mean)
         }
         ranks = sorted(set(shown.values()), reverse=True)
         if len(shown) > 1:

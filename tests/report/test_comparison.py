@@ -179,6 +179,7 @@ TABLES = ("tables", "--selection", "training-domain", "--compare_to", "ERM", "--
         ("text", "65.0*†", "62.0 ‡"),
         ("markdown", "**65.0†**", "62.0‡"),
         ("latex", r"\textbf{65.0$\dagger$}", r"62.0$\ddagger$"),
+        ("html", "<b>65.0</b><sup>†</sup>", "<span>62.0</span><sup>‡</sup>"),
         ("csv", ",0,,above", ",0,,below"),
         ("json", '"significance": "above"', '"significance": "below"'),
     ],

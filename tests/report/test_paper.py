@@ -59,6 +59,12 @@ def test_json_holds_ours_the_published_and_how_it_was_made(sections):
     assert table["provenance"]["fingerprints"] == ["f00d"]
 
 
+def test_a_page_sets_published_rows_apart(sections):
+    page = FORMATS["html"](sections)
+
+    assert '<tr class="published"><th scope="row">ERM (DomainBed 2021)</th><td>84.7 ± 0.4</td>' in page
+
+
 def test_csv_says_whose_number_it_is(sections):
     lines = list(csv.DictReader(io.StringIO(FORMATS["csv"](sections))))
 

@@ -1,8 +1,9 @@
-"""Tables as text, LaTeX, Markdown, CSV and JSON."""
+"""Tables as text, LaTeX, Markdown, HTML, CSV and JSON."""
 
 from collections.abc import Callable, Sequence
 
 from dg_batchformer.report.render.as_json import as_json
+from dg_batchformer.report.render.html import html
 from dg_batchformer.report.render.latex import latex, latex_fragment
 from dg_batchformer.report.render.markdown import markdown
 from dg_batchformer.report.render.text import text
@@ -16,6 +17,7 @@ FORMATS: dict[str, Callable[[Sequence[Section]], str]] = {
     "markdown": markdown,
     "csv": tidy_csv,
     "json": as_json,
+    "html": html,
 }
 FILES = {
     "text": "tables.txt",
@@ -24,4 +26,5 @@ FILES = {
     "markdown": "tables.md",
     "csv": "tables.csv",
     "json": "tables.json",
+    "html": "tables.html",
 }

@@ -1,0 +1,72 @@
+"""How to get the same again: the declaration as a sweep file, and the commands."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dg_batchformer.catalog import DATASETS
+from dg_batchformer.declaration import read_declaration
+from dg_batchformer.errors import MALFORMED
+from dg_batchformer.report.collection import Collection
+from dg_batchformer.store import SweepFolder
+from dg_batchformer.sweep_spec import SweepSpec
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep file, written again from what a sweep folder keeps."""
+
+    name: str
+    text: str
+
+
+def sweep_files(folders: Sequence[Path]) -> list[SweepFile]:
+    """Return the sweep files of those folders that are sweeps of ours."""
+    found = []
+    for folder in [SweepFolder(path) for path in folders]:
+        if folder.sweep_file.exists():
+            try:
+                text = _sweep_file(folder.read()["declared"])
+            except MALFORMED:
+                continue
+            found.append(SweepFile(f"sweeps/{read_declaration(folder).name}.yaml", text))
+    return found
+
+
+def commands(collection: Collection, folders: Sequence[Path]) -> list[str]:
+    """Return what is typed to train, to see the tables, and to make this page again."""
+    program = "python -m dg_batchformer"
+    ours = [SweepFolder(path) for path in folders if SweepFolder(path).sweep_file.exists()]
+    sweeps = dict.fromkeys([*(read_declaration(folder).command() for folder in ours), *collection.commands])
+    on_disk = any(DATASETS[name].folder for name in collection.environments if name in DATASETS)
+    there = shlex.join(map(str, folders))
+    return [
+        *(command + " --data_dir DATA" * on_disk for command in sweeps),
+        f"{program} tables {there}",
+        f"{program} report {there}",
+    ]
+
+
+def _sweep_file(declared: Mapping[str, Any]) -> str:
+    """Return the text of a sweep file that declares the same; what equals its default is left out."""
+    defaults = {
+        item.name: item.default if item.default is not MISSING else {} if item.default_factory is not MISSING else None
+        for item in fields(SweepSpec)
+    }
+    kept = {key: value for key, value in declared.items() if key != "name" and value != defaults.get(key)}
+    kept["algorithms"] = [_row(row) for row in declared["algorithms"]]
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def _row(row: Mapping[str, Any]) -> Any:
+    if row["label"] == row["algorithm"] and not row["hparams"]:
+        return row["algorithm"]
+    return {
+        "name": row["algorithm"],
+        "label": row["label"],
+        **({"hparams": row["hparams"]} if row["hparams"] else {}),
+    }

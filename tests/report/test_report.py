@@ -1,0 +1,301 @@
+"""The report: every part of it, of sweeps of any state, on a page that loads nothing and takes no label for markup."""
+
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from generated import LABEL, ROWS, write_sweep
+
+from dg_batchformer.cli import main
+from dg_batchformer.record import to_line
+from dg_batchformer.report.collect import collect
+from dg_batchformer.report.page.choices import Choices
+from dg_batchformer.report.page.figures.curves import mean_curve
+from dg_batchformer.report.page.figures.draws import draw_plots
+from dg_batchformer.report.page.figures.gain import bf_pairs, gains
+from dg_batchformer.report.page.looks import looks
+from dg_batchformer.report.page.page import build_page
+from dg_batchformer.report.page.provenance import costs
+from dg_batchformer.report.page.reproduce import sweep_files
+from dg_batchformer.report.render import FORMATS
+from dg_batchformer.report.selection import METHODS
+from dg_batchformer.report.table import build_sections
+from dg_batchformer.store import State
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep_spec import Row, SweepSpec, load_sweep
+
+PARTS = ["tables", "accuracy", "gain", "curves", "valley", "transfer", "draws", "runs", "provenance", "reproduce"]
+
+
+class _Page(HTMLParser):
+    """What a browser would make of a page: its tags, its links, what it says by part."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.loaded, self.said = Counter(), [], [], {"": ""}
+        self.part = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.tags[tag] += 1
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.loaded += [attributes[name] for name in ("src", "href", "srcset", "data", "action") if name in attributes]
+        if tag == "section":
+            self.part = attributes["id"]
+        if tag == "svg":
+            self.tags[self.part, "svg"] += 1
+
+    def handle_data(self, data):
+        data = data.replace("\N{NO-BREAK SPACE}", " ")
+        self.said[self.part] = self.said.get(self.part, "") + data
+
+
+def _page(*folders):
+    return _Page(build_page(collect(folders), list(folders)))
+
+
+def _become(run):
+    """Some run of every state: of trial 1, draw 1."""
+    if run.spec.hparams_seed == 0 or run.spec.trial_seed == 0:
+        return State.DONE
+    return {"ERM": State.FAILED, "SWAD": State.DIVERGED, "ERM+BF": State.DUE}.get(run.label, State.DONE)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("sweep"), _become)
+
+
+@pytest.fixture(scope="module")
+def text(sweep):
+    return build_page(collect([sweep.path]), [sweep.path])
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return _Page(text)
+
+
+def test_every_part_is_there_and_drawn(page):
+    assert [part for part in page.said if part] == PARTS
+    for part in ("accuracy", "gain", "curves", "valley", "transfer", "draws"):
+        assert "PACS" in page.said[part]
+        assert page.tags[part, "svg"], part
+
+
+def test_no_label_is_markup(page, text):
+    assert "</script>" not in text
+    assert page.tags["script"] == 0
+    assert LABEL in page.said["tables"]
+    assert LABEL in page.said["accuracy"]  # inside a figure
+    assert LABEL in page.said["runs"]
+
+
+def test_the_page_loads_nothing(page, text):
+    assert all(link.startswith(("#", "data:,")) for link in page.loaded)
+    assert set(re.findall(r"url\(['\"]?(.)", text)) == {"#"}
+    assert not page.tags.keys() & {"img", "iframe", "object", "embed", "link rel=stylesheet", "base", "form"}
+    assert "@import" not in text
+    assert "Content-Security-Policy\" content=\"default-src 'none'" in text
+
+
+def test_names_inside_figures_are_those_of_one_figure(page):
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.loaded if link.startswith("#")} <= set(page.ids)
+
+
+def test_the_header_says_what_came_out(page, sweep):
+    collection = collect([sweep.path])
+    table = build_sections(collection, ["training-domain"])[0].tables[0]
+    best = max(table.rows, key=lambda label: table.rows[label][4].mean)
+
+    cell = table.rows[best][4]
+    assert (
+        f"{best} has the highest average test accuracy on PACS, {cell.mean:.1f} ± {cell.error:.1f} %" in page.said[""]
+    )
+    trained = sum(run.state.is_final for run in collection.runs)
+    assert trained < 80
+    assert f"{trained} of 80 runs are trained." in page.said[""]
+
+
+def test_tables_stand_by_every_selection_that_says_something_else(page):
+    said = page.said["tables"]
+
+    assert {f"by-{name}" for name in METHODS} - set(page.ids) == {"by-auto-lr"}  # which has nothing to say
+    for name in ("training-domain", "oracle", "swad-averaged"):
+        assert METHODS[name].title in said
+        assert METHODS[name].about[1:] in said
+    assert "PACS: needs runs that hold out two environments" in said
+
+
+def test_failed_and_diverged_runs_are_named_with_their_reason(page):
+    assert "4 failed: CUDA out of memory: 80 GiB <asked>" in page.said["runs"]
+    assert "ERM on PACS/photo, trial 1, draw 1" in page.said["runs"]
+    assert "4 diverged: loss or metrics are not finite" in page.said["runs"]
+
+
+def test_provenance_and_cost(page, sweep):
+    for fact in ("domainbed-2020", "fp32", "27e12e731d897e65", "2.11.0", "NVIDIA H100"):
+        assert fact in page.said["provenance"]
+
+    cost = costs(collect([sweep.path]))[0]
+    seconds = [json.loads(file.read_text())["seconds"] for file in sweep.runs.glob("*/done")]
+    assert (cost.runs, cost.untimed) == (len(seconds), 0)
+    assert cost.seconds == pytest.approx(sum(seconds))
+
+
+def test_the_sweep_file_on_the_page_declares_the_same_runs(page, tmp_path):
+    asked = {"name": "mine", "datasets": ("PACS", "VLCS"), "test_envs": ("0", "1"), "hparams": {"lr": 1e-4}}
+    row = Row("deep", "ERM+BF", {"bf_layers": 2}, line=7)
+    sweep = SweepSpec(**asked, algorithms=(*ROWS, row), trials=1, precision="fp32", pairs=True)
+    folder = write_sweep(tmp_path / "results", lambda run: State.DUE, **vars(sweep))
+
+    (file,) = sweep_files([folder.path])
+    (tmp_path / "mine.yaml").write_text(file.text)
+
+    assert file.name == "sweeps/mine.yaml"
+    assert "line" not in file.text
+    assert expand(load_sweep(tmp_path / "mine.yaml")) == expand(sweep)
+    assert "python -m dg_batchformer sweep sweeps/mine.yaml --data_dir DATA" in page.said["reproduce"]
+
+
+def test_pairs_are_rows_that_differ_in_bf_alone():
+    assert bf_pairs(["ERM", "BF", "SWAD+CORAL", "BF+CORAL + SWAD", "MMD+BF", "2 layers"]) == [
+        ("ERM", "BF"),
+        ("SWAD+CORAL", "BF+CORAL + SWAD"),
+    ]
+
+
+def test_gains_are_differences_within_a_trial(sweep):
+    choices = Choices(collect([sweep.path]), METHODS["training-domain"])
+
+    found = gains(choices, "PACS", [("ERM", "ERM+BF")])
+
+    without, with_bf = (choices.trials("PACS", label, 2) for label in ("ERM", "ERM+BF"))
+    expected = [100 * (with_bf[trial].score.test - without[trial].score.test) for trial in (0, 1)]
+    assert found["photo"]["ERM+BF − ERM"] == pytest.approx(expected)
+    assert found["Average"]["ERM+BF − ERM"] == pytest.approx(
+        np.mean([found[name]["ERM+BF − ERM"] for name in ("art_painting", "cartoon", "photo", "sketch")], axis=0)
+    )
+
+
+def test_curves_are_means_over_trials_and_end_in_what_was_averaged(sweep):
+    choices = Choices(collect([sweep.path]), METHODS["training-domain"])
+    runs = [choice.run for choice in choices.trials("PACS", "SWAD", 0).values()]
+
+    curve = mean_curve(runs, 0, test=True)
+
+    values = 100 * np.array([run.evaluations.column("env0_in_acc") for run in runs])
+    np.testing.assert_allclose(curve.mean, values.mean(axis=0)[:-1])
+    np.testing.assert_allclose(curve.error, values.std(axis=0)[:-1] / len(runs) ** 0.5)
+    assert curve.window == pytest.approx((200, 600, values[:, -1].mean()))
+
+
+def test_draws_stand_on_an_axis_that_suits_the_hyper_parameter(tmp_path):
+    folder = write_sweep(tmp_path, algorithms=ROWS[:1], draws=12, trials=1, test_envs=("0",), records=2)
+    choices = Choices(collect([folder.path]), METHODS["training-domain"])
+
+    (plot,) = draw_plots(choices, looks(["ERM"]))
+
+    said = re.findall(r">([^<>]+)</text>", plot.svg)
+    assert {"lr", "10⁻⁵", "10⁻⁴"} <= set(said)  # logarithmic
+    assert {"batch_size", "16", "32", "class_balanced", "True", "False"} <= set(said)  # by name
+
+
+def test_labels_that_xml_cannot_hold_are_drawn_all_the_same(tmp_path):
+    rows = (Row("bell \x07 ￾ 🤖", "ERM"),)
+    folder = write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("0",), records=2)
+
+    assert "bell � � 🤖" in _page(folder.path).said["accuracy"]
+
+
+def test_without_a_pair_and_draws_the_page_says_less(tmp_path):
+    rows = (Row("ERM", "ERM"), Row("CORAL", "CORAL"))
+    page = _page(write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("sketch",)).path)
+
+    assert "gain" not in page.said
+    assert "No row averages weights." in page.said["valley"]
+    assert "every row has one draw" in page.said["draws"]
+    assert page.tags["accuracy", "svg"] == 1
+
+
+def test_of_many_rows_the_best_are_drawn_and_the_page_says_so(tmp_path):
+    names = ("ERM", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "VREx", "RSC")
+    rows = tuple(Row(name, name) for name in names)
+    page = _page(write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, records=3).path)
+
+    averages = re.findall(r"(\w+) (?:has|follows)", page.said[""])
+    assert all(name in page.said["accuracy"] for name in names)
+    assert "8 of 10 rows are drawn, those that test best on average." in page.said["curves"]
+    assert sum(f"{name}\n" in page.said["curves"] for name in names) == 8
+    assert averages
+    assert averages[0] in page.said["curves"]
+    assert "The order may be chance: there is 1 trial only." in page.said[""]
+
+
+def test_a_sweep_that_only_started_has_a_page(tmp_path):
+    page = _page(write_sweep(tmp_path, lambda run: State.DUE).path)
+
+    assert "No row has all test environments of a trial yet" in page.said[""]
+    assert "0 of 80 runs are trained" in page.said[""]
+    assert "0 of 2 trials; 0 of 4 runs trained, 4 due" in page.said["tables"]
+    assert "Nothing is trained to its end yet." in page.said["accuracy"]
+
+
+def test_a_sweep_of_nothing_but_nan_has_a_page(tmp_path):
+    folder = write_sweep(tmp_path, lambda run: State.DIVERGED, trials=1, algorithms=ROWS[:2], records=3)
+    for file in folder.runs.glob("*/results.jsonl"):
+        file.write_text(re.sub(r'(_acc|_loss)": [\d.]+', r'\1": NaN', file.read_text()))
+
+    assert "16 diverged" in _page(folder.path).said["runs"]
+
+
+def test_domainbeds_sweeps_have_a_page(tmp_path):
+    for env in range(4):
+        for seed in range(2):
+            args = {"algorithm": "ERM", "dataset": "VLCS", "test_envs": [env], "trial_seed": 0, "hparams_seed": seed}
+            accuracies = {f"env{e}_{split}_acc": 0.5 + 0.1 * seed for e in range(4) for split in ("in", "out")}
+            records = [{**accuracies, "step": step, "args": args, "hparams": {"lr": 10.0**-seed}} for step in (0, 300)]
+            path = tmp_path / f"{env}{seed}"
+            path.mkdir()
+            (path / "results.jsonl").write_text("".join(map(to_line, records)))
+            (path / "done").write_text("done")
+
+    page = _page(tmp_path)
+
+    assert "ERM reaches an average test accuracy of 60.0 ± 0.0 % on VLCS" in page.said[""]
+    assert page.tags["draws", "svg"]
+    assert "not recorded" in page.said["provenance"]
+    assert f"python -m dg_batchformer report {tmp_path}" in page.said["reproduce"]
+
+
+def test_the_verb_writes_the_page_or_says_in_a_sentence_why_not(tmp_path, capsys):
+    folder = write_sweep(tmp_path / "mine", trials=1, draws=1, algorithms=ROWS[:1], test_envs=("0",), records=2).path
+
+    assert main(["report", str(folder)]) == 0
+    assert capsys.readouterr().out == f"wrote {folder / 'report.html'}\n"
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert main(["report", str(folder), "--output", str(folder / "sweep.json" / "page.html")]) == 2
+    assert "cannot write" in (said := capsys.readouterr().err)
+    assert said.endswith("name another file with --output FILE\n")
+    assert main(["report", str(folder), str(folder)]) == 2
+    assert "name it with --output FILE" in capsys.readouterr().err
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is no sweep folder" in capsys.readouterr().err
+
+
+def test_tables_as_html_mark_and_escape(sweep):
+    sections = build_sections(collect([sweep.path]), ["training-domain", "swad-averaged"])
+    text = FORMATS["html"](sections)
+    page = _Page(text)
+
+    assert "&lt;b&gt;&amp;\"'&lt;/script&gt;" in text
+    assert '<td><abbr title="no value: the reason stands below the table">X</abbr></td>' in text
+    assert page.tags["b"] == sum(len(section.tables[0].best) for section in sections)
+    assert page.tags["u"] == sum(len(section.tables[0].second) for section in sections)
+    assert page.tags["caption"] == page.tags["table"] == 2
+    assert page.loaded == []

@@ -1,0 +1,143 @@
+"""The report in a real browser: it loads nothing, obeys the keyboard, needs no scripts, goes dark, prints whole."""
+
+import shutil
+import time
+
+import pytest
+from generated import write_sweep
+
+from dg_batchformer.report.collect import collect
+from dg_batchformer.report.page.page import build_page
+from dg_batchformer.report.selection import METHODS
+
+pytestmark = pytest.mark.system
+TITLES = {name: f"Model selection: {method.title}" for name, method in METHODS.items()}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Return the address of the report of a sweep."""
+    folder = write_sweep(tmp_path_factory.mktemp("sweep"))
+    file = folder.path / "report.html"
+    file.write_text(build_page(collect([folder.path]), [folder.path]))
+    return file.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium: tools/install_chromium.sh")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Return a function that opens the report, with the settings of a visitor."""
+    contexts = []
+
+    def _visit(**settings):
+        contexts.append(browser.new_context(**settings))
+        page = contexts[-1].new_page()
+        page.goto(address)
+        return page
+
+    yield _visit
+    for context in contexts:
+        context.close()
+
+
+def _shown(page):
+    """Return the selection methods whose tables can be seen."""
+    return [name for name, title in TITLES.items() if page.get_by_role("heading", name=title, exact=True).is_visible()]
+
+
+def test_nothing_is_asked_of_the_network_and_nothing_goes_wrong(browser, address):
+    page = browser.new_page()
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+
+    page.goto(address, wait_until="networkidle")
+    page.get_by_text("sweeps/mine.yaml: what was declared").click()
+
+    assert page.get_by_text("datasets: [PACS]").is_visible()
+    assert [url for url in asked if not url.startswith("data:,")] == [address]
+    assert said == []
+    page.close()
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+def test_the_keyboard_switches_the_selection(visit, scripts):
+    page = visit(java_script_enabled=scripts)
+    assert _shown(page) == ["training-domain"]
+
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.locator("input[name=method]:focus").count():
+            break
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+
+    assert _shown(page) == ["oracle"]
+    page.get_by_text("swad-averaged", exact=True).click()
+    assert _shown(page) == ["swad-averaged"]
+
+
+def test_a_dark_page_has_dark_paper_and_figures_that_can_be_seen_on_it(visit):
+    def colours(scheme):
+        page = visit(color_scheme=scheme)
+        style = "element => { const style = getComputedStyle(element); return [style.backgroundColor, style.fill] }"
+        paper, _ = page.locator("body").evaluate(style)
+        text = page.locator("#accuracy svg text").first.evaluate(style)[1]
+        marks = page.locator("#accuracy svg use").evaluate_all(f"marks => marks.map(mark => ({style})(mark)[1])")
+        return _light(paper), [_light(text), *(_light(mark) for mark in set(marks) if mark != "none")]
+
+    light, dark = colours("light"), colours("dark")
+
+    assert light[0] > 0.9
+    assert dark[0] < 0.02
+    for paper, drawn in (light, dark):
+        assert len(drawn) > 4
+        assert all(_contrast(paper, mark) >= 3 for mark in drawn)  # WCAG 1.4.11
+
+
+def _light(colour):
+    """Return the relative luminance of a CSS colour (WCAG 2)."""
+    channels = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one, other):
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+def test_on_paper_every_selection_is_there_and_no_control(visit):
+    page = visit()
+    on_screen = page.locator("input[name=method]").count()
+
+    page.emulate_media(media="print")
+
+    assert len(_shown(page)) == on_screen > 3
+    assert not page.locator("fieldset").is_visible()
+    assert not page.locator("nav").is_visible()
+
+
+def test_a_narrow_screen_scrolls_boxes_not_the_page(visit):
+    page = visit(viewport={"width": 390, "height": 844})
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator("#tables .scroll").first
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    deadline = time.monotonic() + 10
+    while box.evaluate("box => box.scrollLeft") == 0 and time.monotonic() < deadline:
+        page.wait_for_timeout(50)
+    assert box.evaluate("box => box.scrollLeft") > 0
