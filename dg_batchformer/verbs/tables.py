@@ -7,9 +7,11 @@ from pathlib import Path
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.collect import collect, refuse_mixed
-from dg_batchformer.report.collection import Collection
-from dg_batchformer.report.domainbed_tables import CHOOSE, domainbed_tables
+from dg_batchformer.report.collection import Collection, unreadable_lines
+from dg_batchformer.report.domainbed_choice import CHOOSE
+from dg_batchformer.report.domainbed_tables import domainbed_tables
 from dg_batchformer.report.expect import compare, is_reproduced, read_expected
+from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.published.bibliography import bibliography
 from dg_batchformer.report.published.match import ALL, add_published
 from dg_batchformer.report.render import FILES, FORMATS
@@ -92,7 +94,10 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
             raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
     ours = {folder: SweepFolder(folder) for folder in options.folders}
     folders = [sweep.runs if sweep.sweep_file.exists() else folder for folder, sweep in ours.items()]
-    print(domainbed_tables(folders, methods, latex=options.format == "domainbed_latex"), end="")
+    files = {folder / name: file for folder in folders for name, file in read_folders(folder).items()}
+    print(domainbed_tables(files.values(), methods, latex=options.format == "domainbed_latex"), end="")
+    for note in unreadable_lines({path / "results.jsonl": file.unreadable for path, file in files.items()}):
+        print(f"note: {note}", file=sys.stderr)
     return OK
 
 
