@@ -38,19 +38,29 @@ Select = Callable[[Sequence[CollectedRun], int, int], Score | None]
 
 
 @dataclass(frozen=True)
-class Method:
-    """A selection method.
+class Selection:
+    """What a section of tables is about.
 
     Args:
         name: as people type it. title: as tables say it. about: one line.
-        select: (runs of one row, dataset, trial and hparams seed; test env; number of environments) -> Score.
-        needs_pairs: whether it reads runs that hold out two environments.
 
     """
 
     name: str
     title: str
     about: str
+
+
+@dataclass(frozen=True)
+class Method(Selection):
+    """A selection method.
+
+    Args:
+        select: (runs of one row, dataset, trial and hparams seed; test env; number of environments) -> Score.
+        needs_pairs: whether it reads runs that hold out two environments.
+
+    """
+
     select: Select
     needs_pairs: bool = False
 

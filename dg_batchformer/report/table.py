@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 
 from dg_batchformer.report.collection import CollectedRun, Collection
 from dg_batchformer.report.provenance import Provenance, provenance
-from dg_batchformer.report.selection import METHODS, Method, Score, best_of_draws
+from dg_batchformer.report.selection import METHODS, Method, Score, Selection, best_of_draws
 from dg_batchformer.store import State
 
 
@@ -85,9 +85,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """All tables of one selection method; notes name the datasets that have none."""
+    """All tables of one selection; notes name the datasets that have none."""
 
-    method: Method
+    method: Selection
     tables: Sequence[Table]
     notes: Sequence[str]
 
@@ -154,7 +154,7 @@ def _dataset_table(collection: Collection, method: Method, dataset: str, scores:
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
     notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names))]
     made = _provenance(runs, method)
-    return _marked(Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made))
+    return marked(Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made))
 
 
 _SUMMARIES = ("Average", "Worst", "In-domain")
@@ -231,7 +231,7 @@ def _averages_table(collection: Collection, method: Method, datasets: Sequence[s
     most = max(len(trials) for _, trials in declared.values())
     made = _provenance([run for run in collection.runs if run.dataset in datasets], method)
     columns = [*datasets, "Average"]
-    return _marked(Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made))
+    return marked(Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made))
 
 
 def _provenance(runs: Sequence[CollectedRun], method: Method) -> Provenance | None:
@@ -262,7 +262,7 @@ def _lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int]) -> str:
     return "; ".join(reasons)
 
 
-def _marked(table: Table) -> Table:
+def marked(table: Table) -> Table:
     """Mark the best and second best mean of every column, as printed: equals share a mark."""
     best: set[tuple[str, int]] = set()
     second: set[tuple[str, int]] = set()

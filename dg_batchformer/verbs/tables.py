@@ -17,6 +17,7 @@ from dg_batchformer.report.published.match import ALL, add_published
 from dg_batchformer.report.render import FILES, FORMATS
 from dg_batchformer.report.render.expectation import expectation
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
+from dg_batchformer.report.side_by_side import side_by_side
 from dg_batchformer.report.table import Section, build_sections
 from dg_batchformer.store import SweepFolder, write_text
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs
@@ -40,7 +41,7 @@ def add_parser(verbs: Verbs) -> None:
         help="what is printed; domainbed and domainbed_latex: what DomainBed's collect_results prints "
         "for the same runs (default: text)")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), metavar="METHOD",
-        help=f"one or more of those below, or all (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
+        help=f"one or more of those below; all: also side by side (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
     add("--published", nargs="*", metavar="NAME",
         help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
         f"algorithms, of those named, or {ALL}")  # fmt: skip
@@ -70,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
         sections = mark_significant(sections, collection, options.compare_to)
     if options.published is not None:
         sections = add_published(sections, collection.runs, options.published)
+    if "all" in asked:
+        sections = [*sections, side_by_side(sections)]
     print(FORMATS[options.format or "text"](sections), end="")
     if options.output is not None:
         _write(options.output, sections)

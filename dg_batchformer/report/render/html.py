@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from dg_batchformer.report.render.wording import EMPTY, caption, number, published_number, sentence, significance
-from dg_batchformer.report.selection import Method
+from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Section, Table
 
 STYLE = Path(__file__).with_name("tables.css")
@@ -36,7 +36,7 @@ def section_html(section: Section, *, level: int) -> str:
     return "\n".join(tostring(part, encoding="unicode", method="html") for part in parts)
 
 
-def _table(table: Table, method: Method) -> list[Element]:
+def _table(table: Table, method: Selection) -> list[Element]:
     # A box that scrolls must be reachable by keyboard.
     box = Element("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": f"table {table.title}"})
     grid = SubElement(box, "table", {"class": "results"})
