@@ -11,10 +11,10 @@ from dg_batchformer.verbs.common import OK, Verbs, positive
 def add_action(actions: Verbs) -> None:
     """Add the action and its options."""
     text = (
-        "Put a dataset where runs look for it: DIR/PACS/sketch/dog/ ... It is fetched from its public address, or "
-        "built with --from out of the official archives, HuggingFace's parquet files, or folders laid out for other suites; "
-        "images in folders on the same disk are linked, not copied. It is there whole or not at all. An interrupted "
-        "download goes on with the same command."
+        "Put a dataset where runs look for it: DIR/PACS/sketch/dog/ ... It is fetched from its public address or, with "
+        "--from, built out of official archives, parquet files of HuggingFace, or folders laid out for other suites. "
+        "Images in folders on the same disk are linked, not copied. The dataset is there whole or not at all. An "
+        "interrupted download goes on with the same command."
     )
     action = actions.add_parser("prepare", help="fetch a dataset, or build it from archives or folders",
         description=text)  # fmt: skip

@@ -161,7 +161,7 @@ def _tar_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
     start = raw.read(8)
     raw.seek(0)
     decompress = next((opener for mark, opener in _DECOMPRESSORS.items() if start.startswith(mark)), nullcontext)
-    with decompress(raw) as plain, tarfile.open(fileobj=_Metered(plain, archive), mode="r:") as content:
+    with decompress(raw) as plain, tarfile.open(fileobj=(metered := _Metered(plain, archive)), mode="r:") as content:
         while (info := content.next()) is not None:
             content.members.clear()  # type: ignore[attr-defined]  # a list of all would be large
             if info.isdir():
@@ -171,13 +171,19 @@ def _tar_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
             else:
                 kind = "a link" if info.issym() or info.islnk() else "a device or the like"
             yield _Member(info.name, kind, lambda info=info: content.extractfile(info))  # type: ignore[arg-type, misc]
+        if metered.ran_out:  # cut between two files, which tarfile takes for an end
+            raise tarfile.ReadError("its end is missing")
 
 
 class _Metered(io.RawIOBase):
-    """What a tar unpacks to, up to the allowance: headers and skipped files count too."""
+    """What a tar unpacks to, up to the allowance: headers and skipped files count too.
+
+    ``ran_out`` holds whether the last read found nothing.
+    """
 
     def __init__(self, plain: IO[bytes], archive: Path) -> None:
         self.plain, self.archive, self.allowance = plain, archive, _allowance(archive)
+        self.ran_out = False
 
     def readable(self) -> bool:
         return True
@@ -188,7 +194,9 @@ class _Metered(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if size < 0 or self.plain.tell() + size > self.allowance:
             raise _bomb(self.archive)
-        return self.plain.read(size)
+        content = self.plain.read(size)
+        self.ran_out = size > 0 and not content
+        return content
 
     def seek(self, position: int, whence: int = 0) -> int:
         if whence == 0 and position > self.allowance:

@@ -15,7 +15,7 @@ _WAY_OUT = "make room there, or give a --data_dir on another disk"
 def amount(size: float) -> str:
     """Return a number of bytes for people."""
     for unit in ("B", "KiB", "MiB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:,.2f} GiB"

@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import json
 import os
 import re
 import ssl
@@ -10,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -18,8 +16,8 @@ from tqdm import tqdm
 
 from dg_batchformer import __version__
 from dg_batchformer.datasets.prepare.disk import amount, require_room, writing
+from dg_batchformer.datasets.prepare.partial import Part
 from dg_batchformer.datasets.prepare.sources import RemoteFile
-from dg_batchformer.store import write_json
 
 _CHUNK = 1 << 20
 _LONGEST_WAIT = 60.0
@@ -69,7 +67,7 @@ def fetch(file: RemoteFile, folder: Path, patience: Patience) -> Path:
     target = folder / file.name
     if target.is_file():
         return target
-    part = _Part(target, file.address)
+    part = Part(target, file.address)
     bar = tqdm(initial=part.size, total=file.size, desc=file.name, unit="B", unit_scale=True, disable=None, leave=False)
     with bar:
         _persist(file, part, patience, bar)
@@ -79,37 +77,7 @@ def fetch(file: RemoteFile, folder: Path, patience: Patience) -> Path:
     return target
 
 
-class _Part:
-    """What is there of a file from one address, beside the version that the server said it was of."""
-
-    def __init__(self, target: Path, address: str) -> None:
-        mark = hashlib.sha256(address.encode()).hexdigest()[:8]  # bytes of two mirrors never mix
-        self.path = target.with_name(f"{target.name}.{mark}.part")
-        self.version_file = self.path.with_suffix(".json")
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    @property
-    def version(self) -> dict[str, Any]:
-        """Headers by which the server told the version, as far as it did, and the ``total`` size."""
-        try:
-            version = json.loads(self.version_file.read_text())
-        except (OSError, ValueError):
-            return {}
-        return version if isinstance(version, dict) else {}
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.version_file.unlink(missing_ok=True)
-
-    def finish(self, target: Path) -> None:
-        self.path.replace(target)
-        self.version_file.unlink(missing_ok=True)
-
-
-def _persist(file: RemoteFile, part: _Part, patience: Patience, bar: tqdm) -> None:
+def _persist(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> None:
     """Transfer until the file is whole; raise Unavailable when that is hopeless."""
     failures, furthest = 0, part.size
     while True:
@@ -125,18 +93,18 @@ def _persist(file: RemoteFile, part: _Part, patience: Patience, bar: tqdm) -> No
             time.sleep(wait)
 
 
-def _transfer(file: RemoteFile, part: _Part, patience: Patience, bar: tqdm) -> None:
+def _transfer(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> None:
     """Append what the server sends; raise _Passing where that ends early."""
     with _open(file, part, patience) as response:
         if response.status != 206:
             part.discard()
         total = _total(response, part.size)
         _refuse(file, response, total)
-        if part.size and part.version.get("total") != total:
+        if not part.continues(total):
             part.discard()
             raise _Passing("the file changed on the server")
         with writing(part.path.parent):
-            write_json(part.version_file, {**_version_of(response), "total": total})
+            part.remember(response.headers, total)
         if total is not None:
             require_room(part.path.parent, total - part.size, file.name)
         bar.total, bar.n = total, part.size
@@ -145,14 +113,9 @@ def _transfer(file: RemoteFile, part: _Part, patience: Patience, bar: tqdm) -> N
         raise _Passing(f"the connection was cut after {amount(part.size)} of {amount(total)}")
 
 
-def _open(file: RemoteFile, part: _Part, patience: Patience) -> http.client.HTTPResponse:
+def _open(file: RemoteFile, part: Part, patience: Patience) -> http.client.HTTPResponse:
     """Send the request, for the rest of the file where a part is there."""
-    headers = {"User-Agent": f"dg_batchformer/{__version__}", "Accept-Encoding": "identity"}
-    if part.size:
-        headers["Range"] = f"bytes={part.size}-"
-        version = part.version
-        if validator := version.get("ETag") or version.get("Last-Modified"):
-            headers["If-Range"] = validator
+    headers = {"User-Agent": f"dg_batchformer/{__version__}", "Accept-Encoding": "identity", **part.request_headers()}
     try:
         return urlopen(Request(file.address, headers=headers), timeout=patience.timeout)
     except HTTPError as error:
@@ -170,7 +133,7 @@ def _open(file: RemoteFile, part: _Part, patience: Patience) -> http.client.HTTP
         raise _Passing(f"no connection ({reason or type(reason).__name__})") from None
 
 
-def _append(response: http.client.HTTPResponse, file: RemoteFile, part: _Part, patience: Patience, bar: tqdm) -> None:
+def _append(response: http.client.HTTPResponse, file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> None:
     rest = "" if bar.total is None else f"{file.name} needs {amount(bar.total - part.size)} more"
     with writing(part.path.parent, rest), part.path.open("ab") as out:
         for chunk in _chunks(response, patience):
@@ -215,12 +178,6 @@ def _total(response: http.client.HTTPResponse, start: int) -> int | None:
     return int(match[2]) if match[2] != "*" else None
 
 
-def _version_of(response: http.client.HTTPResponse) -> dict[str, str]:
-    """Return the headers that tell a version; weak ones promise no equal bytes, so they are left out."""
-    version = {name: response.headers[name] for name in ("ETag", "Last-Modified") if response.headers[name]}
-    return {name: value for name, value in version.items() if not value.startswith("W/")}
-
-
 def _refuse(file: RemoteFile, response: http.client.HTTPResponse, total: int | None) -> None:
     """Raise Unavailable where the answer cannot be the file."""
     if response.headers.get_content_type() == "text/html":
@@ -240,7 +197,7 @@ def _asked_wait(error: HTTPError) -> float:
     return float(asked) if asked.isdecimal() else 0.0
 
 
-def _check(file: RemoteFile, part: _Part) -> None:
+def _check(file: RemoteFile, part: Part) -> None:
     """Hold a whole file against what is published of it; discard it where they differ."""
     problem = ""
     if file.size not in (None, part.size):
