@@ -161,20 +161,17 @@ def test_half_an_archive_is_said_to_be_damaged(tmp_path, form, left):
 
 def test_flipped_bytes_are_noticed(tmp_path):
     path = _zip(tmp_path / "flipped.zip", ("1.jpg", b"content"))
-    path.write_bytes(
-        path.read_bytes().replace(b"PK\x03\x04", b"PK\x03\x04", 1).replace(b"\x4b\xce\xcf", b"\x4b\xce\xce")
-    )
-    broken = path.read_bytes()
-    path.write_bytes(broken[:40] + bytes([broken[40] ^ 255]) + broken[41:])
+    content = path.read_bytes()
+    path.write_bytes(content[:40] + bytes([content[40] ^ 255]) + content[41:])
 
     with pytest.raises(Damaged, match=r"cannot be read"):
         extract(path, _out(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("write", [_zip, _tar])
-@pytest.mark.parametrize("count", [2_000, pytest.param(100_000, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("count", [300, pytest.param(100_000, marks=pytest.mark.exhaustive)])
 def test_many_tiny_files_come_out(tmp_path, write, count):
-    path = write(tmp_path / "many", *((f"{number // 1000}/{number}.png", b"%d" % number) for number in range(count)))
+    path = write(tmp_path / "many", *((f"{number // 100}/{number}.png", b"%d" % number) for number in range(count)))
 
     extract(path, _out(tmp_path / "out"))
 

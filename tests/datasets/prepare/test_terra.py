@@ -92,10 +92,10 @@ def test_broken_json_is_named(tmp_path):
 
 
 def test_time_grows_with_the_annotations_not_with_their_square(tmp_path):
-    file = _write(tmp_path / "all.json", camera_traps(images=60_000, boxes=60_000))
+    file = _write(tmp_path / "all.json", camera_traps(images=20_000, boxes=20_000))
 
     began = time.process_time()
     places = places_of([file])
 
-    assert len(places) > 10_000
-    assert time.process_time() - began < 5  # by definition: an hour
+    assert len(places) > 5_000
+    assert time.process_time() - began < 2  # image by image it takes minutes
