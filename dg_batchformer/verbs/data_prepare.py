@@ -20,7 +20,7 @@ def add_action(actions: Verbs) -> None:
         description=text)  # fmt: skip
     action.set_defaults(run=run)
     add = action.add_argument
-    add("name", metavar="NAME", help="VLCS, PACS, OfficeHome, TerraIncognita, DomainNet or SVIRO")
+    add("name", metavar="NAME", help="as PACS; an unknown name is answered with the known ones")
     add("--data_dir", type=Path, required=True, metavar="DIR", help="gets the folder of the dataset")
     origin = action.add_mutually_exclusive_group()
     origin.add_argument("--from", dest="given", type=Path, nargs="+", default=[], metavar="PATH",

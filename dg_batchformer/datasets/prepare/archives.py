@@ -56,8 +56,11 @@ class _Member(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar, by its content."""
-    return path.is_file() and (_is_zip(path) or tarfile.is_tarfile(path))
+    """Whether a file is a zip or tar, by its content; whether a whole one shows when it is opened."""
+    try:
+        return _is_zip(path) or tarfile.is_tarfile(path)
+    except _DAMAGE:
+        return True
 
 
 def _is_zip(path: Path) -> bool:
@@ -148,7 +151,7 @@ def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
             raise _bomb(archive)  # what is read never exceeds the sizes that are told
         for info in content.infolist():
             mode = info.external_attr >> 16
-            if info.is_dir():
+            if info.is_dir() or stat.S_ISDIR(mode):
                 kind = "folder"
             elif stat.S_IFMT(mode) in (0, stat.S_IFREG):
                 kind = "file"

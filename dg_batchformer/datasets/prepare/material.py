@@ -62,7 +62,8 @@ def sort_material(given: Iterable[Path], facts: DatasetFacts, source: Source) ->
             material.folders.append(path)
             if len(find_environments(path, facts, source)) < len(facts.names):
                 for file in sorted(path.rglob("*")):
-                    if file.name.lower().endswith(_SUFFIXES) and not is_junk(file.name) and file.is_file():
+                    hidden = any(map(is_junk, file.relative_to(path).parts))
+                    if file.name.lower().endswith(_SUFFIXES) and not hidden and file.is_file():
                         _add(material, file, source)
         elif not path.exists():
             raise InputError(f"{path} does not exist; give an archive, or a folder of images or archives")
@@ -71,6 +72,10 @@ def sort_material(given: Iterable[Path], facts: DatasetFacts, source: Source) ->
                 f"{path} is nothing that {facts.name} is built from: a zip or tar, a parquet file, "
                 "or a folder of images or of these"
             )
+    if material.tables and material.archives:
+        raise InputError(
+            f"{material.tables[0]} and {material.archives[0]} are two forms of {facts.name}; give one of them"
+        )
     return material
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Part:
         """Whether a file of that size may be the one of which the part is."""
         return not self.size or self._version().get("total") == total
 
-    def remember(self, headers: Mapping[str, str], total: int | None) -> None:
+    def remember(self, headers: Message, total: int | None) -> None:
         """Keep what tells the version; weak validators promise no equal bytes, so they are left out."""
         version = {name: headers[name] for name in ("ETag", "Last-Modified") if headers.get(name)}
         strong = {name: value for name, value in version.items() if not value.startswith("W/")}

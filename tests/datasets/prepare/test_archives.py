@@ -155,6 +155,7 @@ def test_half_an_archive_is_said_to_be_damaged(tmp_path, form, left):
     _zip(path, *content) if form == "zip" else _tar(path, *content, mode="w:" + form[4:])
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * left)])
 
+    assert is_archive(path)
     with pytest.raises(Damaged, match=r"half cannot be read \(.+\); it is damaged or protected: get it again"):
         extract(path, _out(tmp_path / "out"))
 

@@ -261,6 +261,14 @@ def test_nothing_is_built_over_what_is_there(tmp_path):
         _prepare("PACS", tmp_path, tmp_path)
 
 
+def test_two_forms_of_one_dataset_are_not_mixed(tmp_path):
+    _zip(tmp_path / "PACS.zip", _images(tmp_path / "zip", ["photo"], ["dog"]))
+    (tmp_path / "0.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(InputError, match=r"0.parquet and .*PACS.zip are two forms of PACS; give one of them"):
+        _prepare("PACS", tmp_path, tmp_path)
+
+
 def test_a_name_that_two_folders_may_have_is_not_guessed(tmp_path):
     _images(tmp_path / "theirs", ["Art", "Clipart", "Product", "Real World", "Real_World"], ["Bed"])
 
