@@ -108,6 +108,7 @@ def _transfer(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> No
         if total is not None:
             require_room(part.path.parent, total - part.size, file.name)
         bar.total, bar.n = total, part.size
+        bar.set_postfix_str("", refresh=False)
         _append(response, file, part, patience, bar)
     if total is not None and part.size != total:
         raise _Passing(f"the connection was cut after {amount(part.size)} of {amount(total)}")
