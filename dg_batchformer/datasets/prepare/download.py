@@ -95,12 +95,14 @@ def _persist(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> Non
 
 def _transfer(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> None:
     """Append what the server sends; raise _Passing where that ends early."""
+    if part.is_whole:
+        return
     with _open(file, part, patience) as response:
-        if response.status != 206:
-            part.discard()
         total = _total(response, part.size)
         _refuse(file, response, total)
-        if not part.continues(total):
+        if response.status != 206:
+            part.discard()
+        elif not part.continues(total):
             part.discard()
             raise _Passing("the file changed on the server")
         with writing(part.path.parent):

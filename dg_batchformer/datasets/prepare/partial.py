@@ -25,6 +25,11 @@ class Part:
         """Bytes that are there."""
         return self.path.stat().st_size if self.path.exists() else 0
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that the server announced is there, as after a process that was killed just then."""
+        return self.size > 0 and self._version().get("total") == self.size
+
     def request_headers(self) -> dict[str, str]:
         """Return headers that ask for the rest if the version is still the same, else for the whole file."""
         if not self.size:

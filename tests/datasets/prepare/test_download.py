@@ -80,6 +80,27 @@ def test_parts_of_two_mirrors_never_mix(server, tmp_path):
     assert _fetch(server.serve("/b", whole(CONTENT[::-1])), tmp_path) == CONTENT[::-1]
 
 
+def test_a_web_page_in_between_costs_nothing_of_the_part(server, tmp_path):
+    page = whole(b"<html><title>Quota exceeded</title></html>", kind="text/html")
+    address = server.serve("/f", cut(CONTENT, 100_000, etag='"1"'), page, whole(CONTENT, etag='"1"'))
+
+    with pytest.raises(Unavailable, match="Quota exceeded"):
+        _fetch(address, tmp_path)
+    assert _fetch(address, tmp_path) == CONTENT
+    assert server.requests[2][1]["Range"] == "bytes=100000-"
+
+
+def test_a_whole_part_is_not_fetched_again(server, tmp_path, monkeypatch):
+    address = server.serve("/f", whole(CONTENT))
+    with monkeypatch.context() as killed:
+        killed.setattr(Part, "finish", lambda part, target: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            _fetch(address, tmp_path)
+
+    assert _fetch(address, tmp_path) == CONTENT
+    assert len(server.requests) == 1
+
+
 def test_a_part_longer_than_the_file_is_thrown_away(server, tmp_path):
     address = server.serve("/f", status(416), whole(CONTENT))
     part = Part(tmp_path / "PACS.zip", address)
