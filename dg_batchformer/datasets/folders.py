@@ -153,19 +153,20 @@ class ImageFolders(Dataset):
 
 def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     found = {}
-    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_junk(entry.name)):
+    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_junk(entry.name)):
         walked = sorted(os.walk(folder / kind, followlinks=True))
-        images = [Path(place, name) for place, _, names in walked for name in sorted(names) if _is_image(name)]
+        images = [Path(place, name) for place, _, names in walked for name in sorted(names) if is_image(name)]
         if images:
             found[kind] = images
     return found
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES) and not _is_junk(name)
+def is_image(name: str) -> bool:
+    """Whether a file is an image, by its name."""
+    return name.lower().endswith(_SUFFIXES) and not is_junk(name)
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
     """Whether a name is hidden, or what archives of other systems leave behind."""
     return name.startswith((".", "__MACOSX"))
 
