@@ -54,7 +54,7 @@ def _facts(verification: Verification) -> str:
     rows = [
         ["images", f"{len(verification.inspections):,} in {tree.folder}, {size:,.1f} MiB"],
         ["version", _version(verification)],
-        ["fingerprint", verification.fingerprint or "none: not every file can be read"],
+        ["fingerprint", verification.fingerprint or "none: there are no images, or not all can be read"],
         ["sizes", _sizes(verification)],
         ["modes", ", ".join(f"{mode} {images:,}" for mode, images in verification.modes.items())],
     ]

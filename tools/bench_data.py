@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Measure what is done to image files against plain Pillow loops on the same cores: tools/bench_data.py [--parts ...]
+
+  verify  data verify, all of it, against a loop that opens and loads every image
+  cache   both planes of data cache, against a loop that decodes every image to RGB and once more resizes it to 224 px
+
+--data_dir DIR takes the images of DIR/PACS; without it, 2,000 JPEG files of 500 x 375 pixels are made. Rounds alternate,
+so that both see the same machine; the files are in memory after the first, which does not count. Figures go to standard
+output, as Markdown, with the load of the machine: above the number of cores, others take part of what is measured.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from dg_batchformer.datasets import get_dataset_class  # noqa: E402
+from dg_batchformer.datasets.integrity import inspect_files  # noqa: E402
+from dg_batchformer.datasets.pixels import prepare_plane  # noqa: E402
+from dg_batchformer.datasets.tree import read_tree  # noqa: E402
+from dg_batchformer.datasets.verify import verify  # noqa: E402
+
+Work: TypeAlias = Callable[[Path, Sequence[Path]], object]
+"""What is timed: given ``data_dir`` and the files of its PACS."""
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--data_dir", type=Path, metavar="DIR", help="holds PACS")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="(default: %(default)s)")
+    options = parser.parse_args()
+    with _images(options.data_dir) as data_dir:
+        files = [file for _, _, file in read_tree("PACS", data_dir).placed]
+        print(f"{len(files):,} images, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n")
+        print("| part | ours, images/s | Pillow loop, images/s | ratio of medians | of the fastest rounds |")
+        print("|---|---|---|---|---|")
+        for part in options.parts:
+            _compare(part, data_dir, files, options.rounds)
+
+
+def _compare(part: str, data_dir: Path, files: Sequence[Path], rounds: int) -> None:
+    times: list[list[float]] = [[], []]
+    for turn in range(rounds + 1):
+        for work, seconds in zip(PARTS[part], times, strict=True):
+            begun = time.perf_counter()
+            work(data_dir, files)
+            if turn:  # the first only warms up
+                seconds.append(time.perf_counter() - begun)
+    ours, loop = ([len(files) / second for second in seconds] for seconds in times)
+    medians = statistics.median(ours), statistics.median(loop)
+    ratios = f"{medians[0] / medians[1]:.2f} | {max(ours) / max(loop):.2f}"
+    print(f"| {part} | {medians[0]:,.0f} | {medians[1]:,.0f} | {ratios} |", flush=True)
+
+
+def _verify(data_dir: Path, files: Sequence[Path]) -> None:
+    tree = read_tree("PACS", data_dir)
+    verify(tree, list(inspect_files([file for _, _, file in tree.placed])))
+
+
+def _load(data_dir: Path, files: Sequence[Path]) -> None:
+    for file in files:
+        with Image.open(file) as image:
+            image.load()
+
+
+def _cache(data_dir: Path, files: Sequence[Path]) -> None:
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["XDG_CACHE_HOME"] = cache
+        dataset = get_dataset_class("PACS")(data_dir, [0], {"image_size": 224})
+        for size in (None, 224):
+            prepare_plane(dataset, size, lambda done, images: None)
+
+
+def _decode_twice(data_dir: Path, files: Sequence[Path]) -> None:
+    for size in (None, (224, 224)):
+        for file in files:
+            with Image.open(file) as image:
+                pixels = image.convert("RGB")
+                if size is not None:
+                    pixels.resize(size, Image.Resampling.BILINEAR)
+
+
+PARTS: dict[str, tuple[Work, Work]] = {"verify": (_verify, _load), "cache": (_cache, _decode_twice)}
+
+
+@contextmanager
+def _images(data_dir: Path | None) -> Iterator[Path]:
+    """Give the folder that holds PACS: the one that was given, or a made-up one while it lasts."""
+    if data_dir is not None:
+        yield data_dir
+        return
+    made = Path(tempfile.mkdtemp())
+    try:
+        rng = np.random.default_rng(0)
+        for index in range(2000):
+            environment = ("art_painting", "cartoon", "photo", "sketch")[index % 4]
+            folder = made / "PACS" / environment / f"class{index // 4 % 7}"
+            folder.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(rng.integers(0, 256, (47, 63, 3), dtype=np.uint8))
+            coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{index}.jpg", quality=90)
+        yield made
+    finally:
+        shutil.rmtree(made)
+
+
+if __name__ == "__main__":
+    main()
