@@ -22,7 +22,8 @@ from dg_batchformer.datasets.folders import UNDECODABLE, decode
 from dg_batchformer.errors import InputError
 
 _ORIENTATION = 0x0112  # EXIF: 1, or absent, is upright
-_CHUNK = 16  # files that a process is handed at once
+_CHUNK = 32  # files that a process is handed at once
+_FEW = 64  # files that are not worth starting processes for
 
 
 class Inspection(NamedTuple):
@@ -45,7 +46,7 @@ class Inspection(NamedTuple):
 def inspect_files(files: Sequence[Path]) -> Iterator[Inspection]:
     """Yield what is found in each file, in their order; raise InputError where a process dies of one."""
     cores = len(os.sched_getaffinity(0))
-    if cores == 1 or len(files) < 4 * _CHUNK:
+    if cores == 1 or len(files) < _FEW:
         yield from map(inspect_file, files)
         return
     with ProcessPoolExecutor(cores, get_context("fork"), initializer=_ignore_interrupts) as pool:
