@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,12 @@ class Identity(NamedTuple):
 
     fingerprint: str
     arrangement: str
+
+    @classmethod
+    def of(cls, contents: Iterable[tuple[str, str, str]]) -> "Identity":
+        """Return the identity of images given as (environment, class, sha256 of the content), in their order."""
+        lines = ["\t".join(content) for content in contents]
+        return cls(_sha256(sorted(lines)), _sha256(lines))
 
 
 class Environment(ABC):
@@ -107,14 +114,20 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the number of images by environment and class, classes without images included."""
+        counted = {environment.name: Counter(environment.labels) for environment in self.environments}
+        return {
+            name: {kind: labels[label] for label, kind in enumerate(self.classes)} for name, labels in counted.items()
+        }
+
     def identity(self) -> Identity:
         """Return what tells these images from others."""
-        lines = [
-            f"{environment.name}\t{self.classes[label]}\t{digest}"
+        return Identity.of(
+            (environment.name, self.classes[label], digest)
             for environment in self.environments
             for label, digest in environment.contents()
-        ]
-        return Identity(_sha256(sorted(lines)), _sha256(lines))
+        )
 
     def fingerprint(self) -> str:
         """Return a sha256 of the content: equal for equal images, wherever they lie and in whatever order."""
@@ -122,4 +135,4 @@ class Dataset:
 
 
 def _sha256(lines: list[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
+from dg_batchformer.catalog import DatasetFacts
 from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import cache_dir, write_text
@@ -84,7 +85,7 @@ class ImageFolders(Dataset):
         super().__init__(root, test_envs, hparams)
         folder = self._find(root)
         self.input_shape = (3, hparams["image_size"], hparams["image_size"])
-        files = {name: _images_by_class(folder / name) for name in self.facts.names}
+        files = {name: images_by_class(folder / name) for name in self.facts.names}
         self.classes = sorted({name for classes in files.values() for name in classes})
         self.environments = [self._environment(name, files[name]) for name in self.facts.names]
         if len(self.classes) != (self.facts.num_classes or len(self.classes)):
@@ -97,17 +98,8 @@ class ImageFolders(Dataset):
             self.notes.append(f"ignored in {folder}, no environments of {self.facts.name}: {', '.join(strays)}")
 
     def _find(self, root: Path | None) -> Path:
-        facts = self.facts
-        if root is None:
-            raise InputError(
-                f"{facts.name} needs --data_dir: the folder that holds {facts.folder}/{facts.names[0]}/ ..."
-            )
-        folder = root / facts.folder
-        if not folder.is_dir():
-            inside = all((root / name).is_dir() for name in facts.names)
-            way_out = f"give its parent, {root.parent}" if inside else f"{facts.name} is expected there"
-            raise InputError(f"--data_dir {root} has no folder {facts.folder}; {way_out}")
-        missing = [name for name in facts.names if not (folder / name).is_dir()]
+        folder = dataset_folder(self.facts, root)
+        missing = [name for name in self.facts.names if not (folder / name).is_dir()]
         if missing:
             there = sorted(path.name for path in folder.iterdir() if path.is_dir())
             raise InputError(
@@ -151,7 +143,20 @@ class ImageFolders(Dataset):
         return self._identity
 
 
-def _images_by_class(folder: Path) -> dict[str, list[Path]]:
+def dataset_folder(facts: DatasetFacts, root: Path | None) -> Path:
+    """Return the folder of a dataset of image folders below ``--data_dir``; raise InputError where it is not there."""
+    if root is None:
+        raise InputError(f"{facts.name} needs --data_dir: the folder that holds {facts.folder}/{facts.names[0]}/ ...")
+    folder = root / facts.folder
+    if not folder.is_dir():
+        inside = all((root / name).is_dir() for name in facts.names)
+        way_out = f"give its parent, {root.parent}" if inside else f"{facts.name} is expected there"
+        raise InputError(f"--data_dir {root} has no folder {facts.folder}; {way_out}")
+    return folder
+
+
+def images_by_class(folder: Path) -> dict[str, list[Path]]:
+    """Return the images of an environment's folder; a class without any has no entry."""
     found = {}
     for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_junk(entry.name)):
         walked = sorted(os.walk(folder / kind, followlinks=True))
@@ -162,7 +167,7 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image, by its name."""
+    """Whether a file of that name is read as an image."""
     return name.lower().endswith(_SUFFIXES) and not is_junk(name)
 
 

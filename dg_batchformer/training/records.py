@@ -12,6 +12,7 @@ import torchvision
 
 from dg_batchformer import __version__
 from dg_batchformer.datasets import Dataset
+from dg_batchformer.datasets.counts import dataset_version
 from dg_batchformer.record import FORMAT, to_line
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
@@ -49,6 +50,7 @@ class RecordWriter:
             "environments": [environment.name for environment in dataset.environments],
             "protocol": spec.protocol,
             "dataset_fingerprint": dataset.fingerprint(),
+            "dataset_version": dataset_version(dataset),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "versions": versions(),
             "format": FORMAT,
