@@ -154,11 +154,15 @@ class ImageFolders(Dataset):
 def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     found = {}
     for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_junk(entry.name)):
-        walked = sorted(os.walk(folder / kind, followlinks=True))
-        images = [Path(place, name) for place, _, names in walked for name in sorted(names) if _is_image(name)]
-        if images:
+        if images := image_files(folder / kind):
             found[kind] = images
     return found
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return all images below a folder, by their endings, ordered by path."""
+    walked = sorted(os.walk(folder, followlinks=True))
+    return [Path(place, name) for place, _, names in walked for name in sorted(names) if _is_image(name)]
 
 
 def _is_image(name: str) -> bool:
