@@ -88,6 +88,7 @@ class RunFolder:
         self.checkpoint_file = path / "checkpoint.pt"
         self.model_file = path / "model.pt"
         self.batchformer_file = path / "batchformer.pt"
+        self.predictions_file = path / "predictions.npz"
         self.done_file = path / "done"
         self.error_file = path / "error.txt"
         self.lock_file = path / "lock"

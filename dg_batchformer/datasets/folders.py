@@ -27,6 +27,9 @@ class FolderEnvironment(Environment):
         super().__init__(name, labels)
         self.files = files
 
+    def image_name(self, index: int) -> str:
+        return os.fsencode(self.files[index]).decode(errors="backslashreplace")
+
     def load(self, indices: Sequence[int]) -> Loaded:
         images, notes = [], []
         for index in indices:

@@ -27,6 +27,7 @@ from dg_batchformer.training.journal import Watcher, journal, log, tell
 from dg_batchformer.training.keep import keep_model
 from dg_batchformer.training.loaders import Loader, Source
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
+from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
 from dg_batchformer.training.stop import Interrupted
@@ -45,6 +46,7 @@ def train_run(
     keep: str,
     watcher: Watcher,
     stop: Callable[[], bool],
+    predictions: bool = False,
     save_seconds: float = SAVE_SECONDS,
 ) -> State:
     """Train a run to its end, from where it was left; return DONE or DIVERGED.
@@ -52,6 +54,7 @@ def train_run(
     Args:
         keep: one of ``store.KEEP``.
         stop: asked after every step; true saves the state and ends.
+        predictions: whether to write what the model that the run returns predicts, sample by sample.
         save_seconds: time between two checkpoints.
 
     Raises InputError for what cannot be run, Busy if somebody else trains it, or took it over, and Interrupted when
@@ -67,7 +70,7 @@ def train_run(
             hparams = resolve_hparams(spec)
             dataset = get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
             with open_source(spec, hparams, dataset, device, watcher) as source:
-                run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, watcher)
+                run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, predictions, watcher)
                 write_json(folder.spec_file, spec.as_dict())  # it can be built, so the folder is its own from here on
                 return run.train(stop, save_seconds)
 
@@ -97,10 +100,12 @@ class _Run:
         source: Source,
         device: torch.device,
         keep: str,
+        predictions: bool,
         watcher: Watcher,
     ) -> None:
         self.spec, self.folder, self.lock, self.hparams, self.dataset = spec, folder, lock, hparams, dataset
         self.source, self.device, self.keep, self.watcher = source, device, keep, watcher
+        self.predictions = predictions
         splits = split_environments(spec, dataset)
         self.sampler = Sampler(spec, hparams, dataset, splits)
         augments = hparams.get("data_augmentation", False) and hparams.get("val_augment", False)
@@ -177,6 +182,9 @@ class _Run:
             self._record(model, self.spec.steps, {**model.summary, "final": True}, evaluation)
         if self.keep == "final":
             self._keep_model(model)
+        if self.predictions:
+            evaluated_at = self.spec.steps if model.summary else self.spec.steps - 1
+            write_predictions(self.folder.predictions_file, model, self.evaluator, evaluated_at, self.dataset)
 
     def _inputs(self, steps: int) -> Iterator[Tensor]:
         """Yield x of training batches beyond the last step, all environments together."""
