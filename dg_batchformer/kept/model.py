@@ -26,6 +26,7 @@ class KeptModel:
         hparams: of the run, less those of its wrappers.
         classes: their names, by class index.
         input_shape: of one x.
+        init: identity of the weights that the run began from, '' where that was not kept.
         algorithm: without the wrappers of the run; its ``predict`` is that of the model that the run returned.
 
     """
@@ -34,6 +35,7 @@ class KeptModel:
     hparams: dict[str, Any]
     classes: list[str]
     input_shape: tuple[int, ...]
+    init: str
     algorithm: Algorithm
 
     @property
@@ -128,4 +130,5 @@ def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) ->
             module.freeze_bn = bool(hparams.get("freeze_bn", False))
     algorithm.predictor.load_state_dict(content["predictor"])
     algorithm.to(device).eval().requires_grad_(False)
-    return KeptModel(spec, hparams, list(content["classes"]), input_shape, algorithm)
+    init = str(content.get("init", ""))
+    return KeptModel(spec, hparams, list(content["classes"]), input_shape, init, algorithm)
