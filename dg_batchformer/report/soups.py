@@ -1,4 +1,4 @@
-"""The soups of a sweep, read back as rows of their own; ``kept.cook`` writes them."""
+"""The soups of a sweep, read back as rows of their own; ``kept.make_soups`` writes them."""
 
 import json
 

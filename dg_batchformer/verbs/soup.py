@@ -10,7 +10,7 @@ from dg_batchformer.store import SweepFolder
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs
 
 if TYPE_CHECKING:
-    from dg_batchformer.kept.cook import Cooked
+    from dg_batchformer.kept.make_soups import MadeSoup
     from dg_batchformer.spec import RunSpec
 
 
@@ -34,7 +34,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the soups of a sweep; say what cannot be one."""
-    from dg_batchformer.kept.cook import KINDS, cook
+    from dg_batchformer.kept.make_soups import KINDS, make_soups
     from dg_batchformer.kept.members import kept_members, read_groups, refuse_unrelated
     from dg_batchformer.kept.model import read_spec
     from dg_batchformer.training.console import Console
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
         except InputError as error:
             refused.append(str(error))
             continue
-        for cooked in cook(sweep, group, members, kinds, **where):
-            print(f"{group.name}: {_said(cooked, read_spec(members[0]))}", flush=True)
+        for made in make_soups(sweep, group, members, kinds, **where):
+            print(f"{group.name}: {_said(made, read_spec(members[0]))}", flush=True)
     if len(refused) == len(groups):
         raise InputError(refused[0] if len(groups) == 1 else f"{refused[0]} (and so for all {len(groups)} groups)")
     for sentence in refused:
@@ -64,10 +64,10 @@ def run(options: argparse.Namespace) -> int:
     return INCOMPLETE if refused else OK
 
 
-def _said(cooked: "Cooked", spec: "RunSpec") -> str:
-    validation = cooked.evaluation.validation(spec.train_envs).accuracy
-    tests = [f"{spec.facts.names[env]} {cooked.evaluation.accuracy[env, 'in']:.1%}" for env in spec.test_envs]
+def _said(made: "MadeSoup", spec: "RunSpec") -> str:
+    validation = made.evaluation.validation(spec.train_envs).accuracy
+    tests = [f"{spec.facts.names[env]} {made.evaluation.accuracy[env, 'in']:.1%}" for env in spec.test_envs]
     return (
-        f"soup-{cooked.kind} of {cooked.members} of {cooked.offered} models, validation {validation:.1%} "
-        f"(best single {cooked.best_single:.1%}), {', '.join(tests)}"
+        f"soup-{made.kind} of {made.members} of {made.offered} models, validation {validation:.1%} "
+        f"(best single {made.best_single:.1%}), {', '.join(tests)}"
     )

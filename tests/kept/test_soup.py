@@ -5,16 +5,21 @@ import shutil
 
 import pytest
 import torch
-from support import quick_spec, run_quickly
+from support import Silence, quick_spec, run_quickly
+from torch import nn
 from torch.testing import assert_close
 
+from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.cli import main
+from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.declaration import declaration
-from dg_batchformer.kept.model import load_model
+from dg_batchformer.kept.make_soups import _Setting
+from dg_batchformer.kept.model import KeptModel, load_model
 from dg_batchformer.kept.soup import greedy_soup, uniform_soup
 from dg_batchformer.store import RunFolder, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import Row, SweepSpec
+from dg_batchformer.training.run import open_source, training_inputs
 
 CPU = torch.device("cpu")
 STATES = [{"w": torch.tensor([value, 1.0]), "count": torch.tensor(7 + value, dtype=torch.long)} for value in (0, 4, 8)]
@@ -150,3 +155,22 @@ def test_a_file_as_init_is_where_runs_begin_and_one_that_does_not_fit_is_refused
         asked = ["--hparams", json.dumps({"init": str(init)}), "--output_dir", str(tmp_path / str(place))]
         assert main(["train", *small, *asked]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_live_batch_norm_of_a_mean_is_re_estimated_and_that_of_a_single_model_kept():
+    spec, hparams = quick_spec(steps=3), {"batch_size": 8, "class_balanced": False}
+    dataset = get_dataset_class("Toy")(None, [3], hparams)
+    algorithm = Algorithm((8,), 3, 3, hparams)
+    algorithm.network = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    model = KeptModel(spec, hparams, dataset.classes, (8,), "", algorithm)
+    state = {**algorithm.network.state_dict(), "1.running_mean": torch.full((4,), 9.0)}
+
+    with open_source(spec, hparams, dataset, CPU, Silence()) as source, torch.no_grad():
+        setting = _Setting(model, dataset, source, CPU)
+        inputs = training_inputs(setting.sampler, source, spec, CPU)
+        expected = torch.stack([algorithm.network[0](x).mean(dim=0) for x in inputs]).mean(dim=0)
+        single = setting.with_weights(state, averaged=False).predictor[1].running_mean.clone()
+        mean = setting.with_weights(state, averaged=True).predictor[1].running_mean
+
+    assert_close(single, state["1.running_mean"])
+    assert_close(mean, expected)

@@ -37,7 +37,7 @@ from dg_batchformer.training.sampling import Sampler, split_environments
 KINDS = ("uniform", "greedy")
 
 
-class Cooked(NamedTuple):
+class MadeSoup(NamedTuple):
     """A soup that was written.
 
     Args:
@@ -53,7 +53,7 @@ class Cooked(NamedTuple):
     evaluation: Evaluation
 
 
-class _Kitchen:
+class _Setting:
     """What the models of a group are put into, validated and evaluated with."""
 
     def __init__(self, model: KeptModel, dataset: Dataset, source: Source, device: torch.device) -> None:
@@ -83,7 +83,7 @@ class _Kitchen:
         return writer
 
 
-def cook(
+def make_soups(
     sweep: SweepFolder,
     group: Group,
     runs: Sequence[RunFolder],
@@ -92,7 +92,7 @@ def cook(
     data_dir: Path | None,
     device: torch.device,
     watcher: Watcher,
-) -> Iterator[Cooked]:
+) -> Iterator[MadeSoup]:
     """Write the soups of some runs, which began alike; yield what came out of each kind.
 
     Raises InputError where the data is not there, or a model cannot be read.
@@ -101,19 +101,19 @@ def cook(
     def load(place: int) -> State:
         return read_content(runs[place].model_file, read_spec(runs[place]))["predictor"]
 
-    with _kitchen(load_model(runs[0], device), data_dir, device, watcher) as kitchen:
-        accuracies = [kitchen.validate(load(place), averaged=False) for place in range(len(runs))]
+    with _setting(load_model(runs[0], device), data_dir, device, watcher) as setting:
+        accuracies = [setting.validate(load(place), averaged=False) for place in range(len(runs))]
         for kind in kinds:
             if kind == "uniform":
                 soup = uniform_soup(len(runs), load)
             else:
-                soup = greedy_soup(accuracies, load, partial(kitchen.validate, averaged=True))
-            evaluation = _write(sweep, group, kind, soup, runs, kitchen)
-            yield Cooked(kind, len(soup.members), len(runs), max(accuracies), evaluation)
+                soup = greedy_soup(accuracies, load, partial(setting.validate, averaged=True))
+            evaluation = _write(sweep, group, kind, soup, runs, setting)
+            yield MadeSoup(kind, len(soup.members), len(runs), max(accuracies), evaluation)
 
 
 @contextmanager
-def _kitchen(model: KeptModel, data_dir: Path | None, device: torch.device, watcher: Watcher) -> Iterator[_Kitchen]:
+def _setting(model: KeptModel, data_dir: Path | None, device: torch.device, watcher: Watcher) -> Iterator[_Setting]:
     dataset = get_dataset_class(model.spec.dataset)(data_dir, list(model.spec.test_envs), model.hparams)
     if dataset.classes != model.classes:
         raise InputError(
@@ -121,30 +121,30 @@ def _kitchen(model: KeptModel, data_dir: Path | None, device: torch.device, watc
             f"{', '.join(model.classes)}; give the --data_dir that they were trained with"
         )
     with open_source(model.spec, model.hparams, dataset, device, watcher) as source:
-        yield _Kitchen(model, dataset, source, device)
+        yield _Setting(model, dataset, source, device)
 
 
 def _write(
-    sweep: SweepFolder, group: Group, kind: str, soup: Soup, runs: Sequence[RunFolder], kitchen: _Kitchen
+    sweep: SweepFolder, group: Group, kind: str, soup: Soup, runs: Sequence[RunFolder], setting: _Setting
 ) -> Evaluation:
     """Write a soup's folder, in the place of an earlier one; the file ``done`` comes last."""
-    label, model = f"{group.label} soup-{kind}", kitchen.model
+    label, model = f"{group.label} soup-{kind}", setting.model
     spec = model.spec
     name = hashlib.sha256(f"{label}\t{group.name}".encode()).hexdigest()[:16]
     folder = RunFolder(sweep.soups / name)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.done_file.unlink(missing_ok=True)
-    algorithm = kitchen.with_weights(soup.state, averaged=len(soup.members) > 1)
-    evaluation = kitchen.evaluator(algorithm, spec.steps)
-    writer = kitchen.records(folder)
+    algorithm = setting.with_weights(soup.state, averaged=len(soup.members) > 1)
+    evaluation = setting.evaluator(algorithm, spec.steps)
+    writer = setting.records(folder)
     writer.cut(0)
     averages = not set(split_name(spec.algorithm)[1]).isdisjoint(AVERAGING_WRAPPERS)
     final = {"final": True} if averages else {}  # as the records of its members that selection reads
     writer.append(spec.steps, {"soup_members": len(soup.members), **final}, evaluation)
-    write_predictions(folder.predictions_file, algorithm, kitchen.evaluator, spec.steps, kitchen.dataset)
+    write_predictions(folder.predictions_file, algorithm, setting.evaluator, spec.steps, setting.dataset)
     members = [runs[place].path.name for place in soup.members]
     write_json(folder.soup_file, {"label": label, "kind": kind, "members": members, "offered": len(runs)})
     write_json(folder.spec_file, spec.as_dict())
-    keep_model(folder, algorithm, spec, model.hparams, kitchen.dataset, model.init)
+    keep_model(folder, algorithm, spec, model.hparams, setting.dataset, model.init)
     write_json(folder.done_file, {"id": name, "outcome": RunState.DONE.value, "seconds": 0.0})
     return evaluation
