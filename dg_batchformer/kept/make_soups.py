@@ -18,7 +18,7 @@ from dg_batchformer.catalog import AVERAGING_WRAPPERS
 from dg_batchformer.datasets import Dataset, get_dataset_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.kept.members import Group
-from dg_batchformer.kept.model import KeptModel, load_model, read_content, read_spec
+from dg_batchformer.kept.model import KeptModel, load_model, read_content, read_spec, rebuilding
 from dg_batchformer.kept.soup import Soup, State, greedy_soup, uniform_soup
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
@@ -99,10 +99,17 @@ def make_soups(
     """
 
     def load(place: int) -> State:
-        return read_content(runs[place].model_file, read_spec(runs[place]))["predictor"]
+        spec = read_spec(runs[place])
+        content = read_content(runs[place].model_file, spec)
+        with rebuilding(runs[place], spec):
+            return content["predictor"]
+
+    def validate_alone(place: int) -> float:
+        with rebuilding(runs[place], setting.model.spec):  # these weights are put in for the first time
+            return setting.validate(load(place), averaged=False)
 
     with _setting(load_model(runs[0], device), data_dir, device, watcher) as setting:
-        accuracies = [setting.validate(load(place), averaged=False) for place in range(len(runs))]
+        accuracies = [validate_alone(place) for place in range(len(runs))]
         for kind in kinds:
             if kind == "uniform":
                 soup = uniform_soup(len(runs), load)

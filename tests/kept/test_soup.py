@@ -126,7 +126,15 @@ def test_what_is_no_soup_is_refused_in_a_sentence(related, tmp_path, capsys):
     for file in bare.glob("runs/*/model.pt"):
         file.unlink()
 
+    damaged = tmp_path / "damaged"
+    shutil.copytree(related.path, damaged)
+    for file in damaged.glob("runs/*/model.pt"):
+        content = torch.load(file, weights_only=True)
+        if content["spec"]["hparams_seed"] == 2:
+            torch.save({**content, "predictor": {"w": torch.zeros(1)}}, file)
+
     for given, sentence in {
+        (str(damaged),): "holds no model of ",
         (str(unrelated.path), "--row", "ERM"): "ERM on Toy/D, trial 0: its 3 models began from 3 different initial",
         (str(bare),): "holds no kept models; run its sweep with --keep final",
         (str(related.path), "--row", "ERN"): "unknown row of",
