@@ -94,6 +94,7 @@ def _common_space(facts: DatasetFacts) -> dict[str, HParam]:
         ),
         "class_balanced": HParam(False, about="sample the classes of an environment equally often"),
         "nonlinear_classifier": HParam(False, about="three layers instead of a linear classifier"),
+        "init": HParam("none", about="weights that draws share, for soups: none, linear_probe, or a file"),
     }
     if facts.folder and facts.is_photographs:
         space["image_size"] = HParam(224, about="images are resized to this many pixels squared", low=8)

@@ -31,6 +31,7 @@ LAYERS = [
     {"wrappers"},
     {"hparams_registry"},
     {"training", "listing"},
+    {"kept"},
     {"explain"},
     {"verbs"},
     {"cli"},

@@ -46,6 +46,10 @@ class Environment(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def image_name(self, index: int) -> str:
+        """Return what people find an image by: its index, or its path where it has one."""
+        return str(index)
+
     @abstractmethod
     def load(self, indices: Sequence[int]) -> Loaded:
         """Load images in the order of the indices."""

@@ -28,6 +28,9 @@ class FolderEnvironment(Environment):
         super().__init__(name, labels)
         self.files = files
 
+    def image_name(self, index: int) -> str:
+        return os.fsencode(self.files[index]).decode(errors="backslashreplace")
+
     def load(self, indices: Sequence[int]) -> Loaded:
         images, notes = [], []
         for index in indices:
@@ -159,11 +162,15 @@ def images_by_class(folder: Path) -> dict[str, list[Path]]:
     """Return the images of an environment's folder; a class without any has no entry."""
     found = {}
     for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_junk(entry.name)):
-        walked = sorted(os.walk(folder / kind, followlinks=True))
-        images = [Path(place, name) for place, _, names in walked for name in sorted(names) if is_image(name)]
-        if images:
+        if images := image_files(folder / kind):
             found[kind] = images
     return found
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return all images below a folder, by their endings, ordered by path."""
+    walked = sorted(os.walk(folder, followlinks=True))
+    return [Path(place, name) for place, _, names in walked for name in sorted(names) if is_image(name)]
 
 
 def is_image(name: str) -> bool:

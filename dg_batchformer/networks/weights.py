@@ -38,7 +38,7 @@ def load_weights(featurizer: nn.Module, backbone: str, weights: str) -> None:
     file = fetch_weights(backbone, weights)
     if file is None:
         return
-    state = _read(file)
+    state = read_state_dict(file)
     load = getattr(featurizer, "load_pretrained", featurizer.load_state_dict)
     try:
         load(state)
@@ -69,14 +69,16 @@ def fetch_weights(backbone: str, weights: str) -> Path | None:
     return file
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_state_dict(file: Path) -> dict[str, Tensor]:
+    """Read a state dict, alone or as others and we keep it; raise InputError where there is none."""
     try:
         content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that is no checkpoint makes of the loader
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} cannot be read as weights: {reason}") from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    for key in ("state_dict", "predictor"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):

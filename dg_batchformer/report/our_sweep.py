@@ -1,9 +1,10 @@
-"""A sweep of ours, read back: every run that it declares, whatever became of it."""
+"""A sweep of ours, read back: every run that it declares, whatever became of it, and the soups of these."""
 
 from dg_batchformer.declaration import read_declaration
 from dg_batchformer.report.collection import CollectedRun, Collection, unreadable_lines
 from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.runs import RecordsFile, parse_records
+from dg_batchformer.report.soups import read_soups
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, State, SweepFolder
 
@@ -22,7 +23,9 @@ def read_our_sweep(folder: SweepFolder) -> Collection:
         torn[run.records_file] = file.unreadable
     left = {run.state for run in runs if not run.state.is_final}
     commands = [declared.command(retry_failed=State.FAILED in left)] if left else []
-    return Collection(declared.name, declared.rows, runs, commands, unreadable_lines(torn))
+    soups, skipped = read_soups(folder)
+    rows = list(dict.fromkeys([*declared.rows, *(soup.label for soup in soups)]))
+    return Collection(declared.name, rows, [*runs, *soups], commands, [*unreadable_lines(torn), *skipped])
 
 
 def read_run(spec: RunSpec, folder: RunFolder) -> CollectedRun:

@@ -65,14 +65,6 @@ class Method(Selection):
     needs_pairs: bool = False
 
 
-def best_of_draws(
-    method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
-) -> Score | None:
-    """Return the score of the draw that validates best; of equals, the largest hparams seed."""
-    best = best_draw(method, by_draw, env, num_envs)
-    return None if best is None else best[1]
-
-
 def best_draw(
     method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
 ) -> tuple[int, Score] | None:

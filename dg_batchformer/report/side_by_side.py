@@ -15,7 +15,8 @@ def side_by_side(sections: Sequence[Section]) -> Section:
     for section in sections:
         for table in section.tables:
             found.setdefault(table.title, {})[section.method.name] = table
-    return Section(_SELECTION, [_table(title, by_method) for title, by_method in found.items()], [])
+    tables = [_table(title, by_method) for title, by_method in found.items()]
+    return Section(_SELECTION, tables, [], sections[0].metric)
 
 
 def _table(title: str, by_method: dict[str, Table]) -> Table:
@@ -25,4 +26,5 @@ def _table(title: str, by_method: dict[str, Table]) -> Table:
         for label, cells in table.rows.items():
             rows.setdefault(label, []).append(cells[column])
     trials = max(table.trials for table in by_method.values())
-    return marked(Table(title, "selection", list(by_method), rows, trials, [_ABOUT]))
+    metric = next(iter(by_method.values())).metric
+    return marked(Table(title, "selection", list(by_method), rows, trials, [_ABOUT], metric=metric))

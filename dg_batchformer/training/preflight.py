@@ -12,6 +12,7 @@ from dg_batchformer.networks.featurizer import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.training.device import cuda_names, parse_device
+from dg_batchformer.training.initial import check_init
 
 _MOST_CPU_WORKERS = 4
 
@@ -27,6 +28,7 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
         if (spec.dataset, size) not in opened:
             get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
             opened.add((spec.dataset, size))
+        check_init(hparams["init"])
         shape = spec.facts.shape if size is None else (3, size, size)
         fetch_weights(backbone_for(hparams["backbone"], shape), hparams["weights"])
 

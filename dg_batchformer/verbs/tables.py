@@ -12,6 +12,7 @@ from dg_batchformer.report.domainbed_choice import CHOOSE
 from dg_batchformer.report.domainbed_tables import domainbed_tables
 from dg_batchformer.report.expect import compare, is_reproduced, read_expected
 from dg_batchformer.report.index import read_folders
+from dg_batchformer.report.metrics import METRICS
 from dg_batchformer.report.published.bibliography import bibliography
 from dg_batchformer.report.published.match import ALL, add_published
 from dg_batchformer.report.render import FILES, FORMATS
@@ -42,6 +43,9 @@ def add_parser(verbs: Verbs) -> None:
         "for the same runs (default: text)")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), metavar="METHOD",
         help=f"one or more of those below; all: also side by side (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
+    add("--metric", choices=METRICS,
+        help="what is reported; all but accuracy (the default) need runs trained with --predictions: the mean accuracy "
+        "over classes, that of the worst class, or the expected calibration error")  # fmt: skip
     add("--published", nargs="*", metavar="NAME",
         help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
         f"algorithms, of those named, or {ALL}")  # fmt: skip
@@ -60,11 +64,15 @@ def run(options: argparse.Namespace) -> int:
     """Print the tables of sweeps, and write them in every format."""
     if options.expect:
         return _expect(options)
+    metric = METRICS[options.metric or "accuracy"]
+    for name in ("published", "compare_to"):
+        if metric.measure is not None and getattr(options, name) is not None:
+            raise InputError(f"--{name} is about accuracy; drop it, or --metric {options.metric}")
     asked = options.selection or list(DEFAULT_METHODS)
     if options.format in _DOMAINBED:
         return _print_as_domainbed(options, asked)
     collection = _collect(options)
-    sections = build_sections(collection, list(METHODS) if "all" in asked else asked)
+    sections = build_sections(collection, list(METHODS) if "all" in asked else asked, metric)
     if options.compare_to is not None:
         from dg_batchformer.report.significance import mark_significant
 
@@ -92,7 +100,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     strange = [name for name in methods if name not in CHOOSE]
     if strange:
         raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
-    for name in ("output", "published", "compare_to"):
+    for name in ("output", "published", "compare_to", "metric"):
         if getattr(options, name) is not None:
             raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
     ours = {folder: SweepFolder(folder) for folder in options.folders}
@@ -105,7 +113,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
 
 
 def _expect(options: argparse.Namespace) -> int:
-    for name in ("format", "selection", "published", "compare_to", "output"):
+    for name in ("format", "selection", "metric", "published", "compare_to", "output"):
         if getattr(options, name) is not None:
             raise InputError(f"--expect prints one table, by the selection that the sweep expects; drop --{name}")
     if len(options.folders) > 1:

@@ -58,6 +58,9 @@ def add_parser(verbs: Verbs) -> None:
     add("--keep", choices=KEEP, default="final",
         help="the weights to keep: none, of the model that the run returns, or of the one that validates best "
         "(default: %(default)s)")  # fmt: skip
+    add("--predictions", action="store_true",
+        help="also write predictions.npz: what the model that the run returns predicts, image by image, on every "
+        "split that it evaluates")  # fmt: skip
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
 
 
@@ -68,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
     refuse_other_run(folder, spec)
     if folder.state().is_final:
         print(f"{folder.path} holds this run, {folder.state()}; give another --output_dir to train it again")
+        if options.predictions and not folder.predictions_file.exists():
+            print("note: it was trained without --predictions, which are written at the end of a run")
         return _say_outcome(spec, folder)
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
@@ -88,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
             keep=options.keep,
             watcher=console,
             stop=StopOnSignal(),
+            predictions=options.predictions,
         )
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}")

@@ -1,6 +1,6 @@
 """Wrapper: an Algorithm around ``inner``. It knows the Algorithm interface, never a particular algorithm."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -58,6 +58,9 @@ class Wrapper(Algorithm):
     @property
     def predictor(self) -> nn.Module:
         return self.inner.predictor
+
+    def begin_from(self, state: Mapping[str, Tensor]) -> None:
+        self.inner.begin_from(state)
 
     def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
         self.inner.observe(step, validation, evaluate)

@@ -20,10 +20,15 @@ def html(sections: Sequence[Section]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n<title>Model selection</title>\n'
-        f"<style>\n{STYLE.read_text()}</style>\n<body>\n<h1>Test accuracy by model selection</h1>\n"
+        f"<style>\n{STYLE.read_text()}</style>\n<body>\n<h1>{_heading(sections)}</h1>\n"
         + "\n".join(section_html(section, level=2) for section in sections)
         + f"\n<p>{LEGEND}</p>\n</body>\n</html>\n"
     )
+
+
+def _heading(sections: Sequence[Section]) -> str:
+    titles = {section.metric.title: None for section in sections}
+    return f"{', '.join(titles).capitalize()} by model selection"
 
 
 def section_html(section: Section, *, level: int) -> str:

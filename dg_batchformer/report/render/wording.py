@@ -39,6 +39,6 @@ def caption(table: Table, method: Selection) -> str:
     """Return what a table shows."""
     noun = "trial" if table.trials == 1 else "trials"
     return (
-        f"{table.title}: test accuracy (%); model selection: {method.title}; "
+        f"{table.title}: {table.metric.title} (%); model selection: {method.title}; "
         f"mean and standard error over n = {table.trials} {noun}"
     )
