@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dg_batchformer.catalog import ALGORITHM_ORDER, DATASETS
+from dg_batchformer.catalog import DATASETS, DOMAINBED_ORDER
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.evaluations import Evaluations, Floats, concatenate
 from dg_batchformer.report.index import read_folders
@@ -94,8 +94,8 @@ _LATEX_HEAD = (
 def _method_tables(runs: Sequence[TrainedRun], title: str, choose: Choose, *, latex: bool) -> Iterator[str]:
     chosen = _choose(runs, choose)
     found = dict.fromkeys(run.args["algorithm"] for run in runs)
-    algorithms = [name for name in ALGORITHM_ORDER if name in found]
-    algorithms += [name for name in found if name not in ALGORITHM_ORDER]
+    algorithms = [name for name in DOMAINBED_ORDER if name in found]
+    algorithms += [name for name in found if name not in DOMAINBED_ORDER]
     there = {run.args["dataset"] for run in runs}
     datasets = [name for name in _ENVIRONMENTS if name in there]
     for dataset in datasets:
