@@ -17,9 +17,9 @@ class CutMix(ERM):
     """Every image gets a patch of another one of the batch, and the other's label by its share of the area.
 
     The other is of any environment. A share r is drawn from Beta(beta, beta), and a box whose sides are ``sqrt(1 - r)``
-    of the image's, around a centre drawn from all pixels; there the batch, (N, C, H, W), is pasted in another order. The
-    loss is ``r loss(y) + (1 - r) loss(y')``, with r what the box, cut at the border, leaves of the area. Of vectors an
-    interval of features is pasted.
+    of the image's, around a centre drawn from all pixels; there the batch, (N, C, H, W), is pasted in another order.
+    The loss is ``r loss(y) + (1 - r) loss(y')``, with r what the box, cut at the border, leaves of the area. Of
+    vectors an interval of features is pasted.
 
     Samples are cut before BatchFormer; both streams share patch, partner and labels.
     """

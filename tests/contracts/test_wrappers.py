@@ -15,7 +15,7 @@ from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
 
 # One for every way to update; each takes its turn beside BatchFormer.
-KINDS = ("ERM", "ADRMX", "CutMix", "ERMPlusPlus", "Fish", "MIRO", "SAGM", "SagNet")
+KINDS = ("ADRMX", "CutMix", "ERMPlusPlus", "Fish", "MIRO", "SAGM")
 # ``make test`` has SWAD and BF around every algorithm elsewhere.
 NEW = [name for name in WRAPPERS if name not in ("BF", "SWAD")]
 
