@@ -177,11 +177,13 @@ _FACTS = (
 DATASETS: dict[str, DatasetFacts] = {facts.name: facts for facts in _FACTS}
 
 # The row order of DomainBed's tables.
-ALGORITHM_ORDER = (
+DOMAINBED_ORDER = (
     "ERM", "ERMPlusPlus", "Fish", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "CDANN", "MTL",
     "SagNet", "ARM", "VREx", "RSC", "SD", "ANDMask", "SANDMask", "IGA", "SelfReg", "Fishr", "TRM", "IB_ERM",
     "IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM",
 )  # fmt: skip
+# Of all algorithms: those that DomainBed lacks come last.
+ALGORITHM_ORDER = (*DOMAINBED_ORDER, "SAM", "SAGM", "CutMix", "MIRO")
 
 # The names of selection methods, known without importing one: sweep files name them too. The first is the default.
 SELECTION_NAMES = (
@@ -196,10 +198,10 @@ SELECTION_NAMES = (
 )
 
 # Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
-WRAPPER_NAMES = ("BF", "IIDMax", "SWAD")
+WRAPPER_NAMES = ("BF", "EMA", "IIDMax", "MixStyle", "SMA", "SWAD")
 
 # Those that return another model than the last one: only their ``final`` record is of what a run returns.
-AVERAGING_WRAPPERS = ("IIDMax", "SWAD")
+AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD")
 
 
 def dataset_facts(name: str) -> DatasetFacts:

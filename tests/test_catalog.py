@@ -1,10 +1,10 @@
 import pytest
 
-from dg_batchformer.catalog import AVERAGING_WRAPPERS, DATASETS, dataset_facts
+from dg_batchformer.catalog import ALGORITHM_ORDER, AVERAGING_WRAPPERS, DATASETS, DOMAINBED_ORDER, dataset_facts
 from dg_batchformer.datasets import DATASETS as CLASSES
 from dg_batchformer.datasets import get_dataset_class, num_environments
 from dg_batchformer.errors import InputError
-from dg_batchformer.registry import WRAPPERS
+from dg_batchformer.registry import ALGORITHMS, WRAPPERS
 
 
 @pytest.mark.parametrize("given", [3, "3", "S", "s", "sketch", "Sketch"])
@@ -36,3 +36,9 @@ def test_every_dataset_that_can_be_loaded_has_facts():
 
 def test_the_wrappers_that_return_another_model_are_those_that_act_on_weights():
     assert set(AVERAGING_WRAPPERS) == {name for name in WRAPPERS if WRAPPERS[name].stage == "weights"}
+
+
+def test_every_algorithm_has_its_place_and_those_that_domainbed_lacks_come_last():
+    assert sorted(ALGORITHM_ORDER) == sorted(ALGORITHMS)
+    assert ALGORITHM_ORDER[: len(DOMAINBED_ORDER)] == DOMAINBED_ORDER
+    assert ALGORITHM_ORDER[len(DOMAINBED_ORDER) :] == ("SAM", "SAGM", "CutMix", "MIRO")

@@ -1,6 +1,7 @@
 """What every featurizer has."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import ClassVar
 
@@ -11,10 +12,18 @@ from torch import Tensor, nn
 _GRAPHS = 64
 
 
+Stage = Callable[[Tensor], Tensor]
+# Sees the feature maps that a stage, counted from 0, has computed, and returns those to go on with.
+AfterStage = Callable[[int, Tensor], Tensor]
+
+
 class FeaturizerModule(nn.Module):
-    """A network whose output is (N, n_outputs); a subclass computes it in ``features``.
+    """A network whose output is (N, n_outputs): stages, each of which computes feature maps, and a head.
 
     Attributes:
+        has_stem: whether the first stage is what comes before those that papers count.
+        is_auxiliary: true of a featurizer beside the one that a method classifies by; wrappers leave it alone.
+        after_stage: what sees the feature maps after every stage; a forward that is seen runs uncompiled.
         autocast: dtype of mixed precision, BatchFormer included; None for none. The output is float32 either way,
             so that classifiers, losses and penalties are.
         compiles_evaluation, compiles_training: whether ``features`` runs compiled in these modes.
@@ -24,6 +33,9 @@ class FeaturizerModule(nn.Module):
 
     n_outputs: int
     is_convolutional: ClassVar[bool] = True
+    has_stem: ClassVar[bool] = False
+    is_auxiliary: bool = False
+    after_stage: tuple[AfterStage, ...] = ()
     autocast: torch.dtype | None = None
     compiles_evaluation: bool = False
     compiles_training: bool = False
@@ -31,11 +43,47 @@ class FeaturizerModule(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features, (N, *input_shape) -> (N, n_outputs)."""
+        for place, stage in enumerate(self.stages()):
+            x = stage(x)
+            for look in self.after_stage:
+                x = look(place, x)
+        return self.head(x)
+
+    def stages(self) -> Sequence[Stage]:
+        """Return what computes feature maps one after the other, (N, C, H, W) each; of an MLP, (N, C).
+
+        None in a network that has no such parts: then it computes ``features`` by itself.
+        """
+        return ()
+
+    def head(self, maps: Tensor) -> Tensor:
+        """Return the features of the last feature maps, (N, n_outputs)."""
         raise NotImplementedError
+
+    @contextmanager
+    def seen_by(self, look: AfterStage) -> Iterator[None]:
+        """Show the feature maps after every stage for a while; who comes last sees them first."""
+        before = self.after_stage
+        self.after_stage = (look, *before)
+        try:
+            yield
+        finally:
+            self.after_stage = before
+
+    def with_maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the features and the feature maps after every stage, in float32."""
+        maps: list[Tensor] = []
+
+        def keep(place: int, seen: Tensor) -> Tensor:
+            maps.append(seen.float())
+            return seen
+
+        with self.seen_by(keep):
+            return self(x), maps
 
     def forward(self, x: Tensor) -> Tensor:
         compiles = self.compiles_training if self.training else self.compiles_evaluation
-        return self._compiled_features(x) if compiles else self.features(x)
+        return self._compiled_features(x) if compiles and not self.after_stage else self.features(x)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.autocast is None:

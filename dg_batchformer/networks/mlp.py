@@ -1,11 +1,13 @@
 """MLP: the featurizer of vectors, and DomainBed's discriminators."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from dg_batchformer.hparams import HParam
-from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.base import FeaturizerModule, Stage
 
 
 def mlp_search_space() -> dict[str, HParam]:
@@ -31,8 +33,11 @@ class MLP(FeaturizerModule):
         self.output = nn.Linear(width, n_outputs)
         self.n_outputs = n_outputs
 
-    def features(self, x: Tensor) -> Tensor:
-        x = self.dropout(self.input(x)).relu()
-        for hidden in self.hiddens:
-            x = self.dropout(hidden(x)).relu()
-        return self.output(x)
+    def stages(self) -> Sequence[Stage]:
+        return [partial(self._layer, layer) for layer in (self.input, *self.hiddens)]
+
+    def head(self, maps: Tensor) -> Tensor:
+        return self.output(maps)
+
+    def _layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return self.dropout(layer(x)).relu()

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from dg_batchformer.catalog import ALGORITHM_ORDER, DATASETS
+from dg_batchformer.catalog import DATASETS, DOMAINBED_ORDER
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.domainbed_choice import CHOOSE, Choose, Chosen, choose_draws
 from dg_batchformer.report.runs import RecordsFile, TrainedRun
@@ -71,8 +71,8 @@ _LATEX_HEAD = (
 def _method_tables(runs: Sequence[TrainedRun], title: str, choose: Choose, *, latex: bool) -> Iterator[str]:
     chosen = choose_draws(runs, choose)
     found = dict.fromkeys(run.args["algorithm"] for run in runs)
-    algorithms = [name for name in ALGORITHM_ORDER if name in found]
-    algorithms += [name for name in found if name not in ALGORITHM_ORDER]
+    algorithms = [name for name in DOMAINBED_ORDER if name in found]
+    algorithms += [name for name in found if name not in DOMAINBED_ORDER]
     there = {run.args["dataset"] for run in runs}
     datasets = [name for name in _ENVIRONMENTS if name in there]
     for dataset in datasets:

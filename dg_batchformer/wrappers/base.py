@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
 from dg_batchformer.hparams import HParam
 
-STAGES = ("input", "features", "weights")  # inside out: what a wrapper acts on
+STAGES = ("maps", "features", "weights")  # inside out: what a wrapper acts on
 
 
 class Wrapper(Algorithm):

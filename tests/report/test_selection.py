@@ -76,7 +76,7 @@ def test_the_model_that_a_method_returns_is_preferred_and_swads_rows_ignore_it()
     assert _select("swad-oracle", [run])[1] == 0.1
 
 
-@pytest.mark.parametrize("algorithm", ["SWAD+BF", "IIDMax"])
+@pytest.mark.parametrize("algorithm", ["SWAD+BF", "IIDMax", "SMA+SAM", "EMA"])
 @pytest.mark.parametrize("method", METHODS)
 def test_of_a_diverged_run_that_never_averaged_only_swads_rows_select(method, algorithm):
     record = _record(0, env0_in=0.1, env0_out=0.9, env1_out=0.9)
