@@ -14,6 +14,7 @@ from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import BatchFormer
+from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, SweepFolder
 
@@ -83,6 +84,7 @@ def load_kept(folder: RunFolder, device: torch.device) -> Kept:
             f"{spec.algorithm}+BF"
         )
     _refuse_missing(folder)
+    load_plugins(spec.plugins)
     model, encoder = _read(folder.model_file, spec), _read(folder.batchformer_file, spec)
     try:
         _refuse_controls(folder.path, encoder["hparams"])

@@ -49,6 +49,9 @@ class Wrapper(Algorithm):
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.inner = self.inner_class(input_shape, num_classes, num_domains, hparams)
 
+    def check_pairing(self) -> None:
+        self.inner.check_pairing()
+
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         return self.inner.update(minibatches, unlabeled)
 

@@ -54,6 +54,7 @@ class BF(Wrapper):
                 "which BatchFormer attaches to"
             )
         if self._pairs:
+            self.inner.check_pairing()
             self.inner.streams = 2
 
     @property
