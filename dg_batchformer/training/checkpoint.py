@@ -152,8 +152,11 @@ def _decode(kept: Any, live: Any, path: str) -> Any:
         return _SKIP
     if kind == "dict":
         there = live if isinstance(live, dict) else {}
-        items = {name: _decode(item, there.get(name), path) for key, item in value for name in [_decode(key, None, path)]}
-        restored = {name: there[name] if item is _SKIP else item for name, item in items.items()}
+        restored = {}
+        for kept_key, item in value:
+            key = _decode(kept_key, None, path)
+            part = _decode(item, there.get(key), path)
+            restored[key] = there[key] if part is _SKIP else part
         if live is not there:
             return restored
         live.clear()
