@@ -18,7 +18,8 @@ PAPER = "Doe et al., 2026: logits are kept small."
 def scratch(tmp_path):
     for folder in ("dg_batchformer/algorithms", "tests/algorithms"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("pyproject.toml", "dg_batchformer/__init__.py", "dg_batchformer/algorithms/coral.py"):
+    there = ("__init__", "hparams", "algorithms/base", "algorithms/erm", "algorithms/coral")
+    for name in ("pyproject.toml", *(f"dg_batchformer/{module}.py" for module in there)):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -55,12 +56,11 @@ def test_what_is_written_is_an_algorithm_with_a_test_that_passes(new, scratch, m
 @pytest.mark.skipif(shutil.which("ruff", path=Path(sys.executable).parent) is None, reason="ruff is not installed")
 def test_what_is_written_passes_lint(new, scratch):
     assert new("MyMethod") == 0
-    for path in ("dg_batchformer/algorithms/my_method.py", "tests/algorithms/test_my_method.py"):
-        for check in (["check"], ["format", "--check"]):  # as if it lay here
-            command = [str(Path(sys.executable).parent / "ruff"), *check, "--stdin-filename", path, "-"]
-            text = (scratch / path).read_text()
-            done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout
+    written = ["dg_batchformer/algorithms/my_method.py", "tests/algorithms/test_my_method.py"]
+    for check in (["check"], ["format", "--check"]):
+        command = [str(Path(sys.executable).parent / "ruff"), *check, *written]
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(
