@@ -55,7 +55,7 @@ def search_space(
     space = {**common, **featurizer_search_space(backbone), **get_algorithm_class(algorithm).search_space(dataset)}
     space.update({name: hparam for name, hparam in rules.hparam_space(facts).items() if name in space})
     for name, default in defaults.items():
-        if name in space:
+        if name in space and default in (space[name].choices or (default,)):
             space[name] = replace(space[name], default=default)
     return space
 
@@ -72,7 +72,7 @@ def _values(algorithm: str, dataset: str, protocol: str, given: Mapping[str, Any
     _refuse_disagreement(given, values)
     size = values.get("image_size")
     check_featurizer(backbone_for(values["backbone"], facts.shape if size is None else (3, size, size)), values)
-    return {**values, **(_domainbed_booleans(values) if rules.domainbed_names else {})}
+    return {**values, **(_domainbed_booleans(values) if "resnet18" in space else {})}
 
 
 def _common_space(facts: DatasetFacts) -> dict[str, HParam]:

@@ -8,11 +8,12 @@ from tabulate import tabulate
 
 from dg_batchformer import catalog
 from dg_batchformer.algorithms import Algorithm
-from dg_batchformer.errors import unknown
+from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam
 from dg_batchformer.hparams_registry import search_space
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.featurizer import BACKBONES
+from dg_batchformer.plugins.load import installed
 from dg_batchformer.protocols import PROTOCOLS, get_protocol
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 
@@ -44,11 +45,22 @@ def _plugins(registry: Mapping[str, type] | Any) -> dict[str, str]:
     return {name: _headline(registry[name]) for name in registry}
 
 
+def _installed() -> dict[str, str]:
+    """Return the algorithms of installed packages; one that cannot be imported has the reason beside its name."""
+    lines = {}
+    for name in installed():
+        try:
+            lines[name] = _headline(ALGORITHMS[name])
+        except InputError as error:
+            lines[name] = str(error)
+    return lines
+
+
 def _headline(plugin: type) -> str:
     """Return the first line of a plug-in's file, or of its own docstring where the file offers several."""
     alone = sum(vars(other).get("__module__") == plugin.__module__ for other in _offered(plugin)) == 1
     about = inspect.getdoc(inspect.getmodule(plugin)) if alone else inspect.getdoc(plugin)
-    return (about or "").splitlines()[0]
+    return next(iter((about or "").splitlines()), "")
 
 
 def _offered(plugin: type) -> list[type]:
@@ -109,7 +121,7 @@ def _backbone(name: str) -> str:
 
 
 _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
-    "algorithms": (lambda: _plugins(ALGORITHMS), _algorithm),
+    "algorithms": (lambda: {**_plugins(ALGORITHMS), **_installed()}, _algorithm),
     "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
     "datasets": (lambda: {name: _dataset_line(name) for name in catalog.DATASETS if name in DATASETS}, _dataset),
     "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),

@@ -10,7 +10,7 @@ from typing import Any
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
 from dg_batchformer.errors import MALFORMED, InputError, unknown
 from dg_batchformer.hparams import same_spelling
-from dg_batchformer.names import canonical_name, split_name
+from dg_batchformer.names import canonical_name, module_names, split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.store import RunFolder
@@ -30,6 +30,7 @@ _REFERENCE: dict[str, Any] = {
     "precision": "fp32",
     "data_path": "exact",
     "compile": "off",
+    "plugins": [],
 }
 
 
@@ -56,6 +57,7 @@ class RunSpec:
         data_path: of image folders: ``exact`` decodes and augments as DomainBed, ``cached`` from the pixel cache on
             the device.
         compile: whether evaluation is compiled; ``auto``: where that is known to pay.
+        plugins: modules that define further algorithms, see ``plugins``; kept sorted, imported where a run is built.
 
     """
 
@@ -74,11 +76,13 @@ class RunSpec:
     precision: str = "fp32"
     data_path: str = "exact"
     compile: str = "off"
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         facts, protocol = dataset_facts(self.dataset), get_protocol(self.protocol)
         self._keep("algorithm", canonical_name(self.algorithm))
         self._keep("test_envs", _environments(facts, self.test_envs))
+        self._keep("plugins", module_names(self.plugins))
         self._keep("hparams", {name: same_spelling(value) for name, value in sorted(self.hparams.items())})
         for name, low in (
             ("trial_seed", 0),
@@ -135,7 +139,8 @@ class RunSpec:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**values, "test_envs": list(self.test_envs), "hparams": dict(self.hparams)}
+        lists = {"test_envs": list(self.test_envs), "plugins": list(self.plugins)}
+        return {**values, **lists, "hparams": dict(self.hparams)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":

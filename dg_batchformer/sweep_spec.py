@@ -9,7 +9,7 @@ from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.expected import parse_expected
 from dg_batchformer.hparams import plain_number, same_spelling
-from dg_batchformer.names import split_name
+from dg_batchformer.names import module_names, split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.spec import CHOICES
 from dg_batchformer.yaml_lines import Key, LinedYaml
@@ -38,8 +38,8 @@ class SweepSpec:
         draws: how many hparams seeds, from 0; 1 runs the defaults only.
         test_envs: which environments to hold out, one run each; None holds out each in turn.
         pairs: also hold out every pair, which leave-one-domain-out selection needs.
-        hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile: for every run, as
-            in RunSpec, but for the defaults: a sweep takes the fast modes.
+        hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
+            run, as in RunSpec, but for the defaults: a sweep takes the fast modes.
         expected: published averages by dataset and label, in percent, with their source, see ``expected.py``.
 
     """
@@ -60,6 +60,7 @@ class SweepSpec:
     precision: str = "auto"
     data_path: str = "cached"
     compile: str = "auto"
+    plugins: tuple[str, ...] = ()
     expected: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -172,6 +173,13 @@ def _count(yaml: LinedYaml, key: Key, value: Any) -> int:
     return number
 
 
+def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
+    items = _items(yaml, key, value)
+    for index, name in enumerate(items):
+        _named(yaml, (*key, index), module_names, [_text(yaml, (*key, index), name)])
+    return _distinct(yaml, key, items)
+
+
 def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:
     if not isinstance(value, bool):
         raise yaml.error(key, f"{key[0]} takes true or false, got {value!r}")
@@ -211,5 +219,6 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "checkpoint_freq": _count,
     "holdout_fraction": _fraction,
     **dict.fromkeys(CHOICES, _choice),
+    "plugins": _plugins,
     "expected": lambda yaml, key, value: value,  # checked once the sweep's datasets and rows are known
 }

@@ -29,7 +29,8 @@ LAYERS = [
     {"networks", "datasets"},
     {"algorithms"},
     {"wrappers"},
-    {"hparams_registry"},
+    {"plugins"},
+    {"hparams_registry", "domainbed"},
     {"training", "listing"},
     {"kept"},
     {"explain"},
@@ -84,7 +85,7 @@ def test_nothing_below_the_line_imports_torch_and_only_few_what_takes_long(path)
 
 def test_nobody_imports_a_plugin_by_name_but_its_relatives():
     """Adding an algorithm is adding a file."""
-    common = ("base", "get_algorithm_class", "Algorithm", "ALGORITHMS")
+    common = ("base", "compose", "get_algorithm_class", "Algorithm", "ALGORITHMS")
     for path in MODULES:
         for name in _imports(path):
             package, _, plugin = name.removeprefix("dg_batchformer.").partition(".")

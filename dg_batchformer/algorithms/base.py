@@ -60,6 +60,9 @@ class Algorithm(nn.Module):
                 "hold out fewer"
             )
 
+    def check_pairing(self) -> None:
+        """Raise InputError where BatchFormer, whose layer is there already, would come out wrong around this."""
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         """Return the hparams that this algorithm reads beyond the common ones, for a dataset."""

@@ -14,6 +14,7 @@ from dg_batchformer.kept.model import KeptModel, build_model, read_content, read
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import BatchFormer
+from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
 
@@ -83,6 +84,7 @@ def load_kept(folder: RunFolder, device: torch.device) -> Kept:
             f"{spec.algorithm}+BF"
         )
     refuse_missing(folder, folder.model_file, folder.batchformer_file)
+    load_plugins(spec.plugins)
     content, encoder = read_content(folder.model_file, spec), read_content(folder.batchformer_file, spec)
     with rebuilding(folder, spec):
         _refuse_controls(folder.path, encoder["hparams"])

@@ -13,6 +13,7 @@ from torch import nn
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, SweepFolder
 
@@ -54,6 +55,7 @@ def load_model(folder: RunFolder, device: torch.device) -> KeptModel:
     spec = read_spec(folder)
     refuse_missing(folder, folder.model_file)
     content = read_content(folder.model_file, spec)
+    load_plugins(spec.plugins)
     with rebuilding(folder, spec):
         return build_model(spec, content, device)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.seeds import seed_hash
 
@@ -41,6 +42,7 @@ class BatchFormer(nn.Module):
         )
         self.scope = scope
         self.paired_rows: int | None = None  # n while minibatches are [n plain; n twins], else None
+        self.compares_rows = False  # whether twins are held against their plain rows, for code that may move rows
 
     def forward(self, z: Tensor) -> Tensor:
         domains, n, width = z.shape
@@ -62,13 +64,25 @@ class BatchFormer(nn.Module):
             return None
         x = inputs[0]
         if len(x) % (2 * self.paired_rows):
-            raise ValueError(
+            raise InputError(
                 f"BatchFormer cannot pair {len(x)} rows: it expects whole minibatches of {self.paired_rows} plain "
                 f"rows and {self.paired_rows} twins; an algorithm that cuts or drops rows before its featurizer "
                 "has to take the streams apart first (Algorithm.split_streams)"
             )
+        if self.compares_rows:
+            self._refuse_moved_rows(x.unflatten(0, (-1, 2, self.paired_rows)))
         starts = range(0, len(x), 2 * self.paired_rows)
         return (torch.cat([x[start : start + self.paired_rows] for start in starts]),)  # layout kept, copied once
+
+    @staticmethod
+    def _refuse_moved_rows(streams: Tensor) -> None:
+        """Raise InputError where twins are not what their plain rows are, (domains, 2, n, ...)."""
+        if not torch.allclose(streams[:, 0], streams[:, 1]):
+            raise InputError(
+                "BatchFormer cannot pair these rows, whose twins are no longer equal to them: the algorithm sorts, "
+                "shuffles or changes rows before its featurizer, and has to take the streams apart first "
+                "(Algorithm.split_streams)"
+            )
 
     def add_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor | None:
         """Forward hook of the featurizer: put the attended twins back beside the plain rows."""

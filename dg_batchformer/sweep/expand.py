@@ -49,5 +49,6 @@ def _run(sweep: SweepSpec, dataset: str, row: Row, test_envs: tuple[int, ...], t
         checkpoint_freq=sweep.checkpoint_freq,  # type: ignore[arg-type]
         holdout_fraction=sweep.holdout_fraction,
         protocol=sweep.protocol,
+        plugins=sweep.plugins,
         **{name: getattr(sweep, name) for name in CHOICES},
     )

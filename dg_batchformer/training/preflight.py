@@ -10,6 +10,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.featurizer import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
+from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.training.device import cuda_names, parse_device
 from dg_batchformer.training.initial import check_init
@@ -20,6 +21,7 @@ _MOST_CPU_WORKERS = 4
 def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
     """Raise InputError for the first run that cannot be started; download weights that are wanted."""
     for spec in specs:
+        load_plugins(spec.plugins)
         get_algorithm_class(spec.algorithm).check_domains(len(spec.train_envs))
     opened: set[tuple[str, int | None]] = set()
     for spec in {(spec.dataset, spec.algorithm, str(spec.hparams)): spec for spec in specs}.values():

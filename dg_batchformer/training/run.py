@@ -14,8 +14,11 @@ from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, get_dataset_class
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
+from dg_batchformer.hparams import Declared
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.lock import Lock
+from dg_batchformer.names import split_name
+from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec import RunSpec, refuse_other_run
 from dg_batchformer.store import RunFolder, State, write_json
@@ -68,6 +71,7 @@ def train_run(
             return folder.state(locked=True)
         folder.error_file.unlink(missing_ok=True)
         with journal(folder, device):
+            load_plugins(spec.plugins)
             hparams = resolve_hparams(spec)
             dataset = get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
             with open_source(spec, hparams, dataset, device, watcher) as source:
@@ -130,7 +134,10 @@ class _Run:
         seed_everything(seed_hash(spec.seed, "initialisation"))
         algorithm_class = get_algorithm_class(spec.algorithm)
         self.algorithm: Algorithm = algorithm_class(
-            dataset.input_shape, dataset.num_classes, len(spec.train_envs), hparams
+            dataset.input_shape,
+            dataset.num_classes,
+            len(spec.train_envs),
+            Declared(hparams, split_name(spec.algorithm)[0]),
         ).to(device)
         fingerprint = self.writer.constant["dataset_fingerprint"]
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)

@@ -125,7 +125,12 @@ def _sweep_on_slurm(
 def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
     """Raise InputError, with file and line, for a row whose algorithm or hparams there are not."""
     from dg_batchformer.hparams_registry import resolve_hparams
+    from dg_batchformer.plugins.load import load_plugins
 
+    try:
+        load_plugins(asked.plugins)
+    except InputError as error:
+        raise InputError(f"{file}: plugins: {error}") from None
     lines = {row.label: row.line for row in asked.algorithms}
     for label, spec in {(run.label, run.spec.dataset): run for run in runs}.values():
         try:

@@ -51,6 +51,8 @@ def add_parser(verbs: Verbs) -> None:
         "image (default: %(default)s)")  # fmt: skip
     add("--compile", choices=COMPILE, default="auto",
         help="of evaluation; auto: where it is known to pay (default: %(default)s)")  # fmt: skip
+    add("--plugins", nargs="+", default=[], metavar="MODULE",
+        help="modules on the Python path, or in this folder, that define further algorithms")  # fmt: skip
     add = verb.add_argument_group("where").add_argument
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
     add("--output_dir", type=Path, default=Path("train_output"), metavar="DIR",

@@ -66,6 +66,16 @@ class MovingAverage(WeightAveraging):
         self.updates += 1
         return metrics
 
+    def predict(self, x: Tensor) -> Tensor:
+        if not (self.predicts_returned and self.updates):
+            return super().predict(x)
+        present = [weight.clone() for weight in self.weights()]
+        self.set_weights(self.average.tensors)
+        try:
+            return super().predict(x)
+        finally:
+            self.set_weights(present)
+
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
         super().finalize(batches)
         self.become(self.average, batches)

@@ -17,12 +17,15 @@ class Wrapper(Algorithm):
     Attributes:
         stage: one of STAGES; wrappers apply in that order, at most one for each.
         inner_class: what is wrapped; set by ``around``.
+        predicts_returned: whether ``predict`` is of the model that a run would return now, with the BatchNorm
+            statistics of the moment, and not of the last iterate: DomainBed knows a model by its predictions alone.
 
     """
 
     registered = False
     stage: ClassVar[str]
     inner_class: ClassVar[type[Algorithm]]
+    predicts_returned: ClassVar[bool] = False
 
     @classmethod
     def around(cls, inner_class: type[Algorithm]) -> type["Wrapper"]:
@@ -48,6 +51,9 @@ class Wrapper(Algorithm):
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.inner = self.inner_class(input_shape, num_classes, num_domains, hparams)
+
+    def check_pairing(self) -> None:
+        self.inner.check_pairing()
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         return self.inner.update(minibatches, unlabeled)

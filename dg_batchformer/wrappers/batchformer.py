@@ -54,6 +54,7 @@ class BF(Wrapper):
                 "which BatchFormer attaches to"
             )
         if self._pairs:
+            self.inner.check_pairing()
             for module in self.inner.modules():  # a wrapper inside is an algorithm around an algorithm
                 if isinstance(module, Algorithm):
                     module.streams = 2

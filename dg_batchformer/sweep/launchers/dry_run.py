@@ -28,8 +28,8 @@ def _command(folder: SweepFolder, spec: RunSpec, data_dir: Path | None) -> list[
     for name, value in spec.as_dict().items():
         if name == "hparams":
             words += ["--hparams", json.dumps(value)] if value else []
-        elif name == "test_envs":
-            words += ["--test_envs", *map(str, value)]
+        elif isinstance(value, list):
+            words += [f"--{name}", *map(str, value)] if value else []
         else:
             words += [f"--{name}", str(value)]
     if data_dir is not None:
