@@ -19,7 +19,8 @@ PACKAGE = ROOT / "dg_batchformer"
 LAYERS = [
     {"errors", "times"},
     {"seeds", "catalog", "yaml_lines"},
-    {"hparams", "names", "registry", "lock"},
+    {"hparams", "names", "registry", "lock", "environments", "manifest"},
+    {"own_data"},
     {"protocols", "store", "record"},
     {"spec", "expected"},
     {"sweep_spec"},
@@ -34,7 +35,7 @@ LAYERS = [
     {"cli"},
     {"__main__"},
 ]
-WITHOUT_TORCH = set().union(*LAYERS[:8])
+WITHOUT_TORCH = set().union(*LAYERS[:9])
 HEAVY = {"report/statistics.py": {"scipy"}}  # imported inside functions: the text of tables needs none of it
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

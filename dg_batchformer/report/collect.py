@@ -37,7 +37,7 @@ def _distinct(runs: Sequence[CollectedRun]) -> tuple[list[CollectedRun], list[st
     kept: dict[tuple[object, ...], CollectedRun] = {}
     again = 0
     for run in runs:
-        key = (run.label, run.dataset, run.test_envs, run.trial_seed, run.hparams_seed)
+        key = (run.label, run.benchmark, run.test_envs, run.trial_seed, run.hparams_seed)
         if key in kept and kept[key].state.is_final:
             again += run.state.is_final
         else:

@@ -97,10 +97,14 @@ def build_sections(collection: Collection, methods: Sequence[str]) -> list[Secti
 
 def _section(collection: Collection, method: Method) -> Section:
     datasets = list(collection.environments)
-    paired = {run.dataset for run in collection.runs if len(run.test_envs) == 2}
+    paired = {run.benchmark for run in collection.runs if len(run.test_envs) == 2 and not run.sources}
     shown = [name for name in datasets if name in paired or not method.needs_pairs]
+    by_source = {run.benchmark for run in collection.runs if run.sources}
+    needs = "needs runs that hold out two environments"
     notes = [
-        f"{name}: needs runs that hold out two environments; give the sweep 'pairs: true'"
+        f"{name}: {needs}, which a sweep with train_envs has not"
+        if name in by_source
+        else f"{name}: {needs}; give the sweep 'pairs: true'"
         for name in datasets
         if name not in shown
     ]
@@ -115,7 +119,7 @@ def score(collection: Collection, method: Method) -> Scores:
     """Return what a method selects of every row, test environment and trial."""
     groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:
-        key = (run.dataset, run.label, run.trial_seed)
+        key = (run.benchmark, run.label, run.trial_seed)
         groups[key][run.hparams_seed].append(run)
     scores: Scores = {}
     for (dataset, label, trial), by_draw in groups.items():
@@ -129,7 +133,7 @@ def score(collection: Collection, method: Method) -> Scores:
 
 def _dataset_table(collection: Collection, method: Method, dataset: str, scores: Scores) -> Table:
     names = collection.environments[dataset]
-    runs = [run for run in collection.runs if run.dataset == dataset]
+    runs = [run for run in collection.runs if run.benchmark == dataset]
     envs, trials = _declared(runs)
     rows, lacks = {}, _Lacks(collection.rows, [names[env] for env in envs])
     for label in collection.rows:
@@ -141,7 +145,7 @@ def _dataset_table(collection: Collection, method: Method, dataset: str, scores:
         rows[label] = [*cells, *_summaries(by_env, trials)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
-    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names))]
+    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].sources))]
     made = _provenance(runs, method)
     return _marked(Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made))
 
@@ -160,8 +164,8 @@ def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
 
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
-    """Return the environments held out alone, and the trial seeds."""
-    envs = {env for run in runs for env in run.test_envs if len(run.test_envs) == 1}
+    """Return the environments with a cell, and the trial seeds."""
+    envs = {env for run in runs for env in run.reported}
     return sorted(envs), sorted({run.trial_seed for run in runs})
 
 
@@ -205,7 +209,7 @@ def _summaries(by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int])
 
 
 def _averages_table(collection: Collection, method: Method, datasets: Sequence[str], scores: Scores) -> Table:
-    declared = {name: _declared([run for run in collection.runs if run.dataset == name]) for name in datasets}
+    declared = {name: _declared([run for run in collection.runs if run.benchmark == name]) for name in datasets}
     rows, lacks = {}, _Lacks(collection.rows, datasets)
     for label in collection.rows:
         cells = []
@@ -218,19 +222,18 @@ def _averages_table(collection: Collection, method: Method, datasets: Sequence[s
         means = [cell.mean for cell in cells if cell.mean is not None]
         rows[label] = [*cells, Cell(fmean(means)) if len(means) == len(cells) else Cell()]
     most = max(len(trials) for _, trials in declared.values())
-    made = _provenance([run for run in collection.runs if run.dataset in datasets], method)
+    made = _provenance([run for run in collection.runs if run.benchmark in datasets], method)
     columns = [*datasets, "Average"]
     return _marked(Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made))
 
 
 def _provenance(runs: Sequence[CollectedRun], method: Method) -> Provenance | None:
-    return provenance([run for run in runs if len(run.test_envs) == 1 or method.needs_pairs])
+    return provenance([run for run in runs if run.reported or method.needs_pairs])
 
 
 def _reads(method: Method, run: CollectedRun, env: int) -> bool:
     """Whether a selection method looks at a run for an environment."""
-    envs = run.test_envs
-    return envs == (env,) or (method.needs_pairs and len(envs) == 2 and env in envs)
+    return env in run.reported or (method.needs_pairs and len(run.test_envs) == 2 and env in run.test_envs)
 
 
 def _lack(read: Sequence[CollectedRun], n: int, trials: int) -> str:

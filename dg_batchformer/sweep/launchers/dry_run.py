@@ -25,9 +25,9 @@ def _command(folder: SweepFolder, spec: RunSpec, data_dir: Path | None) -> list[
     for name, value in spec.as_dict().items():
         if name == "hparams":
             words += ["--hparams", json.dumps(value)] if value else []
-        elif name == "test_envs":
-            words += ["--test_envs", *map(str, value)]
-        else:
+        elif name in ("test_envs", "train_envs"):
+            words += [f"--{name}", *map(str, value)]
+        elif name != "environments":  # found again where the data lies
             words += [f"--{name}", str(value)]
     if data_dir is not None:
         words += ["--data_dir", str(data_dir)]
