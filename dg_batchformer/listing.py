@@ -132,7 +132,8 @@ or: DATA_DIR/NAME.csv, with a header and a row for each image: path,label,domain
 or: DATA_DIR/NAME.json, a list of objects with these keys
 
 A path is relative to DATA_DIR. Domains are numbered in the order of their names; at least two are needed.
-split is train or val: val images validate, instead of a random share of every domain."""
+split is train or val: val images validate, instead of a random share of every domain.
+Its hparams are those of PACS: list hparams ALGORITHM --dataset PACS"""
 
 
 def _dataset_line(name: str) -> str:

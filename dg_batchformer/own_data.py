@@ -34,9 +34,13 @@ def own_environments(name: str, data_dir: Path | None) -> tuple[str, ...]:
 
 def find_own(name: str, data_dir: Path | None) -> Path:
     """Return the manifest or else the folder of data of one's own; raise InputError where there is none."""
-    _refuse_folder_of_known(name)
-    if data_dir is None or name != Path(name).name or is_junk(name):
-        raise _unknown(name, "DIR")
+    if known := _known_as(name):
+        raise InputError(f"unknown dataset {name!r}; did you mean {known!r}?")
+    if name != Path(name).name:
+        place = Path(name)
+        raise InputError(f"dataset {name!r} is a path; give --dataset {place.name} --data_dir {place.parent}")
+    if data_dir is None or is_junk(name):
+        raise _unknown(name, None)
     if Path(name).suffix in SUFFIXES and (data_dir / name).is_file():
         raise InputError(f"dataset {name!r} is a manifest; give its name without the ending: {Path(name).stem}")
     manifests = [file for suffix in SUFFIXES if (file := data_dir / f"{name}{suffix}").is_file()]
@@ -47,7 +51,7 @@ def find_own(name: str, data_dir: Path | None) -> Path:
         return [*manifests, folder][0]
     if data_dir.name == name and data_dir.is_dir():
         raise InputError(f"--data_dir {data_dir} has no folder {name}; give its parent, {data_dir.parent}")
-    raise _unknown(name, str(data_dir))
+    raise _unknown(name, data_dir)
 
 
 def folder_environments(folder: Path) -> list[str]:
@@ -75,12 +79,23 @@ def _misplaced(folder: Path) -> str:
     return f" ({', '.join(holding[:3])} hold no class folders)" if holding else ""
 
 
-def _refuse_folder_of_known(name: str) -> None:
+def _known_as(name: str) -> str | None:
+    """Return the dataset that a name is meant to be: another spelling of it, or its folder."""
     for facts in DATASETS.values():
         if name.casefold() == facts.name.casefold() or name == facts.folder:
-            raise InputError(f"unknown dataset {name!r}; did you mean {facts.name!r}?")
+            return facts.name
+    return None
 
 
-def _unknown(name: str, data_dir: str) -> InputError:
-    own = f"of your own: --data_dir {data_dir} with {name}/domain/class/image or {name}.csv in it"
-    return unknown("dataset", name, DATASETS, see=f"see: python -m dg_batchformer list datasets; {own}")
+def _unknown(name: str, data_dir: Path | None) -> InputError:
+    own = f"data of your own is --data_dir {data_dir or 'DIR'} with {name}/domain/class/image or {name}.csv in it"
+    known = [*DATASETS, *_names_in(data_dir)]
+    return unknown("dataset", name, known, see=f"see: python -m dg_batchformer list datasets; {own}")
+
+
+def _names_in(data_dir: Path | None) -> set[str]:
+    """Return the names of what could be data of one's own."""
+    if data_dir is None or not data_dir.is_dir():
+        return set()
+    manifests = {path.stem for path in data_dir.iterdir() if path.suffix in SUFFIXES}
+    return {name for name in manifests | {path.name for path in _folders(data_dir)} if _known_as(name) is None}

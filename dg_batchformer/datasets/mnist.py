@@ -8,6 +8,7 @@ import gzip
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,6 +113,6 @@ def _read_idx(file: Path, dimensions: int) -> np.ndarray:
     header = 4 * (1 + dimensions)
     sizes = tuple(int(size) for size in np.frombuffer(content[4:header].ljust(header - 4, b"\0"), ">u4"))
     magic = bytes((0, 0, _UNSIGNED_BYTES, dimensions))
-    if content[:4] != magic or len(content) != header + int(np.prod(sizes)):
+    if content[:4] != magic or len(content) != header + prod(sizes):
         raise InputError(f"{file} is no IDX file of {dimensions} dimensions, or a part of one; fetch it anew")
     return np.frombuffer(content, np.uint8, offset=header).reshape(sizes).copy()

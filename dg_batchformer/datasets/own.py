@@ -33,7 +33,9 @@ class OwnImages(ImageFolders):
         if self.validating is not None:
             for environment in self.environments:
                 environment.held_out = [file in self.validating for file in environment.files]
-            self.notes.append(f"the images that {facts.name} lists under split val validate, in every trial")
+            self.notes.append(
+                f"{facts.name} has a column split: its val images validate, in every trial, not a random share"
+            )
         self.notes += _imbalance(self)
 
     @classmethod
@@ -82,12 +84,14 @@ def _by_class(folder: Path, rows: Sequence[Row]) -> dict[str, list[Path]]:
 
 
 def _imbalance(dataset: ImageFolders) -> list[str]:
-    counts = Counter(label for environment in dataset for label in environment.labels).most_common()
-    (largest, most), (smallest, fewest) = counts[0], counts[-1]
-    if most < _IMBALANCED * fewest:
+    """Say where an environment has several times as many images of one class as of another."""
+    found = []
+    for environment in dataset:
+        counts = Counter(dataset.classes[label] for label in environment.labels).most_common()
+        (largest, most), (smallest, fewest) = counts[0], counts[-1]
+        if most >= _IMBALANCED * fewest:
+            found.append(f"{environment.name} ({most} of {largest}, {fewest} of {smallest})")
+    if not found:
         return []
-    names = dataset.classes
-    return [
-        f"{dataset.facts.name} is imbalanced: {most} images of {names[largest]}, {fewest} of {names[smallest]}; "
-        "hparam class_balanced draws classes equally often"
-    ]
+    way_out = "hparam class_balanced draws the classes of an environment equally often"
+    return [f"{dataset.facts.name} has imbalanced classes, most and fewest images: {', '.join(found)}; {way_out}"]

@@ -19,7 +19,7 @@ class CollectedRun:
         evaluations: empty unless the run was trained to its end.
         constant: what every record of it repeats: args, hparams, protocol, versions ...; {} without records.
         path: its folder.
-        environments: names of all environments of the dataset, where the run was asked with them.
+        environments: of data of one's own, by name; () for a dataset of the catalog, and where nobody says.
         sources: what it trained on, where its sweep is about that; () where it is about what is held out.
 
     """
@@ -34,7 +34,7 @@ class CollectedRun:
     evaluations: Evaluations = field(default_factory=lambda: Evaluations.of([]))
     constant: Mapping[str, Any] = field(default_factory=dict)
     path: Path = Path()
-    environments: Sequence[str] = ()
+    environments: tuple[str, ...] = ()
     sources: tuple[int, ...] = ()
 
     @property

@@ -46,7 +46,7 @@ def _collected(
         spec.hparams_seed,
         state,
         path=folder.path,
-        environments=spec.facts.names,
+        environments=spec.environments,
         sources=sources,
     )
     if not (state.is_final and file.runs):

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from itertools import product
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
@@ -128,10 +127,12 @@ def _say_outcome(spec: RunSpec, folder: RunFolder) -> int:
         print("diverged: loss or metrics are not finite; a smaller lr may help")
     else:
         run = read_run(spec, folder)
-        for method, env in product((METHODS["training-domain"], METHODS["oracle"]), spec.test_envs):
-            score = method.select([run], env, len(spec.facts.names))
-            if score is not None:
-                where = f"{spec.facts.names[env]}: {score.test:.1%} (step {score.step}, selected by {method.title})"
-                print(f"test accuracy on {where}")
+        names = spec.facts.names
+        for method in (METHODS["training-domain"], METHODS["oracle"]):
+            scores = {env: method.select([run], env, len(names)) for env in spec.test_envs}
+            found = {names[env]: score for env, score in scores.items() if score is not None}
+            said = ", ".join(f"{name}: {score.test:.1%}" for name, score in found.items())
+            for score in list(found.values())[:1]:  # the same step for all
+                print(f"test accuracy on {said} (step {score.step}, selected by {method.title})")
     print(f"records: {folder.records_file}")
     return OK if state is State.DONE else INCOMPLETE
