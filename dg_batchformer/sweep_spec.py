@@ -144,10 +144,13 @@ def _check_sources(yaml: LinedYaml, spec: SweepSpec, facts: DatasetFacts) -> Non
         for index, envs in enumerate(spec.train_envs):
             for env in envs:
                 _named(yaml, ("train_envs", index), facts.environment_index, env)
-    for index, source in enumerate(spec.sources(facts.name)):
+    sources = spec.sources(facts.name)
+    for index, source in enumerate(sources):
+        names = ", ".join(facts.names[env] for env in source)
+        key = ("train_envs",) if spec.train_envs == "all" else ("train_envs", index)
+        if source in sources[:index]:
+            raise yaml.error(key, f"train_envs: {names} is given twice")
         if set(spec.tested(facts.name)) <= set(source):
-            names = ", ".join(facts.names[env] for env in source)
-            key = ("train_envs",) if spec.train_envs == "all" else ("train_envs", index)
             raise yaml.error(key, f"train_envs: with {names} trained on, {facts.name} has nothing left to test on")
 
 
@@ -225,8 +228,8 @@ def _sources(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ...], ..
     items = [item if isinstance(item, list) else [item] for item in _items(yaml, key, value)]
     sources = [_distinct(yaml, (*key, index), [str(env) for env in item]) for index, item in enumerate(items)]
     for index, source in enumerate(sources):
-        if not source or source in sources[:index]:
-            raise yaml.error((*key, index), f"{key[0]} takes environments, or lists of them, each once")
+        if not source:
+            raise yaml.error((*key, index), f"{key[0]} takes environments, or lists of at least one, got []")
     return tuple(sources)
 
 

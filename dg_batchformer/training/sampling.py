@@ -87,10 +87,10 @@ def _split(environment: Environment, spec: RunSpec, env: int) -> tuple[list[int]
     """Return the indices that are held out, and those that are kept."""
     if environment.held_out is None:
         return split_indices(len(environment), spec.holdout_fraction, spec.trial_seed, env)
-    places = range(len(environment))
-    return [index for index in places if environment.held_out[index]], [
-        index for index in places if not environment.held_out[index]
-    ]
+    parts: tuple[list[int], list[int]] = [], []
+    for index, held_out in enumerate(environment.held_out):
+        parts[0 if held_out else 1].append(index)
+    return parts
 
 
 def evaluated_splits(spec: RunSpec, splits: Splits) -> Splits:
