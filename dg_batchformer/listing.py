@@ -93,8 +93,10 @@ def _in_full(plugin: Any) -> str:
 
 
 def _dataset(name: str) -> str:
+    if name == _OWN:
+        return _ABOUT_OWN
     facts = catalog.dataset_facts(name)
-    where = f"DATA_DIR/{facts.folder}/<environment>/<class>/<image>" if facts.folder else "built in"
+    where = f"DATA_DIR/{facts.folder}/{facts.layout}" if facts.folder else "built in"
     envs = tabulate(
         [[env, label, name] for env, (label, name) in enumerate(zip(facts.labels, facts.names, strict=True))],
         headers=["env", "label", "name"],
@@ -123,10 +125,27 @@ def _backbone(name: str) -> str:
 _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
     "algorithms": (lambda: {**_plugins(ALGORITHMS), **_installed()}, _algorithm),
     "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
-    "datasets": (lambda: {name: _dataset_line(name) for name in catalog.DATASETS if name in DATASETS}, _dataset),
+    "datasets": (lambda: _dataset_lines(), _dataset),
     "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),
     "backbones": (lambda: {name: backbone.about for name, backbone in BACKBONES.items()}, _backbone),
 }
+
+
+def _dataset_lines() -> dict[str, str]:
+    lines = {name: _dataset_line(name) for name in catalog.DATASETS if name in DATASETS}
+    return {**lines, _OWN: f"data of your own: {_OWN_FOLDER}, or listed in DATA_DIR/NAME.csv"}
+
+
+_OWN = "NAME"
+_OWN_FOLDER = "DATA_DIR/NAME/<domain>/<class>/<image>"
+_ABOUT_OWN = f"""{_OWN}: data of your own, under any name that is not listed
+where: {_OWN_FOLDER}
+or: DATA_DIR/NAME.csv, with a header and a row for each image: path,label,domain[,split]
+or: DATA_DIR/NAME.json, a list of objects with these keys
+
+A path is relative to DATA_DIR. Domains are numbered in the order of their names; at least two are needed.
+split is train or val: val images validate, instead of a random share of every domain.
+Its hparams are those of PACS: list hparams ALGORITHM --dataset PACS"""
 
 
 def _dataset_line(name: str) -> str:

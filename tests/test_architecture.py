@@ -20,7 +20,8 @@ PACKAGE = ROOT / "dg_batchformer"
 LAYERS = [
     {"errors", "times"},
     {"seeds", "catalog", "yaml_lines"},
-    {"hparams", "names", "registry", "lock"},
+    {"hparams", "names", "registry", "lock", "environments", "manifest"},
+    {"own_data"},
     {"protocols", "store", "record"},
     {"spec", "expected"},
     {"sweep_spec"},
@@ -45,7 +46,7 @@ MAY_IMPORT = {
     "report/page/page.py": {"jinja2"},
     "report/statistics.py": {"scipy"},
 }
-WITHOUT_TORCH = set().union(*LAYERS[:8])
+WITHOUT_TORCH = set().union(*LAYERS[: LAYERS.index({"report", "sweep"}) + 1])
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -57,7 +57,7 @@ class Algorithm(nn.Module):
         if num_domains < cls.min_domains:
             raise InputError(
                 f"{cls.__name__} needs at least {cls.min_domains} training environments, got {num_domains}; "
-                "hold out fewer"
+                "hold out fewer, or train on more"
             )
 
     def check_pairing(self) -> None:

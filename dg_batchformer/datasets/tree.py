@@ -7,7 +7,8 @@ from pathlib import Path
 from dg_batchformer.catalog import DATASETS
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.datasets.folders import ImageFolders, dataset_folder, images_by_class, is_image, is_junk
-from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.errors import InputError
+from dg_batchformer.own_data import find_own
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,15 @@ def read_tree(name: str, data_dir: Path | None) -> Tree:
 
 def _find(name: str, data_dir: Path | None) -> Path:
     if name in DATASETS:
-        if not issubclass(get_dataset_class(name), ImageFolders):
-            raise InputError(f"{name} is no dataset of image folders: there is no environment/class/image to look at")
-        return dataset_folder(DATASETS[name], data_dir)
-    if data_dir is None:
-        raise unknown("dataset", name, DATASETS, see="for a folder of your own give --data_dir, which holds it")
-    folder = data_dir / name
-    if not folder.is_dir():
-        raise unknown("dataset", name, DATASETS, see=f"{data_dir} has no folder of that name either")
+        dataset_class = get_dataset_class(name)
+        if not issubclass(dataset_class, ImageFolders) or dataset_class.find is not ImageFolders.find:
+            raise InputError(
+                f"{name} is not laid out as environment/class/image, which is looked at here; data info counts it"
+            )
+        return dataset_folder(DATASETS[name], data_dir, DATASETS[name].names)
+    folder = find_own(name, data_dir)
+    if folder.is_file():
+        raise InputError(f"{folder} is a manifest, and folders are what is looked at here; data info counts it")
     return folder
 
 

@@ -15,7 +15,7 @@ import torch
 
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.catalog import AVERAGING_WRAPPERS
-from dg_batchformer.datasets import Dataset, get_dataset_class
+from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.kept.members import Group
 from dg_batchformer.kept.model import KeptModel, load_model, read_content, read_spec, rebuilding
@@ -121,7 +121,7 @@ def make_soups(
 
 @contextmanager
 def _setting(model: KeptModel, data_dir: Path | None, device: torch.device, watcher: Watcher) -> Iterator[_Setting]:
-    dataset = get_dataset_class(model.spec.dataset)(data_dir, list(model.spec.test_envs), model.hparams)
+    dataset = open_dataset(model.spec, data_dir, model.hparams)
     if dataset.classes != model.classes:
         raise InputError(
             f"{model.spec.dataset} has the classes {', '.join(dataset.classes)} here, but its runs were trained on "

@@ -9,27 +9,13 @@ from contextlib import suppress
 
 import numpy as np
 
-from dg_batchformer.catalog import DATASETS, DOMAINBED_ORDER
+from dg_batchformer.catalog import DATASETS, DOMAINBED_DATASETS, DOMAINBED_ORDER
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.domainbed_choice import CHOOSE, Choose, Chosen, choose_draws
 from dg_batchformer.report.runs import RecordsFile, TrainedRun
 from dg_batchformer.report.selection import METHODS
 
-_WILDS = {
-    "WILDSCamelyon": tuple(f"hospital_{number}" for number in range(5)),
-    "WILDSFMoW": tuple(f"region_{number}" for number in range(6)),
-}
-_SPAWRIOUS = {
-    f"Spawrious{kind}_{level}": ("Test", "SC_group_1", "SC_group_2")
-    for kind in ("O2O", "M2M")
-    for level in ("easy", "medium", "hard")
-}
-# What DomainBed knows, in its order.
-_ENVIRONMENTS: dict[str, tuple[str, ...]] = {
-    **{name: facts.labels for name, facts in DATASETS.items() if name not in ("Shapes", "Toy")},
-    **_WILDS,
-    **_SPAWRIOUS,
-}
+_ENVIRONMENTS = {name: DATASETS[name].labels for name in DOMAINBED_DATASETS}
 
 
 def domainbed_tables(files: Iterable[RecordsFile], methods: Sequence[str], *, latex: bool) -> str:

@@ -29,5 +29,6 @@ def _read(folder: RunFolder) -> CollectedRun:
         raise ValueError(f"its label is {label!r:.60}")
     spec = RunSpec.from_dict(json.loads(folder.spec_file.read_text()))
     record = parse_records(folder.records_file.read_bytes()).runs[-1]
-    place = label, spec.dataset, spec.algorithm, tuple(spec.test_envs), spec.trial_seed, 0  # one, of all draws
-    return CollectedRun(*place, State.DONE, record.evaluations, record.constant, folder.path)
+    place = label, spec.dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
+    of_run = State.DONE, record.evaluations, record.constant, folder.path, spec.environments
+    return CollectedRun(*place, *of_run, spec.train_envs if spec.leaves_some_out else ())

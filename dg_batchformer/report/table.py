@@ -108,10 +108,14 @@ def build_sections(collection: Collection, methods: Sequence[str], metric: Metri
 
 def _section(collection: Collection, method: Method, measurements: Measurements) -> Section:
     datasets = list(collection.environments)
-    paired = {run.dataset for run in collection.runs if len(run.test_envs) == 2}
+    paired = {run.benchmark for run in collection.runs if len(run.test_envs) == 2 and not run.sources}
     shown = [name for name in datasets if name in paired or not method.needs_pairs]
+    by_source = {run.benchmark for run in collection.runs if run.sources}
+    needs = "needs runs that hold out two environments"
     notes = [
-        f"{name}: needs runs that hold out two environments; give the sweep 'pairs: true'"
+        f"{name}: {needs}, which a sweep with train_envs has not"
+        if name in by_source
+        else f"{name}: {needs}; give the sweep 'pairs: true'"
         for name in datasets
         if name not in shown
     ]
@@ -145,7 +149,7 @@ def score(collection: Collection, method: Method, measurements: Measurements | N
             best = best_draw(method, by_draw, env, num_envs)
             if best is None:
                 continue
-            run = next((run for run in by_draw[best[0]] if run.test_envs == (env,)), None)
+            run = next((run for run in by_draw[best[0]] if env in run.reported), None)
             measured = measurements.score(best[1], run, env)
             if measured is not None:
                 scores[dataset, label, env, trial] = measured
@@ -153,10 +157,10 @@ def score(collection: Collection, method: Method, measurements: Measurements | N
 
 
 def runs_by_draw(collection: Collection) -> Mapping[tuple[str, str, int], Mapping[int, Sequence[CollectedRun]]]:
-    """Return the runs of every (dataset, label, trial) by their hparams seed."""
+    """Return the runs of every (benchmark, label, trial) by their hparams seed."""
     groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:
-        groups[run.dataset, run.label, run.trial_seed][run.hparams_seed].append(run)
+        groups[run.benchmark, run.label, run.trial_seed][run.hparams_seed].append(run)
     return groups
 
 
@@ -164,7 +168,7 @@ def _dataset_table(
     collection: Collection, method: Method, dataset: str, scores: Scores, measurements: Measurements
 ) -> Table:
     names = collection.environments[dataset]
-    runs = [run for run in collection.runs if run.dataset == dataset]
+    runs = [run for run in collection.runs if run.benchmark == dataset]
     envs, trials = _declared(runs)
     rows, lacks = {}, Lacks(collection.rows, [names[env] for env in envs])
     for label in collection.rows:
@@ -177,7 +181,7 @@ def _dataset_table(
         rows[label] = [*cells, *_summaries(by_env, trials, measurements.metric)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
-    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names))]
+    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].sources))]
     made = _provenance(runs, method)
     table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
     return marked(replace(table, metric=measurements.metric))
@@ -197,8 +201,8 @@ def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
 
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
-    """Return the environments held out alone, and the trial seeds."""
-    envs = {env for run in runs for env in run.test_envs if len(run.test_envs) == 1}
+    """Return the environments with a cell, and the trial seeds."""
+    envs = {env for run in runs for env in run.reported}
     return sorted(envs), sorted({run.trial_seed for run in runs})
 
 
@@ -223,7 +227,7 @@ def _summaries(
 def _averages_table(
     collection: Collection, method: Method, datasets: Sequence[str], scores: Scores, metric: Metric
 ) -> Table:
-    declared = {name: _declared([run for run in collection.runs if run.dataset == name]) for name in datasets}
+    declared = {name: _declared([run for run in collection.runs if run.benchmark == name]) for name in datasets}
     rows, lacks = {}, Lacks(collection.rows, datasets)
     for label in collection.rows:
         cells = []
@@ -236,20 +240,19 @@ def _averages_table(
         means = [cell.mean for cell in cells if cell.mean is not None]
         rows[label] = [*cells, Cell(fmean(means)) if len(means) == len(cells) else Cell()]
     most = max(len(trials) for _, trials in declared.values())
-    made = _provenance([run for run in collection.runs if run.dataset in datasets], method)
+    made = _provenance([run for run in collection.runs if run.benchmark in datasets], method)
     columns = [*datasets, "Average"]
     table = Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made)
     return marked(replace(table, metric=metric))
 
 
 def _provenance(runs: Sequence[CollectedRun], method: Method) -> Provenance | None:
-    return provenance([run for run in runs if len(run.test_envs) == 1 or method.needs_pairs])
+    return provenance([run for run in runs if run.reported or method.needs_pairs])
 
 
 def _reads(method: Method, run: CollectedRun, env: int) -> bool:
     """Whether a selection method looks at a run for an environment."""
-    envs = run.test_envs
-    return envs == (env,) or (method.needs_pairs and len(envs) == 2 and env in envs)
+    return env in run.reported or (method.needs_pairs and len(run.test_envs) == 2 and env in run.test_envs)
 
 
 def marked(table: Table) -> Table:

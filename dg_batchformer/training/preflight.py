@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dg_batchformer.algorithms import get_algorithm_class
-from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.datasets import open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.featurizer import backbone_for
@@ -28,7 +28,7 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
         hparams = resolve_hparams(spec)
         size = hparams.get("image_size")
         if (spec.dataset, size) not in opened:
-            get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
+            open_dataset(spec, data_dir, hparams)
             opened.add((spec.dataset, size))
         check_init(hparams["init"])
         shape = spec.facts.shape if size is None else (3, size, size)

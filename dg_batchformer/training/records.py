@@ -24,7 +24,7 @@ class RecordWriter:
     """Appends the records of a run.
 
     Args:
-        hparams: as resolved. splits: of all environments.
+        hparams: as resolved. splits: of all environments that are trained or tested on.
 
     """
 
@@ -43,7 +43,7 @@ class RecordWriter:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # mem_gb is of this run, not of those before it in the process
         # DomainBed's measure: the smallest environment, held-out ones included.
-        self.steps_per_epoch = min(len(splits[env, "in"]) for env in range(len(dataset))) / hparams["batch_size"]
+        self.steps_per_epoch = min(len(splits[env, "in"]) for env in spec.used_envs) / hparams["batch_size"]
         self.constant: dict[str, Any] = {
             "args": _domainbed_args(spec),
             "hparams": hparams,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
-from dg_batchformer.datasets import Dataset, get_dataset_class
+from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import Declared
@@ -73,7 +73,7 @@ def train_run(
         with journal(folder, device):
             load_plugins(spec.plugins)
             hparams = resolve_hparams(spec)
-            dataset = get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
+            dataset = open_dataset(spec, data_dir, hparams)
             with open_source(spec, hparams, dataset, device, watcher) as source:
                 run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, predictions, watcher)
                 write_json(folder.spec_file, spec.as_dict())  # it can be built, so the folder is its own from here on
@@ -86,7 +86,7 @@ def open_source(
     """Open the data path of a run; where it is the cached one, the cache is built first if need be."""
     note = partial(tell, watcher)
     if spec.data_path == "cached" and isinstance(dataset, ImageFolders):
-        augments = hparams["data_augmentation"]
+        augments = hparams.get("data_augmentation", False)
         return CachedLoader(dataset, device, augments=augments, note=note, progress=watcher.caching)
     workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
     return Loader(dataset.environments, dataset.input_shape[-1], workers, note)

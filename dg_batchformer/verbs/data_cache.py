@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.own_data import own_environments
+from dg_batchformer.spec import RunSpec
 from dg_batchformer.verbs.common import OK, Verbs
 
 
@@ -17,7 +19,7 @@ def add_action(actions: Verbs) -> None:
     action = actions.add_parser("cache", help="decode a dataset into the pixel cache", description=text)
     action.set_defaults(run=run)
     add = action.add_argument
-    add("name", metavar="NAME", help="a dataset of image folders; see: list datasets")
+    add("name", metavar="NAME", help="a dataset of image folders, see: list datasets; or data of your own")
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
     add("--image_size", type=int, default=224, metavar="PIXELS",
         help="of the images that are evaluated (default: %(default)s)")  # fmt: skip
@@ -25,16 +27,17 @@ def add_action(actions: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Decode a dataset into the pixel cache."""
-    from dg_batchformer.datasets import get_dataset_class
+    from dg_batchformer.datasets import open_dataset
     from dg_batchformer.datasets.folders import ImageFolders
     from dg_batchformer.datasets.pixels import prepare_plane
     from dg_batchformer.training.console import Console
 
     if options.image_size < 1:
         raise InputError(f"--image_size is {options.image_size}, allowed is a whole number, at least 1")
-    dataset = get_dataset_class(options.name)(options.data_dir, [0], {"image_size": options.image_size})
+    spec = RunSpec(dataset=options.name, environments=own_environments(options.name, options.data_dir))
+    dataset = open_dataset(spec, options.data_dir, {"image_size": options.image_size})
     if not isinstance(dataset, ImageFolders):
-        raise InputError(f"{options.name} is built in and in memory: it needs no cache")
+        raise InputError(f"{options.name} is not read from image folders, and has no cache")
     console = Console()
     for note in dataset.notes:
         console.note(note)

@@ -53,7 +53,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Start what is due of a sweep file, or print what would be started."""
-    asked = load_sweep(options.file)
+    asked = load_sweep(options.file, options.data_dir)
     runs = expand(asked)
     _check_names(options.file, asked, runs)
     folder = SweepFolder(options.results_dir / asked.name)

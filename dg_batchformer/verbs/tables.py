@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dg_batchformer.declaration import read_declaration
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.collect import collect, refuse_mixed
 from dg_batchformer.report.collection import Collection, unreadable_lines
@@ -104,6 +105,9 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
         if getattr(options, name) is not None:
             raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
     ours = {folder: SweepFolder(folder) for folder in options.folders}
+    for folder, sweep in ours.items():
+        if sweep.sweep_file.exists() and read_declaration(sweep).by_source:
+            raise InputError(f"{folder} is a sweep with train_envs, of which DomainBed has no tables; drop --format")
     folders = [sweep.runs if sweep.sweep_file.exists() else folder for folder, sweep in ours.items()]
     files = {folder / name: file for folder in folders for name, file in read_folders(folder).items()}
     print(domainbed_tables(files.values(), methods, latex=options.format == "domainbed_latex"), end="")

@@ -311,8 +311,8 @@ def test_a_name_that_is_not_utf_8_can_be_printed(mine, capsys):
     ("arguments", "sentence"),
     [
         (["PACS"], "PACS needs --data_dir: the folder that holds PACS/art_painting/"),
-        (["PCAS", "--data_dir", "."], "unknown dataset 'PCAS'; did you mean 'PACS'? (. has no folder of that name"),
-        (["Shapes"], "Shapes is no dataset of image folders"),
+        (["PCAS", "--data_dir", "."], "unknown dataset 'PCAS'; did you mean 'PACS'?"),
+        (["Shapes"], "Shapes is not laid out as environment/class/image"),
     ],
 )
 def test_a_name_that_cannot_be_verified_is_answered_with_the_way_out(arguments, sentence, capsys):

@@ -28,6 +28,8 @@ def _command(folder: SweepFolder, spec: RunSpec, data_dir: Path | None) -> list[
     for name, value in spec.as_dict().items():
         if name == "hparams":
             words += ["--hparams", json.dumps(value)] if value else []
+        elif name == "environments":
+            continue  # found again where the data lies
         elif isinstance(value, list):
             words += [f"--{name}", *map(str, value)] if value else []
         else:
