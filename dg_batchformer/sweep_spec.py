@@ -122,6 +122,11 @@ def _own_environments(yaml: LinedYaml, datasets: Sequence[str], data_dir: Path |
 
 
 def _check_environments(yaml: LinedYaml, spec: SweepSpec) -> None:
+    if spec.expected and spec.train_envs is not None:
+        raise yaml.error(
+            ("expected",),
+            "what is expected is of training on all that is not held out, and train_envs says otherwise: drop one key",
+        )
     if spec.pairs and spec.train_envs is not None:
         raise yaml.error(
             ("pairs",),

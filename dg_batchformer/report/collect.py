@@ -33,19 +33,23 @@ def _read(folder: Path) -> Collection:
 
 
 def _distinct(runs: Sequence[CollectedRun]) -> tuple[list[CollectedRun], list[str]]:
-    """Leave out what is there again: the same row, dataset, environments, trial and draw."""
+    """Leave out what is there again: the same row, dataset, environments, trial and draw, trained alike."""
+    trained = {_place(run) for run in runs if run.state.is_final}
     kept: dict[tuple[object, ...], CollectedRun] = {}
     again = 0
     for run in runs:
-        asked = (run.label, run.benchmark, run.environments, run.test_envs)
-        key = (*asked, run.trial_seed, run.hparams_seed)
-        if key in kept and kept[key].state.is_final:
-            again += run.state.is_final
-        else:
-            kept[key] = run
+        if not run.state.is_final and _place(run) in trained:
+            continue
+        key = (*_place(run), *_conditions(run).values())
+        again += key in kept and run.state.is_final
+        kept.setdefault(key, run)
     noun = "run is" if again == 1 else "runs are"
     note = f"{again} {noun} there twice, with the same row, dataset, environments, trial and draw: the first counts"
     return list(kept.values()), [note] if again else []
+
+
+def _place(run: CollectedRun) -> tuple[object, ...]:
+    return run.label, run.dataset, run.sources, run.test_envs, run.trial_seed, run.hparams_seed
 
 
 # What must be equal in a cell: numbers of different protocols or data are not comparable. In records of DomainBed and
@@ -65,14 +69,22 @@ def refuse_mixed(collection: Collection) -> None:
         if run.constant:
             cells[run.label, run.dataset].append(run)
     for (label, dataset), runs in cells.items():
+        conditions = [(_conditions(run), run) for run in runs]
         for name in (*_SETTINGS, *_ASKED):
-            found = {_setting(run, name): run for run in runs}
+            found = {of_run[name]: run for of_run, run in reversed(conditions)}
             if len(found) > 1:
                 said = ", ".join(f"{value} (as {run.path})" for value, run in list(found.items())[:3])
                 raise InputError(
                     f"row {label!r} on {dataset} mixes runs of different {name}: {said}; give that row another label "
-                    f"in one of the sweeps, or --mix to pool them all the same"
+                    f"in one of the sweeps, or --mix to pool them all the same, where of equal trials the first counts"
                 )
+
+
+def _conditions(run: CollectedRun) -> dict[str, str]:
+    """Return under which conditions a run was trained; what its records do not say is a value of its own."""
+    args = run.constant.get("args", {})
+    found = {**{name: run.constant.get(name) for name in _SETTINGS}, **{name: args.get(name) for name in _ASKED}}
+    return {name: "not recorded" if value is None else str(value) for name, value in found.items()}
 
 
 def _refuse_other_environments(runs: Sequence[CollectedRun]) -> None:
@@ -84,8 +96,3 @@ def _refuse_other_environments(runs: Sequence[CollectedRun]) -> None:
                 f"{run.dataset} has the environments {', '.join(first)} in one run and {', '.join(run.environments)} "
                 "in another: two data sets of one name; give the sweeps one by one, or --mix to pool them all the same"
             )
-
-
-def _setting(run: CollectedRun, name: str) -> str:
-    value = run.constant.get("args", {}).get(name) if name in _ASKED else run.constant.get(name)
-    return "not recorded" if value is None else str(value)

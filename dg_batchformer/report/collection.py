@@ -85,8 +85,8 @@ class Collection:
 
 
 def _environments(run: CollectedRun) -> Sequence[str]:
-    if run.dataset in DATASETS:
-        return DATASETS[run.dataset].names
+    if run.dataset in DATASETS and run.evaluations.num_environments <= len(DATASETS[run.dataset].names):
+        return DATASETS[run.dataset].names  # a fork's dataset of that name may have more
     if run.environments:
         return run.environments
     named = run.constant.get("environments")

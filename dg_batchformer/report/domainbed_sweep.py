@@ -31,7 +31,7 @@ def read_domainbed_sweep(folder: Path) -> Collection:
     if empty:
         skipped.append(f"{folder}: skipped for lack of a results.jsonl: {listed(empty)}")
     if foreign:
-        skipped.append(f"{folder}: skipped, as args lack dataset, algorithm or test_envs: {listed(foreign)}")
+        skipped.append(f"{folder}: skipped, as args and evaluations do not say what was tested: {listed(foreign)}")
     unfinished = not all(run.state.is_final for run in runs)
     commands = ["DomainBed's sweep, delete_incomplete and then launch, as it was started"] if unfinished else []
     return Collection(folder.name, _rows(runs), runs, commands, skipped)
@@ -39,6 +39,8 @@ def read_domainbed_sweep(folder: Path) -> Collection:
 
 def _collected(path: Path, run: TrainedRun) -> CollectedRun:
     dataset, algorithm, envs, trial, draw = run.place()
+    if max(envs) >= run.evaluations.num_environments:
+        raise ValueError("it is tested on environments that were not evaluated")
     if not (path / "done").exists():
         return CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, State.INTERRUPTED, path=path)
     of_run = run.evaluations, run.constant

@@ -5,6 +5,7 @@ with it, the files are read instead.
 """
 
 import hashlib
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,7 +14,6 @@ from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import orjson
@@ -47,8 +47,8 @@ def read_folders(folder: Path) -> dict[str, RecordsFile]:
     new = {name: stamp for name, stamp in stamps.items() if name not in known or known[name][0] != stamp}
     parsed = _parse_at_once(folder, new) if len(new) >= _MANY else _parse(folder, new)
     read = {name: parsed.get(name) or known[name] for name in stamps if name in parsed or name not in new}
-    if new or len(read) < len(known):
-        with suppress(OSError):
+    if parsed or len(read) < len(known):
+        with suppress(OSError, *MALFORMED):
             _keep(folder, read)
     return {name: file for name, (_, file) in read.items()}
 
@@ -104,7 +104,7 @@ def _load(folder: Path) -> Index:
     try:
         with _file(folder).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return _unpack({name: arrays[name] for name in arrays.files})
-    except (OSError, EOFError, BadZipFile, *MALFORMED):
+    except Exception:  # whatever damage leads NumPy and zipfile to
         return {}
 
 
@@ -119,8 +119,9 @@ def _pack(index: Index) -> _Arrays:
         runs = []
         for run in file.runs:
             kinds[run.evaluations.keys].append(run.evaluations)
-            runs.append((run.constant, list(kinds).index(run.evaluations.keys), len(run.evaluations)))
-        files.append((name, tuple(stamp), file.unreadable, runs))
+            constant = run.constant if file.is_plain else json.dumps(run.constant)  # orjson has no NaN
+            runs.append((constant, list(kinds).index(run.evaluations.keys), len(run.evaluations)))
+        files.append((os.fsencode(name).decode("latin-1"), tuple(stamp), file.unreadable, runs))  # names are bytes
     arrays: _Arrays = {"text": np.frombuffer(orjson.dumps([_VERSION, list(kinds), files]), np.uint8)}
     for kind, of_kind in enumerate(kinds.values()):
         for column in _COLUMNS:
@@ -142,6 +143,9 @@ def _unpack(arrays: _Arrays) -> Index:
         for constant, kind, count in runs:
             begin, begins[kind] = begins[kind], begins[kind] + count
             steps, final, values, recorded = (column[begin : begins[kind]] for column in columns[kind])
-            unpacked.append(TrainedRun(constant, Evaluations(steps, final, kinds[kind], values, recorded)))
-        index[name] = (Stamp(*stamp), RecordsFile(unpacked, unreadable))
+            said = json.loads(constant) if isinstance(constant, str) else constant
+            unpacked.append(TrainedRun(said, Evaluations(steps, final, kinds[kind], values, recorded)))
+        is_plain = not any(isinstance(constant, str) for constant, *_ in runs)
+        file = RecordsFile(unpacked, unreadable, is_plain)
+        index[os.fsdecode(name.encode("latin-1"))] = Stamp(*stamp), file
     return index

@@ -116,14 +116,15 @@ class Measurements:
         key = str(run.path), env
         if key not in self._known:
             predictions = read_predictions(RunFolder(run.path).predictions_file)
-            self._known[key] = None if predictions is None else self._measure(predictions, env)
+            self._known[key] = None if predictions is None else self._measure(predictions, run, env)
         return self._known[key]
 
-    def _measure(self, predictions: Predictions, env: int) -> tuple[float, float | None] | None:
-        """Return the metric on the ``in`` split of the test environment, and its mean over ``out`` of the others."""
+    def _measure(self, predictions: Predictions, run: CollectedRun, env: int) -> tuple[float, float | None] | None:
+        """Return the metric on the ``in`` split of the test environment, and its mean over ``out`` of what validates."""
         assert self.metric.measure is not None
         test = predictions.of(env, "in")
-        others = [predictions.of(int(other), "out") for other in np.unique(predictions.env) if other != env]
+        validating = run.sources or [other for other in np.unique(predictions.env).tolist() if other != env]
+        others = [predictions.of(other, "out") for other in validating]
         if not len(test.label):
             return None
         in_domain = [self.metric.measure(held_out) for held_out in others if len(held_out.label)]

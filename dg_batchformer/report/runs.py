@@ -34,6 +34,8 @@ class TrainedRun:
         seeds = self.args.get("trial_seed", 0), self.args.get("hparams_seed", 0)  # the oldest records have none
         if not (isinstance(dataset, str) and isinstance(algorithm, str) and isinstance(envs, list) and envs):
             raise ValueError("args without dataset, algorithm or test_envs")
+        if len(set(map(str, envs))) < len(envs):
+            raise ValueError("test_envs of args name an environment twice")
         if not all(type(number) is int and number >= 0 for number in (*envs, *seeds)):
             raise ValueError("test_envs and seeds of args are whole numbers")
         return Place(dataset, algorithm, tuple(sorted(envs)), *seeds)
@@ -51,10 +53,16 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordsFile:
-    """A file of records: its runs, one unless two were trained in a folder, and how many lines are none."""
+    """A file of records: its runs, one unless two were trained in a folder, and how many lines are none.
+
+    Args:
+        is_plain: whether it is JSON as the standard has it, without DomainBed's bare NaN.
+
+    """
 
     runs: Sequence[TrainedRun]
     unreadable: int = 0
+    is_plain: bool = True
 
 
 def parse_records(content: bytes) -> RecordsFile:
@@ -72,7 +80,7 @@ def parse_records(content: bytes) -> RecordsFile:
             runs.append(_trained(of_run))
         except MALFORMED:
             unreadable += len(of_run)
-    return RecordsFile(runs, unreadable)
+    return RecordsFile(runs, unreadable, not any(token in content for token in (b"NaN", b"Infinity", b"\\u")))
 
 
 def _trained(records: Sequence[dict[str, Any]]) -> TrainedRun:

@@ -30,8 +30,9 @@ def mark_significant(sections: Sequence[Section], collection: Collection, baseli
 
 def _mark(table: Table, paired: dict[str, list[Block]], baseline: str) -> Table:
     """Mark the rows of a table, by the blocks of the datasets that it shows."""
-    datasets = {table.title, *table.columns}  # of a dataset, or of averages over datasets
-    shown = {label: [block for block in blocks if block.dataset in datasets] for label, blocks in paired.items()}
+    shown = {
+        label: [block for block in blocks if block.dataset in table.benchmarks] for label, blocks in paired.items()
+    }
     p_values = dict(zip(shown, holm([signed_rank_p(blocks) for blocks in shown.values()]), strict=True))
     column = list(table.columns).index("Average")
     differing = {

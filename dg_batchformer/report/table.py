@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isnan
+from math import isfinite, isnan, nan
 from statistics import fmean, pstdev
 
 from dg_batchformer.report.collection import CollectedRun, Collection
@@ -32,8 +32,9 @@ class Cell:
         """Build a cell from fractions, one for each trial; an empty one from none."""
         if not values:
             return cls()
-        mean = fmean(values)
-        deviation = mean if isnan(mean) else pstdev(values)  # which takes no NaN
+        finite = all(map(isfinite, values))  # diverged runs have others, which statistics does not take
+        mean = fmean(values) if finite else sum(values) / len(values)
+        deviation = pstdev(values) if finite else nan
         return cls(100 * mean, 100 * deviation / len(values) ** 0.5, len(values))
 
 
@@ -64,6 +65,7 @@ class Table:
         notes: what cells lack, and what summary columns are.
         published: rows of the literature, below ours.
         provenance: how the numbers were made; None where there are none.
+        benchmarks: whose environments its numbers are of.
         metric: what the numbers are.
 
     """
@@ -79,6 +81,7 @@ class Table:
     differing: Mapping[tuple[str, int], str] = field(default_factory=dict)
     published: Sequence[PublishedRow] = ()
     provenance: Provenance | None = None
+    benchmarks: Sequence[str] = ()
     metric: Metric = ACCURACY
 
     @property
@@ -184,7 +187,7 @@ def _dataset_table(
     notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].sources))]
     made = _provenance(runs, method)
     table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
-    return marked(replace(table, metric=measurements.metric))
+    return marked(replace(table, metric=measurements.metric, benchmarks=[dataset]))
 
 
 _SUMMARIES = ("Average", "Worst", "In-domain")
@@ -243,7 +246,7 @@ def _averages_table(
     made = _provenance([run for run in collection.runs if run.benchmark in datasets], method)
     columns = [*datasets, "Average"]
     table = Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made)
-    return marked(replace(table, metric=metric))
+    return marked(replace(table, metric=metric, benchmarks=datasets))
 
 
 def _provenance(runs: Sequence[CollectedRun], method: Method) -> Provenance | None:

@@ -106,7 +106,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     for folder, sweep in ours.items():
         if sweep.sweep_file.exists() and read_declaration(sweep).by_source:
             raise InputError(f"{folder} is a sweep with train_envs, of which DomainBed has no tables; drop --format")
-    folders = [sweep.runs if sweep.sweep_file.exists() else folder for folder, sweep in ours.items()]
+    folders = [sweep.runs if sweep.sweep_file.exists() else folder.resolve() for folder, sweep in ours.items()]
     files = {folder / name: file for folder in folders for name, file in read_folders(folder).items()}
     print(domainbed_tables(files.values(), methods, latex=options.format == "domainbed_latex"), end="")
     for note in unreadable_lines({path / "results.jsonl": file.unreadable for path, file in files.items()}):

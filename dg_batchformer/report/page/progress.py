@@ -45,7 +45,7 @@ def troubles(collection: Collection) -> list[Trouble]:
 
 
 def _name(collection: Collection, run: CollectedRun) -> str:
-    names = collection.environments[run.dataset]
+    names = collection.environments[run.benchmark]
     envs = ", ".join(names[env] for env in run.test_envs)
     draw = f", draw {run.hparams_seed}" if run.hparams_seed else ""
     return f"{run.label} on {run.dataset}/{envs}, trial {run.trial_seed}{draw} ({run.path.name})"

@@ -57,7 +57,7 @@ def settings(collection: Collection) -> list[tuple[str, str]]:
         return []
     found = [(title, _values(run.constant.get(key) for run in trained)) for key, title in _SETTINGS.items()]
     found += [(title, _values(_mapping(run, "args").get(key) for run in trained)) for key, title in _ASKED.items()]
-    for dataset in collection.environments:
+    for dataset in dict.fromkeys(run.dataset for run in trained):
         prints = [run.constant.get("dataset_fingerprint") for run in trained if run.dataset == dataset]
         if prints:
             found.append((f"fingerprint of {dataset}", _values(value and str(value)[:16] for value in prints)))

@@ -22,6 +22,8 @@ def run_setting(dataset: str, hparams: object) -> Setting | None:
         return None
     facts = dataset_facts(dataset)
     size = hparams.get("image_size", facts.shape[-1])
+    if type(size) is not int:
+        return None
     backbone, weights = hparams.get("backbone", "auto"), hparams.get("weights", "none")
     if len(facts.shape) == 1:
         backbone = "mlp"

@@ -1,5 +1,6 @@
 """Tables for papers: booktabs, best bold and second underlined, published rows cited, provenance below."""
 
+import re
 from collections.abc import Sequence
 
 from dg_batchformer.report.render.latex_text import escape
@@ -54,7 +55,7 @@ def latex_fragment(sections: Sequence[Section]) -> str:
     for section in sections:
         for table in section.tables:
             lines += ["", *_table(table, section.method, "tbp")]
-        lines += ["", *(f"% {note}" for note in section.notes)] if section.notes else []
+        lines += ["", *(f"% {' '.join(note.split())}" for note in section.notes)] if section.notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -70,7 +71,7 @@ def _table(table: Table, method: Selection, placement: str) -> list[str]:
         rf"\begin{{table}}[{placement}]",
         r"\centering",
         rf"\caption{{{escape(caption(table, method))}.}}",
-        rf"\label{{tab:{table.title.lower()}-{method.name}}}",
+        rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', table.title.lower())}-{method.name}}}",
         r"\smallskip",
         r"\sbox{\resultbox}{%",
         rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",

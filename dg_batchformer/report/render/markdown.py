@@ -42,7 +42,8 @@ def _cell(table: Table, label: str, column: int) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text as Markdown prints it."""
+    """Return text as Markdown prints it, in one line."""
+    text = " ".join(text.split())
     for special in "\\`*_|<>":
         text = text.replace(special, f"\\{special}")
     return text

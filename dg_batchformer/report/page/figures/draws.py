@@ -37,9 +37,9 @@ def draw_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
     """Draw every dataset on which rows have several draws."""
     collection, method = choices.collection, choices.method
     for dataset in choices.datasets:
-        several = {run.label for run in collection.runs if run.dataset == dataset and run.hparams_seed > 0}
+        several = {run.label for run in collection.runs if run.benchmark == dataset and run.hparams_seed > 0}
         labels = choices.best_labels(dataset, _MOST_ROWS, among=several)
-        runs = [run for run in collection.runs if run.dataset == dataset and run.label in labels]
+        runs = [run for run in collection.runs if run.benchmark == dataset and run.label in labels]
         panels = _panels(runs, collection, method)
         if not panels:
             continue
@@ -80,7 +80,7 @@ def _validated(
     for run in runs:
         draws[run.label, run.trial_seed, run.hparams_seed].append(run)
     for (label, _, _), of_draw in draws.items():
-        names = collection.environments[of_draw[0].dataset]
+        names = collection.environments[of_draw[0].benchmark]
         scores = [method.select(of_draw, env, len(names)) for env in range(len(names))]
         found = [score.validation for score in scores if score is not None]
         hparams = next((run.constant["hparams"] for run in of_draw if _has_hparams(run)), None)
