@@ -196,7 +196,7 @@ SELECTION_NAMES = (
 )
 
 # Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
-WRAPPER_NAMES = ("BF", "IIDMax", "SWAD")
+WRAPPER_NAMES = ("BF", "BFv2", "IIDMax", "SWAD")
 
 # Those that return another model than the last one: only their ``final`` record is of what a run returns.
 AVERAGING_WRAPPERS = ("IIDMax", "SWAD")

@@ -8,11 +8,10 @@ from tabulate import tabulate
 
 from dg_batchformer import catalog
 from dg_batchformer.algorithms import Algorithm
-from dg_batchformer.errors import unknown
 from dg_batchformer.hparams import HParam
 from dg_batchformer.hparams_registry import search_space
 from dg_batchformer.names import split_name
-from dg_batchformer.networks.featurizer import BACKBONES
+from dg_batchformer.networks.backbones import describe_backbone, describe_backbones
 from dg_batchformer.protocols import PROTOCOLS, get_protocol
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 
@@ -102,18 +101,12 @@ def _protocol(name: str) -> str:
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
-def _backbone(name: str) -> str:
-    if name not in BACKBONES:
-        raise unknown("backbone", name, BACKBONES)
-    return f"{name}: {BACKBONES[name].about}"
-
-
 _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
     "algorithms": (lambda: _plugins(ALGORITHMS), _algorithm),
     "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
     "datasets": (lambda: {name: _dataset_line(name) for name in catalog.DATASETS if name in DATASETS}, _dataset),
     "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),
-    "backbones": (lambda: {name: backbone.about for name, backbone in BACKBONES.items()}, _backbone),
+    "backbones": (describe_backbones, describe_backbone),
 }
 
 

@@ -15,6 +15,7 @@ class FeaturizerModule(nn.Module):
     """A network whose output is (N, n_outputs); a subclass computes it in ``features``.
 
     Attributes:
+        channels_last: whether stages with a grid return (N, H, W, C) instead of (N, C, H, W).
         autocast: dtype of mixed precision, BatchFormer included; None for none. The output is float32 either way,
             so that classifiers, losses and penalties are.
         compiles_evaluation, compiles_training: whether ``features`` runs compiled in these modes.
@@ -23,6 +24,7 @@ class FeaturizerModule(nn.Module):
     """
 
     n_outputs: int
+    channels_last: bool = False
     is_convolutional: ClassVar[bool] = True
     autocast: torch.dtype | None = None
     compiles_evaluation: bool = False
@@ -32,6 +34,13 @@ class FeaturizerModule(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Return the features, (N, *input_shape) -> (N, n_outputs)."""
         raise NotImplementedError
+
+    def stages(self) -> dict[str, nn.Module]:
+        """Return by name, first to last, the modules that return one vector for every token or position.
+
+        (N, C, H, W) or (N, H, W, C) for a grid, (N, T, C) for tokens. None where there is but one vector.
+        """
+        return {}
 
     def forward(self, x: Tensor) -> Tensor:
         compiles = self.compiles_training if self.training else self.compiles_evaluation

@@ -21,6 +21,9 @@ class MnistCnn(FeaturizerModule):
         self.bn2 = nn.GroupNorm(8, 128)
         self.bn3 = nn.GroupNorm(8, 128)
 
+    def stages(self) -> dict[str, nn.Module]:
+        return {"bn0": self.bn0, "bn1": self.bn1, "bn2": self.bn2, "bn3": self.bn3}
+
     def features(self, x: Tensor) -> Tensor:
         x = self.bn0(self.conv1(x).relu())
         x = self.bn1(self.conv2(x).relu())
@@ -45,6 +48,9 @@ class SmallCnn(FeaturizerModule):
         self.grid = nn.AdaptiveAvgPool2d(4)
         self.output = nn.Linear(64 * 4 * 4, 128)
 
+    def stages(self) -> dict[str, nn.Module]:
+        return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
+
     def features(self, x: Tensor) -> Tensor:
         return self.output(self.grid(self.blocks(x)).flatten(1)).relu()
 
@@ -57,6 +63,9 @@ class TinyCnn(FeaturizerModule):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(8), _block(channels, 16))
+
+    def stages(self) -> dict[str, nn.Module]:
+        return {"layers.1": self.layers[1]}
 
     def features(self, x: Tensor) -> Tensor:
         return self.layers(x).mean(dim=(2, 3))

@@ -87,6 +87,9 @@ class ResNet(FreezableBatchNorm):
         self.network.to(memory_format=torch.channels_last)  # what convolutions are fast in
         self.dropout = nn.Dropout(dropout)
 
+    def stages(self) -> dict[str, nn.Module]:
+        return {name: self.network.get_submodule(name) for name in ("layer1", "layer2", "layer3", "layer4")}
+
     def features(self, x: Tensor) -> Tensor:
         return self.dropout(self.network(x.contiguous(memory_format=torch.channels_last)))
 

@@ -35,6 +35,9 @@ class WideResNet(FreezableBatchNorm):
         self.layer3 = nn.Sequential(_Block(64, 128, 2), _Block(128, 128, 1))
         self.bn1 = nn.BatchNorm2d(128, momentum=0.9)
 
+    def stages(self) -> dict[str, nn.Module]:
+        return {"layer1": self.layer1, "layer2": self.layer2, "layer3": self.layer3}
+
     def features(self, x: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         return self.bn1(x).relu().mean(dim=(2, 3))
