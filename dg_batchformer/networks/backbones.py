@@ -43,6 +43,7 @@ BACKBONES: dict[str, Backbone] = {
     ),
 }
 TIMM = f"{PREFIX}NAME"
+_ABOUT_TIMM = "any model of timm (pip install timm), ViT and DINOv2 included; weights none, one of its tags or a file"
 
 
 class _BackboneName(HParam):
@@ -63,12 +64,13 @@ BACKBONE = _BackboneName("auto", about="featurizer; auto goes by input shape", c
 
 def describe_backbones() -> dict[str, str]:
     """Return one line for every backbone by name; timm's models share one."""
-    timm = "any model of timm, as timm/vit_small_patch14_dinov2; weights none, one of timm's tags or a file"
-    return {**{name: backbone.about for name, backbone in BACKBONES.items()}, TIMM: timm}
+    return {**{name: backbone.about for name, backbone in BACKBONES.items()}, TIMM: _ABOUT_TIMM}
 
 
 def describe_backbone(name: str) -> str:
     """Return a backbone in full; raise InputError for an unknown name."""
+    if name == TIMM:
+        return f"{name}: {_ABOUT_TIMM}; list backbones timm/vit_small_patch14_dinov2 shows what that one has"
     if is_timm(name):
         return describe_timm(name)
     if name not in BACKBONES:

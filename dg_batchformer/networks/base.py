@@ -15,6 +15,7 @@ class FeaturizerModule(nn.Module):
     """A network whose output is (N, n_outputs); a subclass computes it in ``features``.
 
     Attributes:
+        state_is_weights: whether parameters and buffers are all that training changes in it and in modules inside.
         channels_last: whether stages with a grid return (N, H, W, C) instead of (N, C, H, W).
         autocast: dtype of mixed precision, BatchFormer included; None for none. The output is float32 either way,
             so that classifiers, losses and penalties are.
@@ -26,6 +27,7 @@ class FeaturizerModule(nn.Module):
     n_outputs: int
     channels_last: bool = False
     is_convolutional: ClassVar[bool] = True
+    state_is_weights: ClassVar[bool] = False
     autocast: torch.dtype | None = None
     compiles_evaluation: bool = False
     compiles_training: bool = False

@@ -87,11 +87,13 @@ def anatomy(backbone: str, input_shape: tuple[int, ...]) -> Anatomy:
         takes_img_size = any("img_size" in inspect.signature(kind).parameters for kind in type(network).__mro__[:-1])
         try:
             network = _create(backbone, input_shape, takes_img_size=takes_img_size, num_classes=0)
+            _refuse_cut_patches(backbone, network, input_shape)
             stages = _stages(network.eval(), torch.zeros(2, *input_shape))
+        except InputError:
+            raise
         except Exception as error:  # whatever a network makes of a size that it was not written for
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"backbone {backbone} cannot take images of {_size(input_shape)}: {reason}") from None
-    _refuse_cut_patches(backbone, network, input_shape)
     batch_norm = any(isinstance(layer, _BatchNorm) for layer in network.modules())
     return Anatomy(takes_img_size, batch_norm, stages)
 
@@ -111,6 +113,7 @@ class TimmFeaturizer(FreezableBatchNorm):
 
     """
 
+    state_is_weights = True  # timm's modules hold much that no checkpoint can keep, and none that changes
     network: Any  # timm's models share an interface, but no base class that declares it
     scale: Tensor
     shift: Tensor

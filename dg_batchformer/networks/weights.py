@@ -101,7 +101,7 @@ def _from_hub(repository: str, backbone: str, weights: str) -> Path:
         try:
             return Path(hf_hub_download(repository, _HUB_FILE, local_files_only=only_here))
         except Exception as error:  # of the hub, the network or the disk: the hub's client has dozens
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = str(error).partition(". ")[0] or type(error).__name__
     raise InputError(
         f"weights {weights} of {backbone} are {_HUB_FILE} of {repository} on the Hugging Face hub, which is not in "
         f"{constants.HF_HUB_CACHE} and could not be downloaded ({reason}); run hf download {repository} {_HUB_FILE} "
