@@ -80,8 +80,8 @@ def load_kept(folder: RunFolder, device: torch.device) -> Kept:
     wrappers = split_name(spec.algorithm)[1]
     if "BFv2" in wrappers:
         raise InputError(
-            f"{folder.path} holds a run of {spec.algorithm}, whose BatchFormer is inside the featurizer, and explain draws "
-            f"the one on pooled features; train {spec.algorithm.replace('BFv2', 'BF')}"
+            f"{folder.path} holds a run of {spec.algorithm}, whose BatchFormer is inside the featurizer, and explain "
+            f"draws the one on pooled features; train {spec.algorithm.replace('BFv2', 'BF')}"
         )
     if "BF" not in wrappers:
         raise InputError(
