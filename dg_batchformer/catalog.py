@@ -1,5 +1,6 @@
 """Plain facts of the field: datasets, their environments and folders, and the orders tables are printed in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dg_batchformer.errors import InputError, unknown
@@ -13,6 +14,7 @@ class DatasetFacts:
         labels: DomainBed's short names of the environments; their order is the order of ``env`` indices.
         names: the names people use, and on disk the folders of the environments.
         folder: folder below ``--data_dir``; '' for what is built in.
+        layout: what lies in it.
         shape: (channels, height, width) or (features,) as DomainBed feeds it.
         checkpoint_freq: DomainBed's steps between two evaluations.
         small: DomainBed's "small images": other learning rates and batch sizes.
@@ -24,6 +26,7 @@ class DatasetFacts:
     labels: tuple[str, ...]
     names: tuple[str, ...]
     folder: str = ""
+    layout: str = "<environment>/<class>/<image>"
     shape: tuple[int, ...] = (3, 224, 224)
     num_classes: int | None = None
     checkpoint_freq: int = 300
@@ -43,6 +46,9 @@ class DatasetFacts:
                 return int(text)
             raise InputError(f"environment {given} is out of range: {self.name} has {allowed}")
         for spelling in (self.labels, self.names):
+            if text in spelling:
+                return spelling.index(text)
+        for spelling in (self.labels, self.names):
             folded = [name.casefold() for name in spelling]
             if text.casefold() in folded:
                 return folded.index(text.casefold())
@@ -56,12 +62,25 @@ def _folders(
     return DatasetFacts(name, about, labels, names, folder, num_classes=classes, checkpoint_freq=freq)
 
 
+def _spawrious(kind: str, level: str) -> DatasetFacts:
+    correlated = {"O2O": "a place for each breed", "M2M": "two places for two breeds"}[kind]
+    return DatasetFacts(
+        f"Spawrious{kind}_{level}",
+        f"dogs whose breed the place gives away, {correlated}, {level} (Lynch et al., 2023); made to test on Test",
+        labels=("Test", "SC_group_1", "SC_group_2"),
+        names=("Test", "SC_group_1", "SC_group_2"),
+        folder="spawrious224",
+        layout="<group>/<place>/<class>/<image>",
+        num_classes=4,
+        checkpoint_freq=100,
+    )
+
+
 def _same(*names: str) -> dict[str, str]:
     return {name: name for name in names}
 
 
-# In DomainBed's order, which is the order of tables; ours first.
-_FACTS = (
+_OURS = (
     DatasetFacts(
         "Shapes",
         "built in: drawn shapes in four styles, 32 px",
@@ -82,6 +101,10 @@ _FACTS = (
         checkpoint_freq=100,
         small=True,
     ),
+)
+
+# In DomainBed's order, which is that of its tables.
+_DOMAINBED = (
     DatasetFacts(
         "Debug28",
         "built in: random tensors, 28 px, for tests",
@@ -106,6 +129,7 @@ _FACTS = (
         labels=("+90%", "+80%", "-90%"),
         names=("+90%", "+80%", "-90%"),
         folder="MNIST",
+        layout="raw/<the four files of MNIST>",
         shape=(2, 28, 28),
         num_classes=2,
         checkpoint_freq=100,
@@ -117,6 +141,7 @@ _FACTS = (
         labels=("0", "15", "30", "45", "60", "75"),
         names=("0", "15", "30", "45", "60", "75"),
         folder="MNIST",
+        layout="raw/<the four files of MNIST>",
         shape=(1, 28, 28),
         num_classes=10,
         checkpoint_freq=100,
@@ -172,16 +197,70 @@ _FACTS = (
         None,
         _same("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"),
     ),
+    DatasetFacts(
+        "WILDSCamelyon",
+        "lymph node tissue of five hospitals (Koh et al., 2021); needs the wilds package",
+        labels=tuple(f"hospital_{number}" for number in range(5)),
+        names=tuple(f"hospital_{number}" for number in range(5)),
+        folder="camelyon17_v1.0",
+        layout="<as the wilds package downloads it>",
+        num_classes=2,
+        checkpoint_freq=100,
+    ),
+    DatasetFacts(
+        "WILDSFMoW",
+        "land use from satellites in six regions (Koh et al., 2021); needs the wilds package",
+        labels=tuple(f"region_{number}" for number in range(6)),
+        names=tuple(f"region_{number}" for number in range(6)),
+        folder="fmow_v1.1",
+        layout="<as the wilds package downloads it>",
+        num_classes=62,
+        checkpoint_freq=100,
+    ),
+    _spawrious("O2O", "easy"),
+    _spawrious("O2O", "medium"),
+    _spawrious("O2O", "hard"),
+    _spawrious("M2M", "easy"),
+    _spawrious("M2M", "medium"),
+    _spawrious("M2M", "hard"),
 )
 
-DATASETS: dict[str, DatasetFacts] = {facts.name: facts for facts in _FACTS}
+_FURTHER = (
+    DatasetFacts(
+        "DigitsDG",
+        "digits of four benchmarks, 32 px (Zhou et al., 2020)",
+        labels=("mnist", "mnist_m", "svhn", "syn"),
+        names=("mnist", "mnist_m", "svhn", "syn"),
+        folder="digits_dg",
+        layout="<environment>/train or val/<class>/<image>",
+        shape=(3, 32, 32),
+        num_classes=10,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    _folders(
+        "NICOpp",
+        "NICO++",
+        "NICO++: 60 classes in six contexts (Zhang et al., 2023)",
+        60,
+        _same("autumn", "dim", "grass", "outdoor", "rock", "water"),
+    ),
+)
+
+# In the order of tables.
+DATASETS: dict[str, DatasetFacts] = {facts.name: facts for facts in (*_OURS, *_DOMAINBED, *_FURTHER)}
+
+# What DomainBed's tables know, in their order.
+DOMAINBED_DATASETS = tuple(facts.name for facts in _DOMAINBED)
 
 # The row order of DomainBed's tables.
-ALGORITHM_ORDER = (
+DOMAINBED_ORDER = (
     "ERM", "ERMPlusPlus", "Fish", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "CDANN", "MTL",
     "SagNet", "ARM", "VREx", "RSC", "SD", "ANDMask", "SANDMask", "IGA", "SelfReg", "Fishr", "TRM", "IB_ERM",
     "IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM",
 )  # fmt: skip
+# Of all algorithms: those that DomainBed lacks come last.
+ALGORITHM_ORDER = (*DOMAINBED_ORDER, "SAM", "SAGM", "CutMix", "MIRO")
 
 # The names of selection methods, known without importing one: sweep files name them too. The first is the default.
 SELECTION_NAMES = (
@@ -196,14 +275,27 @@ SELECTION_NAMES = (
 )
 
 # Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
-WRAPPER_NAMES = ("BF", "BFv2", "IIDMax", "SWAD")
+WRAPPER_NAMES = ("BF", "BFv2", "EMA", "IIDMax", "MixStyle", "SMA", "SWAD")
 
 # Those that return another model than the last one: only their ``final`` record is of what a run returns.
-AVERAGING_WRAPPERS = ("IIDMax", "SWAD")
+AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD")
 
 
-def dataset_facts(name: str) -> DatasetFacts:
-    """Return the facts of a dataset; raise InputError for an unknown name."""
-    if name not in DATASETS:
+def dataset_facts(name: str, environments: Sequence[str] = ()) -> DatasetFacts:
+    """Return the facts of a dataset; raise InputError for an unknown name.
+
+    Args:
+        environments: of data of one's own, whose name is any other; what else is assumed of it holds for photographs.
+
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if not environments:
         raise unknown("dataset", name, DATASETS)
-    return DATASETS[name]
+    names = tuple(environments)
+    return DatasetFacts(name, "data of your own", names, names, folder=name)
+
+
+def has_small_images(dataset: str) -> bool:
+    """Whether DomainBed's "small images" hyper-parameters are for a dataset; they are not for data of one's own."""
+    return dataset in DATASETS and DATASETS[dataset].small

@@ -7,11 +7,25 @@ from typing import NoReturn
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.lock import Busy
-from dg_batchformer.verbs import cancel, compare, data, explain, lists, report, status, sweep, tables, train
+from dg_batchformer.verbs import (
+    cancel,
+    compare,
+    data,
+    explain,
+    lists,
+    predict,
+    report,
+    soup,
+    status,
+    sweep,
+    tables,
+    train,
+)
 from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, OK, USAGE
 
 _PROGRAM = "python -m dg_batchformer"
-_VERBS = (train, sweep, status, cancel, tables, compare, report, explain, lists, data)  # in the order of --help
+# In the order of --help.
+_VERBS = (train, sweep, status, cancel, tables, compare, report, explain, predict, soup, lists, data)
 
 
 def main(arguments: Sequence[str]) -> int:

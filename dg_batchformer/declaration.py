@@ -21,16 +21,24 @@ class SweepRun(NamedTuple):
         """The run as people say it."""
         spec = self.spec
         draw = f", draw {spec.hparams_seed}" if spec.hparams_seed else ""
-        return f"{self.label} on {spec.dataset}/{spec.environment_names(spec.test_envs)}, trial {spec.trial_seed}{draw}"
+        source = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
+        tests = spec.environment_names(spec.test_envs)
+        return f"{self.label} on {spec.dataset}/{tests}{source}, trial {spec.trial_seed}{draw}"
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A sweep as it was declared when it last started: rows in table order, runs in order."""
+    """A sweep as it was declared when it last started: rows in table order, runs in order.
+
+    Args:
+        by_source: whether it says what to train on (``train_envs``), not only what to hold out.
+
+    """
 
     name: str
     rows: Sequence[str]
     runs: Sequence[SweepRun]
+    by_source: bool = False
 
     def command(self, *, retry_failed: bool = False) -> str:
         """Return what is typed to train what is left of it."""
@@ -54,6 +62,7 @@ def read_declaration(folder: SweepFolder) -> Declared:
         rows = [_text(label) for label in content["rows"]]
         runs = [SweepRun(_text(run["label"]), RunSpec.from_dict(run["spec"])) for run in content["runs"]]
         name = _text(content["name"])
+        by_source = content.get("declared", {}).get("train_envs") is not None
     except KeyError as error:
         raise InputError(f"{folder.sweep_file} is no declaration of a sweep: it lacks {error}") from None
     except MALFORMED as error:
@@ -62,7 +71,7 @@ def read_declaration(folder: SweepFolder) -> Declared:
     if strange or not runs:
         what = f"its runs name rows that it lacks: {', '.join(strange)}" if strange else "it has no runs"
         raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {what}")
-    return Declared(name, rows, runs)
+    return Declared(name, rows, runs, by_source)
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,6 @@
 """HParam: one hyper-parameter with its default, its random draw and what a person may give for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,20 @@ class HParam:
 
     def _in_bounds(self, value: float) -> bool:
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+class Declared(dict[str, Any]):
+    """The hparams of a run as an algorithm gets them: reading one that nobody declared says how to declare it."""
+
+    def __init__(self, values: Mapping[str, Any], algorithm: str) -> None:
+        super().__init__(values)
+        self.algorithm = algorithm
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(
+            f"{self.algorithm} reads hparam {name!r}, declare it: in its search_space, or beside a class that is to "
+            f"stay as it is, by HPARAMS = {{{name!r}: 0.1}} in its module"
+        )
 
 
 def _coerce(name: str, given: object, kind: type) -> Value:

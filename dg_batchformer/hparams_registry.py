@@ -13,7 +13,7 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Hparams
 from dg_batchformer.networks.backbones import BACKBONE, backbone_for
 from dg_batchformer.networks.featurizer import check_featurizer, featurizer_search_space
-from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
+from dg_batchformer.protocols import DEFAULT_PROTOCOL, Protocol, get_protocol
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec import RunSpec
 
@@ -23,31 +23,30 @@ _NOT_HERE = ("vit", "dinov2", "vit_attn_tune")
 
 def default_hparams(algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOCOL) -> Hparams:
     """Return the defaults of a composed algorithm on a dataset."""
-    return _values(algorithm, dataset, protocol, {}, None)
+    return _values(algorithm, dataset_facts(dataset), protocol, {}, None)
 
 
 def random_hparams(algorithm: str, dataset: str, seed: int, *, protocol: str = DEFAULT_PROTOCOL) -> Hparams:
     """Return the random draw of a registry seed, value for value as DomainBed's ``random_hparams``."""
-    return _values(algorithm, dataset, protocol, {}, seed)
+    return _values(algorithm, dataset_facts(dataset), protocol, {}, seed)
 
 
 def resolve_hparams(spec: RunSpec) -> Hparams:
     """Return the hparams of a run; raise InputError for names or values that it cannot use."""
     seed = None if spec.hparams_seed == 0 else seed_hash(spec.hparams_seed, spec.trial_seed)
-    return _values(spec.algorithm, spec.dataset, spec.protocol, spec.hparams, seed)
+    return _values(spec.algorithm, spec.facts, spec.protocol, spec.hparams, seed)
 
 
-def search_space(
-    algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOCOL, given: Mapping[str, Any] | None = None
-) -> dict[str, HParam]:
-    """Return every hparam of a composed algorithm on a dataset, with the protocol's defaults and draws.
+def search_space(algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOCOL) -> dict[str, HParam]:
+    """Return every hparam of a composed algorithm on a dataset, with the protocol's defaults and draws."""
+    return _space(algorithm, dataset_facts(dataset), get_protocol(protocol), {})
 
-    What a person gives can change which hparams there are: a backbone, or a size of images that asks for another.
-    """
-    facts, rules = dataset_facts(dataset), get_protocol(protocol)
+
+def _space(algorithm: str, facts: DatasetFacts, rules: Protocol, given: Mapping[str, Any]) -> dict[str, HParam]:
+    """As ``search_space``; what a person gives can change which there are: a backbone, or a size of images."""
     defaults = rules.hparam_defaults(facts)
     common = {**(_domainbed_space() if rules.domainbed_names else {}), **_common_space(facts)}
-    chosen = {"backbone": "auto", **defaults, **(given or {})}
+    chosen = {"backbone": "auto", **defaults, **given}
     shape = facts.shape
     if "image_size" in common:
         size = common["image_size"].parse("image_size", chosen.get("image_size", common["image_size"].default))
@@ -56,29 +55,29 @@ def search_space(
     space = {
         **common,
         **featurizer_search_space(backbone, shape),
-        **get_algorithm_class(algorithm).search_space(dataset),
+        **get_algorithm_class(algorithm).search_space(facts.name),
     }
     space.update({name: hparam for name, hparam in rules.hparam_space(facts).items() if name in space})
     for name, default in defaults.items():
-        if name in space:
+        if name in space and default in (space[name].choices or (default,)):
             space[name] = replace(space[name], default=default)
     return space
 
 
-def _values(algorithm: str, dataset: str, protocol: str, given: Mapping[str, Any], seed: int | None) -> Hparams:
-    facts, rules = dataset_facts(dataset), get_protocol(protocol)
+def _values(algorithm: str, facts: DatasetFacts, protocol: str, given: Mapping[str, Any], seed: int | None) -> Hparams:
+    rules = get_protocol(protocol)
     meant = _without_domainbed_booleans(given, rules.hparam_defaults(facts))
-    space = search_space(algorithm, dataset, protocol=protocol, given=meant)
+    space = _space(algorithm, facts, rules, meant)
     for name in meant:
         if name not in space:
-            raise unknown(f"hparam of {algorithm} on {dataset}:", name, space)
+            raise unknown(f"hparam of {algorithm} on {facts.name}:", name, space)
     drawn = {name: hparam.default if seed is None else hparam.sample(name, seed) for name, hparam in space.items()}
     values: Hparams = {**drawn, **{name: space[name].parse(name, value) for name, value in meant.items()}}
     _refuse_disagreement(given, values)
     size = values.get("image_size")
     shape = facts.shape if size is None else (3, size, size)
     check_featurizer(backbone_for(values["backbone"], shape), shape, values)
-    return {**values, **(_domainbed_booleans(values) if rules.domainbed_names else {})}
+    return {**values, **(_domainbed_booleans(values) if "resnet18" in space else {})}
 
 
 def _common_space(facts: DatasetFacts) -> dict[str, HParam]:
@@ -100,6 +99,7 @@ def _common_space(facts: DatasetFacts) -> dict[str, HParam]:
         ),
         "class_balanced": HParam(False, about="sample the classes of an environment equally often"),
         "nonlinear_classifier": HParam(False, about="three layers instead of a linear classifier"),
+        "init": HParam("none", about="weights that draws share, for soups: none, linear_probe, or a file"),
     }
     if facts.folder and facts.is_photographs:
         space["image_size"] = HParam(224, about="images are resized to this many pixels squared", low=8)

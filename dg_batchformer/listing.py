@@ -8,10 +8,12 @@ from tabulate import tabulate
 
 from dg_batchformer import catalog
 from dg_batchformer.algorithms import Algorithm
+from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.hparams_registry import search_space
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.backbones import describe_backbone, describe_backbones
+from dg_batchformer.plugins.load import installed
 from dg_batchformer.protocols import PROTOCOLS, get_protocol
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 
@@ -43,11 +45,22 @@ def _plugins(registry: Mapping[str, type] | Any) -> dict[str, str]:
     return {name: _headline(registry[name]) for name in registry}
 
 
+def _installed() -> dict[str, str]:
+    """Return the algorithms of installed packages; one that cannot be imported has the reason beside its name."""
+    lines = {}
+    for name in installed():
+        try:
+            lines[name] = _headline(ALGORITHMS[name])
+        except InputError as error:
+            lines[name] = str(error)
+    return lines
+
+
 def _headline(plugin: type) -> str:
     """Return the first line of a plug-in's file, or of its own docstring where the file offers several."""
     alone = sum(vars(other).get("__module__") == plugin.__module__ for other in _offered(plugin)) == 1
     about = inspect.getdoc(inspect.getmodule(plugin)) if alone else inspect.getdoc(plugin)
-    return (about or "").splitlines()[0]
+    return next(iter((about or "").splitlines()), "")
 
 
 def _offered(plugin: type) -> list[type]:
@@ -80,8 +93,10 @@ def _in_full(plugin: Any) -> str:
 
 
 def _dataset(name: str) -> str:
+    if name == _OWN:
+        return _ABOUT_OWN
     facts = catalog.dataset_facts(name)
-    where = f"DATA_DIR/{facts.folder}/<environment>/<class>/<image>" if facts.folder else "built in"
+    where = f"DATA_DIR/{facts.folder}/{facts.layout}" if facts.folder else "built in"
     envs = tabulate(
         [[env, label, name] for env, (label, name) in enumerate(zip(facts.labels, facts.names, strict=True))],
         headers=["env", "label", "name"],
@@ -102,12 +117,29 @@ def _protocol(name: str) -> str:
 
 
 _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
-    "algorithms": (lambda: _plugins(ALGORITHMS), _algorithm),
+    "algorithms": (lambda: {**_plugins(ALGORITHMS), **_installed()}, _algorithm),
     "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
-    "datasets": (lambda: {name: _dataset_line(name) for name in catalog.DATASETS if name in DATASETS}, _dataset),
+    "datasets": (lambda: _dataset_lines(), _dataset),
     "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),
     "backbones": (describe_backbones, describe_backbone),
 }
+
+
+def _dataset_lines() -> dict[str, str]:
+    lines = {name: _dataset_line(name) for name in catalog.DATASETS if name in DATASETS}
+    return {**lines, _OWN: f"data of your own: {_OWN_FOLDER}, or listed in DATA_DIR/NAME.csv"}
+
+
+_OWN = "NAME"
+_OWN_FOLDER = "DATA_DIR/NAME/<domain>/<class>/<image>"
+_ABOUT_OWN = f"""{_OWN}: data of your own, under any name that is not listed
+where: {_OWN_FOLDER}
+or: DATA_DIR/NAME.csv, with a header and a row for each image: path,label,domain[,split]
+or: DATA_DIR/NAME.json, a list of objects with these keys
+
+A path is relative to DATA_DIR. Domains are numbered in the order of their names; at least two are needed.
+split is train or val: val images validate, instead of a random share of every domain.
+Its hparams are those of PACS: list hparams ALGORITHM --dataset PACS"""
 
 
 def _dataset_line(name: str) -> str:

@@ -1,5 +1,7 @@
 """Names compose: ``SWAD+CORAL+BF`` is at most one algorithm and any wrappers. Textual: no plug-in is imported."""
 
+from collections.abc import Sequence
+
 from dg_batchformer.catalog import WRAPPER_NAMES
 from dg_batchformer.errors import InputError
 
@@ -29,3 +31,14 @@ def canonical_name(name: str) -> str:
     algorithm, wrappers = split_name(name)
     kept = [*wrappers] if algorithm == "ERM" and wrappers else [*wrappers, algorithm]
     return "+".join(sorted(kept))
+
+
+def module_names(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of plug-in modules, each once and sorted; raise InputError for what names no module."""
+    for name in given:
+        if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+            raise InputError(
+                f"plug-in {name!r} is no name of a module, such as my_module for the file my_module.py, or "
+                "my_package.methods"
+            )
+    return tuple(sorted(set(given)))

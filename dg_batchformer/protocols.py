@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.catalog import DatasetFacts
 from dg_batchformer.errors import unknown
 from dg_batchformer.hparams import HParam, Value
 
@@ -37,14 +37,14 @@ class Protocol:
     space: Mapping[str, HParam] = field(default_factory=dict)
     domainbed_names: bool = False
 
-    def num_steps(self, dataset: str) -> int:
+    def num_steps(self, facts: DatasetFacts) -> int:
         """Return the number of updates on a dataset."""
-        return self.steps_for.get(dataset, self.steps)
+        return self.steps_for.get(facts.name, self.steps)
 
-    def steps_between(self, dataset: str) -> int:
+    def steps_between(self, facts: DatasetFacts) -> int:
         """Return the number of updates between two evaluations on a dataset."""
-        freq = self.checkpoint_freq_for.get(dataset, self.checkpoint_freq)
-        return dataset_facts(dataset).checkpoint_freq if freq is None else freq
+        freq = self.checkpoint_freq_for.get(facts.name, self.checkpoint_freq)
+        return facts.checkpoint_freq if freq is None else freq
 
     def hparam_defaults(self, facts: DatasetFacts) -> dict[str, Value]:
         """Return the defaults that this protocol sets on a dataset."""

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -20,15 +20,19 @@ class Registry:
         kind: what a plug-in is called in messages, such as ``algorithm``.
         package: dotted name of the package that is scanned.
         base: dotted ``module:Class`` of the common ancestor.
+        elsewhere: dotted ``module:function`` that is asked for a name that the package lacks; it may ``add`` it.
 
     """
 
-    def __init__(self, kind: str, package: str, base: str) -> None:
+    def __init__(self, kind: str, package: str, base: str, elsewhere: str = "") -> None:
         self.kind = kind
         self.package = package
         self.base = base
+        self.elsewhere = elsewhere
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._classes and self.elsewhere:
+            _dotted(self.elsewhere)(name)
         if name not in self._classes:
             raise unknown(self.kind, name, self, see=f"python -m dg_batchformer list {self.kind}s")
         return self._classes[name]
@@ -42,10 +46,24 @@ class Registry:
     def __len__(self) -> int:
         return len(self._classes)
 
+    def add(self, classes: Mapping[str, type], source: str) -> None:
+        """Register classes from outside the package; raise InputError for a name that is taken.
+
+        Args:
+            source: where they are from, for messages.
+
+        """
+        for name in classes:
+            if name in self._classes:
+                raise InputError(
+                    f"{source} has the {self.kind} {name}, but {self._classes[name].__module__} has one of that name; "
+                    "rename it, or leave it out of the module's __all__"
+                )
+        self._classes.update(classes)
+
     @cached_property
     def _classes(self) -> dict[str, type]:
-        module_name, _, class_name = self.base.partition(":")
-        base = getattr(importlib.import_module(module_name), class_name)
+        base = _dotted(self.base)
         found: dict[str, type] = {}
         package = importlib.import_module(self.package)
         for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda info: info.name):
@@ -61,6 +79,12 @@ class Registry:
         return dict(sorted(found.items()))
 
 
+def _dotted(path: str) -> Any:
+    """Import what ``module:name`` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _offers(module: str, name: str, value: object, base: type) -> bool:
     return (
         inspect.isclass(value)
@@ -72,6 +96,11 @@ def _offers(module: str, name: str, value: object, base: type) -> bool:
     )
 
 
-ALGORITHMS = Registry("algorithm", "dg_batchformer.algorithms", "dg_batchformer.algorithms.base:Algorithm")
+ALGORITHMS = Registry(
+    "algorithm",
+    "dg_batchformer.algorithms",
+    "dg_batchformer.algorithms.base:Algorithm",
+    elsewhere="dg_batchformer.plugins.load:load_installed",
+)
 WRAPPERS = Registry("wrapper", "dg_batchformer.wrappers", "dg_batchformer.wrappers.base:Wrapper")
 DATASETS = Registry("dataset", "dg_batchformer.datasets", "dg_batchformer.datasets.base:Dataset")

@@ -8,9 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.environments import named_environments, resolve_environments
 from dg_batchformer.errors import MALFORMED, InputError, unknown
 from dg_batchformer.hparams import same_spelling
-from dg_batchformer.names import canonical_name, split_name
+from dg_batchformer.names import canonical_name, module_names, split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.store import RunFolder
@@ -30,6 +31,7 @@ _REFERENCE: dict[str, Any] = {
     "precision": "fp32",
     "data_path": "exact",
     "compile": "off",
+    "plugins": [],
 }
 
 
@@ -37,13 +39,16 @@ _REFERENCE: dict[str, Any] = {
 class RunSpec:
     """One run: what is asked, never where it runs or where it is written.
 
-    What is given as None (steps, checkpoint_freq, seed) is resolved at once, by the protocol and by
-    DomainBed's rule for seeds. Raises InputError for what cannot be run.
+    What is given as None (test_envs, train_envs, steps, checkpoint_freq, seed) is resolved at once, by the other
+    field, by the protocol and by DomainBed's rule for seeds. Raises InputError for what cannot be run.
 
     Args:
-        dataset: a name of ``catalog.DATASETS``.
+        dataset: a name of ``catalog.DATASETS``, or of data of one's own.
         algorithm: a composed name; kept in its canonical spelling.
-        test_envs: environments held out, by index or name; kept as sorted indices.
+        test_envs: environments tested on, by index or name; kept as sorted indices. None: all that are not trained
+            on, or the first where that is not said either.
+        train_envs: environments trained on, likewise; None: all the others. What is neither is not evaluated.
+        environments: names of the environments of data of one's own, () for a dataset of the catalog.
         trial_seed: repeats the experiment: splits and random draws.
         hparams_seed: which random draw of hyper-parameters; 0 takes the defaults.
         seed: everything else (initialisation, order, augmentation); derived from the other fields.
@@ -56,12 +61,15 @@ class RunSpec:
         data_path: of image folders: ``exact`` decodes and augments as DomainBed, ``cached`` from the pixel cache on
             the device.
         compile: whether evaluation is compiled; ``auto``: where that is known to pay.
+        plugins: modules that define further algorithms, see ``plugins``; kept sorted, imported where a run is built.
 
     """
 
     dataset: str = "Shapes"
     algorithm: str = "ERM"
-    test_envs: tuple[int, ...] = (0,)
+    test_envs: tuple[int, ...] = None  # type: ignore[assignment]  # indices from the start, like the next one
+    train_envs: tuple[int, ...] = None  # type: ignore[assignment]
+    environments: tuple[str, ...] = ()
     trial_seed: int = 0
     hparams_seed: int = 0
     seed: int = None  # type: ignore[assignment]  # an int from the start, like the next ones
@@ -74,11 +82,16 @@ class RunSpec:
     precision: str = "fp32"
     data_path: str = "exact"
     compile: str = "off"
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        facts, protocol = dataset_facts(self.dataset), get_protocol(self.protocol)
+        self._keep("environments", named_environments(self.dataset, self.environments))
+        facts, protocol = self.facts, get_protocol(self.protocol)
         self._keep("algorithm", canonical_name(self.algorithm))
-        self._keep("test_envs", _environments(facts, self.test_envs))
+        train_envs, test_envs = resolve_environments(facts, self.train_envs, self.test_envs)
+        self._keep("train_envs", train_envs)
+        self._keep("test_envs", test_envs)
+        self._keep("plugins", module_names(self.plugins))
         self._keep("hparams", {name: same_spelling(value) for name, value in sorted(self.hparams.items())})
         for name, low in (
             ("trial_seed", 0),
@@ -94,9 +107,9 @@ class RunSpec:
             if getattr(self, name) not in known:
                 raise unknown(f"value of {name}:", getattr(self, name), known)
         if self.steps is None:
-            self._keep("steps", protocol.num_steps(self.dataset))
+            self._keep("steps", protocol.num_steps(facts))
         if self.checkpoint_freq is None:
-            self._keep("checkpoint_freq", protocol.steps_between(self.dataset))
+            self._keep("checkpoint_freq", protocol.steps_between(facts))
         if self.seed is None:
             base = split_name(self.algorithm)[0]
             arguments = (self.dataset, base, list(self.test_envs), self.hparams_seed, self.trial_seed)
@@ -117,25 +130,33 @@ class RunSpec:
     @property
     def facts(self) -> DatasetFacts:
         """The known facts of the dataset."""
-        return dataset_facts(self.dataset)
+        return dataset_facts(self.dataset, self.environments)
 
     def environment_names(self, envs: Sequence[int]) -> str:
         """Return environments by name, for people."""
         return ", ".join(self.facts.names[env] for env in envs)
 
     @property
-    def train_envs(self) -> tuple[int, ...]:
-        """The environments trained on, in dataset order."""
-        return tuple(env for env in range(len(self.facts.names)) if env not in self.test_envs)
+    def used_envs(self) -> tuple[int, ...]:
+        """The environments trained or tested on, in dataset order."""
+        return tuple(sorted((*self.train_envs, *self.test_envs)))
+
+    @property
+    def leaves_some_out(self) -> bool:
+        """Whether an environment is neither trained nor tested on."""
+        return len(self.used_envs) < len(self.facts.names)
 
     def is_checkpoint(self, step: int) -> bool:
         """Whether all splits are evaluated after the update of this step; the last step always is."""
         return step % self.checkpoint_freq == 0 or step == self.steps - 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types."""
+        """Return the fields as JSON types; ``train_envs`` and ``environments`` only where they say something."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {**values, "test_envs": list(self.test_envs), "hparams": dict(self.hparams)}
+        unsaid = {"train_envs": not self.leaves_some_out, "environments": not self.environments}
+        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        said = {name: value for name, value in listed.items() if not unsaid.get(name)}
+        return {**said, "hparams": dict(self.hparams)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
@@ -163,17 +184,13 @@ def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
         raise InputError(f"{folder.spec_file} cannot be read; {way_out}") from None
     if held.id != spec.id:
         asked, there = spec.as_dict(), held.as_dict()
-        differing = [f"{name} {there[name]}, not {asked[name]}" for name in asked if asked[name] != there[name]]
+        fields = [name for name in RunSpec.__dataclass_fields__ if asked.get(name) != there.get(name)]
+        differing = [f"{name} {_said(there, name)}, not {_said(asked, name)}" for name in fields]
         raise InputError(f"{folder.path} holds another run ({', '.join(differing)}); {way_out}")
 
 
-def _environments(facts: DatasetFacts, given: Sequence[int | str]) -> tuple[int, ...]:
-    envs = sorted({facts.environment_index(env) for env in given})
-    if not envs:
-        raise InputError(f"test_envs is empty: name at least one environment of {facts.name} to hold out")
-    if len(envs) == len(facts.names):
-        raise InputError(f"test_envs holds out all environments of {facts.name}: none is left to train on")
-    return tuple(envs)
+def _said(fields: Mapping[str, Any], name: str) -> object:
+    return fields.get(name, "all others" if name == "train_envs" else "unsaid")
 
 
 def _whole(name: str, value: Any, low: int) -> int | None:

@@ -30,12 +30,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a new name last as its content does, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -84,10 +84,12 @@ class RunFolder:
         self.path = path
         self.spec_file = path / "spec.json"
         self.records_file = path / "results.jsonl"
+        self.soup_file = path / "soup.json"
         self.log_file = path / "log.txt"
         self.checkpoint_file = path / "checkpoint.pt"
         self.model_file = path / "model.pt"
         self.batchformer_file = path / "batchformer.pt"
+        self.predictions_file = path / "predictions.npz"
         self.done_file = path / "done"
         self.error_file = path / "error.txt"
         self.lock_file = path / "lock"
@@ -149,6 +151,7 @@ class SweepFolder:
         self.workers_log = path / "workers.log"
         self.runs = path / "runs"
         self.launches = path / "launches"
+        self.soups = path / "soups"
         self.slurm = path / "slurm"
         self.jobs_log = self.slurm / "jobs.log"
 

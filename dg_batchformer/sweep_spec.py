@@ -1,15 +1,17 @@
 """SweepSpec: a declared set of runs, read from a YAML file of ``sweeps/``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog import DatasetFacts, dataset_facts
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.expected import parse_expected
 from dg_batchformer.hparams import plain_number, same_spelling
-from dg_batchformer.names import split_name
+from dg_batchformer.names import module_names, split_name
+from dg_batchformer.own_data import own_environments
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.spec import CHOICES
 from dg_batchformer.yaml_lines import Key, LinedYaml
@@ -31,16 +33,19 @@ class SweepSpec:
 
     Args:
         name: the file's stem, and the folder below ``results/``.
-        datasets: names of ``catalog.DATASETS``.
+        datasets: names of ``catalog.DATASETS``, or of data of one's own.
         algorithms: the rows, in table order.
         protocol: a name of ``protocols.PROTOCOLS``.
         trials: how many trial seeds, from 0.
         draws: how many hparams seeds, from 0; 1 runs the defaults only.
         test_envs: which environments to hold out, one run each; None holds out each in turn.
+        train_envs: which environments to train on, one run for each item, which tests on all ``test_envs`` that it
+            does not train on; ``all`` trains on each alone. None trains on what is not held out.
         pairs: also hold out every pair, which leave-one-domain-out selection needs.
-        hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile: for every run, as
-            in RunSpec, but for the defaults: a sweep takes the fast modes.
+        hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
+            run, as in RunSpec, but for the defaults: a sweep takes the fast modes.
         expected: published averages by dataset and label, in percent, with their source, see ``expected.py``.
+        environments: of data of one's own, by dataset: no key of a file, but found where the data lies.
 
     """
 
@@ -51,6 +56,7 @@ class SweepSpec:
     trials: int = 3
     draws: int = 1
     test_envs: tuple[str, ...] | None = None
+    train_envs: tuple[tuple[str, ...], ...] | Literal["all"] | None = None
     pairs: bool = False
     hparams: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
@@ -60,15 +66,38 @@ class SweepSpec:
     precision: str = "auto"
     data_path: str = "cached"
     compile: str = "auto"
+    plugins: tuple[str, ...] = ()
     expected: Mapping[str, Any] = field(default_factory=dict)
+    environments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def facts(self, dataset: str) -> DatasetFacts:
+        """Return the facts of one of the sweep's datasets."""
+        return dataset_facts(dataset, self.environments.get(dataset, ()))
+
+    def sources(self, dataset: str) -> list[tuple[int, ...]]:
+        """Return what is trained on, as env indices, run by run; empty where that is what is not held out."""
+        facts = self.facts(dataset)
+        if self.train_envs == "all":
+            return [(env,) for env in range(len(facts.names))]
+        return [tuple(sorted({facts.environment_index(env) for env in envs})) for envs in self.train_envs or ()]
+
+    def tested(self, dataset: str) -> list[int]:
+        """Return the environments to test on, as sorted env indices."""
+        facts = self.facts(dataset)
+        return sorted({facts.environment_index(env) for env in self.test_envs or range(len(facts.names))})
 
 
-def load_sweep(path: Path) -> SweepSpec:
-    """Read a sweep file; raise InputError with file, line and key for anything that cannot be used."""
+def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
+    """Read a sweep file; raise InputError with file, line and key for anything that cannot be used.
+
+    Args:
+        data_dir: where datasets lie that the catalog does not know.
+
+    """
     yaml = LinedYaml(path)
     if not isinstance(yaml.data, dict):
         raise yaml.error((), "a sweep file is a list of keys such as 'datasets:' and 'algorithms:'")
-    known = {item.name: item for item in fields(SweepSpec) if item.name != "name"}
+    known = {item.name: item for item in fields(SweepSpec) if item.name not in ("name", "environments")}
     for key in yaml.data:
         if key not in known:
             raise yaml.error((key,), str(unknown("key", key, known)))
@@ -76,7 +105,8 @@ def load_sweep(path: Path) -> SweepSpec:
         if item.default is MISSING and item.default_factory is MISSING and key not in yaml.data:
             raise yaml.error((), f"key '{key}' is missing")
     values = {key: _READERS[key](yaml, (key,), value) for key, value in yaml.data.items()}
-    spec = SweepSpec(name=path.stem, **values)
+    environments = _own_environments(yaml, values["datasets"], data_dir)
+    spec = SweepSpec(name=path.stem, **values, environments=environments)
     _check_environments(yaml, spec)
     if "expected" in yaml.data:
         labels = [row.label for row in spec.algorithms]
@@ -84,9 +114,21 @@ def load_sweep(path: Path) -> SweepSpec:
     return spec
 
 
+def _own_environments(yaml: LinedYaml, datasets: Sequence[str], data_dir: Path | None) -> dict[str, tuple[str, ...]]:
+    """Look for the datasets that the catalog does not know."""
+    look = partial(own_environments, data_dir=data_dir)
+    found = {name: _named(yaml, ("datasets", index), look, name) for index, name in enumerate(datasets)}
+    return {name: environments for name, environments in found.items() if environments}
+
+
 def _check_environments(yaml: LinedYaml, spec: SweepSpec) -> None:
+    if spec.pairs and spec.train_envs is not None:
+        raise yaml.error(
+            ("pairs",),
+            "pairs train on all that they do not hold out, and train_envs says otherwise: drop one of the two keys",
+        )
     for dataset in spec.datasets:
-        facts = dataset_facts(dataset)
+        facts = spec.facts(dataset)
         if spec.pairs and len(facts.names) < 3:
             raise yaml.error(
                 ("pairs",),
@@ -94,6 +136,23 @@ def _check_environments(yaml: LinedYaml, spec: SweepSpec) -> None:
             )
         for index, env in enumerate(spec.test_envs or ()):
             _named(yaml, ("test_envs", index), facts.environment_index, env)
+        _check_sources(yaml, spec, facts)
+
+
+def _check_sources(yaml: LinedYaml, spec: SweepSpec, facts: DatasetFacts) -> None:
+    """Check that what is trained on is there, and leaves something to test on."""
+    if isinstance(spec.train_envs, tuple):
+        for index, envs in enumerate(spec.train_envs):
+            for env in envs:
+                _named(yaml, ("train_envs", index), facts.environment_index, env)
+    sources = spec.sources(facts.name)
+    for index, source in enumerate(sources):
+        names = ", ".join(facts.names[env] for env in source)
+        key = ("train_envs",) if spec.train_envs == "all" else ("train_envs", index)
+        if source in sources[:index]:
+            raise yaml.error(key, f"train_envs: {names} is given twice")
+        if set(spec.tested(facts.name)) <= set(source):
+            raise yaml.error(key, f"train_envs: with {names} trained on, {facts.name} has nothing left to test on")
 
 
 def _named(yaml: LinedYaml, key: Key, check: Any, value: Any) -> Any:
@@ -112,9 +171,7 @@ def _items(yaml: LinedYaml, key: Key, value: Any) -> list[Any]:
 
 def _datasets(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
     items = _items(yaml, key, value)
-    for index, name in enumerate(items):
-        _named(yaml, (*key, index), dataset_facts, _text(yaml, (*key, index), name))
-    return _distinct(yaml, key, items)
+    return _distinct(yaml, key, [_text(yaml, (*key, index), name) for index, name in enumerate(items)])
 
 
 def _text(yaml: LinedYaml, key: Key, value: Any) -> str:
@@ -165,11 +222,30 @@ def _environments(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...] | No
     return None if value == "all" else _distinct(yaml, key, [str(item) for item in _items(yaml, key, value)])
 
 
+def _sources(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ...], ...] | str:
+    """Read what is trained on: each item is an environment, or a list of those trained on together."""
+    if value == "all":
+        return "all"
+    items = [item if isinstance(item, list) else [item] for item in _items(yaml, key, value)]
+    sources = [_distinct(yaml, (*key, index), [str(env) for env in item]) for index, item in enumerate(items)]
+    for index, source in enumerate(sources):
+        if not source:
+            raise yaml.error((*key, index), f"{key[0]} takes environments, or lists of at least one, got []")
+    return tuple(sources)
+
+
 def _count(yaml: LinedYaml, key: Key, value: Any) -> int:
     number = same_spelling(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise yaml.error(key, f"{key[0]} takes a whole number, at least 1, got {value!r}")
     return number
+
+
+def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
+    items = _items(yaml, key, value)
+    for index, name in enumerate(items):
+        _named(yaml, (*key, index), module_names, [_text(yaml, (*key, index), name)])
+    return _distinct(yaml, key, items)
 
 
 def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:
@@ -205,11 +281,13 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "trials": _count,
     "draws": _count,
     "test_envs": _environments,
+    "train_envs": _sources,
     "pairs": _switch,
     "hparams": _hparams,
     "steps": _count,
     "checkpoint_freq": _count,
     "holdout_fraction": _fraction,
     **dict.fromkeys(CHOICES, _choice),
+    "plugins": _plugins,
     "expected": lambda yaml, key, value: value,  # checked once the sweep's datasets and rows are known
 }

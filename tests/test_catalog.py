@@ -1,10 +1,17 @@
 import pytest
 
-from dg_batchformer.catalog import AVERAGING_WRAPPERS, DATASETS, dataset_facts
+from dg_batchformer.catalog import (
+    ALGORITHM_ORDER,
+    AVERAGING_WRAPPERS,
+    DATASETS,
+    DOMAINBED_DATASETS,
+    DOMAINBED_ORDER,
+    dataset_facts,
+)
 from dg_batchformer.datasets import DATASETS as CLASSES
 from dg_batchformer.datasets import get_dataset_class, num_environments
 from dg_batchformer.errors import InputError
-from dg_batchformer.registry import WRAPPERS
+from dg_batchformer.registry import ALGORITHMS, WRAPPERS
 
 
 @pytest.mark.parametrize("given", [3, "3", "S", "s", "sketch", "Sketch"])
@@ -23,8 +30,23 @@ def test_an_unknown_environment_is_answered_with_those_there_are(given, message)
 
 def test_folders_are_in_the_order_that_domainbed_finds_them():
     for facts in DATASETS.values():
-        if facts.folder and facts.is_photographs:
+        if facts.folder and facts.layout.startswith("<environment>/<class>"):
             assert list(facts.names) == sorted(facts.names)
+
+
+def test_domainbeds_datasets_come_in_its_order():
+    spawrious = [f"Spawrious{kind}_{level}" for kind in ("O2O", "M2M") for level in ("easy", "medium", "hard")]
+    small = ["Debug28", "Debug224", "ColoredMNIST", "RotatedMNIST"]
+    folders = ["VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet", "SVIRO"]
+
+    assert list(DOMAINBED_DATASETS) == [*small, *folders, "WILDSCamelyon", "WILDSFMoW", *spawrious]
+    assert [name for name in DATASETS if name in DOMAINBED_DATASETS] == list(DOMAINBED_DATASETS)
+
+
+def test_an_exact_name_comes_before_another_spelling():
+    facts = dataset_facts("Mine", ("Day", "day", "7"))
+
+    assert [facts.environment_index(given) for given in ("day", "Day", "DAY", "7", "1")] == [1, 0, 0, 2, 1]
 
 
 def test_every_dataset_that_can_be_loaded_has_facts():
@@ -36,3 +58,9 @@ def test_every_dataset_that_can_be_loaded_has_facts():
 
 def test_the_wrappers_that_return_another_model_are_those_that_act_on_weights():
     assert set(AVERAGING_WRAPPERS) == {name for name in WRAPPERS if WRAPPERS[name].stage == "weights"}
+
+
+def test_every_algorithm_has_its_place_and_those_that_domainbed_lacks_come_last():
+    assert sorted(ALGORITHM_ORDER) == sorted(ALGORITHMS)
+    assert ALGORITHM_ORDER[: len(DOMAINBED_ORDER)] == DOMAINBED_ORDER
+    assert ALGORITHM_ORDER[len(DOMAINBED_ORDER) :] == ("SAM", "SAGM", "CutMix", "MIRO")

@@ -203,4 +203,4 @@ def test_data_cache_builds_both_planes_once_and_says_where(image_folder, tmp_pat
 
 def test_data_cache_of_what_is_in_memory_is_refused(capsys):
     assert main(["data", "cache", "Shapes"]) == 2
-    assert "Shapes is built in and in memory" in capsys.readouterr().err
+    assert "Shapes is not read from image folders, and has no cache" in capsys.readouterr().err

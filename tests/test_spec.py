@@ -12,6 +12,27 @@ GOLDEN = json.loads((Path(__file__).parent / "data" / "domainbed_golden.json").r
 def test_the_identity_of_a_run_never_changes():
     assert RunSpec().id == "f3bd56f3b07bdd33"
     assert RunSpec(dataset="PACS", algorithm="SWAD+CORAL+BF", test_envs=["sketch"]).id == "d577ab323f7b6c7b"
+    assert "train_envs" not in RunSpec(dataset="PACS").as_dict()  # as specs were written before they had the field
+
+
+def test_what_is_not_tested_on_is_trained_on_and_the_other_way_round():
+    rest = RunSpec(dataset="PACS", test_envs=["A", "C", "S"])
+    source = RunSpec(dataset="PACS", train_envs=["photo"])
+
+    assert rest.id == source.id
+    assert (source.train_envs, source.test_envs) == ((2,), (0, 1, 3))
+    few = RunSpec(dataset="PACS", train_envs=["photo"], test_envs=["sketch"])
+    assert few.used_envs == (2, 3)
+    assert few.id != RunSpec(dataset="PACS", test_envs=["sketch"]).id
+    assert RunSpec.from_dict(json.loads(json.dumps(few.as_dict()))) == few
+
+
+def test_data_of_ones_own_carries_its_environments():
+    spec = RunSpec(dataset="Mine", environments=("day", "night"), test_envs=["night"])
+
+    assert (spec.train_envs, spec.checkpoint_freq, spec.facts.shape) == ((0,), 300, (3, 224, 224))
+    assert RunSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+    assert spec.id != RunSpec(dataset="Mine", environments=("day", "noon"), test_envs=[1]).id
 
 
 def test_spellings_and_defaults_that_mean_the_same_run_have_one_identity():
@@ -73,6 +94,11 @@ def test_every_step_on_the_grid_and_the_last_is_evaluated():
         ({"dataset": "shapes"}, "did you mean 'Shapes'"),
         ({"test_envs": []}, "test_envs is empty"),
         ({"test_envs": [0, 1, 2, 3]}, "none is left to train on"),
+        ({"train_envs": []}, "train_envs is empty"),
+        ({"train_envs": [0, 1, 2, 3]}, "none is left to test on"),
+        ({"train_envs": [0, 1], "test_envs": ["painting"]}, "painting of Shapes is in train_envs and in test_envs"),
+        ({"dataset": "PACS", "environments": ("a", "b")}, "those of PACS are known"),
+        ({"dataset": "Mine", "environments": ("a",)}, "at least two different names, got a"),
         ({"trial_seed": -1}, "trial_seed is -1"),
         ({"steps": 0}, "steps is 0, allowed is a whole number, at least 1"),
         ({"holdout_fraction": 1.0}, "between 0 and 1"),

@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
-from dg_batchformer.catalog import ALGORITHM_ORDER, dataset_facts
+from dg_batchformer.catalog import ALGORITHM_ORDER, AVERAGING_WRAPPERS, DOMAINBED_ORDER, dataset_facts
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams
 
@@ -19,19 +19,21 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "dg_batchformer" / "algorithms" / "README.md"
 EQUAL_UPDATES = json.loads((ROOT / "tests" / "data" / "upstream_trajectories.json").read_text())
 SHAPES = ("{}", "{}+BF", "SWAD+{}", "SWAD+{}+BF")
-NAMES = (*ALGORITHM_ORDER, *(name for name in ALGORITHMS if name not in ALGORITHM_ORDER))
+NAMES = ALGORITHM_ORDER
 DIFFERS = "Differs from DomainBed: "
 
 TEMPLATE = """# Algorithms
 
 <!-- Written by tools/algorithms_readme.py from the registry and the docstrings: change those, then run it. -->
 
-Every algorithm runs plain and as `NAME+BF`, and both of these as `SWAD+...` or `IIDMax+...`. In the table,
+Every algorithm runs plain and as `NAME+BF`, and both of these as {averaged};
+on images, with `+MixStyle` too. In the table,
 
 * **attends to** is what a sample attends to under `+BF`: all environments in one sequence, or its own one, where the
   method has to forward each environment alone;
 * **updates** is `=` if six updates equal DomainBed's, from equal weights on equal data, to a thousandth; `≠` if they
-  differ on purpose, for the reason below. `tools/compare_upstream.py` compares them, the tests hold them there.
+  differ on purpose, for the reason below, and empty for methods that DomainBed lacks, which their definitions test.
+  `tools/compare_upstream.py` compares them, the tests hold them there.
 
 {overview}
 
@@ -55,8 +57,9 @@ def readme() -> str:
     """Return the text of the README."""
     dependent = [name for name in NAMES if ALGORITHMS[name].batch_dependent]
     return TEMPLATE.format(
+        averaged=_joined([f"`{name}+...`" for name in AVERAGING_WRAPPERS], "or"),
         overview=_overview(),
-        batch_dependent=" and ".join(dependent),
+        batch_dependent=_joined(dependent, "and"),
         refusals=_refusals(),
         sections="\n\n".join(_section(name) for name in NAMES),
     )
@@ -66,7 +69,7 @@ def _overview() -> str:
     rows = []
     for name in NAMES:
         attends = "all" if ALGORITHMS[name].attends == "joint" else "its own"
-        equal = "=" if name in EQUAL_UPDATES else "≠"
+        equal = "" if name not in DOMAINBED_ORDER else "=" if name in EQUAL_UPDATES else "≠"
         rows.append([f"[{name}](#{name.lower()})", _paper(name), _paragraphs(name)[0], attends, equal])
     return _table(["algorithm", "paper", "what it does", "attends to", "updates"], rows)
 
@@ -83,6 +86,10 @@ def _section(name: str) -> str:
     ]
     parts.append(_table(["hparam", "default", "what it is", "allowed"], rows) if rows else "No hparams of its own.")
     return "\n\n".join(parts)
+
+
+def _joined(names: list[str], word: str) -> str:
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]])
 
 
 def _short(value: object) -> str:

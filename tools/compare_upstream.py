@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.catalog import ALGORITHM_ORDER
+from dg_batchformer.catalog import DOMAINBED_ORDER
 from dg_batchformer.hparams_registry import default_hparams, random_hparams
 from dg_batchformer.seeds import seed_hash
 
@@ -89,7 +89,7 @@ def main() -> int:
     torch.set_num_threads(1)
     recorded: dict[str, Trajectory] = {}
     failures = 0
-    for name in ALGORITHM_ORDER:
+    for name in DOMAINBED_ORDER:
         hparams, reason = hparams_that_differ(name, domainbed.hparams_registry), documented(name)
         try:
             theirs = upstreams(name, domainbed)

@@ -7,7 +7,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.names import canonical_name, split_name
 from dg_batchformer.registry import ALGORITHMS, WRAPPERS
 
-__all__ = ["ALGORITHMS", "Algorithm", "get_algorithm_class"]
+__all__ = ["ALGORITHMS", "Algorithm", "compose", "get_algorithm_class"]
 
 
 def get_algorithm_class(name: str) -> type[Algorithm]:
@@ -15,13 +15,14 @@ def get_algorithm_class(name: str) -> type[Algorithm]:
 
     Raises InputError for unknown parts and for two wrappers of one stage.
     """
-    return _compose(canonical_name(name))
+    return compose(canonical_name(name), ALGORITHMS[split_name(name)[0]])
 
 
 @cache
-def _compose(name: str) -> type[Algorithm]:
+def compose(name: str, algorithm: type[Algorithm]) -> type[Algorithm]:
+    """Return the class of a composed name around the class of its algorithm."""
     base, wrappers = split_name(name)
-    composed: type[Algorithm] = ALGORITHMS[base]
+    composed = algorithm
     stages: dict[str, type] = {}
     for wrapper in sorted((WRAPPERS[part] for part in wrappers), key=lambda wrapper: wrapper.order()):
         if wrapper.stage in stages:

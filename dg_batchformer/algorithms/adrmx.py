@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend, domain_labels
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog import has_small_images
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import MLP, Classifier, Featurizer
 
@@ -47,7 +47,7 @@ class ADRMX(Algorithm):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        if dataset_facts(dataset).small:
+        if has_small_images(dataset):
             lr = HParam(3e-3, lambda rng: rng.choice([5e-4, 1e-3, 2e-3, 3e-3]), "learning rate", low=0)
         else:
             lr = HParam(3e-5, lambda rng: rng.choice([2e-5, 3e-5, 4e-5, 5e-5]), "learning rate", low=0)

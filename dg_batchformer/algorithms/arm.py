@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog import has_small_images
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import Classifier, Featurizer
 
@@ -55,7 +55,7 @@ class ARM(Algorithm):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        if dataset_facts(dataset).small:
+        if has_small_images(dataset):
             return {}
         return {"batch_size": HParam(8, lambda rng: 8, "images per training environment, and per group", low=2)}
 

@@ -1,6 +1,6 @@
 """Algorithm: what learns. DomainBed's protocol (update, predict), and what wrappers and the loop rely on."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch.optim import Adam, Optimizer
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
-from dg_batchformer.networks.batchformer import batchformers
+from dg_batchformer.networks.batchformer import batchformers, without_batchformer
 
 Minibatches = list[tuple[Tensor, Tensor]]
 Metrics = dict[str, float | Tensor]
@@ -57,8 +57,11 @@ class Algorithm(nn.Module):
         if num_domains < cls.min_domains:
             raise InputError(
                 f"{cls.__name__} needs at least {cls.min_domains} training environments, got {num_domains}; "
-                "hold out fewer"
+                "hold out fewer, or train on more"
             )
+
+    def check_pairing(self) -> None:
+        """Raise InputError where BatchFormer, whose layer is there already, would come out wrong around this."""
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
@@ -88,6 +91,10 @@ class Algorithm(nn.Module):
         network = self.network
         assert isinstance(network, nn.Module)
         return network
+
+    def begin_from(self, state: Mapping[str, Tensor]) -> None:
+        """Take over initial weights of the predictor, and whatever was copied from it; before the first update."""
+        without_batchformer(self.predictor).load_state_dict(state)
 
     def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
         """Learn how the current model validates after the update of a step.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend, domain_labels
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog import has_small_images
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import MLP, Classifier, Featurizer
 
@@ -24,7 +24,7 @@ class DANN(Algorithm):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        small = dataset_facts(dataset).small
+        small = has_small_images(dataset)
 
         def lr(rng: Any) -> float:
             return 10 ** (rng.uniform(-4.5, -2.5) if small else rng.uniform(-5, -3.5))

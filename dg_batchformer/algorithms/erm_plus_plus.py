@@ -1,7 +1,7 @@
 """ERM++ — Teterwak et al., 2025: ERM with a warm-up of the classifier and averaged weights."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,10 @@ class ERMPlusPlus(ERM):
     @property
     def predictor(self) -> nn.Module:
         return self.network_sma
+
+    def begin_from(self, state: Mapping[str, Tensor]) -> None:
+        super().begin_from(state)
+        without_batchformer(self.network).load_state_dict(state)
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         warm = self.updates > self.hparams["linear_steps"]

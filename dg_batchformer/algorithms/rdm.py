@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend, forward_domains
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.algorithms.mmd import GAMMAS, mmd_distance
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog import has_small_images
 from dg_batchformer.hparams import HParam
 
 
@@ -47,7 +47,7 @@ class RDM(ERM):
         }
         if dataset in ("TerraIncognita", "OfficeHome", "DomainNet"):
             space["variance_weight"] = HParam(0.0, about="weight of the variances", low=0)
-        if not dataset_facts(dataset).small:
+        if not has_small_images(dataset):
             low, high, default = (30, 60, 40) if big or terra else (70, 100, 88)
             space["batch_size"] = HParam(
                 default, lambda rng: rng.uniform(low, high), "images per training environment", low=2

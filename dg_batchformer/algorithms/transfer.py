@@ -1,7 +1,7 @@
 """Transfer — Zhang et al., 2021: features on which no nearby classifier has very different losses over domains."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,10 @@ class Transfer(ERM):
         self.adv_opt = self.new_optimizer(
             self.adv_classifier, kind=SGD, lr=hparams["lr_d"], weight_decay=hparams["weight_decay_d"]
         )
+
+    def begin_from(self, state: Mapping[str, Tensor]) -> None:
+        super().begin_from(state)
+        self.adv_classifier.load_state_dict(self.classifier.state_dict())
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         x = torch.cat([x for x, _ in minibatches])

@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam
 
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog import has_small_images
 from dg_batchformer.hparams import HParam
 
 _ACTIVATIONS: dict[str, tuple[type[nn.Module], float]] = {  # with the lowest value of the noise; the highest is 1
@@ -28,7 +28,7 @@ class URM(ERM):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        small = dataset_facts(dataset).small
+        small = has_small_images(dataset)
         return {
             "urm": HParam("adversarial", about="how features are made uniform", choices=("adversarial",)),
             "urm_adv_lambda": HParam(0.1, lambda rng: rng.uniform(0, 0.2), "weight of the adversary", low=0),

@@ -10,13 +10,16 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
+from dg_batchformer.catalog import DatasetFacts
 from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
 from dg_batchformer.errors import InputError
+from dg_batchformer.own_data import is_junk
 from dg_batchformer.store import cache_dir, write_text
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 
 
+FilesByClass = dict[str, dict[str, list[Path]]]  # by environment, then by class
 UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -26,6 +29,9 @@ class FolderEnvironment(Environment):
     def __init__(self, name: str, files: Sequence[Path], labels: Sequence[int]) -> None:
         super().__init__(name, labels)
         self.files = files
+
+    def image_name(self, index: int) -> str:
+        return os.fsencode(self.files[index]).decode(errors="backslashreplace")
 
     def load(self, indices: Sequence[int]) -> Loaded:
         images, notes = [], []
@@ -74,17 +80,25 @@ class ImageFolders(Dataset):
     """The common class of image-folder datasets.
 
     Classes are the union over environments, so that one without images shifts no label. Other folders beside
-    the environments are ignored; both are reported in ``notes``.
+    the environments are ignored; both are reported in ``notes``. A subclass whose files lie otherwise overrides
+    ``find``.
     """
 
     registered = False
     environments: list[FolderEnvironment]  # type: ignore[assignment]  # read only
 
-    def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        super().__init__(root, test_envs, hparams)
-        folder = self._find(root)
-        self.input_shape = (3, hparams["image_size"], hparams["image_size"])
-        files = {name: _images_by_class(folder / name) for name in self.facts.names}
+    def __init__(
+        self,
+        root: Path | None,
+        test_envs: Sequence[int],
+        hparams: dict[str, Any],
+        *,
+        facts: DatasetFacts | None = None,
+    ) -> None:
+        super().__init__(root, test_envs, hparams, facts=facts)
+        size = hparams.get("image_size", self.facts.shape[-1])
+        self.input_shape = (3, size, size)
+        files = self.find(root)
         self.classes = sorted({name for classes in files.values() for name in classes})
         self.environments = [self._environment(name, files[name]) for name in self.facts.names]
         if len(self.classes) != (self.facts.num_classes or len(self.classes)):
@@ -92,22 +106,19 @@ class ImageFolders(Dataset):
                 f"{self.facts.name} has {len(self.classes)} classes here, {self.facts.num_classes} are known: "
                 f"{', '.join(self.classes)}"
             )
+
+    def find(self, root: Path | None) -> FilesByClass:
+        """Return the files of every environment by class; raise InputError where they are not all there."""
+        folder = self.folder(root, self.facts.names)
         strays = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in self.facts.names)
         if strays:
             self.notes.append(f"ignored in {folder}, no environments of {self.facts.name}: {', '.join(strays)}")
+        return {name: images_by_class(folder / name) for name in self.facts.names}
 
-    def _find(self, root: Path | None) -> Path:
-        facts = self.facts
-        if root is None:
-            raise InputError(
-                f"{facts.name} needs --data_dir: the folder that holds {facts.folder}/{facts.names[0]}/ ..."
-            )
-        folder = root / facts.folder
-        if not folder.is_dir():
-            inside = all((root / name).is_dir() for name in facts.names)
-            way_out = f"give its parent, {root.parent}" if inside else f"{facts.name} is expected there"
-            raise InputError(f"--data_dir {root} has no folder {facts.folder}; {way_out}")
-        missing = [name for name in facts.names if not (folder / name).is_dir()]
+    def folder(self, root: Path | None, names: Sequence[str]) -> Path:
+        """Return the folder of the dataset; raise InputError where it, or a folder in it, is not there."""
+        folder = dataset_folder(self.facts, root, names)
+        missing = [name for name in names if not (folder / name).is_dir()]
         if missing:
             there = sorted(path.name for path in folder.iterdir() if path.is_dir())
             raise InputError(
@@ -132,9 +143,11 @@ class ImageFolders(Dataset):
     @cached_property
     def _identity(self) -> Identity:
         listing = hashlib.sha256()
-        for file in self.files:
-            status = _status(file)
-            listing.update(os.fsencode(f"{file.absolute()}\t{status.st_size}\t{status.st_mtime_ns}\n"))
+        for environment in self.environments:
+            labels, held_out = environment.labels, environment.held_out or [False] * len(environment)
+            for file, label, held in zip(environment.files, labels, held_out, strict=True):
+                status, where = _status(file), f"{environment.name}\t{self.classes[label]}\t{held}\t{file.absolute()}"
+                listing.update(os.fsencode(f"{where}\t{status.st_size}\t{status.st_mtime_ns}\n"))
         memo = cache_dir() / "identities" / listing.hexdigest()
         if memo.is_file():
             return Identity(*memo.read_text().split())
@@ -151,23 +164,41 @@ class ImageFolders(Dataset):
         return self._identity
 
 
-def _images_by_class(folder: Path) -> dict[str, list[Path]]:
+def dataset_folder(facts: DatasetFacts, root: Path | None, names: Sequence[str]) -> Path:
+    """Return the folder of a dataset of image folders below ``--data_dir``; raise InputError where it is not there.
+
+    Args:
+        names: of the folders that are expected in it.
+
+    """
+    if root is None:
+        raise InputError(f"{facts.name} needs --data_dir: the folder that holds {facts.folder}/{names[0]}/ ...")
+    folder = root / facts.folder
+    if not folder.is_dir():
+        inside = all((root / name).is_dir() for name in names)
+        way_out = f"give its parent, {root.parent}" if inside else f"{facts.name} is expected there"
+        raise InputError(f"--data_dir {root} has no folder {facts.folder}; {way_out}")
+    return folder
+
+
+def images_by_class(folder: Path) -> dict[str, list[Path]]:
+    """Return the images in and below the folders of a folder, by the name of that, in torchvision's order."""
     found = {}
-    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_junk(entry.name)):
-        walked = sorted(os.walk(folder / kind, followlinks=True))
-        images = [Path(place, name) for place, _, names in walked for name in sorted(names) if _is_image(name)]
-        if images:
+    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_junk(entry.name)):
+        if images := image_files(folder / kind):
             found[kind] = images
     return found
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES) and not _is_junk(name)
+def image_files(folder: Path) -> list[Path]:
+    """Return all images below a folder, by their endings, ordered by path."""
+    walked = sorted(os.walk(folder, followlinks=True))
+    return [Path(place, name) for place, _, names in walked for name in sorted(names) if is_image(name)]
 
 
-def _is_junk(name: str) -> bool:
-    """Whether a name is hidden, or what archives of other systems leave behind."""
-    return name.startswith((".", "__MACOSX"))
+def is_image(name: str) -> bool:
+    """Whether a file of that name is read as an image."""
+    return name.lower().endswith(_SUFFIXES) and not is_junk(name)
 
 
 def _status(file: Path) -> os.stat_result:
@@ -207,3 +238,7 @@ class DomainNet(ImageFolders):
 
 class SVIRO(ImageFolders):
     """Rear seats of ten cars (Dias Da Cruz et al., 2020)."""
+
+
+class NICOpp(ImageFolders):
+    """NICO++, its common contexts: autumn, dim, grass, outdoor, rock, water; 60 classes (Zhang et al., 2023)."""

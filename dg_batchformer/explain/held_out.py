@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dg_batchformer.datasets import Dataset, get_dataset_class
+from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.explain.kept import Kept
 from dg_batchformer.seeds import seed_hash
@@ -38,7 +38,7 @@ def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, w
     Raises InputError where the data is not there, or is not what the run was trained on.
     """
     hparams = {**kept.hparams, "data_augmentation": False}
-    dataset = get_dataset_class(kept.spec.dataset)(data_dir, list(kept.spec.test_envs), hparams)
+    dataset = open_dataset(kept.spec, data_dir, hparams)
     if dataset.classes != kept.classes:
         raise InputError(
             f"{kept.spec.dataset} has the classes {', '.join(dataset.classes)} here, but the run was trained on "

@@ -1,6 +1,5 @@
 """What a run has kept, read back: its predictor, and the BatchFormer that trained with it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,14 @@ from torch import Tensor, nn
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.catalog import AVERAGING_WRAPPERS
-from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.errors import InputError
+from dg_batchformer.kept.model import KeptModel, build_model, read_content, read_spec, rebuilding, refuse_missing
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import BatchFormer
+from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, SweepFolder
+from dg_batchformer.store import RunFolder
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Kept:
 
 def load_kept(folder: RunFolder, device: torch.device) -> Kept:
     """Read a run back; raise InputError where it has kept no BatchFormer, or none that was trained to attend."""
-    spec = _spec(folder)
+    spec = read_spec(folder)
     wrappers = split_name(spec.algorithm)[1]
     if "BFv2" in wrappers:
         raise InputError(
@@ -88,75 +89,18 @@ def load_kept(folder: RunFolder, device: torch.device) -> Kept:
             f"{folder.path} holds a run of {spec.algorithm}, and there is no BatchFormer in it; train "
             f"{spec.algorithm}+BF"
         )
-    _refuse_missing(folder)
-    model, encoder = _read(folder.model_file, spec), _read(folder.batchformer_file, spec)
-    try:
+    refuse_missing(folder, folder.model_file, folder.batchformer_file)
+    load_plugins(spec.plugins)
+    content, encoder = read_content(folder.model_file, spec), read_content(folder.batchformer_file, spec)
+    with rebuilding(folder, spec):
         _refuse_controls(folder.path, encoder["hparams"])
-        kept = _build(spec, model, encoder)
-    except InputError:
-        raise
-    except (*MALFORMED, RuntimeError) as error:  # weights that do not fit are a RuntimeError
-        sentence = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder.path} holds no model of {spec.algorithm} that can be rebuilt: {sentence}") from None
-    for module in (kept.predictor, kept.batchformer):
-        module.to(device).eval().requires_grad_(False)
-    return kept
+        return _build(build_model(spec, content, device), encoder, device)
 
 
-def _spec(folder: RunFolder) -> RunSpec:
-    if SweepFolder(folder.path).sweep_file.exists():
-        raise InputError(
-            f"{folder.path} is a sweep; give the folder of one of its runs, {folder.path}/runs/ID, of a sweep that was "
-            "started with --keep final"
-        )
-    try:
-        return RunSpec.from_dict(json.loads(folder.spec_file.read_text(errors="replace")))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{folder.path} is no run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
-            "command"
-        ) from None
-    except MALFORMED as error:
-        raise InputError(f"{folder.spec_file} cannot be read: {error}") from None
-
-
-def _refuse_missing(folder: RunFolder) -> None:
-    missing = [file.name for file in (folder.model_file, folder.batchformer_file) if not file.is_file()]
-    if not missing:
-        return
-    state = folder.state()
-    if not state.is_final and folder.checkpoint_file.exists():
-        raise InputError(
-            f"{folder.path} has no {' and no '.join(missing)} yet: its run is {state}, and --keep final keeps the "
-            "model when it ends"
-        )
-    raise InputError(
-        f"{folder.path} has no {' and no '.join(missing)}: train and sweep keep them with --keep final; train this run "
-        "once more with that, and another --output_dir"
-    )
-
-
-def _read(file: Path, spec: RunSpec) -> dict[str, Any]:
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        held = RunSpec.from_dict(content["spec"])
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{file} cannot be read ({reason}); train the run once more, with --keep final") from None
-    if held.id != spec.id:
-        raise InputError(f"{file} is of another run than the spec.json beside it; give the folder as train left it")
-    return content
-
-
-def _build(spec: RunSpec, model: dict[str, Any], encoder: dict[str, Any]) -> Kept:
-    input_shape, hparams = tuple(model["input_shape"]), encoder["hparams"]
-    # What is kept replaces initial weights, and nothing is trained, so that neither needs to be had.
-    initial = {**model["hparams"], "weights": "none", "freeze_bn": False}
-    algorithm_class = get_algorithm_class(model["algorithm"])
-    predictor = algorithm_class(input_shape, model["num_classes"], model["num_domains"], initial).predictor
-    predictor.load_state_dict(model["predictor"])
-    [featurizer] = [module for module in predictor.modules() if isinstance(module, FeaturizerModule)]
-    per_domain = algorithm_class.attends == "per_domain" and hparams["bf_scope"] == "joint"
+def _build(model: KeptModel, encoder: dict[str, Any], device: torch.device) -> Kept:
+    hparams = encoder["hparams"]
+    [featurizer] = [module for module in model.predictor.modules() if isinstance(module, FeaturizerModule)]
+    per_domain = model.algorithm.attends == "per_domain" and hparams["bf_scope"] == "joint"
     batchformer = BatchFormer(
         featurizer.n_outputs,
         heads=hparams["bf_heads"],
@@ -165,7 +109,8 @@ def _build(spec: RunSpec, model: dict[str, Any], encoder: dict[str, Any]) -> Kep
         scope="per_domain" if per_domain else hparams["bf_scope"],
     )
     batchformer.load_state_dict(encoder["batchformer"])
-    return Kept(spec, hparams, list(model["classes"]), input_shape, predictor, featurizer, batchformer)
+    batchformer.to(device).eval().requires_grad_(False)
+    return Kept(model.spec, hparams, model.classes, model.input_shape, model.predictor, featurizer, batchformer)
 
 
 def _refuse_controls(path: Path, hparams: dict[str, Any]) -> None:

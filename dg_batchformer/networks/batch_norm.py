@@ -1,6 +1,7 @@
 """The one BatchNorm policy: frozen statistics while training, and re-estimated ones for averaged weights."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -43,6 +44,20 @@ def reestimate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:
         module(x)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+@contextmanager
+def batch_norm_held(module: nn.Module) -> Iterator[None]:
+    """Keep the statistics of live BatchNorm as they are for a while; batches are normalised by their own as before."""
+    layers = [layer for layer in _batch_norms(module) if layer.training]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
 
 
 def _batch_norms(module: nn.Module) -> list[_BatchNorm]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.insertion import POOLED, insertion
 from dg_batchformer.seeds import seed_hash
@@ -38,7 +39,7 @@ class BatchFormer(nn.Module):
         dropout: on attention weights and after each part.
         scope: what a sample attends to: ``joint`` all domains, ``per_domain`` its own,
             ``sample`` only itself (a control: the same layer with attention switched off).
-        channels_first: whether the module that it is hooked to returns (N, C, H, W).
+        channels_first: whether the feature maps that it is given are (N, C, H, W).
 
     """
 
@@ -53,6 +54,7 @@ class BatchFormer(nn.Module):
         self.scope = scope
         self.channels_first = channels_first
         self.paired_rows: int | None = None  # n while minibatches are [n plain; n twins], else None
+        self.compares_rows = False  # whether twins are held against their plain rows, for code that may move rows
 
     def forward(self, z: Tensor) -> Tensor:
         domains, n, *positions, width = z.shape
@@ -75,29 +77,45 @@ class BatchFormer(nn.Module):
             return None
         x = inputs[0]
         if len(x) % (2 * self.paired_rows):
-            raise ValueError(
+            raise InputError(
                 f"BatchFormer cannot pair {len(x)} rows: it expects whole minibatches of {self.paired_rows} plain "
                 f"rows and {self.paired_rows} twins; an algorithm that cuts or drops rows before its featurizer "
                 "has to take the streams apart first (Algorithm.split_streams)"
             )
+        if self.compares_rows:
+            self._refuse_moved_rows(x.unflatten(0, (-1, 2, self.paired_rows)))
         starts = range(0, len(x), 2 * self.paired_rows)
         return (torch.cat([x[start : start + self.paired_rows] for start in starts]),)  # layout kept, copied once
 
-    def add_twins(self, module: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor | None:
-        """Forward hook of the featurizer, or of a stage inside: put attended twins beside the plain rows."""
+    @staticmethod
+    def _refuse_moved_rows(streams: Tensor) -> None:
+        """Raise InputError where twins are not what their plain rows are, (domains, 2, n, ...)."""
+        if not torch.allclose(streams[:, 0], streams[:, 1]):
+            raise InputError(
+                "BatchFormer cannot pair these rows, whose twins are no longer equal to them: the algorithm sorts, "
+                "shuffles or changes rows before its featurizer, and has to take the streams apart first "
+                "(Algorithm.split_streams)"
+            )
+
+    def add_pooled_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        """Forward hook of the featurizer: as ``add_twins``."""
+        return self.add_twins(z)
+
+    def add_twins(self, z: Tensor) -> Tensor:
+        """Put attended twins beside plain rows, (domains * n, ...) -> (domains * 2 * n, ...)."""
         if self.paired_rows is None:
-            return None
+            return z
         z = z.movedim(1, -1) if self.channels_first else z
         plain = z.unflatten(0, (-1, self.paired_rows))  # (domains * n, ..., width) -> (domains, n, ..., width)
         both = torch.stack([plain, self(plain)], dim=1).flatten(0, 2)
         return both.movedim(-1, 1) if self.channels_first else both
 
 
-def attach_batchformer(featurizer: FeaturizerModule, hparams: dict[str, Any], input_shape: Sequence[int]) -> None:
+def attach_batchformer(featurizer: nn.Module, hparams: dict[str, Any], input_shape: Sequence[int]) -> None:
     """Give a featurizer its BatchFormer, as the submodule ``batchformer``.
 
-    The hooks are bound methods, so that a deep copy of the featurizer is tied to its own copy of the encoder.
-    The initialisation uses a generator of its own: the base algorithm's is the same with and without.
+    What is hooked and inserted are bound methods, so that a deep copy of the featurizer is tied to its own copy of
+    the encoder. The initialisation uses a generator of its own: the base algorithm's is the same with and without.
     """
     place = insertion(featurizer, hparams.get("bfv2_insert", POOLED), input_shape)
     with torch.random.fork_rng(devices=[]):
@@ -112,7 +130,11 @@ def attach_batchformer(featurizer: FeaturizerModule, hparams: dict[str, Any], in
         )
     featurizer.batchformer = batchformer
     featurizer.register_forward_pre_hook(batchformer.drop_twins)
-    place.module.register_forward_hook(batchformer.add_twins)
+    if place.stage == POOLED:
+        featurizer.register_forward_hook(batchformer.add_pooled_twins)
+    else:
+        assert isinstance(featurizer, FeaturizerModule)
+        featurizer.inserted = {place.stage: batchformer.add_twins}
 
 
 def batchformers(module: nn.Module) -> list[BatchFormer]:
@@ -122,7 +144,7 @@ def batchformers(module: nn.Module) -> list[BatchFormer]:
 
 def without_batchformer(module: nn.Module) -> nn.Module:
     """Return a live view of a module without BatchFormer: the same parameters under the base algorithm's names."""
-    if not any(isinstance(part, BatchFormer) or _has_hooks(part) for part in module.modules()):
+    if not batchformers(module):
         return module
     view = copy.copy(module)
     view._modules = OrderedDict(
@@ -130,18 +152,8 @@ def without_batchformer(module: nn.Module) -> nn.Module:
         for name, child in module._modules.items()
         if not isinstance(child, BatchFormer)
     )
-    for kind in _HOOKS:
-        kept = ((key, hook) for key, hook in getattr(module, kind).items() if not _is_ours(hook))
-        setattr(view, kind, OrderedDict(kept))
+    if isinstance(module._modules.get("batchformer"), BatchFormer):
+        view._forward_pre_hooks, view._forward_hooks = OrderedDict(), OrderedDict()
+        if isinstance(view, FeaturizerModule):
+            view.inserted = {}
     return view
-
-
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return any(_is_ours(hook) for kind in _HOOKS for hook in getattr(module, kind).values())
-
-
-def _is_ours(hook: object) -> bool:
-    return isinstance(getattr(hook, "__self__", None), BatchFormer)

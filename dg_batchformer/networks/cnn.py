@@ -1,8 +1,11 @@
 """Small convolutional featurizers without BatchNorm: DomainBed's for MNIST, ours for 32 px, one for tests."""
 
+from collections.abc import Mapping
+from functools import partial
+
 from torch import Tensor, nn
 
-from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.base import FeaturizerModule, Stage
 
 
 class MnistCnn(FeaturizerModule):
@@ -21,15 +24,18 @@ class MnistCnn(FeaturizerModule):
         self.bn2 = nn.GroupNorm(8, 128)
         self.bn3 = nn.GroupNorm(8, 128)
 
-    def stages(self) -> dict[str, nn.Module]:
-        return {"bn0": self.bn0, "bn1": self.bn1, "bn2": self.bn2, "bn3": self.bn3}
+    def stages(self) -> Mapping[str, Stage]:
+        convolutions = (self.conv1, self.conv2, self.conv3, self.conv4)
+        norms = {"bn0": self.bn0, "bn1": self.bn1, "bn2": self.bn2, "bn3": self.bn3}
+        pairs = zip(convolutions, norms.items(), strict=True)
+        return {name: partial(_convolve, convolution, norm) for convolution, (name, norm) in pairs}
 
-    def features(self, x: Tensor) -> Tensor:
-        x = self.bn0(self.conv1(x).relu())
-        x = self.bn1(self.conv2(x).relu())
-        x = self.bn2(self.conv3(x).relu())
-        x = self.bn3(self.conv4(x).relu())
-        return x.mean(dim=(2, 3))
+    def head(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=(2, 3))
+
+
+def _convolve(convolution: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    return norm(convolution(x).relu())
 
 
 def _block(channels: int, width: int) -> nn.Sequential:
@@ -48,11 +54,11 @@ class SmallCnn(FeaturizerModule):
         self.grid = nn.AdaptiveAvgPool2d(4)
         self.output = nn.Linear(64 * 4 * 4, 128)
 
-    def stages(self) -> dict[str, nn.Module]:
+    def stages(self) -> Mapping[str, Stage]:
         return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.output(self.grid(self.blocks(x)).flatten(1)).relu()
+    def head(self, maps: Tensor) -> Tensor:
+        return self.output(self.grid(maps).flatten(1)).relu()
 
 
 class TinyCnn(FeaturizerModule):
@@ -64,8 +70,8 @@ class TinyCnn(FeaturizerModule):
         super().__init__()
         self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(8), _block(channels, 16))
 
-    def stages(self) -> dict[str, nn.Module]:
-        return {"layers.1": self.layers[1]}
+    def stages(self) -> Mapping[str, Stage]:
+        return {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.layers(x).mean(dim=(2, 3))
+    def head(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=(2, 3))

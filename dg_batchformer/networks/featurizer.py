@@ -62,12 +62,13 @@ def Featurizer(  # noqa: N802
     """Build the featurizer of a run, (N, *input_shape) -> (N, n_outputs), weights loaded.
 
     Where the hparams hold those of BatchFormer, it carries one as its submodule ``batchformer``, unless ``attends``
-    is false: a method's further featurizers go without.
+    is false: a method's further featurizers are auxiliary, and go without.
     """
     backbone = backbone_for(hparams.get("backbone", "auto"), input_shape)
     hparams = {"weights": "none", **hparams}
     check_featurizer(backbone, input_shape, hparams)
     featurizer = get_backbone(backbone, input_shape).build(input_shape, hparams)
+    featurizer.is_auxiliary = not attends
     load_weights(featurizer, backbone, hparams["weights"])
     if isinstance(featurizer, FreezableBatchNorm):
         featurizer.freeze_bn = hparams.get("freeze_bn", False)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.networks.base import FeaturizerModule
@@ -13,19 +13,19 @@ AUTO, POOLED = "auto", "pooled"
 
 
 class Insertion(NamedTuple):
-    """A module whose output BatchFormer attends, how wide that is, and whether channels come before positions."""
+    """A stage, or ``pooled``, behind which samples attend, how wide that is, and whether it gives (N, C, H, W)."""
 
-    module: nn.Module
+    stage: str
     width: int
     channels_first: bool
 
 
-def stage_name(featurizer: FeaturizerModule, asked: str) -> str:
+def stage_name(featurizer: nn.Module, asked: str) -> str:
     """Return the name of a featurizer's stage, or ``pooled``; raise InputError for what it does not have.
 
     ``auto`` is two thirds down: ``blocks.8`` of 12 in a ViT, as released for DeiT; ``layer3`` of 4 in a ResNet.
     """
-    names = list(featurizer.stages())
+    names = _stages_with_positions(featurizer)
     if asked == POOLED or asked in names:
         return asked
     if not names:
@@ -38,25 +38,25 @@ def stage_name(featurizer: FeaturizerModule, asked: str) -> str:
     return names[len(names) * 2 // 3]
 
 
-def insertion(featurizer: FeaturizerModule, asked: str, input_shape: Sequence[int]) -> Insertion:
+def insertion(featurizer: nn.Module, asked: str, input_shape: Sequence[int]) -> Insertion:
     """Find where to insert; the width of a stage is seen in a forward of two blank inputs."""
     name = stage_name(featurizer, asked)
     if name == POOLED:
-        return Insertion(featurizer, featurizer.n_outputs, channels_first=False)
-    stage = featurizer.stages()[name]
-    z = _output(featurizer, stage, input_shape)  # (N, T, C), (N, C, H, W) or (N, H, W, C)
-    channels_first = z.ndim == 4 and not featurizer.channels_last
-    return Insertion(stage, z.shape[1] if channels_first else z.shape[-1], channels_first)
-
-
-@torch.no_grad()
-def _output(featurizer: FeaturizerModule, stage: nn.Module, input_shape: Sequence[int]) -> Tensor:
-    seen: list[Tensor] = []
-    handle = stage.register_forward_hook(lambda module, inputs, z: seen.append(z))
+        return Insertion(POOLED, int(featurizer.n_outputs), channels_first=False)  # type: ignore[arg-type]
+    assert isinstance(featurizer, FeaturizerModule)
     training = featurizer.training
     try:
-        featurizer.eval()(torch.zeros(2, *input_shape))
+        with torch.no_grad():
+            _, maps = featurizer.eval().with_maps(torch.zeros(2, *input_shape))
     finally:
         featurizer.train(training)
-        handle.remove()
-    return seen[0]
+    z = maps[list(featurizer.stages()).index(name)]
+    channels = featurizer.channel_dim(z)
+    return Insertion(name, z.shape[channels], channels_first=channels < z.ndim - 1)
+
+
+def _stages_with_positions(featurizer: nn.Module) -> list[str]:
+    """Return the names of stages, the stem left out; those of others' networks are not known."""
+    if not isinstance(featurizer, FeaturizerModule) or not featurizer.sees_images:
+        return []
+    return list(featurizer.stages())[featurizer.has_stem :]

@@ -1,11 +1,13 @@
 """MLP: the featurizer of vectors, and DomainBed's discriminators."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from dg_batchformer.hparams import HParam
-from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.base import FeaturizerModule, Stage
 
 
 def mlp_search_space() -> dict[str, HParam]:
@@ -20,7 +22,8 @@ def mlp_search_space() -> dict[str, HParam]:
 class MLP(FeaturizerModule):
     """DomainBed's multi-layer perceptron, (N, n_inputs) -> (N, n_outputs)."""
 
-    is_convolutional = False
+    sees_images = False
+    keeps_grid = False
 
     def __init__(self, n_inputs: int, n_outputs: int, hparams: dict[str, Any]) -> None:
         super().__init__()
@@ -31,8 +34,12 @@ class MLP(FeaturizerModule):
         self.output = nn.Linear(width, n_outputs)
         self.n_outputs = n_outputs
 
-    def features(self, x: Tensor) -> Tensor:
-        x = self.dropout(self.input(x)).relu()
-        for hidden in self.hiddens:
-            x = self.dropout(hidden(x)).relu()
-        return self.output(x)
+    def stages(self) -> Mapping[str, Stage]:
+        hiddens = {f"hiddens.{index}": layer for index, layer in enumerate(self.hiddens)}
+        return {name: partial(self._layer, layer) for name, layer in {"input": self.input, **hiddens}.items()}
+
+    def head(self, maps: Tensor) -> Tensor:
+        return self.output(maps)
+
+    def _layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return self.dropout(layer(x)).relu()

@@ -4,11 +4,14 @@ Where the statistics of a BatchNorm are fixed (frozen, or in evaluation) it is a
 convolution before it takes it over: weights and bias are scaled instead of activations, which are written once less.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet
 
+from dg_batchformer.networks.base import Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
 
@@ -56,19 +59,11 @@ class _Bottleneck(resnet.Bottleneck):
         return self.relu(z)
 
 
-class _Network(resnet.ResNet):
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.maxpool(self.relu(convolve_and_normalise(self.conv1, self.bn1, x)))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            z = stage(z)
-        return self.fc(self.avgpool(z).flatten(1))
-
-
 _LAYOUTS = {"resnet18": (_BasicBlock, [2, 2, 2, 2]), "resnet50": (_Bottleneck, [3, 4, 6, 3])}
 
 
 class ResNet(FreezableBatchNorm):
-    """torchvision's ResNet, (N, C, H, W) -> (N, 512 or 2048).
+    """torchvision's ResNet, (N, C, H, W) -> (N, 512 or 2048): a stem and four stages of residual blocks.
 
     Args:
         name: ``resnet18`` or ``resnet50``.
@@ -77,9 +72,11 @@ class ResNet(FreezableBatchNorm):
 
     """
 
+    has_stem = True
+
     def __init__(self, name: str, channels: int, dropout: float) -> None:
         super().__init__()
-        self.network = _Network(*_LAYOUTS[name])
+        self.network = resnet.ResNet(*_LAYOUTS[name])
         self.n_outputs: int = self.network.fc.in_features
         self.network.fc = nn.Identity()
         if channels != 3:
@@ -87,11 +84,17 @@ class ResNet(FreezableBatchNorm):
         self.network.to(memory_format=torch.channels_last)  # what convolutions are fast in
         self.dropout = nn.Dropout(dropout)
 
-    def stages(self) -> dict[str, nn.Module]:
-        return {name: self.network.get_submodule(name) for name in ("layer1", "layer2", "layer3", "layer4")}
+    def stages(self) -> Mapping[str, Stage]:
+        layers = ("layer1", "layer2", "layer3", "layer4")
+        return {"stem": self._stem, **{name: getattr(self.network, name) for name in layers}}
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.dropout(self.network(x.contiguous(memory_format=torch.channels_last)))
+    def head(self, maps: Tensor) -> Tensor:
+        return self.dropout(self.network.avgpool(maps).flatten(1))
+
+    def _stem(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        network = self.network
+        return network.maxpool(network.relu(convolve_and_normalise(network.conv1, network.bn1, x)))
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
         """Take over a state dict in torchvision's layout; the last layer is left out."""

@@ -4,8 +4,9 @@ timm is an extra, and takes seconds to import: only a backbone of that kind does
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.networks.base import Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
 PREFIX = "timm/"
@@ -54,7 +56,8 @@ def weights_source(backbone: str, tag: str) -> tuple[str, str]:
 def describe_timm(backbone: str) -> str:
     """Return what a person needs to know of a model, for the size of images that it was made for."""
     native = tuple(_config(backbone, "").input_size)
-    stages = ", ".join(anatomy(backbone, native).stages)
+    parts = anatomy(backbone, native)
+    stages = ", ".join(parts.stages[parts.has_stem :])
     lines = [
         f"{backbone}: a model of timm, made for images of {native[-1]} pixels (hparam image_size)",
         f"weights: none, {', '.join([*weight_tags(backbone), 'or a file'])}",
@@ -70,12 +73,19 @@ class Anatomy(NamedTuple):
         takes_img_size: whether it is built for one size of images.
         batch_norm: whether it has BatchNorm.
         stages: modules by name, in the order of the forward, that return one vector for every token or position.
+        keeps_grid: whether they all return (N, C, H, W).
 
     """
 
     takes_img_size: bool
     batch_norm: bool
     stages: tuple[str, ...]
+    keeps_grid: bool
+
+    @property
+    def has_stem(self) -> bool:
+        """Whether the first stage comes before those that papers count: in ResNets, where timm calls it so."""
+        return self.stages[:1] == ("act1",)
 
 
 @cache
@@ -88,14 +98,15 @@ def anatomy(backbone: str, input_shape: tuple[int, ...]) -> Anatomy:
         try:
             network = _create(backbone, input_shape, takes_img_size=takes_img_size, num_classes=0)
             _refuse_cut_patches(backbone, network, input_shape)
-            stages = _stages(network.eval(), torch.zeros(2, *input_shape))
+            dims = _stages(network.eval(), torch.zeros(2, *input_shape))
         except InputError:
             raise
         except Exception as error:  # whatever a network makes of a size that it was not written for
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"backbone {backbone} cannot take images of {_size(input_shape)}: {reason}") from None
     batch_norm = any(isinstance(layer, _BatchNorm) for layer in network.modules())
-    return Anatomy(takes_img_size, batch_norm, stages)
+    keeps_grid = bool(dims) and set(dims.values()) == {4} and not _is_channels_last(network)
+    return Anatomy(takes_img_size, batch_norm, tuple(dims), keeps_grid)
 
 
 class TimmFeaturizer(FreezableBatchNorm):
@@ -123,7 +134,9 @@ class TimmFeaturizer(FreezableBatchNorm):
         self.backbone, self.input_shape, self.weights = backbone, tuple(input_shape), weights
         self.network = self._build(num_classes=0)
         self.n_outputs: int = self.network.head_hidden_size
-        self.channels_last = getattr(self.network, "output_fmt", None) == "NHWC"
+        parts = anatomy(backbone, self.input_shape)
+        self.has_stem, self.keeps_grid = parts.has_stem, parts.keeps_grid
+        self.channels_last = _is_channels_last(self.network)
         self.dropout = nn.Dropout(dropout)
         # Part of the state, as weights are: a kept model is rebuilt without knowing which weights it began with.
         scale, shift = self._renormalisation()
@@ -132,11 +145,31 @@ class TimmFeaturizer(FreezableBatchNorm):
 
     def features(self, x: Tensor) -> Tensor:
         x = torch.addcmul(self.shift, x, self.scale)
-        return self.dropout(self.network.forward_head(self.network.forward_features(x), pre_logits=True))
+        with self._acting_behind_stages():
+            maps = self.network.forward_features(x)
+        return self.dropout(self.network.forward_head(maps, pre_logits=True))
 
-    def stages(self) -> dict[str, nn.Module]:
+    def stages(self) -> Mapping[str, Stage]:
         names = anatomy(self.backbone, self.input_shape).stages
         return {name: self.network.get_submodule(name) for name in names}
+
+    @contextmanager
+    def _acting_behind_stages(self) -> Iterator[None]:
+        """Hook ``behind`` to the stages for a forward, where it does anything: what is between them only timm knows.
+
+        Not for longer: a copy or a view of the featurizer would be tied to what acts in this one.
+        """
+        handles = []
+        if self.after_stage or self.inserted:
+            for place, name in enumerate(self.stages()):
+                stage = self.network.get_submodule(name)
+                act = partial(self.behind, place, name)
+                handles.append(stage.register_forward_hook(lambda module, inputs, maps, act=act: act(maps)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
         """Take over a state dict in a layout that timm can read for this model; the classifier is left out.
@@ -207,19 +240,26 @@ def _create(backbone: str, input_shape: Sequence[int], *, takes_img_size: bool, 
 
 
 @torch.no_grad()
-def _stages(network: Any, x: Tensor) -> tuple[str, ...]:
-    """Return the names among timm's ``feature_info`` whose modules return (N, T, C), (N, C, H, W) or (N, H, W, C)."""
-    modules, found = dict(network.named_modules()), []
+def _stages(network: Any, x: Tensor) -> dict[str, int]:
+    """Return the dimensions of what modules return, (N, T, C), (N, C, H, W) or (N, H, W, C), by their names.
+
+    The modules are those of timm's ``feature_info``.
+    """
+    modules, found = dict(network.named_modules()), dict[str, int]()
 
     def note(name: str, z: object) -> None:
         if isinstance(z, Tensor) and z.ndim in (3, 4) and len(z) == len(x):
-            found.append(name)
+            found[name] = z.ndim
 
     for name in [info["module"] for info in network.feature_info]:
         if name in modules:
             modules[name].register_forward_hook(lambda module, inputs, z, name=name: note(name, z))
     network.forward_head(network.forward_features(x), pre_logits=True)
-    return tuple(found)
+    return found
+
+
+def _is_channels_last(network: Any) -> bool:
+    return getattr(network, "output_fmt", None) == "NHWC"
 
 
 def _refuse_cut_patches(backbone: str, network: nn.Module, input_shape: tuple[int, ...]) -> None:

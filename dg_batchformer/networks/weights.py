@@ -52,7 +52,7 @@ def load_weights(featurizer: nn.Module, backbone: str, weights: str) -> None:
     file = fetch_weights(backbone, weights)
     if file is None:
         return
-    state = _read(file)
+    state = read_state_dict(file)
     load = getattr(featurizer, "load_pretrained", featurizer.load_state_dict)
     try:
         load(state)
@@ -109,13 +109,14 @@ def _from_hub(repository: str, backbone: str, weights: str) -> Path:
     ) from None
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_state_dict(file: Path) -> dict[str, Tensor]:
+    """Read a state dict, alone or as others and we keep it; raise InputError where there is none."""
     try:
         content: Any = _load(file)
     except Exception as error:  # whatever a file that is no checkpoint makes of the loader
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} cannot be read as weights: {reason}") from None
-    for key in ("state_dict", "model"):  # as checkpoints of training scripts are
+    for key in ("state_dict", "model", "predictor"):  # as training scripts keep it, and we
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(

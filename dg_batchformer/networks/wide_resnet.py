@@ -1,7 +1,10 @@
 """Wide ResNet 16-2 — Zagoruyko & Komodakis, 2016: DomainBed's featurizer for 32 x 32 images."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
+from dg_batchformer.networks.base import Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
 
@@ -26,6 +29,7 @@ class WideResNet(FreezableBatchNorm):
     """Depth 16, width 2, (N, C, 32, 32) -> (N, 128)."""
 
     n_outputs = 128
+    has_stem = True
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,9 +39,8 @@ class WideResNet(FreezableBatchNorm):
         self.layer3 = nn.Sequential(_Block(64, 128, 2), _Block(128, 128, 1))
         self.bn1 = nn.BatchNorm2d(128, momentum=0.9)
 
-    def stages(self) -> dict[str, nn.Module]:
-        return {"layer1": self.layer1, "layer2": self.layer2, "layer3": self.layer3}
+    def stages(self) -> Mapping[str, Stage]:
+        return {"conv1": self.conv1, "layer1": self.layer1, "layer2": self.layer2, "layer3": self.layer3}
 
-    def features(self, x: Tensor) -> Tensor:
-        x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
-        return self.bn1(x).relu().mean(dim=(2, 3))
+    def head(self, maps: Tensor) -> Tensor:
+        return self.bn1(maps).relu().mean(dim=(2, 3))

@@ -37,7 +37,8 @@ def _distinct(runs: Sequence[CollectedRun]) -> tuple[list[CollectedRun], list[st
     kept: dict[tuple[object, ...], CollectedRun] = {}
     again = 0
     for run in runs:
-        key = (run.label, run.dataset, run.test_envs, run.trial_seed, run.hparams_seed)
+        asked = (run.label, run.benchmark, run.environments, run.test_envs)
+        key = (*asked, run.trial_seed, run.hparams_seed)
         if key in kept and kept[key].state.is_final:
             again += run.state.is_final
         else:
@@ -54,7 +55,11 @@ _ASKED = ("task", "steps", "holdout_fraction", "hparams")
 
 
 def refuse_mixed(collection: Collection) -> None:
-    """Raise InputError where the runs of a row on a dataset were not trained under the same conditions."""
+    """Raise InputError where the runs of a row on a dataset were not trained under the same conditions.
+
+    So too where runs on a dataset, of any row, count other environments.
+    """
+    _refuse_other_environments(collection.runs)
     cells: dict[tuple[str, str], list[CollectedRun]] = defaultdict(list)
     for run in collection.runs:
         if run.constant:
@@ -68,6 +73,17 @@ def refuse_mixed(collection: Collection) -> None:
                     f"row {label!r} on {dataset} mixes runs of different {name}: {said}; give that row another label "
                     f"in one of the sweeps, or --mix to pool them all the same"
                 )
+
+
+def _refuse_other_environments(runs: Sequence[CollectedRun]) -> None:
+    named: dict[str, tuple[str, ...]] = {}
+    for run in runs:
+        first = named.setdefault(run.dataset, run.environments)
+        if run.environments != first:
+            raise InputError(
+                f"{run.dataset} has the environments {', '.join(first)} in one run and {', '.join(run.environments)} "
+                "in another: two data sets of one name; give the sweeps one by one, or --mix to pool them all the same"
+            )
 
 
 def _setting(run: CollectedRun, name: str) -> str:

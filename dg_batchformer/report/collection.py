@@ -19,6 +19,8 @@ class CollectedRun:
         evaluations: empty unless the run was trained to its end.
         constant: what every record of it repeats: args, hparams, protocol, versions ...; {} without records.
         path: its folder.
+        environments: of data of one's own, by name; () for a dataset of the catalog, and where nobody says.
+        sources: what it trained on, where its sweep is about that; () where it is about what is held out.
 
     """
 
@@ -32,6 +34,25 @@ class CollectedRun:
     evaluations: Evaluations = field(default_factory=lambda: Evaluations.of([]))
     constant: Mapping[str, Any] = field(default_factory=dict)
     path: Path = Path()
+    environments: tuple[str, ...] = ()
+    sources: tuple[int, ...] = ()
+
+    @property
+    def benchmark(self) -> str:
+        """What has a table of its own: the dataset, or what is made of training on its sources."""
+        if not self.sources:
+            return self.dataset
+        names = _environments(self)
+        return f"{self.dataset} from {' + '.join(names[env] for env in self.sources)}"
+
+    @property
+    def reported(self) -> tuple[int, ...]:
+        """The environments on which this run alone says how well its row does."""
+        return self.test_envs if self.sources or len(self.test_envs) == 1 else ()
+
+    def validating(self, env: int) -> Sequence[int]:
+        """Return the environments whose held-out splits validate the run when it is tested on one."""
+        return self.sources or [other for other in range(self.evaluations.num_environments) if other != env]
 
 
 @dataclass(frozen=True)
@@ -53,18 +74,21 @@ class Collection:
 
     @cached_property
     def environments(self) -> Mapping[str, Sequence[str]]:
-        """The names of environments by dataset: known datasets in the order of tables, then others as they come."""
+        """The names of environments by benchmark: known datasets in the order of tables, then others as they come."""
         runs: dict[str, CollectedRun] = {}
         for run in self.runs:
-            if run.dataset not in runs or not runs[run.dataset].constant:
-                runs[run.dataset] = run
-        known = [name for name in DATASETS if name in runs]
-        return {name: _environments(runs[name]) for name in [*known, *(name for name in runs if name not in known)]}
+            if run.benchmark not in runs or not runs[run.benchmark].constant:
+                runs[run.benchmark] = run
+        order = {name: place for place, name in enumerate(DATASETS)}
+        ordered = sorted(runs, key=lambda name: order.get(runs[name].dataset, len(order)))
+        return {name: _environments(runs[name]) for name in ordered}
 
 
 def _environments(run: CollectedRun) -> Sequence[str]:
     if run.dataset in DATASETS:
         return DATASETS[run.dataset].names
+    if run.environments:
+        return run.environments
     named = run.constant.get("environments")
     if isinstance(named, list) and named:
         return [str(name) for name in named]

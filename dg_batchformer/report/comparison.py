@@ -134,9 +134,7 @@ def _corrected(p_values: Sequence[float | None]) -> list[PValue]:
 def _missing(collection: Collection, scores: Scores, blocks: Sequence[Block], rows: tuple[str, str]) -> list[Missing]:
     """Return the pairs that runs of either row were declared for, and that are not there."""
     declared = {
-        (run.dataset, run.test_envs[0], run.trial_seed)
-        for run in collection.runs
-        if run.label in rows and len(run.test_envs) == 1
+        (run.benchmark, env, run.trial_seed) for run in collection.runs if run.label in rows for env in run.reported
     }
     there = {(block.dataset, block.environment, trial) for block in blocks for trial in block.trials}
     return [

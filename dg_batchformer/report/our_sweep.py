@@ -1,9 +1,12 @@
-"""A sweep of ours, read back: every run that it declares, whatever became of it."""
+"""A sweep of ours, read back: every run that it declares, whatever became of it, and the soups of these."""
+
+from dataclasses import replace
 
 from dg_batchformer.declaration import read_declaration
 from dg_batchformer.report.collection import CollectedRun, Collection, unreadable_lines
 from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.runs import RecordsFile, parse_records
+from dg_batchformer.report.soups import read_soups
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, State, SweepFolder
 
@@ -18,21 +21,37 @@ def read_our_sweep(folder: SweepFolder) -> Collection:
     for label, spec in declared.runs:
         run, file = folder.run(spec.id), files.get(spec.id, RecordsFile([]))
         state = known[spec.id][0] if spec.id in known else run.state()
-        runs.append(_collected(label, spec, run, state, file))
+        sources = spec.train_envs if declared.by_source else ()
+        runs.append(_collected(label, spec, run, state, file, sources))
         torn[run.records_file] = file.unreadable
     left = {run.state for run in runs if not run.state.is_final}
     commands = [declared.command(retry_failed=State.FAILED in left)] if left else []
-    return Collection(declared.name, declared.rows, runs, commands, unreadable_lines(torn))
+    soups, skipped = read_soups(folder)
+    rows = list(dict.fromkeys([*declared.rows, *(soup.label for soup in soups)]))
+    return Collection(declared.name, rows, [*runs, *soups], commands, [*unreadable_lines(torn), *skipped])
 
 
 def read_run(spec: RunSpec, folder: RunFolder) -> CollectedRun:
     """Read one run, whatever trained it."""
     content = folder.records_file.read_bytes() if folder.records_file.exists() else b""
-    return _collected(spec.algorithm, spec, folder, folder.state(), parse_records(content))
+    return _collected(spec.algorithm, spec, folder, folder.state(), parse_records(content), spec.train_envs)
 
 
-def _collected(label: str, spec: RunSpec, folder: RunFolder, state: State, file: RecordsFile) -> CollectedRun:
-    asked = (label, spec.dataset, spec.algorithm, tuple(spec.test_envs), spec.trial_seed, spec.hparams_seed)
+def _collected(
+    label: str, spec: RunSpec, folder: RunFolder, state: State, file: RecordsFile, sources: tuple[int, ...]
+) -> CollectedRun:
+    run = CollectedRun(
+        label,
+        spec.dataset,
+        spec.algorithm,
+        spec.test_envs,
+        spec.trial_seed,
+        spec.hparams_seed,
+        state,
+        path=folder.path,
+        environments=spec.environments,
+        sources=sources,
+    )
     if not (state.is_final and file.runs):
-        return CollectedRun(*asked, state, path=folder.path)
-    return CollectedRun(*asked, state, file.runs[-1].evaluations, file.runs[-1].constant, folder.path)
+        return run
+    return replace(run, evaluations=file.runs[-1].evaluations, constant=file.runs[-1].constant)

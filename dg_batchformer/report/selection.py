@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,29 +39,31 @@ Select = Callable[[Sequence[CollectedRun], int, int], Score | None]
 
 
 @dataclass(frozen=True)
-class Method:
-    """A selection method.
+class Selection:
+    """What a section of tables is about.
 
     Args:
         name: as people type it. title: as tables say it. about: one line.
-        select: (runs of one row, dataset, trial and hparams seed; test env; number of environments) -> Score.
-        needs_pairs: whether it reads runs that hold out two environments.
 
     """
 
     name: str
     title: str
     about: str
+
+
+@dataclass(frozen=True)
+class Method(Selection):
+    """A selection method.
+
+    Args:
+        select: (runs of one row, dataset, trial and hparams seed; test env; number of environments) -> Score.
+        needs_pairs: whether it reads runs that hold out two environments.
+
+    """
+
     select: Select
     needs_pairs: bool = False
-
-
-def best_of_draws(
-    method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
-) -> Score | None:
-    """Return the score of the draw that validates best; of equals, the largest hparams seed."""
-    best = best_draw(method, by_draw, env, num_envs)
-    return None if best is None else best[1]
 
 
 def best_draw(
@@ -72,15 +75,45 @@ def best_draw(
     return max(found, key=lambda one: -inf if isnan(one[1].validation) else one[1].validation, default=None)
 
 
-def _single(runs: Sequence[CollectedRun], env: int) -> Evaluations:
-    """Return the evaluations of the run that holds out this environment alone; none where there is no such run."""
-    return next((run.evaluations for run in runs if run.test_envs == (env,)), Evaluations.of([]))
+class _Models(NamedTuple):
+    """Evaluations [R] to select among, of the run that is tested on an environment.
+
+    Args:
+        validating: the environments whose held-out splits validate.
+
+    """
+
+    evaluations: Evaluations
+    validating: Sequence[int]
+
+    def at(self, where: Flags | slice) -> "_Models":
+        return _Models(self.evaluations.at(where), self.validating)
+
+    def held_out(self) -> tuple[Floats, Flags]:
+        return validation_accuracy(self.evaluations, self.validating)
 
 
-def _returned(runs: Sequence[CollectedRun], env: int) -> Evaluations:
-    """Return the evaluations of models that the run may return."""
-    run = next((run for run in runs if run.test_envs == (env,)), None)
-    return Evaluations.of([]) if run is None else _of_returned(run)
+def validation_accuracy(evaluations: Evaluations, envs: Sequence[int]) -> tuple[Floats, Flags]:
+    """Return the mean accuracy on the held-out splits of environments [R], and whether there is any [R]."""
+    values, recorded = evaluations.columns([f"env{env}_out_acc" for env in envs])
+    counts = recorded.sum(axis=1)
+    return np.where(recorded, values, 0.0).sum(axis=1) / np.maximum(counts, 1), counts > 0
+
+
+def _single(runs: Sequence[CollectedRun], env: int) -> _Models:
+    """Return the models of the run that alone speaks for an environment; none where there is no such run."""
+    run = _run(runs, env)
+    return _Models(Evaluations.of([]), []) if run is None else _Models(run.evaluations, run.validating(env))
+
+
+def _returned(runs: Sequence[CollectedRun], env: int) -> _Models:
+    """Return the models that the run may return."""
+    run = _run(runs, env)
+    return _single(runs, env) if run is None else _Models(_of_returned(run), run.validating(env))
+
+
+def _run(runs: Sequence[CollectedRun], env: int) -> CollectedRun | None:
+    return next((run for run in runs if env in run.reported), None)
 
 
 def _of_returned(run: CollectedRun) -> Evaluations:
@@ -88,20 +121,21 @@ def _of_returned(run: CollectedRun) -> Evaluations:
     return run.evaluations.at(run.evaluations.final == averages)
 
 
-def _in_training(runs: Sequence[CollectedRun], env: int) -> Evaluations:
-    """Return the evaluations during training."""
-    evaluations = _single(runs, env)
-    return evaluations.at(~evaluations.final)
+def _in_training(runs: Sequence[CollectedRun], env: int) -> _Models:
+    """Return the models during training."""
+    models = _single(runs, env)
+    return models.at(~models.evaluations.final)
 
 
-def _best(evaluations: Evaluations, env: int, validation: Floats, known: Flags) -> Score | None:
+def _best(models: _Models, env: int, validation: Floats, known: Flags) -> Score | None:
     """Return the score of the best validation [R] among those known [R]; of equals, the earliest."""
+    evaluations = models.evaluations
     places = np.flatnonzero(known & evaluations.has(f"env{env}_in_acc"))
     if not len(places):
         return None
     ordered = np.where(np.isnan(validation[places]), -inf, validation[places])
     place = places[np.argmax(ordered)]
-    in_domain, recorded = validation_accuracy(evaluations.at(slice(place, place + 1)), env)
+    in_domain, recorded = models.at(slice(place, place + 1)).held_out()
     return Score(
         float(validation[place]),
         float(evaluations.column(f"env{env}_in_acc")[place]),
@@ -110,21 +144,13 @@ def _best(evaluations: Evaluations, env: int, validation: Floats, known: Flags) 
     )
 
 
-def validation_accuracy(evaluations: Evaluations, env: int) -> tuple[Floats, Flags]:
-    """Return the mean accuracy on the held-out splits of all environments but one [R], and whether there is any [R]."""
-    keys = [f"env{other}_out_acc" for other in range(evaluations.num_environments) if other != env]
-    values, recorded = evaluations.columns(keys)
-    counts = recorded.sum(axis=1)
-    return np.where(recorded, values, 0.0).sum(axis=1) / np.maximum(counts, 1), counts > 0
+def _training_domain(models: _Models, env: int) -> Score | None:
+    return _best(models, env, *models.held_out())
 
 
-def _training_domain(evaluations: Evaluations, env: int) -> Score | None:
-    return _best(evaluations, env, *validation_accuracy(evaluations, env))
-
-
-def _oracle(evaluations: Evaluations, env: int) -> Score | None:
+def _oracle(models: _Models, env: int) -> Score | None:
     key = f"env{env}_out_acc"
-    return _best(evaluations, env, evaluations.column(key), evaluations.has(key))
+    return _best(models, env, models.evaluations.column(key), models.evaluations.has(key))
 
 
 def _select_training_domain(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
@@ -135,22 +161,24 @@ def _select_oracle(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Sco
     return _oracle(_last(_returned(runs, env)), env)
 
 
-def _last(evaluations: Evaluations) -> Evaluations:
-    """Return the evaluation of the last step."""
-    if not len(evaluations):
-        return evaluations
-    place = len(evaluations) - 1 - int(np.argmax(evaluations.steps[::-1]))
-    return evaluations.at(slice(place, place + 1))
+def _last(models: _Models) -> _Models:
+    """Return the model of the last step."""
+    steps = models.evaluations.steps
+    if not len(steps):
+        return models
+    place = len(steps) - 1 - int(np.argmax(steps[::-1]))
+    return models.at(slice(place, place + 1))
 
 
 def _select_leave_one_out(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
     """Validate a step by the runs that hold out one more environment: their accuracy there, averaged."""
     single = _returned(runs, env)
-    total, complete = np.zeros(len(single)), np.ones(len(single), np.bool_)
+    evaluations = single.evaluations
+    total, complete = np.zeros(len(evaluations)), np.ones(len(evaluations), np.bool_)
     for other in range(num_envs):
         if other != env:
             pair = next((run for run in runs if run.test_envs == tuple(sorted((env, other)))), None)
-            values, known = _at_steps(single, pair, f"env{other}_in_acc")
+            values, known = _at_steps(evaluations, pair, f"env{other}_in_acc")
             total += values
             complete &= known
     return _best(single, env, total / max(num_envs - 1, 1), complete)
@@ -180,13 +208,13 @@ def _select_swad_oracle(runs: Sequence[CollectedRun], env: int, num_envs: int) -
 
 
 def _select_swad_averaged(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    evaluations = _single(runs, env)
-    return _training_domain(evaluations.at(evaluations.final), env)
+    models = _single(runs, env)
+    return _training_domain(models.at(models.evaluations.final), env)
 
 
 def _select_auto_lr(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
     """Validate by the stage that holds images out, test by the one that trains on all: what each recorded last."""
-    evaluations = _single(runs, env)
+    evaluations, _ = _single(runs, env)
     latest = evaluations.latest()
     held_out = [latest[key] for other in range(num_envs) if other != env and (key := f"env{other}_out_acc") in latest]
     test = latest.get(f"fd_env{env}_in_acc")

@@ -1,20 +1,22 @@
 """Tables as data: for every selection method, one per dataset and one of averages over datasets."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isnan
 from statistics import fmean, pstdev
 
 from dg_batchformer.report.collection import CollectedRun, Collection
+from dg_batchformer.report.lacks import Lacks, lack
+from dg_batchformer.report.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.report.provenance import Provenance, provenance
-from dg_batchformer.report.selection import METHODS, Method, Score, best_of_draws
+from dg_batchformer.report.selection import METHODS, Method, Score, Selection, best_draw
 from dg_batchformer.store import State
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean accuracy in percent over n trials with its standard error; None where there is nothing to say.
+    """A mean, of accuracies unless said otherwise, in percent over n trials with its standard error; None for nothing.
 
     NaN where the accuracy of a trial is: its records say so.
 
@@ -57,11 +59,12 @@ class Table:
     """Rows by label, columns by environment or dataset, then summary columns.
 
     Args:
-        best, second: (row, column) of the highest and second highest mean of every column.
+        best, second: (row, column) of the best and second best mean of every column.
         differing: "above" or "below" by (row, column) of means that differ significantly from a baseline row's.
         notes: what cells lack, and what summary columns are.
         published: rows of the literature, below ours.
         provenance: how the numbers were made; None where there are none.
+        metric: what the numbers are.
 
     """
 
@@ -76,6 +79,7 @@ class Table:
     differing: Mapping[tuple[str, int], str] = field(default_factory=dict)
     published: Sequence[PublishedRow] = ()
     provenance: Provenance | None = None
+    metric: Metric = ACCURACY
 
     @property
     def has_empty_cells(self) -> bool:
@@ -85,76 +89,102 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """All tables of one selection method; notes name the datasets that have none."""
+    """All tables of one selection; notes say which datasets have none, and what an uncommon metric is."""
 
-    method: Method
+    method: Selection
     tables: Sequence[Table]
     notes: Sequence[str]
+    metric: Metric = ACCURACY
 
 
 Scores = dict[tuple[str, str, int, int], Score]  # (dataset, label, env, trial)
 
 
-def build_sections(collection: Collection, methods: Sequence[str]) -> list[Section]:
+def build_sections(collection: Collection, methods: Sequence[str], metric: Metric = ACCURACY) -> list[Section]:
     """Build the tables of a sweep for some selection methods."""
-    return [_section(collection, METHODS[name]) for name in methods]
+    measurements = Measurements(metric)
+    return [_section(collection, METHODS[name], measurements) for name in methods]
 
 
-def _section(collection: Collection, method: Method) -> Section:
+def _section(collection: Collection, method: Method, measurements: Measurements) -> Section:
     datasets = list(collection.environments)
-    paired = {run.dataset for run in collection.runs if len(run.test_envs) == 2}
+    paired = {run.benchmark for run in collection.runs if len(run.test_envs) == 2 and not run.sources}
     shown = [name for name in datasets if name in paired or not method.needs_pairs]
+    by_source = {run.benchmark for run in collection.runs if run.sources}
+    needs = "needs runs that hold out two environments"
     notes = [
-        f"{name}: needs runs that hold out two environments; give the sweep 'pairs: true'"
+        f"{name}: {needs}, which a sweep with train_envs has not"
+        if name in by_source
+        else f"{name}: {needs}; give the sweep 'pairs: true'"
         for name in datasets
         if name not in shown
     ]
-    scores = score(collection, method)
-    if not scores and any(run.state is State.DONE for run in collection.runs):
+    metric = measurements.metric
+    scores = score(collection, method, measurements)
+    if metric is ACCURACY and not scores and any(run.state is State.DONE for run in collection.runs):
         return Section(method, [], [*notes, "No table: no run recorded what this selection reads"])
-    tables = [_dataset_table(collection, method, dataset, scores) for dataset in shown]
+    tables = [_dataset_table(collection, method, dataset, scores, measurements) for dataset in shown]
     if len(shown) > 1:
-        tables.append(_averages_table(collection, method, shown, scores))
-    return Section(method, tables, notes)
+        tables.append(_averages_table(collection, method, shown, scores, metric))
+    return Section(method, tables, [*notes, *_about_metric(metric)], metric)
 
 
-def score(collection: Collection, method: Method) -> Scores:
-    """Return what a method selects of every row, test environment and trial."""
+def _about_metric(metric: Metric) -> list[str]:
+    if metric is ACCURACY:
+        return []
+    title = f"{metric.title[0].upper()}{metric.title[1:]}"
+    return [
+        f"{title}: {metric.about}",
+        "It is of the model that the run of the selected draw returns, whichever step validates best",
+    ]
+
+
+def score(collection: Collection, method: Method, measurements: Measurements | None = None) -> Scores:
+    """Return what a method selects of every row, test environment and trial: its accuracy unless measured otherwise."""
+    measurements = measurements or Measurements(ACCURACY)
     scores: Scores = {}
     for (dataset, label, trial), by_draw in runs_by_draw(collection).items():
         num_envs = len(collection.environments[dataset])
         for env in range(num_envs):
-            best = best_of_draws(method, by_draw, env, num_envs)
-            if best is not None:
-                scores[dataset, label, env, trial] = best
+            best = best_draw(method, by_draw, env, num_envs)
+            if best is None:
+                continue
+            run = next((run for run in by_draw[best[0]] if env in run.reported), None)
+            measured = measurements.score(best[1], run, env)
+            if measured is not None:
+                scores[dataset, label, env, trial] = measured
     return scores
 
 
 def runs_by_draw(collection: Collection) -> Mapping[tuple[str, str, int], Mapping[int, Sequence[CollectedRun]]]:
-    """Return the runs of every (dataset, label, trial) by their hparams seed."""
+    """Return the runs of every (benchmark, label, trial) by their hparams seed."""
     groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:
-        groups[run.dataset, run.label, run.trial_seed][run.hparams_seed].append(run)
+        groups[run.benchmark, run.label, run.trial_seed][run.hparams_seed].append(run)
     return groups
 
 
-def _dataset_table(collection: Collection, method: Method, dataset: str, scores: Scores) -> Table:
+def _dataset_table(
+    collection: Collection, method: Method, dataset: str, scores: Scores, measurements: Measurements
+) -> Table:
     names = collection.environments[dataset]
-    runs = [run for run in collection.runs if run.dataset == dataset]
+    runs = [run for run in collection.runs if run.benchmark == dataset]
     envs, trials = _declared(runs)
-    rows, lacks = {}, _Lacks(collection.rows, [names[env] for env in envs])
+    rows, lacks = {}, Lacks(collection.rows, [names[env] for env in envs])
     for label in collection.rows:
         by_env = {env: _trial_scores(scores, dataset, label, env, trials) for env in envs}
         cells = [Cell.of([score.test for score in by_env[env].values()]) for env in envs]
         for env, cell in zip(envs, cells, strict=True):
             read = [run for run in runs if run.label == label and _reads(method, run, env)]
-            lacks.add(label, names[env], _lack(read, cell.n, trials))
-        rows[label] = [*cells, *_summaries(by_env, trials)]
+            unmeasured = [run for run in read if run.state is State.DONE and not measurements.has(run, env)]
+            lacks.add(label, names[env], lack(read, cell.n, trials, len(unmeasured)))
+        rows[label] = [*cells, *_summaries(by_env, trials, measurements.metric)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
-    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names))]
+    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].sources))]
     made = _provenance(runs, method)
-    return _marked(Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made))
+    table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
+    return marked(replace(table, metric=measurements.metric))
 
 
 _SUMMARIES = ("Average", "Worst", "In-domain")
@@ -171,98 +201,61 @@ def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
 
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
-    """Return the environments held out alone, and the trial seeds."""
-    envs = {env for run in runs for env in run.test_envs if len(run.test_envs) == 1}
+    """Return the environments with a cell, and the trial seeds."""
+    envs = {env for run in runs for env in run.reported}
     return sorted(envs), sorted({run.trial_seed for run in runs})
-
-
-class _Lacks:
-    """What cells lack, said once per reason."""
-
-    def __init__(self, labels: Sequence[str], columns: Sequence[str]) -> None:
-        self.all = {(label, column) for label in labels for column in columns}
-        self.cells: dict[str, list[tuple[str, str]]] = defaultdict(list)
-
-    def add(self, label: str, column: str, reason: str) -> None:
-        if reason:
-            self.cells[reason].append((label, column))
-
-    def sentences(self) -> list[str]:
-        return [f"{self._where(cells)}: {reason}" for reason, cells in self.cells.items()]
-
-    def _where(self, cells: Sequence[tuple[str, str]]) -> str:
-        if set(cells) == self.all:
-            return "every cell"
-        columns: dict[str, list[str]] = defaultdict(list)
-        for label, column in cells:
-            columns[label].append(column)
-        return "; ".join(f"{label} ({', '.join(names)})" for label, names in columns.items())
 
 
 def _trial_scores(scores: Scores, dataset: str, label: str, env: int, trials: Sequence[int]) -> dict[int, Score]:
     return {trial: score for trial in trials if (score := scores.get((dataset, label, env, trial)))}
 
 
-def _summaries(by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int]) -> tuple[Cell, Cell, Cell]:
-    """Average, worst and in-domain accuracy of every trial that has all environments, over trials."""
+def _summaries(
+    by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int], metric: Metric
+) -> tuple[Cell, Cell, Cell]:
+    """Average, worst and in-domain accuracy (or metric) of every trial that has all environments, over trials."""
     complete = [trial for trial in trials if all(trial in values for values in by_env.values())]
     found = [[by_env[env][trial] for env in by_env] for trial in complete]
     in_domain = [[score.in_domain for score in trial if score.in_domain is not None] for trial in found]
     return (
         Cell.of([fmean(score.test for score in trial) for trial in found]),
-        Cell.of([min(score.test for score in trial) for trial in found]),
+        Cell.of([metric.worst([score.test for score in trial]) for trial in found]),
         Cell.of([fmean(values) for values in in_domain if len(values) == len(by_env)]),
     )
 
 
-def _averages_table(collection: Collection, method: Method, datasets: Sequence[str], scores: Scores) -> Table:
-    declared = {name: _declared([run for run in collection.runs if run.dataset == name]) for name in datasets}
-    rows, lacks = {}, _Lacks(collection.rows, datasets)
+def _averages_table(
+    collection: Collection, method: Method, datasets: Sequence[str], scores: Scores, metric: Metric
+) -> Table:
+    declared = {name: _declared([run for run in collection.runs if run.benchmark == name]) for name in datasets}
+    rows, lacks = {}, Lacks(collection.rows, datasets)
     for label in collection.rows:
         cells = []
         for dataset, (envs, trials) in declared.items():
             by_env = {env: _trial_scores(scores, dataset, label, env, trials) for env in envs}
-            average, *_ = _summaries(by_env, trials)
+            average, *_ = _summaries(by_env, trials, metric)
             few = f"{average.n} of {len(trials)} trials have all environments"
             lacks.add(label, dataset, few if average.n < len(trials) else "")
             cells.append(average)
         means = [cell.mean for cell in cells if cell.mean is not None]
         rows[label] = [*cells, Cell(fmean(means)) if len(means) == len(cells) else Cell()]
     most = max(len(trials) for _, trials in declared.values())
-    made = _provenance([run for run in collection.runs if run.dataset in datasets], method)
+    made = _provenance([run for run in collection.runs if run.benchmark in datasets], method)
     columns = [*datasets, "Average"]
-    return _marked(Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made))
+    table = Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made)
+    return marked(replace(table, metric=metric))
 
 
 def _provenance(runs: Sequence[CollectedRun], method: Method) -> Provenance | None:
-    return provenance([run for run in runs if len(run.test_envs) == 1 or method.needs_pairs])
+    return provenance([run for run in runs if run.reported or method.needs_pairs])
 
 
 def _reads(method: Method, run: CollectedRun, env: int) -> bool:
     """Whether a selection method looks at a run for an environment."""
-    envs = run.test_envs
-    return envs == (env,) or (method.needs_pairs and len(envs) == 2 and env in envs)
+    return env in run.reported or (method.needs_pairs and len(run.test_envs) == 2 and env in run.test_envs)
 
 
-def _lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int]) -> str:
-    """Return what a cell of n trials lacks, of the runs that it is read from; '' for nothing."""
-    untrained = Counter(run.state for run in read if not run.state.is_final)
-    diverged = sum(run.state is State.DIVERGED for run in read)
-    reasons = []
-    if untrained:
-        states = ", ".join(f"{count} {state}" for state, count in untrained.items())
-        reasons.append(f"{len(read) - untrained.total()} of {len(read)} runs trained, {states}")
-    if diverged:
-        reasons.append(f"{diverged} run{'s' * (diverged != 1)} diverged")
-    if n < len(trials):
-        none = [trial for trial in trials if all(run.trial_seed != trial for run in read)]
-        if none:
-            reasons.append(f"no run of trial {', '.join(map(str, none))}")
-        reasons = [f"{n} of {len(trials)} trials", *(reasons or ["the records lack what this selection reads"])]
-    return "; ".join(reasons)
-
-
-def _marked(table: Table) -> Table:
+def marked(table: Table) -> Table:
     """Mark the best and second best mean of every column, as printed: equals share a mark."""
     best: set[tuple[str, int]] = set()
     second: set[tuple[str, int]] = set()
@@ -272,7 +265,7 @@ def _marked(table: Table) -> Table:
             for label, cells in table.rows.items()
             if (mean := cells[column].mean) is not None and not isnan(mean)
         }
-        ranks = sorted(set(shown.values()), reverse=True)
+        ranks = sorted(set(shown.values()), reverse=not table.metric.lower_is_better)
         if len(shown) > 1:
             best.update((label, column) for label, value in shown.items() if value == ranks[0])
             second.update((label, column) for label, value in shown.items() if value in ranks[1:2])

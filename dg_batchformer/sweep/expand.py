@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from itertools import combinations, product
 
-from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.declaration import SweepRun
 from dg_batchformer.spec import CHOICES, RunSpec
 from dg_batchformer.sweep_spec import Row, SweepSpec
@@ -15,21 +14,30 @@ def expand(sweep: SweepSpec) -> list[SweepRun]:
     Raises InputError for what no run can be made of.
     """
     return [
-        SweepRun(row.label, _run(sweep, dataset, row, test_envs, trial, draw))
+        SweepRun(row.label, _run(sweep, dataset, row, test_envs, train_envs, trial, draw))
         for trial, dataset, row in product(range(sweep.trials), sweep.datasets, sweep.algorithms)
-        for test_envs in _test_envs(sweep, dataset)
+        for test_envs, train_envs in _environments(sweep, dataset)
         for draw in range(sweep.draws)
     ]
 
 
-def _test_envs(sweep: SweepSpec, dataset: str) -> Iterator[tuple[int, ...]]:
-    facts = dataset_facts(dataset)
-    given = sweep.test_envs or range(len(facts.names))
-    singles = sorted({facts.environment_index(env) for env in given})
+_Envs = tuple[int, ...]
+
+
+def _environments(sweep: SweepSpec, dataset: str) -> Iterator[tuple[_Envs, _Envs | None]]:
+    """Yield what runs test on, and what they train on: None for all the others."""
+    tested = sweep.tested(dataset)
+    for source in sweep.sources(dataset):
+        yield tuple(env for env in tested if env not in source), source
+    if sweep.train_envs is None:
+        yield from ((envs, None) for envs in _held_out(sweep, tested, len(sweep.facts(dataset).names)))
+
+
+def _held_out(sweep: SweepSpec, singles: list[int], num_envs: int) -> Iterator[_Envs]:
     for env in singles:
         yield (env,)
         if sweep.pairs:
-            yield from (pair for pair in combinations(range(len(facts.names)), 2) if _leads(pair, env, singles))
+            yield from (pair for pair in combinations(range(num_envs), 2) if _leads(pair, env, singles))
 
 
 def _leads(pair: tuple[int, int], env: int, singles: list[int]) -> bool:
@@ -37,11 +45,15 @@ def _leads(pair: tuple[int, int], env: int, singles: list[int]) -> bool:
     return next((member for member in pair if member in singles), None) == env
 
 
-def _run(sweep: SweepSpec, dataset: str, row: Row, test_envs: tuple[int, ...], trial: int, draw: int) -> RunSpec:
+def _run(
+    sweep: SweepSpec, dataset: str, row: Row, test_envs: _Envs, train_envs: _Envs | None, trial: int, draw: int
+) -> RunSpec:
     return RunSpec(
         dataset=dataset,
         algorithm=row.algorithm,
         test_envs=test_envs,
+        train_envs=train_envs,  # type: ignore[arg-type]  # None: all the others
+        environments=sweep.environments.get(dataset, ()),
         trial_seed=trial,
         hparams_seed=draw,
         hparams={**sweep.hparams, **row.hparams},
@@ -49,5 +61,6 @@ def _run(sweep: SweepSpec, dataset: str, row: Row, test_envs: tuple[int, ...], t
         checkpoint_freq=sweep.checkpoint_freq,  # type: ignore[arg-type]
         holdout_fraction=sweep.holdout_fraction,
         protocol=sweep.protocol,
+        plugins=sweep.plugins,
         **{name: getattr(sweep, name) for name in CHOICES},
     )

@@ -29,9 +29,10 @@ def capture(algorithm: nn.Module) -> dict[str, Any]:
     """Return the state of an algorithm as tensors and plain types, safe to load with ``weights_only``.
 
     Parameters and buffers, and of every module the other attributes: numbers, texts, tensors, generators,
-    everything with ``state_dict`` and ``load_state_dict`` (optimizers), and lists, tuples, dicts, sets and
-    deques of these. Functions and classes are code, not state; a module whose ``state_is_weights`` has no other
-    attributes that change. Raises TypeError, naming the attribute, for anything else.
+    everything with ``state_dict`` and ``load_state_dict`` (optimizers), lists, tuples, dicts, sets and deques of
+    these, and objects whose attributes are these. Functions and classes are code, not state; a module whose
+    ``state_is_weights`` has no other attributes that change. Raises TypeError, naming the attribute, for anything
+    else.
     """
     registered = _registered(algorithm)
     attributes: dict[str, dict[str, Any]] = {}
@@ -44,8 +45,13 @@ def capture(algorithm: nn.Module) -> dict[str, Any]:
 
 def restore(algorithm: nn.Module, state: dict[str, Any]) -> None:
     """Put a captured state into a freshly built algorithm of the same kind."""
-    algorithm.load_state_dict(state["modules"])
     modules = dict(algorithm.named_modules())
+    for path, buffer in algorithm.named_buffers():
+        kept = state["modules"].get(path, buffer)
+        if kept.shape != buffer.shape:  # of an algorithm that learns its size from the first batch
+            module, _, name = path.rpartition(".")
+            setattr(modules[module], name, torch.empty_like(kept))
+    algorithm.load_state_dict(state["modules"])
     for path, kept in state["attributes"].items():
         for name, value in kept.items():
             module = modules[path]
@@ -112,6 +118,9 @@ def _encode(value: Any, path: str, registered: set[int]) -> Any:
         return _SKIP
     if hasattr(value, "state_dict") and hasattr(value, "load_state_dict") and not isinstance(value, nn.Module):
         return {_KIND: "stateful", "value": _encode(value.state_dict(), path, registered)}
+    if hasattr(value, "__dict__") and not isinstance(value, nn.Module):
+        parts = {name: _encode(part, f"{path}.{name}", registered) for name, part in vars(value).items()}
+        return {_KIND: "object", "value": {name: kept for name, kept in parts.items() if kept is not _SKIP}}
     raise _cannot_keep(value, path)
 
 
@@ -143,19 +152,26 @@ def _decode(kept: Any, live: Any, path: str) -> Any:
     kind, value = kept[_KIND], kept["value"]
     if kind == "array":
         return value.cpu().numpy()
-    if kind in ("generator", "random", "numpy", "stateful"):
+    if kind in ("generator", "random", "numpy", "stateful", "object"):
         if live is None:
             raise TypeError(f"attribute {path.lstrip('.')} is restored before it is built: build it in __init__")
         _load_into(live, kind, value, path)
         return _SKIP
     if kind == "dict":
-        restored = {_decode(key, None, path): _decode(item, None, path) for key, item in value}
-        if not isinstance(live, dict):
+        there = live if isinstance(live, dict) else {}
+        restored = {}
+        for kept_key, item in value:
+            key = _decode(kept_key, None, path)
+            part = _decode(item, there.get(key), path)
+            restored[key] = there[key] if part is _SKIP else part
+        if live is not there:
             return restored
         live.clear()
         live.update(restored)
         return _SKIP
-    items = [_decode(item, None, path) for item in value]
+    parts = live if isinstance(live, list | tuple) and len(live) == len(value) else [None] * len(value)
+    items = [_decode(item, part, path) for item, part in zip(value, parts, strict=True)]
+    items = [part if item is _SKIP else item for item, part in zip(items, parts, strict=True)]
     if kind == "deque":
         return deque(items, maxlen=kept["maxlen"])
     return {"list": list, "tuple": tuple, "set": set}[kind](items)
@@ -169,5 +185,10 @@ def _load_into(live: Any, kind: str, value: Any, path: str) -> None:
         live.setstate((version, tuple(internal), gauss))
     elif kind == "numpy":
         live.set_state(_decode(value, None, path))
+    elif kind == "object":
+        for name, kept in value.items():
+            part = _decode(kept, getattr(live, name, None), f"{path}.{name}")
+            if part is not _SKIP:
+                setattr(live, name, part)
     else:
         live.load_state_dict(_decode(value, None, path))

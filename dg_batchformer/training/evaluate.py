@@ -66,26 +66,32 @@ class Evaluator:
         return self._evaluate(algorithm, step, held_out).validation(self.spec.train_envs)
 
     def _evaluate(self, algorithm: nn.Module, step: int, splits: list[Split]) -> Evaluation:
-        assert isinstance(algorithm, Algorithm)
         correct = {split: torch.zeros((), dtype=torch.long, device=self.device) for split in splits}
         loss = {split: torch.zeros((), dtype=torch.double, device=self.device) for split in splits}
-        algorithm.eval()
-        with torch.no_grad():
-            for split, x, y in self._batches(step, splits, self._batch_size(algorithm)):
-                logits = algorithm.predict(x)
-                correct[split] += (logits.argmax(dim=1) == y).sum()
-                loss[split] += F.cross_entropy(logits, y, reduction="sum")
-        algorithm.train()
+        for split, logits, y in self.outputs(algorithm, step, splits):
+            correct[split] += (logits.argmax(dim=1) == y).sum()
+            loss[split] += F.cross_entropy(logits, y, reduction="sum")
         sizes = {split: len(self.splits[split]) for split in splits}
         return Evaluation(
             {split: correct[split].item() / sizes[split] for split in splits},
             {split: loss[split].item() / sizes[split] for split in splits},
         )
 
+    @torch.no_grad()
+    def outputs(
+        self, algorithm: nn.Module, step: int, splits: Sequence[Split]
+    ) -> Iterator[tuple[Split, Tensor, Tensor]]:
+        """Yield split, logits (n, num_classes) and labels (n,) in batches, in the order of the splits' indices."""
+        assert isinstance(algorithm, Algorithm)
+        algorithm.eval()
+        for split, x, y in self._batches(step, splits, self._batch_size(algorithm)):
+            yield split, algorithm.predict(x), y
+        algorithm.train()
+
     def _batch_size(self, algorithm: Algorithm) -> int:
         return _GPU_BATCH_SIZE if self.device.type == "cuda" and not algorithm.batch_dependent else BATCH_SIZE
 
-    def _batches(self, step: int, splits: list[Split], size: int) -> Iterator[tuple[Split, Tensor, Tensor]]:
+    def _batches(self, step: int, splits: Sequence[Split], size: int) -> Iterator[tuple[Split, Tensor, Tensor]]:
         requests = [
             (split, self._request(split, self.splits[split][start : start + size], step))
             for split in splits

@@ -14,13 +14,14 @@ from dg_batchformer.store import RunFolder, atomic_write
 
 
 def keep_model(
-    folder: RunFolder, algorithm: Algorithm, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset
+    folder: RunFolder, algorithm: Algorithm, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, init: str = ""
 ) -> None:
     """Write the predictor's weights with what rebuilds it: the algorithm without its wrappers.
 
     Both files load with ``torch.load(..., weights_only=True)``: a dict with a state dict, which is ``predictor`` (or
     ``batchformer``), and ``spec``, ``algorithm``, ``hparams``, ``input_shape``, ``num_classes``, ``num_domains``,
-    ``classes``. ``get_algorithm_class(algorithm)(input_shape, num_classes, num_domains, hparams).predictor`` takes the
+    ``classes``, ``init`` (the identity of the initial weights, see ``initial.py``).
+    ``get_algorithm_class(algorithm)(input_shape, num_classes, num_domains, hparams).predictor`` takes the
     predictor's; the encoder's hparams are those with which ``networks.batchformer.BatchFormer`` is built.
     """
     base, wrappers = split_name(spec.algorithm)
@@ -33,6 +34,7 @@ def keep_model(
         "num_classes": dataset.num_classes,
         "num_domains": len(spec.train_envs),
         "classes": dataset.classes,
+        "init": init,
     }
     with atomic_write(folder.model_file) as file:
         torch.save({**about, "predictor": algorithm.predictor.state_dict()}, file)

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dg_batchformer.algorithms import get_algorithm_class
-from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.datasets import open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
+from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.training.device import cuda_names, parse_device
+from dg_batchformer.training.initial import check_init
 
 _MOST_CPU_WORKERS = 4
 
@@ -19,14 +21,16 @@ _MOST_CPU_WORKERS = 4
 def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
     """Raise InputError for the first run that cannot be started; download weights that are wanted."""
     for spec in specs:
+        load_plugins(spec.plugins)
         get_algorithm_class(spec.algorithm).check_domains(len(spec.train_envs))
     opened: set[tuple[str, int | None]] = set()
     for spec in {(spec.dataset, spec.algorithm, str(spec.hparams)): spec for spec in specs}.values():
         hparams = resolve_hparams(spec)
         size = hparams.get("image_size")
         if (spec.dataset, size) not in opened:
-            get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
+            open_dataset(spec, data_dir, hparams)
             opened.add((spec.dataset, size))
+        check_init(hparams["init"])
         shape = spec.facts.shape if size is None else (3, size, size)
         fetch_weights(backbone_for(hparams["backbone"], shape), hparams["weights"])
 

@@ -12,6 +12,7 @@ import torchvision
 
 from dg_batchformer import __version__
 from dg_batchformer.datasets import Dataset
+from dg_batchformer.datasets.counts import dataset_version
 from dg_batchformer.record import FORMAT, to_line
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
@@ -23,7 +24,7 @@ class RecordWriter:
     """Appends the records of a run.
 
     Args:
-        hparams: as resolved. splits: of all environments.
+        hparams: as resolved. splits: of all environments that are trained or tested on.
 
     """
 
@@ -42,13 +43,14 @@ class RecordWriter:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)  # mem_gb is of this run, not of those before it in the process
         # DomainBed's measure: the smallest environment, held-out ones included.
-        self.steps_per_epoch = min(len(splits[env, "in"]) for env in range(len(dataset))) / hparams["batch_size"]
+        self.steps_per_epoch = min(len(splits[env, "in"]) for env in spec.used_envs) / hparams["batch_size"]
         self.constant: dict[str, Any] = {
             "args": _domainbed_args(spec),
             "hparams": hparams,
             "environments": [environment.name for environment in dataset.environments],
             "protocol": spec.protocol,
             "dataset_fingerprint": dataset.fingerprint(),
+            "dataset_version": dataset_version(dataset),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "versions": versions(),
             "format": FORMAT,

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
-from dg_batchformer.datasets import Dataset, get_dataset_class
+from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
+from dg_batchformer.hparams import Declared
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.lock import Lock
+from dg_batchformer.names import split_name
+from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec import RunSpec, refuse_other_run
 from dg_batchformer.store import RunFolder, State, write_json
@@ -23,12 +26,14 @@ from dg_batchformer.training import checkpoint
 from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
 from dg_batchformer.training.execution import Execution, apply, gave_up_compiling, settle
+from dg_batchformer.training.initial import Initial
 from dg_batchformer.training.journal import Watcher, journal, log, tell
 from dg_batchformer.training.keep import keep_model
 from dg_batchformer.training.loaders import Loader, Source
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
+from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
-from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
+from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, split_environments
 from dg_batchformer.training.stop import Interrupted
 
 SAVE_SECONDS = 60.0  # between two checkpoints: what a killed run repeats at most
@@ -45,6 +50,7 @@ def train_run(
     keep: str,
     watcher: Watcher,
     stop: Callable[[], bool],
+    predictions: bool = False,
     save_seconds: float = SAVE_SECONDS,
 ) -> State:
     """Train a run to its end, from where it was left; return DONE or DIVERGED.
@@ -52,6 +58,7 @@ def train_run(
     Args:
         keep: one of ``store.KEEP``.
         stop: asked after every step; true saves the state and ends.
+        predictions: whether to write what the model that the run returns predicts, sample by sample.
         save_seconds: time between two checkpoints.
 
     Raises InputError for what cannot be run, Busy if somebody else trains it, or took it over, and Interrupted when
@@ -64,10 +71,11 @@ def train_run(
             return folder.state(locked=True)
         folder.error_file.unlink(missing_ok=True)
         with journal(folder, device):
+            load_plugins(spec.plugins)
             hparams = resolve_hparams(spec)
-            dataset = get_dataset_class(spec.dataset)(data_dir, list(spec.test_envs), hparams)
+            dataset = open_dataset(spec, data_dir, hparams)
             with open_source(spec, hparams, dataset, device, watcher) as source:
-                run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, watcher)
+                run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, predictions, watcher)
                 write_json(folder.spec_file, spec.as_dict())  # it can be built, so the folder is its own from here on
                 return run.train(stop, save_seconds)
 
@@ -78,10 +86,26 @@ def open_source(
     """Open the data path of a run; where it is the cached one, the cache is built first if need be."""
     note = partial(tell, watcher)
     if spec.data_path == "cached" and isinstance(dataset, ImageFolders):
-        augments = hparams["data_augmentation"]
+        augments = hparams.get("data_augmentation", False)
         return CachedLoader(dataset, device, augments=augments, note=note, progress=watcher.caching)
     workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
     return Loader(dataset.environments, dataset.input_shape[-1], workers, note)
+
+
+def build_evaluator(
+    spec: RunSpec, hparams: dict[str, Any], source: Source, splits: Splits, device: torch.device
+) -> Evaluator:
+    """Return what evaluates the models of a run, its validation images augmented where it asks for that."""
+    augments = hparams.get("data_augmentation", False) and hparams.get("val_augment", False)
+    augmented = [(env, part) for env, part in splits if env in spec.train_envs] if augments else []
+    return Evaluator(spec, source, evaluated_splits(spec, splits), device, augmented)
+
+
+def training_inputs(sampler: Sampler, source: Source, spec: RunSpec, device: torch.device) -> Iterator[Tensor]:
+    """Yield x of training batches beyond the last step, all environments together: for live BatchNorm."""
+    batches = sampler.minibatches(source, spec.steps, device)
+    for _ in range(min(_BATCH_NORM_BATCHES, spec.steps)):
+        yield torch.cat([x for x, _ in next(batches)])
 
 
 class _Run:
@@ -97,23 +121,27 @@ class _Run:
         source: Source,
         device: torch.device,
         keep: str,
+        predictions: bool,
         watcher: Watcher,
     ) -> None:
         self.spec, self.folder, self.lock, self.hparams, self.dataset = spec, folder, lock, hparams, dataset
         self.source, self.device, self.keep, self.watcher = source, device, keep, watcher
-        splits = split_environments(spec, dataset)
+        self.predictions = predictions
+        self.splits = splits = split_environments(spec, dataset)
         self.sampler = Sampler(spec, hparams, dataset, splits)
-        augments = hparams.get("data_augmentation", False) and hparams.get("val_augment", False)
-        augmented = [(env, part) for env, part in splits if env in spec.train_envs] if augments else []
-        evaluated = evaluated_splits(spec, splits)
-        self.evaluator = Evaluator(spec, source, evaluated, device, augmented)
+        self.evaluator = build_evaluator(spec, hparams, source, splits, device)
         self.writer = RecordWriter(folder, spec, hparams, dataset, splits, device)
         seed_everything(seed_hash(spec.seed, "initialisation"))
         algorithm_class = get_algorithm_class(spec.algorithm)
         self.algorithm: Algorithm = algorithm_class(
-            dataset.input_shape, dataset.num_classes, len(spec.train_envs), hparams
+            dataset.input_shape,
+            dataset.num_classes,
+            len(spec.train_envs),
+            Declared(hparams, split_name(spec.algorithm)[0]),
         ).to(device)
-        self._use(settle(spec, dataset, device, sum(map(len, evaluated.values()))))
+        fingerprint = self.writer.constant["dataset_fingerprint"]
+        self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
+        self._use(settle(spec, dataset, device, sum(map(len, self.evaluator.splits.values()))))
         self.means = Means()
         self.best_validation = -1.0
         self.seconds = 0.0  # trained in earlier starts
@@ -127,6 +155,8 @@ class _Run:
     def train(self, stop: Callable[[], bool], save_seconds: float) -> State:
         """Train from the saved state, or from the beginning, to the end."""
         start = self._resume()
+        if start == 0:
+            self.initial.apply(self.source, self.splits, self.device)
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
         self.watcher.begin(self.spec, start)
         for sentence in [*self.dataset.notes, *self.sampler.notes()]:
@@ -171,18 +201,15 @@ class _Run:
 
     def _finalize(self) -> None:
         seed_everything(seed_hash(self.spec.seed, "finalize"))
-        model = self.algorithm.finalize(self._inputs(self.spec.steps))
+        model = self.algorithm.finalize(training_inputs(self.sampler, self.source, self.spec, self.device))
         if model.summary:
             evaluation = self.evaluator(model, self.spec.steps)
             self._record(model, self.spec.steps, {**model.summary, "final": True}, evaluation)
         if self.keep == "final":
             self._keep_model(model)
-
-    def _inputs(self, steps: int) -> Iterator[Tensor]:
-        """Yield x of training batches beyond the last step, all environments together."""
-        batches = self.sampler.minibatches(self.source, steps, self.device)
-        for _ in range(min(_BATCH_NORM_BATCHES, steps)):
-            yield torch.cat([x for x, _ in next(batches)])
+        if self.predictions:
+            evaluated_at = self.spec.steps if model.summary else self.spec.steps - 1
+            write_predictions(self.folder.predictions_file, model, self.evaluator, evaluated_at, self.dataset)
 
     def _end(self, ending: Ending, seconds: float) -> State:
         self.lock.check()
@@ -196,7 +223,7 @@ class _Run:
         return outcome
 
     def _keep_model(self, model: Algorithm) -> None:
-        keep_model(self.folder, model, self.spec, self.hparams, self.dataset)
+        keep_model(self.folder, model, self.spec, self.hparams, self.dataset, self.initial.identity)
 
     def _save(self, step: int, seconds: float) -> None:
         self.lock.check()

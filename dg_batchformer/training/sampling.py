@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dg_batchformer.algorithms.base import Minibatches
-from dg_batchformer.datasets import Dataset
+from dg_batchformer.datasets import Dataset, Environment
 from dg_batchformer.errors import InputError
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec import RunSpec
@@ -26,7 +26,7 @@ class Sampler:
     """
 
     def __init__(self, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, splits: Splits) -> None:
-        self.spec = spec
+        self.spec, self.dataset = spec, dataset
         self.batch_size: int = hparams["batch_size"]
         self.augments: bool = hparams.get("data_augmentation", False)
         self.indices = {env: splits[env, "in"] for env in spec.train_envs}
@@ -42,13 +42,14 @@ class Sampler:
             yield [(normalise(images.to(device)), labels.to(device)) for images, labels in batches]
 
     def notes(self) -> list[str]:
-        """Return a sentence for every environment with fewer images than a batch takes."""
-        return [
+        """Return a sentence for every environment with fewer images than a batch takes, and on classes not seen."""
+        few = [
             f"{self.spec.dataset}/{self.spec.facts.names[env]} has {len(indices)} images to train on, fewer than a "
             f"batch of {self.batch_size}: images repeat within batches"
             for env, indices in self.indices.items()
             if len(indices) < self.batch_size
         ]
+        return [*few, *_unseen_classes(self.spec, self.dataset)]
 
     def _task(self, step: int) -> Task:
         return [self._request(step, env, indices) for env, indices in self.indices.items()]
@@ -65,10 +66,14 @@ class Sampler:
 
 
 def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:
-    """Split every environment; raise InputError where one is too small to give both parts an image."""
+    """Split what is trained or tested on, as the data says or at random.
+
+    Raises InputError where an environment is too small to give both parts an image.
+    """
     splits: Splits = {}
-    for env, environment in enumerate(dataset):
-        out, kept = split_indices(len(environment), spec.holdout_fraction, spec.trial_seed, env)
+    for env in spec.used_envs:
+        environment = dataset[env]
+        out, kept = _split(environment, spec, env)
         if not out or not kept:
             raise InputError(
                 f"{spec.dataset}/{environment.name} has {len(environment)} images, of which holdout_fraction "
@@ -78,11 +83,29 @@ def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:
     return splits
 
 
+def _split(environment: Environment, spec: RunSpec, env: int) -> tuple[list[int], list[int]]:
+    """Return the indices that are held out, and those that are kept."""
+    if environment.held_out is None:
+        return split_indices(len(environment), spec.holdout_fraction, spec.trial_seed, env)
+    parts: tuple[list[int], list[int]] = [], []
+    for index, held_out in enumerate(environment.held_out):
+        parts[0 if held_out else 1].append(index)
+    return parts
+
+
 def evaluated_splits(spec: RunSpec, splits: Splits) -> Splits:
     """Return what model selection reads, or with ``evaluate all`` everything; all ``in`` first, as DomainBed."""
-    envs = range(len(spec.facts.names))
+    envs = spec.used_envs
     reported = [(env, "in") for env in envs if env in spec.test_envs or spec.evaluate == "all"]
     return {split: splits[split] for split in (*reported, *((env, "out") for env in envs))}
+
+
+def _unseen_classes(spec: RunSpec, dataset: Dataset) -> list[str]:
+    """Say which classes are tested and cannot be known, as no training environment has an image of them."""
+    trained = {label for env in spec.train_envs for label in dataset[env].labels}
+    unseen = sorted({label for env in spec.test_envs for label in dataset[env].labels} - trained)
+    names = ", ".join(dataset.classes[label] for label in unseen)
+    return [f"no environment trained on has images of {names}: those tested count as errors"] if unseen else []
 
 
 def _class_balanced(labels: Sequence[int]) -> Tensor:

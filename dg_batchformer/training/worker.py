@@ -62,8 +62,8 @@ class Events:
 def serve(channel: Connection, device_name: str, threads: int, log: Path) -> None:
     """Train what comes through a channel until None comes, the launcher is gone, or a signal asks to stop.
 
-    A task is ``{"spec": {...}, "folder": "...", "data_dir": "..." or None, "keep": "none"}``. What anybody prints
-    goes to the log file.
+    A task is ``{"spec": {...}, "folder": "...", "data_dir": "..." or None, "keep": "none",
+    "predictions": false}``. What anybody prints goes to the log file.
     """
     stop = StopOnSignal()
     with log.open("ab") as output:
@@ -106,7 +106,8 @@ def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: Sto
         folder = RunFolder(Path(task["folder"]))
         data_dir = None if task["data_dir"] is None else Path(task["data_dir"])
         spec = RunSpec.from_dict(task["spec"])
-        state = train_run(spec, folder, data_dir=data_dir, device=device, keep=task["keep"], watcher=events, stop=stop)
+        kept = {"keep": task["keep"], "predictions": task["predictions"]}
+        state = train_run(spec, folder, data_dir=data_dir, device=device, watcher=events, stop=stop, **kept)
         how, told = "end", {"state": state.value, "seconds": folder.outcome().get("seconds")}
     except Busy as error:
         how, told = "busy", {"sentence": str(error)}

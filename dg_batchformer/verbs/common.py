@@ -15,3 +15,8 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
+
+
+def say(text: str) -> None:
+    """Print what may hold names of files, which need not be UTF-8."""
+    print(text.encode(errors="backslashreplace").decode())

@@ -1,46 +1,15 @@
-"""``data``: look after datasets."""
+"""``data``: look after datasets, one action per file."""
 
-import argparse
-from pathlib import Path
+from dg_batchformer.verbs import data_cache, data_info, data_prepare, data_verify
+from dg_batchformer.verbs.common import Verbs
 
-from dg_batchformer.errors import InputError
-from dg_batchformer.verbs.common import OK, Verbs
+_ACTIONS = (data_prepare, data_verify, data_info, data_cache)  # in the order of --help
 
 
 def add_parser(verbs: Verbs) -> None:
-    """Add the verb and its options."""
-    verb = verbs.add_parser("data", help="decode a dataset into the pixel cache", description="Look after datasets.")
+    """Add the verb and its actions."""
+    text = "Look after datasets: fetch or build them, check them, see them, decode them beforehand."
+    verb = verbs.add_parser("data", help="fetch, check, show and cache a dataset", description=text)
     actions = verb.add_subparsers(metavar="ACTION", required=True)
-    text = (
-        "Decode every image of a dataset once, into files that all runs on this machine share. Runs do so themselves "
-        "when they first need it; do it beforehand where many are about to start. The cache lies in "
-        "$XDG_CACHE_HOME/dg_batchformer, else ~/.cache/dg_batchformer, and may be deleted at any time."
-    )
-    action = actions.add_parser("cache", help="decode a dataset into the pixel cache", description=text)
-    action.set_defaults(run=run)
-    add = action.add_argument
-    add("name", metavar="NAME", help="a dataset of image folders; see: list datasets")
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
-    add("--image_size", type=int, default=224, metavar="PIXELS",
-        help="of the images that are evaluated (default: %(default)s)")  # fmt: skip
-
-
-def run(options: argparse.Namespace) -> int:
-    """Decode a dataset into the pixel cache."""
-    from dg_batchformer.datasets import get_dataset_class
-    from dg_batchformer.datasets.folders import ImageFolders
-    from dg_batchformer.datasets.pixels import prepare_plane
-    from dg_batchformer.training.console import Console
-
-    if options.image_size < 1:
-        raise InputError(f"--image_size is {options.image_size}, allowed is a whole number, at least 1")
-    dataset = get_dataset_class(options.name)(options.data_dir, [0], {"image_size": options.image_size})
-    if not isinstance(dataset, ImageFolders):
-        raise InputError(f"{options.name} is built in and in memory: it needs no cache")
-    console = Console()
-    for note in dataset.notes:
-        console.note(note)
-    for size in (None, options.image_size):
-        plane = prepare_plane(dataset, size, console.caching)
-        print(f"{plane}: {(plane / 'pixels').stat().st_size / 2**30:.2f} GiB")
-    return OK
+    for action in _ACTIONS:
+        action.add_action(actions)

@@ -22,11 +22,15 @@ def add_parser(verbs: Verbs) -> None:
     add("--dataset", metavar="NAME", default="PACS", help="for hparams, on which dataset (default: %(default)s)")
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
         help="for hparams, under which protocol (default: %(default)s)")  # fmt: skip
+    add("--plugins", nargs="+", default=[], metavar="MODULE",
+        help="modules that define further algorithms, as train takes them")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
     """Show what there is."""
     from dg_batchformer.listing import list_kind
+    from dg_batchformer.plugins.load import load_plugins
 
+    load_plugins(options.plugins)
     print(list_kind(options.kind, options.name, dataset=options.dataset, protocol=options.protocol))
     return OK

@@ -36,6 +36,8 @@ def add_parser(verbs: Verbs) -> None:
         help="where sweeps are kept (default: %(default)s)")  # fmt: skip
     add("--keep", choices=KEEP, default="none",
         help="the weights that every run keeps, for explain: see train --help (default: %(default)s)")  # fmt: skip
+    add("--predictions", action="store_true",
+        help="every run writes what its model predicts, for tables --metric: see train --help")  # fmt: skip
     add("--retry", choices=("failed",), help="also start runs again that failed")
     add("--threads", type=positive, metavar="N", help="of each local worker (default: the cores are shared out)")
     add = verb.add_argument_group("on SLURM").add_argument
@@ -51,7 +53,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Start what is due of a sweep file, or print what would be started."""
-    asked = load_sweep(options.file)
+    asked = load_sweep(options.file, options.data_dir)
     runs = expand(asked)
     _check_names(options.file, asked, runs)
     folder = SweepFolder(options.results_dir / asked.name)
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         from dg_batchformer.sweep.launchers.dry_run import commands
 
         print("note: a dry run starts nothing, and has not looked for data and weights")
-        for command in commands(folder, planned.due, options.data_dir, options.keep):
+        for command in commands(folder, planned.due, options.data_dir, options.keep, options.predictions):
             print(command)
         return OK
     check_runs([run.spec for run in planned.due], options.data_dir)
@@ -111,7 +113,8 @@ def _sweep_on_slurm(
             folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
         submitted = 0
-        for part in submit(folder, planned.due, options.data_dir, cluster, per_task, options.keep):
+        kept = options.keep, options.predictions
+        for part in submit(folder, planned.due, options.data_dir, cluster, per_task, *kept):
             log_jobs(folder, part)
             submitted += len(part)
     print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
@@ -122,7 +125,12 @@ def _sweep_on_slurm(
 def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
     """Raise InputError, with file and line, for a row whose algorithm or hparams there are not."""
     from dg_batchformer.hparams_registry import resolve_hparams
+    from dg_batchformer.plugins.load import load_plugins
 
+    try:
+        load_plugins(asked.plugins)
+    except InputError as error:
+        raise InputError(f"{file}: plugins: {error}") from None
     lines = {row.label: row.line for row in asked.algorithms}
     for label, spec in {(run.label, run.spec.dataset): run for run in runs}.values():
         try:
@@ -138,7 +146,8 @@ def _launch(folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str]
 
     console = SweepConsole(due)
     where = folder, devices, options.data_dir, console
-    launcher = LocalLauncher(*where, threads=options.threads, keep=options.keep)
+    kept = {"keep": options.keep, "predictions": options.predictions}
+    launcher = LocalLauncher(*where, threads=options.threads, **kept)
     try:
         with folder.launching():
             return launcher.launch(due)

@@ -5,16 +5,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dg_batchformer.declaration import read_declaration
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.collect import collect, refuse_mixed
-from dg_batchformer.report.collection import Collection
-from dg_batchformer.report.domainbed_tables import CHOOSE, domainbed_tables
+from dg_batchformer.report.collection import Collection, unreadable_lines
+from dg_batchformer.report.domainbed_choice import CHOOSE
+from dg_batchformer.report.domainbed_tables import domainbed_tables
 from dg_batchformer.report.expect import compare, is_reproduced, read_expected
+from dg_batchformer.report.index import read_folders
+from dg_batchformer.report.metrics import METRICS
 from dg_batchformer.report.published.bibliography import bibliography
 from dg_batchformer.report.published.match import ALL, add_published
 from dg_batchformer.report.render import FILES, FORMATS
 from dg_batchformer.report.render.expectation import expectation
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
+from dg_batchformer.report.side_by_side import side_by_side
 from dg_batchformer.report.table import Section, build_sections
 from dg_batchformer.store import SweepFolder, write_text
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs
@@ -38,7 +43,10 @@ def add_parser(verbs: Verbs) -> None:
         help="what is printed; domainbed and domainbed_latex: what DomainBed's collect_results prints "
         "for the same runs (default: text)")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), metavar="METHOD",
-        help=f"one or more of those below, or all (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
+        help=f"one or more of those below; all: also side by side (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
+    add("--metric", choices=METRICS,
+        help="what is reported; all but accuracy (the default) need runs trained with --predictions: the mean accuracy "
+        "over classes, that of the worst class, or the expected calibration error")  # fmt: skip
     add("--published", nargs="*", metavar="NAME",
         help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
         f"algorithms, of those named, or {ALL}")  # fmt: skip
@@ -57,17 +65,23 @@ def run(options: argparse.Namespace) -> int:
     """Print the tables of sweeps, and write them in every format."""
     if options.expect:
         return _expect(options)
+    metric = METRICS[options.metric or "accuracy"]
+    for name in ("published", "compare_to"):
+        if metric.measure is not None and getattr(options, name) is not None:
+            raise InputError(f"--{name} is about accuracy; drop it, or --metric {options.metric}")
     asked = options.selection or list(DEFAULT_METHODS)
     if options.format in _DOMAINBED:
         return _print_as_domainbed(options, asked)
     collection = _collect(options)
-    sections = build_sections(collection, list(METHODS) if "all" in asked else asked)
+    sections = build_sections(collection, list(METHODS) if "all" in asked else asked, metric)
     if options.compare_to is not None:
         from dg_batchformer.report.significance import mark_significant
 
         sections = mark_significant(sections, collection, options.compare_to)
     if options.published is not None:
         sections = add_published(sections, collection.runs, options.published)
+    if "all" in asked:
+        sections = [*sections, side_by_side(sections)]
     print(FORMATS[options.format or "text"](sections), end="")
     if options.output is not None:
         _write(options.output, sections)
@@ -87,17 +101,23 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     strange = [name for name in methods if name not in CHOOSE]
     if strange:
         raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
-    for name in ("output", "published", "compare_to"):
+    for name in ("output", "published", "compare_to", "metric"):
         if getattr(options, name) is not None:
             raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
     ours = {folder: SweepFolder(folder) for folder in options.folders}
+    for folder, sweep in ours.items():
+        if sweep.sweep_file.exists() and read_declaration(sweep).by_source:
+            raise InputError(f"{folder} is a sweep with train_envs, of which DomainBed has no tables; drop --format")
     folders = [sweep.runs if sweep.sweep_file.exists() else folder for folder, sweep in ours.items()]
-    print(domainbed_tables(folders, methods, latex=options.format == "domainbed_latex"), end="")
+    files = {folder / name: file for folder in folders for name, file in read_folders(folder).items()}
+    print(domainbed_tables(files.values(), methods, latex=options.format == "domainbed_latex"), end="")
+    for note in unreadable_lines({path / "results.jsonl": file.unreadable for path, file in files.items()}):
+        print(f"note: {note}", file=sys.stderr)
     return OK
 
 
 def _expect(options: argparse.Namespace) -> int:
-    for name in ("format", "selection", "published", "compare_to", "output"):
+    for name in ("format", "selection", "metric", "published", "compare_to", "output"):
         if getattr(options, name) is not None:
             raise InputError(f"--expect prints one table, by the selection that the sweep expects; drop --{name}")
     if len(options.folders) > 1:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.own_data import own_environments
 from dg_batchformer.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.report.our_sweep import read_run
 from dg_batchformer.report.selection import METHODS
@@ -19,12 +20,20 @@ def add_parser(verbs: Verbs) -> None:
     verb = verbs.add_parser("train", help="train one run, or go on with it", description=text)
     verb.set_defaults(run=run)
     add = verb.add_argument_group("what is trained (together they name the run)").add_argument
-    add("--dataset", metavar="NAME", default="Shapes", help="see: list datasets (default: %(default)s)")
+    add(
+        "--dataset",
+        metavar="NAME",
+        default="Shapes",
+        help="see: list datasets; or data of your own, a folder or manifest in --data_dir (default: %(default)s)",
+    )
     add("--algorithm", metavar="NAME", default="ERM",
         help="at most one algorithm and any wrappers, as SWAD+CORAL+BF; see: list algorithms, list wrappers "
         "(default: %(default)s)")  # fmt: skip
-    add("--test_envs", nargs="+", default=["0"], metavar="ENV",
-        help="environments held out for testing, by index or name, as: sketch (default: the first)")  # fmt: skip
+    add("--test_envs", nargs="+", metavar="ENV",
+        help="environments to test on, by index or name, as: sketch (default: all that --train_envs leaves, else the "
+        "first)")  # fmt: skip
+    add("--train_envs", nargs="+", metavar="ENV",
+        help="environments to train on (default: all that are not tested on)")  # fmt: skip
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
         help="backbone, steps and hparams of a publication, or 'quick'; see: list protocols "
         "(default: %(default)s)")  # fmt: skip
@@ -51,13 +60,19 @@ def add_parser(verbs: Verbs) -> None:
         "image (default: %(default)s)")  # fmt: skip
     add("--compile", choices=COMPILE, default="auto",
         help="of evaluation; auto: where it is known to pay (default: %(default)s)")  # fmt: skip
+    add("--plugins", nargs="+", default=[], metavar="MODULE",
+        help="modules on the Python path, or in this folder, that define further algorithms")  # fmt: skip
     add = verb.add_argument_group("where").add_argument
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
+    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/, and "
+        "data of your own: DIR/NAME/domain/class/ or DIR/NAME.csv")  # fmt: skip
     add("--output_dir", type=Path, default=Path("train_output"), metavar="DIR",
         help="where this run is kept, one folder for each (default: %(default)s)")  # fmt: skip
     add("--keep", choices=KEEP, default="final",
         help="the weights to keep: none, of the model that the run returns, or of the one that validates best "
         "(default: %(default)s)")  # fmt: skip
+    add("--predictions", action="store_true",
+        help="also write predictions.npz: what the model that the run returns predicts, image by image, on every "
+        "split that it evaluates")  # fmt: skip
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
 
 
@@ -68,6 +83,8 @@ def run(options: argparse.Namespace) -> int:
     refuse_other_run(folder, spec)
     if folder.state().is_final:
         print(f"{folder.path} holds this run, {folder.state()}; give another --output_dir to train it again")
+        if options.predictions and not folder.predictions_file.exists():
+            print("note: it was trained without --predictions, which are written at the end of a run")
         return _say_outcome(spec, folder)
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
@@ -88,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
             keep=options.keep,
             watcher=console,
             stop=StopOnSignal(),
+            predictions=options.predictions,
         )
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}")
@@ -105,8 +123,9 @@ def run_spec(options: argparse.Namespace) -> RunSpec:
         raise InputError(f"--hparams is not JSON ({error}); write it as '{{\"lr\": 1e-4}}'") from None
     if not isinstance(hparams, dict):
         raise InputError(f"--hparams takes a JSON object such as '{{\"lr\": 1e-4}}', got {options.hparams}")
-    names = [name for name in RunSpec.__dataclass_fields__ if name != "hparams"]
-    return RunSpec(**{name: getattr(options, name) for name in names}, hparams=hparams)
+    names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", "environments")]
+    environments = own_environments(options.dataset, options.data_dir)
+    return RunSpec(**{name: getattr(options, name) for name in names}, hparams=hparams, environments=environments)
 
 
 def _say_outcome(spec: RunSpec, folder: RunFolder) -> int:
@@ -114,13 +133,14 @@ def _say_outcome(spec: RunSpec, folder: RunFolder) -> int:
     state = folder.state()
     if state is State.DIVERGED:
         print("diverged: loss or metrics are not finite; a smaller lr may help")
-    elif len(spec.test_envs) == 1:
-        [env] = spec.test_envs
+    else:
         run = read_run(spec, folder)
+        names = spec.facts.names
         for method in (METHODS["training-domain"], METHODS["oracle"]):
-            score = method.select([run], env, len(spec.facts.names))
-            if score is not None:
-                where = f"{spec.facts.names[env]}: {score.test:.1%} (step {score.step}, selected by {method.title})"
-                print(f"test accuracy on {where}")
+            scores = {env: method.select([run], env, len(names)) for env in spec.test_envs}
+            found = {names[env]: score for env, score in scores.items() if score is not None}
+            said = ", ".join(f"{name}: {score.test:.1%}" for name, score in found.items())
+            for score in list(found.values())[:1]:  # the same step for all
+                print(f"test accuracy on {said} (step {score.step}, selected by {method.title})")
     print(f"records: {folder.records_file}")
     return OK if state is State.DONE else INCOMPLETE

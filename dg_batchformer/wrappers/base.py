@@ -1,6 +1,6 @@
 """Wrapper: an Algorithm around ``inner``. It knows the Algorithm interface, never a particular algorithm."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
 from dg_batchformer.hparams import HParam
 
-STAGES = ("input", "features", "weights")  # inside out: what a wrapper acts on
+STAGES = ("maps", "features", "weights")  # inside out: what a wrapper acts on
 
 
 class Wrapper(Algorithm):
@@ -17,12 +17,15 @@ class Wrapper(Algorithm):
     Attributes:
         stage: one of STAGES; wrappers apply in that order, at most one for each.
         inner_class: what is wrapped; set by ``around``.
+        predicts_returned: whether ``predict`` is of the model that a run would return now, with the BatchNorm
+            statistics of the moment, and not of the last iterate: DomainBed knows a model by its predictions alone.
 
     """
 
     registered = False
     stage: ClassVar[str]
     inner_class: ClassVar[type[Algorithm]]
+    predicts_returned: ClassVar[bool] = False
 
     @classmethod
     def around(cls, inner_class: type[Algorithm]) -> type["Wrapper"]:
@@ -49,6 +52,9 @@ class Wrapper(Algorithm):
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.inner = self.inner_class(input_shape, num_classes, num_domains, hparams)
 
+    def check_pairing(self) -> None:
+        self.inner.check_pairing()
+
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         return self.inner.update(minibatches, unlabeled)
 
@@ -58,6 +64,9 @@ class Wrapper(Algorithm):
     @property
     def predictor(self) -> nn.Module:
         return self.inner.predictor
+
+    def begin_from(self, state: Mapping[str, Tensor]) -> None:
+        self.inner.begin_from(state)
 
     def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
         self.inner.observe(step, validation, evaluate)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dg_batchformer.algorithms.base import Metrics, Minibatches
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batchformer import SCOPES, batchformers, without_batchformer
@@ -54,7 +54,10 @@ class BF(Wrapper):
                 "which BatchFormer attaches to"
             )
         if self._pairs:
-            self.inner.streams = 2
+            self.inner.check_pairing()
+            for module in self.inner.modules():  # a wrapper inside is an algorithm around an algorithm
+                if isinstance(module, Algorithm):
+                    module.streams = 2
 
     @property
     def _pairs(self) -> bool:

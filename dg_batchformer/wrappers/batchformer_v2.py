@@ -16,7 +16,7 @@ class BFv2(BF):
     What follows the block runs on twice the rows. Attention over a batch of N samples takes T * heads * N^2 weights
     for each layer: in fp32 30 MB for the 197 tokens of a ViT at 224 px with N = 96 and 4 heads, 116 MB behind layer2
     of a ResNet (28 x 28), 460 MB behind layer1. Where BatchNorm behind the block is live, its statistics are of both
-    streams.
+    streams. Training runs uncompiled; evaluation does not.
     """
 
     @classmethod

@@ -4,22 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
 from dg_batchformer.hparams import HParam
-from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
-from dg_batchformer.wrappers.base import Wrapper
+from dg_batchformer.wrappers.averaging import WeightAveraging
 from dg_batchformer.wrappers.loss_valley import MODES, Average, LossValley, Segment, loss_valley_weights
 
 __all__ = ["SWAD", "IIDMax", "loss_valley_weights"]
 
 
-class _Segments(Wrapper):
+class _Segments(WeightAveraging):
     """Averages the predictor over every update between two evaluations: one segment for each evaluation."""
 
-    stage = "weights"
     registered = False
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
@@ -29,7 +26,7 @@ class _Segments(Wrapper):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         metrics = self.inner.update(minibatches, unlabeled)
-        self.segment.absorb(self._weights())
+        self.segment.absorb(self.weights())
         self.updates += 1
         return metrics
 
@@ -40,28 +37,15 @@ class _Segments(Wrapper):
         self.segment = Average()
         return segment
 
-    def _weights(self) -> list[Tensor]:
-        return [parameter.detach() for parameter in self.predictor.parameters()]
-
-    @torch.no_grad()
-    def _set_weights(self, tensors: Sequence[Tensor]) -> None:
-        torch._foreach_copy_(self._weights(), list(tensors))
-
     @contextmanager
     def _weights_set(self, tensors: Sequence[Tensor]) -> Iterator[None]:
         """Hold other weights for a while, then the present ones again."""
-        present = [weights.clone() for weights in self._weights()]
-        self._set_weights(tensors)
+        present = [weights.clone() for weights in self.weights()]
+        self.set_weights(tensors)
         try:
             yield
         finally:
-            self._set_weights(present)
-
-    def _become(self, average: Average, batches: Iterable[Tensor]) -> None:
-        """Take over averaged weights for good; live BatchNorm statistics are re-estimated."""
-        self._set_weights(average.tensors)
-        if has_live_batch_norm(self.predictor):
-            reestimate_batch_norm(self.predictor, batches)
+            self.set_weights(present)
 
 
 class SWAD(_Segments):
@@ -101,7 +85,7 @@ class SWAD(_Segments):
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
         super().finalize(batches)
         average = self.valley.final()
-        self._become(average, batches)
+        self.become(average, batches)
         self.summary = {**self.summary, "averaged_from": average.start, "averaged_to": average.end}
         if self.valley.threshold is not None:
             self.summary["valley_threshold"] = self.valley.threshold
@@ -133,6 +117,6 @@ class IIDMax(_Segments):
 
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
         super().finalize(batches)
-        self._become(self.best, batches)
+        self.become(self.best, batches)
         self.summary = {**self.summary, "averaged_from": self.best.start, "averaged_to": self.best.end}
         return self

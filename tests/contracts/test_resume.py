@@ -19,7 +19,7 @@ from dg_batchformer.training.run import _Run
 from dg_batchformer.training.stop import Interrupted
 
 SHAPES = ("{}", "{}+BF", "SWAD+{}", "IIDMax+{}+BF")
-NAMES = [shape.format(name) for name in ALGORITHMS for shape in SHAPES]
+NAMES = [*(shape.format(name) for name in ALGORITHMS for shape in SHAPES), "SMA+MLDG+BF", "EMA+SAM"]
 VOLATILE = ("step_time", "mem_gb")
 
 
@@ -132,7 +132,7 @@ def test_every_moment_can_be_the_last(offset, tmp_path, monkeypatch):
         _equal(tmp_path / "whole", killed)
 
 
-@pytest.mark.parametrize("name", ["ERM+BF", "SWAD+MLDG"])
+@pytest.mark.parametrize("name", ["ERM+BF", "SWAD+MLDG", "SMA+MixStyle+BF"])
 def test_batch_norm_statistics_are_part_of_the_state(name, image_folder, tmp_path, monkeypatch):
     hparams = {"backbone": "wrn16_2", "image_size": 32, "batch_size": 4}
     spec = RunSpec(dataset="PACS", protocol="quick", algorithm=name, steps=4, checkpoint_freq=2, hparams=hparams)

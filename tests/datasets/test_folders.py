@@ -48,8 +48,8 @@ def test_stray_folders_are_no_environments_and_are_reported(image_folder):
 
     assert len(dataset) == 4
     assert dataset.notes == [
-        f"{SHORT}: dog, house",
         f"ignored in {root}/PACS, no environments of PACS: .git, __MACOSX, kfold",
+        f"{SHORT}: dog, house",
     ]
 
 

@@ -68,7 +68,7 @@ def test_a_sample_attends_to_its_scope(scope, reaches):
 def test_plain_rows_are_the_features_and_twins_attended_ones_and_the_backbone_runs_once():
     featurizer = _featurizer()
     calls = []
-    featurizer.layers.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    featurizer.layers[1].register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
     x = torch.randn(3, 5, 3, 32, 32)
 
     z = _paired(featurizer, x, 5)

@@ -6,10 +6,11 @@ from support import make_algorithm, make_minibatches
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.hparams_registry import default_hparams, search_space
+from dg_batchformer.hparams_registry import default_hparams, resolve_hparams
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.networks.backbones import BACKBONE, backbone_for
 from dg_batchformer.networks.weights import fetch_weights
+from dg_batchformer.spec import RunSpec
 from dg_batchformer.training import checkpoint
 
 
@@ -41,6 +42,25 @@ def test_features_are_those_in_front_of_the_classifier(name, channels, size):
         assert z.shape == (2, featurizer.n_outputs)
         assert_close(z, featurizer.network(x))
     assert len(featurizer.stages()) >= 2
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_stages_are_shown_changed_and_left_alone_again(name):
+    featurizer = _featurizer(name).eval()
+    x = torch.randn(2, 3, 32, 32)
+    places = []
+
+    def silence_the_first(place, maps):
+        places.append(place)
+        return maps * (place > 0)
+
+    z, maps = featurizer.with_maps(x)
+    with featurizer.seen_by(silence_the_first):
+        changed = featurizer(x)
+
+    assert_close(z, featurizer(x))
+    assert not torch.allclose(changed, z)
+    assert places == list(range(len(featurizer.stages()))) == list(range(len(maps)))
 
 
 @pytest.mark.parametrize(
@@ -133,8 +153,26 @@ def test_frozen_batch_norm_keeps_the_statistics_of_a_cnn_and_a_transformer_has_n
     assert any("running_mean" in name for name in before)
     assert_close(dict(featurizer.named_buffers()), before, rtol=0, atol=0)
     for name, has in (("test_resnet", True), ("test_vit", False)):
-        space = search_space("ERM", "Shapes", protocol="quick", given={"backbone": f"timm/{name}"})
-        assert ("freeze_bn" in space) is has
+        spec = RunSpec(dataset="Shapes", protocol="quick", hparams={"backbone": f"timm/{name}"})
+        assert ("freeze_bn" in resolve_hparams(spec)) is has
+
+
+def test_miro_learns_a_variance_for_every_channel_of_tokens():
+    algorithm = make_algorithm("MIRO+BFv2", backbone="timm/test_vit", bfv2_insert="blocks.0")
+
+    assert torch.isfinite(algorithm.update(make_minibatches(n=2))["penalty"])
+    widths = {tuple(parameter.shape) for parameter in algorithm.inner.variances.parameters()}
+    assert widths == {(1, 1, algorithm.inner.featurizer.n_outputs)}
+
+
+def test_styles_are_mixed_as_in_a_resnet_and_tokens_have_none():
+    algorithm = make_algorithm("MixStyle", backbone="timm/test_resnet")
+    [featurizer] = algorithm._featurizers()
+    names = list(featurizer.stages())
+
+    assert [names[place] for place in algorithm._mixer(featurizer, 6).places] == ["layer1", "layer2", "layer3"]
+    with pytest.raises(InputError, match=r"MixStyle .* has none .* with backbone timm/test_vit; take .* convolutional"):
+        make_algorithm("MixStyle", backbone="timm/test_vit")
 
 
 @pytest.mark.parametrize("name", ["ERM+BF", "SWAD+CORAL+BFv2", "IGA+BFv2"])

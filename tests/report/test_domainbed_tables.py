@@ -44,3 +44,17 @@ def test_auto_lr_joins_the_two_stages_of_a_run(tmp_path, capsys):
     for form, shown in (("domainbed", "70.0 +/- 0.0"), ("text", "70.0 ± 0.0")):
         assert main(["tables", str(tmp_path), "--format", form, "--selection", "auto-lr"]) == 0
         assert shown in capsys.readouterr().out
+
+
+def test_methods_that_domainbed_lacks_come_as_they_are_found_behind_those_that_it_knows(tmp_path, capsys):
+    for folder, algorithm in (("a", "MIRO"), ("b", "SAM"), ("c", "CORAL")):
+        args = {"dataset": "PACS", "algorithm": algorithm, "test_envs": [0], "trial_seed": 0, "hparams_seed": 0}
+        record = {"step": 0, "args": args, "env0_in_acc": 0.5, **{f"env{env}_out_acc": 0.5 for env in range(4)}}
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "results.jsonl").write_text(json.dumps(record) + "\n")
+        (tmp_path / folder / "done").touch()
+
+    assert main(["tables", str(tmp_path), "--format", "domainbed", "--selection", "training-domain"]) == 0
+
+    table = capsys.readouterr().out.split("Dataset: PACS")[1].split("Averages")[0]
+    assert table.index("CORAL") < table.index("MIRO") < table.index("SAM")

@@ -4,7 +4,7 @@ import pytest
 
 from dg_batchformer.report.collection import CollectedRun
 from dg_batchformer.report.evaluations import Evaluations
-from dg_batchformer.report.selection import METHODS, best_of_draws
+from dg_batchformer.report.selection import METHODS, best_draw
 from dg_batchformer.store import State
 
 
@@ -53,11 +53,11 @@ def test_of_equal_draws_the_largest_hparams_seed_wins():
         draw: [_run([0], _record(0, env0_in=test, env1_out=0.5), draw=draw)]
         for draw, test in ((0, 0.11), (1, 0.22), (2, 0.33))
     }
-    assert best_of_draws(METHODS["training-domain"], draws, 0, 3).test == 0.33
+    assert best_draw(METHODS["training-domain"], draws, 0, 3)[1].test == 0.33
 
     draws[1] = [_run([0], _record(0, env0_in=0.9, env1_out=0.8), draw=1)]
     draws[2] = [_run([0], _record(0, env0_in=0.9, env1_out=float("nan")), draw=2)]
-    assert best_of_draws(METHODS["training-domain"], draws, 0, 3).validation == 0.8
+    assert best_draw(METHODS["training-domain"], draws, 0, 3)[1].validation == 0.8
 
 
 def test_the_model_that_a_method_returns_is_preferred_and_swads_rows_ignore_it():
@@ -76,7 +76,7 @@ def test_the_model_that_a_method_returns_is_preferred_and_swads_rows_ignore_it()
     assert _select("swad-oracle", [run])[1] == 0.1
 
 
-@pytest.mark.parametrize("algorithm", ["SWAD+BF", "IIDMax"])
+@pytest.mark.parametrize("algorithm", ["SWAD+BF", "IIDMax", "SMA+SAM", "EMA"])
 @pytest.mark.parametrize("method", METHODS)
 def test_of_a_diverged_run_that_never_averaged_only_swads_rows_select(method, algorithm):
     record = _record(0, env0_in=0.1, env0_out=0.9, env1_out=0.9)

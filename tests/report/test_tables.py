@@ -2,14 +2,17 @@
 
 import csv
 import io
+import json
 import re
 
 import pytest
 from typesetting import typeset
 
+from dg_batchformer.cli import main
 from dg_batchformer.declaration import declaration
 from dg_batchformer.errors import InputError
 from dg_batchformer.record import to_line
+from dg_batchformer.report import selection
 from dg_batchformer.report.collect import collect
 from dg_batchformer.report.render import FORMATS
 from dg_batchformer.report.render.latex_text import MATHS, TEXT, escape
@@ -19,6 +22,7 @@ from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import Row, SweepSpec
 
 METHODS = ["training-domain", "leave-one-domain-out", "oracle"]
+METHODS_THERE = list(selection.METHODS)
 ROWS = (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF"), Row("50% off & _more_", "CORAL"))
 
 
@@ -211,3 +215,18 @@ def test_every_sign_that_is_spelled_out_compiles(tmp_path):
     said, _ = typeset(tmp_path, rf"\documentclass{{article}}\begin{{document}}{body}\end{{document}}")
 
     assert "→" in said
+
+
+def test_all_selections_stand_side_by_side_with_the_averages_of_their_tables(tmp_path, capsys):
+    folder = _sweep(tmp_path)
+
+    assert main(["tables", str(folder.path), "--selection", "all", "--format", "json"]) == 0
+
+    sections = {section["selection"]: section for section in json.loads(capsys.readouterr().out)["sections"]}
+    [beside] = sections["all"]["tables"]
+    assert beside["columns"] == [name for name in METHODS_THERE if sections[name]["tables"]]
+    for place, name in enumerate(beside["columns"]):
+        [table] = sections[name]["tables"]
+        average = table["columns"].index("Average")
+        for row, own in zip(beside["rows"], table["rows"], strict=True):
+            assert row["cells"][place]["mean"] == own["cells"][average]["mean"]

@@ -178,9 +178,9 @@ def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
     file, folder, _ = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, C")
     runs = expand(load_sweep(file))
 
-    printed = [_parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir, "final")]
+    printed = [_parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir, "final", True)]
 
-    told = [task(folder, run, data_dir, "final") for run in runs]
+    told = [task(folder, run, data_dir, "final", True) for run in runs]
     assert len(runs) > 16
     assert [_asked(options) for options in printed] == told
 
@@ -188,7 +188,8 @@ def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
 def _asked(options):
     data_dir = None if options.data_dir is None else str(options.data_dir)
     spec = run_spec(options).as_dict()
-    return {"spec": spec, "folder": str(options.output_dir), "data_dir": data_dir, "keep": options.keep}
+    predictions = {"predictions": options.predictions}
+    return {"spec": spec, "folder": str(options.output_dir), "data_dir": data_dir, "keep": options.keep, **predictions}
 
 
 def test_a_dry_run_needs_neither_data_nor_weights(tmp_path, capsys):

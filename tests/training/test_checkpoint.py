@@ -90,3 +90,27 @@ def test_state_for_something_not_built_yet_is_named(tmp_path):
 
     with pytest.raises(TypeError, match="attribute optimizer is restored before it is built"):
         checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))
+
+
+class Average:
+    """State in an object that is no module."""
+
+    def __init__(self):
+        self.values, self.updates, self.rule = {}, 0, max
+
+
+def test_objects_in_lists_and_buffers_that_grow_are_kept(tmp_path):
+    one, other = Holder(), Holder()
+    for holder in (one, other):
+        holder.averages = [Average(), Average()]
+        holder.layer.register_buffer("weights", torch.Tensor())
+    one.averages[1].values["x"], one.averages[1].updates = torch.ones(2), 3
+    one.layer.weights = torch.ones(3)
+    kept = other.averages[1]
+
+    checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))
+
+    assert other.averages[1] is kept
+    assert (kept.updates, kept.rule, kept.values["x"].tolist()) == (3, max, [1, 1])
+    assert other.averages[0].values == {}
+    assert other.layer.weights.tolist() == [1, 1, 1]

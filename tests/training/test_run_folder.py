@@ -225,7 +225,8 @@ def test_memory_that_runs_out_on_a_cpu_is_told_apart_from_other_failures(tmp_pat
 
 def _serve_run(path, **given):
     events = Events()
-    task = {"spec": quick_spec(**given).as_dict(), "folder": str(path), "data_dir": None, "keep": "none"}
+    task = {"spec": quick_spec(**given).as_dict(), "folder": str(path), "data_dir": None}
+    task |= {"keep": "none", "predictions": False}
     _serve(task, torch.device("cpu"), events, lambda: False)
     return events.told[-1]
 

@@ -130,8 +130,10 @@ def test_a_state_goes_on_exactly_and_its_model_is_the_base_algorithms(base, tmp_
     assert_close(one.predict(x[:1]), one.predict(x)[:1])
 
 
-def test_the_view_without_it_has_no_hook_left_at_any_depth():
-    network = make_algorithm("BFv2", backbone="resnet18").inner.network
+@pytest.mark.parametrize("backbone", ["tiny", *_timm("timm/test_vit")])
+def test_the_view_without_it_has_nothing_of_it_left(backbone):
+    network = make_algorithm("BFv2", backbone=backbone).inner.network
+    network(torch.randn(2, 3, 32, 32))
     view = copy.deepcopy(without_batchformer(network))
     hooks = [
         hook
@@ -141,8 +143,9 @@ def test_the_view_without_it_has_no_hook_left_at_any_depth():
     ]
 
     assert not hooks
+    assert not view[0].inserted
     assert not batchformers(view)
-    assert network[0].network.layer3._forward_hooks
+    assert network[0].inserted
 
 
 def test_a_copy_is_tied_to_its_own_layer(monkeypatch):

@@ -5,6 +5,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms.base import Validation
+from dg_batchformer.catalog import AVERAGING_WRAPPERS
 from dg_batchformer.wrappers.swad import loss_valley_weights
 
 LOSSES = [2.0, 1.0, 0.30, 0.31, 0.32, 0.33]
@@ -70,9 +71,10 @@ def test_training_ends_when_the_valley_is_dead():
     assert algorithm.finished
 
 
-def test_averaged_batch_norm_is_reestimated_when_live():
-    algorithm = make_algorithm("SWAD", backbone="wrn16_2")
-    _train(algorithm, losses=[1.0])
+@pytest.mark.parametrize("name", AVERAGING_WRAPPERS)
+def test_averaged_batch_norm_is_reestimated_when_live(name):
+    algorithm = make_algorithm(name, backbone="wrn16_2")
+    _train(algorithm, losses=[1.0], evaluate=lambda model: Validation(1.0, 0.5))
     x = make_minibatches(seed=5)[0][0]
 
     algorithm.finalize([x])

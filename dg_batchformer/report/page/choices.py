@@ -27,7 +27,7 @@ class Choices:
             for env in range(num_envs):
                 best = best_draw(method, by_draw, env, num_envs)
                 if best is not None:
-                    run = next(run for run in by_draw[best[0]] if run.test_envs == (env,))
+                    run = next(run for run in by_draw[best[0]] if env in run.reported)
                     self._by_trial.setdefault((dataset, label, env), {})[trial] = Choice(run, best[1])
 
     def trials(self, dataset: str, label: str, env: int) -> Mapping[int, Choice]:

@@ -61,7 +61,7 @@ def build_page(collection: Collection, folders: Sequence[Path]) -> str:
         methods=[(section.method, Markup(section_html(section, level=3))) for section in sections],
         legend=LEGEND,
         shown=shown.method,
-        figures=_figures(Choices(collection, shown.method)),
+        figures=_figures(Choices(collection, METHODS[shown.method.name])),
         looks=looks(collection.rows),
         markup=Markup,
         states=found,

@@ -42,7 +42,7 @@ def commands(collection: Collection, folders: Sequence[Path]) -> list[str]:
     program = "python -m dg_batchformer"
     ours = [SweepFolder(path) for path in folders if SweepFolder(path).sweep_file.exists()]
     sweeps = dict.fromkeys([*(read_declaration(folder).command() for folder in ours), *collection.commands])
-    on_disk = any(DATASETS[name].folder for name in collection.environments if name in DATASETS)
+    on_disk = any(name not in DATASETS or DATASETS[name].folder for name in {run.dataset for run in collection.runs})
     there = shlex.join(map(str, folders))
     return [
         *(command + " --data_dir DATA" * on_disk for command in sweeps),
@@ -57,7 +57,9 @@ def _sweep_file(declared: Mapping[str, Any]) -> str:
         item.name: item.default if item.default is not MISSING else {} if item.default_factory is not MISSING else None
         for item in fields(SweepSpec)
     }
-    kept = {key: value for key, value in declared.items() if key != "name" and value != defaults.get(key)}
+    no_keys = ("name", "environments")
+    kept = {key: value for key, value in declared.items() if key not in no_keys and value != defaults.get(key)}
+    kept = {key: value for key, value in kept.items() if value != []}  # an empty tuple, as JSON has it
     kept["algorithms"] = [_row(row) for row in declared["algorithms"]]
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 

@@ -6,7 +6,8 @@ The document is an object with ``format`` (1; changes when a name does) and ``se
 
 A table has
 
-* ``title`` (a dataset, or Averages), ``corner`` (what columns are), ``columns`` (their names), ``trials``, ``notes``;
+* ``title`` (a dataset, or Averages), ``metric`` (accuracy, balanced, worst-class or ece), ``corner`` (what columns
+  are), ``columns`` (their names), ``trials``, ``notes``;
 * ``rows``, ours: ``label`` and ``cells``, one per column: ``mean`` and ``error`` in percent, null where there is
   none; ``n`` trials; ``mark``: ``best``, ``second`` or null; ``significance``: ``above`` or ``below`` the row that
   was compared to, or null;
@@ -63,6 +64,7 @@ def _table(table: Table) -> dict[str, Any]:
     ]
     return {
         "title": table.title,
+        "metric": table.metric.name,
         "corner": table.corner,
         "columns": list(table.columns),
         "trials": table.trials,

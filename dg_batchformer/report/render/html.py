@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from dg_batchformer.report.render.wording import EMPTY, caption, number, published_number, sentence, significance
-from dg_batchformer.report.selection import Method
+from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Section, Table
 
 STYLE = Path(__file__).with_name("tables.css")
@@ -20,10 +20,15 @@ def html(sections: Sequence[Section]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n<title>Model selection</title>\n'
-        f"<style>\n{STYLE.read_text()}</style>\n<body>\n<h1>Test accuracy by model selection</h1>\n"
+        f"<style>\n{STYLE.read_text()}</style>\n<body>\n<h1>{_heading(sections)}</h1>\n"
         + "\n".join(section_html(section, level=2) for section in sections)
         + f"\n<p>{LEGEND}</p>\n</body>\n</html>\n"
     )
+
+
+def _heading(sections: Sequence[Section]) -> str:
+    titles = {section.metric.title: None for section in sections}
+    return f"{', '.join(titles).capitalize()} by model selection"
 
 
 def section_html(section: Section, *, level: int) -> str:
@@ -36,7 +41,7 @@ def section_html(section: Section, *, level: int) -> str:
     return "\n".join(tostring(part, encoding="unicode", method="html") for part in parts)
 
 
-def _table(table: Table, method: Method) -> list[Element]:
+def _table(table: Table, method: Selection) -> list[Element]:
     # A box that scrolls must be reachable by keyboard.
     box = Element("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": f"table {table.title}"})
     grid = SubElement(box, "table", {"class": "results"})

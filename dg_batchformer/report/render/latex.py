@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dg_batchformer.report.render.latex_text import escape
 from dg_batchformer.report.render.wording import caption, number, published_number, sentence, significance
-from dg_batchformer.report.selection import Method
+from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import PublishedRow, Section, Table
 
 _PLUS_MINUS = r" $\pm$ "
@@ -62,7 +62,7 @@ def _cites(sections: Sequence[Section]) -> bool:
     return any(table.published for section in sections for table in section.tables)
 
 
-def _table(table: Table, method: Method, placement: str) -> list[str]:
+def _table(table: Table, method: Selection, placement: str) -> list[str]:
     header = " & ".join(rf"\textbf{{{escape(name)}}}" for name in (table.corner.capitalize(), *table.columns))
     published = [r"\midrule", *(_published_row(row) for row in table.published)] if table.published else []
     made = [table.provenance.sentence] if table.provenance else []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from dg_batchformer.report.render.wording import caption, number, published_number, sentence, significance
-from dg_batchformer.report.selection import Method
+from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Section, Table
 
 
@@ -19,7 +19,7 @@ def markdown(sections: Sequence[Section]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(table: Table, method: Method) -> str:
+def _table(table: Table, method: Selection) -> str:
     rows = [
         [escape(label), *(_cell(table, label, column) for column in range(len(table.columns)))] for label in table.rows
     ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tabulate import SEPARATING_LINE, tabulate
 
 from dg_batchformer.report.render.wording import EMPTY, caption, number, published_number, sentence, significance
-from dg_batchformer.report.selection import Method
+from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Section, Table
 
 
@@ -22,7 +22,7 @@ def text(sections: Sequence[Section]) -> str:
     return "\n\n".join([*blocks, legend]) + "\n"
 
 
-def _table(table: Table, method: Method) -> str:
+def _table(table: Table, method: Selection) -> str:
     rows: list[list[str] | str] = []
     for label, cells in table.rows.items():
         marks = [

@@ -1,6 +1,6 @@
 """What all renderings say alike: numbers, marks of significance, captions, empty cells."""
 
-from dg_batchformer.report.selection import Method
+from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Cell, Table
 
 EMPTY = "X"
@@ -35,10 +35,10 @@ def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def caption(table: Table, method: Method) -> str:
+def caption(table: Table, method: Selection) -> str:
     """Return what a table shows."""
     noun = "trial" if table.trials == 1 else "trials"
     return (
-        f"{table.title}: test accuracy (%); model selection: {method.title}; "
+        f"{table.title}: {table.metric.title} (%); model selection: {method.title}; "
         f"mean and standard error over n = {table.trials} {noun}"
     )

@@ -15,20 +15,25 @@ from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import SweepFolder
 
 
-def commands(folder: SweepFolder, runs: Sequence[SweepRun], data_dir: Path | None, keep: str = "none") -> list[str]:
+def commands(
+    folder: SweepFolder, runs: Sequence[SweepRun], data_dir: Path | None, keep: str = "none", predictions: bool = False
+) -> list[str]:
     """Return one ``train`` command for each run: what a worker of the local launcher would be told."""
-    return [shlex.join(_command(folder, run.spec, data_dir, keep)) for run in runs]
+    kept = ["--keep", keep, *["--predictions"] * predictions]
+    return [shlex.join([*_command(folder, run.spec, data_dir), *kept]) for run in runs]
 
 
-def _command(folder: SweepFolder, spec: RunSpec, data_dir: Path | None, keep: str) -> list[str]:
+def _command(folder: SweepFolder, spec: RunSpec, data_dir: Path | None) -> list[str]:
     words = ["python", "-m", "dg_batchformer", "train"]
     for name, value in spec.as_dict().items():
         if name == "hparams":
             words += ["--hparams", json.dumps(value)] if value else []
-        elif name == "test_envs":
-            words += ["--test_envs", *map(str, value)]
+        elif name == "environments":
+            continue  # found again where the data lies
+        elif isinstance(value, list):
+            words += [f"--{name}", *map(str, value)] if value else []
         else:
             words += [f"--{name}", str(value)]
     if data_dir is not None:
         words += ["--data_dir", str(data_dir)]
-    return [*words, "--keep", keep, "--output_dir", str(folder.run(spec.id).path)]
+    return [*words, "--output_dir", str(folder.run(spec.id).path)]

@@ -43,6 +43,7 @@ class LocalLauncher:
         devices: one worker each, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``; workers share the cores.
         threads: of each worker; None shares out the cores.
         keep: the model that runs keep, one of ``store.KEEP``.
+        predictions: whether runs write what their model predicts, sample by sample.
 
     """
 
@@ -55,9 +56,10 @@ class LocalLauncher:
         *,
         threads: int | None = None,
         keep: str = "none",
+        predictions: bool = False,
     ) -> None:
         self.folder, self.devices, self.data_dir, self.report = folder, devices, data_dir, report
-        self.keep = keep
+        self.keep, self.predictions = keep, predictions
         self.threads = threads or max(1, len(os.sched_getaffinity(0)) // len(devices))
         self.deaths: Counter[tuple[str, int]] = Counter()  # of workers, by the run in hand and when it got on last
         self.queue: deque[SweepRun] = deque()
@@ -128,7 +130,8 @@ class LocalLauncher:
             worker.run = self.alone.popleft()
         elif self.queue or self.alone:
             return
-        worker.give(None if worker.run is None else task(self.folder, worker.run, self.data_dir, self.keep))
+        kept = self.keep, self.predictions
+        worker.give(None if worker.run is None else task(self.folder, worker.run, self.data_dir, *kept))
 
     def _is_memory_short(self) -> bool:
         available = available_memory()

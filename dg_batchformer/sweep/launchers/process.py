@@ -16,13 +16,14 @@ _WORKER = "dg_batchformer.training.worker"
 _SERVER = "dg_batchformer.sweep.launchers.server"
 
 
-def task(folder: SweepFolder, run: SweepRun, data_dir: Path | None, keep: str) -> dict[str, Any]:
+def task(folder: SweepFolder, run: SweepRun, data_dir: Path | None, keep: str, predictions: bool) -> dict[str, Any]:
     """Return what a worker is told of a run, see ``training.worker``."""
     return {
         "spec": run.spec.as_dict(),
         "folder": str(folder.run(run.spec.id).path),
         "data_dir": None if data_dir is None else str(data_dir),
         "keep": keep,
+        "predictions": predictions,
     }
 
 

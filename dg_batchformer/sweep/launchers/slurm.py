@@ -33,6 +33,7 @@ class Chunk:
         devices, threads: of its workers, as the local launcher takes them.
         seconds: within which they have saved their runs when SLURM signals.
         keep: the model that runs keep, one of ``store.KEEP``.
+        predictions: whether runs write what their model predicts, sample by sample.
 
     """
 
@@ -45,8 +46,10 @@ class Chunk:
         threads: int,
         seconds: float,
         keep: str,
+        predictions: bool,
     ) -> None:
-        self.folder, self.runs, self.data_dir, self.keep = folder, list(runs), data_dir, keep
+        self.folder, self.runs, self.data_dir = folder, list(runs), data_dir
+        self.keep, self.predictions = keep, predictions
         self.devices, self.threads, self.seconds = devices, threads, seconds
         self.launcher: LocalLauncher | None = None
 
@@ -58,7 +61,7 @@ class Chunk:
         left = [run for run in self.runs if not folder.run(run.spec.id).state().is_settled]
         console = SweepConsole(left)
         where = folder, self.devices, self.data_dir, console
-        self.launcher = LocalLauncher(*where, threads=self.threads, keep=self.keep)
+        self.launcher = LocalLauncher(*where, threads=self.threads, keep=self.keep, predictions=self.predictions)
         if not self.launcher.launch(left) and _is_preempted():
             # With a grace time SLURM takes a task that ends by itself for complete.
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
@@ -101,6 +104,7 @@ def submit(
     cluster: Cluster,
     runs_per_task: int,
     keep: str = "none",
+    predictions: bool = False,
 ) -> Iterator[list[Job]]:
     """Hand runs to SLURM in job arrays; yield the jobs of each. Raises InputError where SLURM refuses one."""
     import submitit
@@ -111,7 +115,8 @@ def submit(
     data_dir = None if data_dir is None else data_dir.absolute()
     seconds = max(5.0, cluster.signal - _SIGNAL_MARGIN)
     path = folder.path.absolute()
-    chunks = [Chunk(path, part, data_dir, devices, threads, seconds, keep) for part in _parts(runs, runs_per_task)]
+    settings = data_dir, devices, threads, seconds, keep, predictions
+    chunks = [Chunk(path, part, *settings) for part in _parts(runs, runs_per_task)]
     longest = _longest_array()  # asks SLURM, which submitit takes for granted
     executor = submitit.SlurmExecutor(folder.slurm, max_num_timeout=_REQUEUES)
     submitted = 0

@@ -123,7 +123,10 @@ def _accuracy(run: CollectedRun, env: int, *, test: bool) -> dict[int, float]:
     """Return accuracies during training by step."""
     evaluations = run.evaluations.at(~run.evaluations.final)
     key = f"env{env}_in_acc"
-    values, has = (evaluations.column(key), evaluations.has(key)) if test else validation_accuracy(evaluations, env)
+    validating = run.validating(env)
+    values, has = (
+        (evaluations.column(key), evaluations.has(key)) if test else validation_accuracy(evaluations, validating)
+    )
     return dict(zip(evaluations.steps[has].tolist(), values[has].tolist(), strict=True))
 
 
@@ -132,7 +135,7 @@ def _window(runs: Sequence[CollectedRun], env: int, *, test: bool) -> tuple[floa
     for run in runs:
         final = run.evaluations.at(run.evaluations.final)
         if final.has("averaged_from").any() and final.has("averaged_to").any():
-            values = final.column(f"env{env}_in_acc") if test else validation_accuracy(final, env)[0]
+            values = final.column(f"env{env}_in_acc") if test else validation_accuracy(final, run.validating(env))[0]
             found.append((final.column("averaged_from")[-1], final.column("averaged_to")[-1], 100 * values[-1]))
     if not found:
         return None

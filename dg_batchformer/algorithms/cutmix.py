@@ -1,0 +1,68 @@
+"""CutMix — Yun et al., 2019: paste a patch of another image, and mix the labels by area."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
+from dg_batchformer.algorithms.erm import ERM
+from dg_batchformer.hparams import HParam
+
+
+class CutMix(ERM):
+    """Every image gets a patch of another one of the batch, and the other's label by its share of the area.
+
+    The other is of any environment. A share r is drawn from Beta(beta, beta), and a box whose sides are ``sqrt(1 - r)``
+    of the image's, around a centre drawn from all pixels; there the batch, (N, C, H, W), is pasted in another order.
+    The loss is ``r loss(y) + (1 - r) loss(y')``, with r what the box, cut at the border, leaves of the area. Of
+    vectors an interval of features is pasted.
+
+    Samples are cut before BatchFormer; both streams share patch, partner and labels.
+    """
+
+    @classmethod
+    def search_space(cls, dataset: str) -> dict[str, HParam]:
+        return {
+            "beta": HParam(1.0, about="of the Beta distribution of the share of area kept", low=1e-3),
+            "cutmix_prob": HParam(1.0, about="probability that a batch is cut", low=0, high=1),
+        }
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        num_domains = len(minibatches)
+        x = torch.cat([x for x, _ in minibatches])
+        y = torch.cat([y for _, y in minibatches])
+        share, pasted_y = 1.0, y
+        if np.random.rand() < self.hparams["cutmix_prob"]:
+            beta = self.hparams["beta"]
+            plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (x, y))
+            sizes = plain.shape[2:] or plain.shape[1:]  # of vectors, the features
+            box, share = cut_box(sizes, float(np.random.beta(beta, beta)))
+            partners = torch.randperm(len(plain), device=plain.device)
+            x = self.in_both_streams(paste(plain, partners, box), num_domains)
+            pasted_y = self.in_both_streams(labels[partners], num_domains)
+        logits = self.network(x)
+        loss = share * self.risk(logits, y, num_domains) + (1 - share) * self.risk(logits, pasted_y, num_domains)
+        descend(self.optimizer, loss)
+        return {"loss": loss.detach()}
+
+
+def cut_box(sizes: Sequence[int], share: float) -> tuple[tuple[slice, ...], float]:
+    """Draw a box that leaves about a share of an area of these sizes; return it and the share that it leaves."""
+    scale = (1 - share) ** (1 / len(sizes))
+    box = []
+    for size in sizes:
+        centre, half = int(np.random.randint(size)), int(size * scale) // 2
+        box.append(slice(max(centre - half, 0), min(centre + half, size)))
+    return tuple(box), 1 - prod(side.stop - side.start for side in box) / prod(sizes)
+
+
+def paste(x: Tensor, partners: Tensor, box: Sequence[slice]) -> Tensor:
+    """Return samples with a box of their partners', (N, C, H, W), (N,) -> (N, C, H, W)."""
+    region: tuple[Any, ...] = (..., *box)
+    pasted = x.clone()
+    pasted[region] = x[partners][region]
+    return pasted

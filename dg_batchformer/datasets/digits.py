@@ -1,0 +1,24 @@
+"""Digits-DG — Zhou et al., 2020: 600 images of every digit from each of MNIST, MNIST-M, SVHN and SYN, 32 px."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from dg_batchformer.datasets.folders import FilesByClass, ImageFolders, images_by_class
+
+_PARTS = ("train", "val")
+
+
+class DigitsDG(ImageFolders):
+    """Four benchmarks of digits. Their parts train and val are pooled, then split anew in every trial as elsewhere."""
+
+    def find(self, root: Path | None) -> FilesByClass:
+        folder = self.folder(root, [f"{name}/{part}" for name in self.facts.names for part in _PARTS])
+        return {name: _pooled(folder / name) for name in self.facts.names}
+
+
+def _pooled(environment: Path) -> dict[str, list[Path]]:
+    pooled: dict[str, list[Path]] = defaultdict(list)
+    for part in _PARTS:
+        for kind, files in images_by_class(environment / part).items():
+            pooled[kind] += files
+    return pooled

@@ -1,0 +1,105 @@
+"""What can be wrong with the files of a dataset: damage, equal content, and what is no error but not what it seems."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dg_batchformer.datasets.integrity import Inspection
+from dg_batchformer.datasets.tree import Tree
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+"""What makes the data wrong; what a person should look at; what is good to know."""
+
+SMALL_SIDE = 8  # pixels: nothing can be recognised below
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of thing that was found.
+
+    Args:
+        kind: as ``missing class``. severity: ERROR, WARNING or NOTE.
+        items: every one of it: files, relative to the folder of the dataset, or classes as ``environment/class``.
+
+    """
+
+    kind: str
+    severity: str
+    message: str
+    items: tuple[str, ...] = ()
+
+
+_DEFECTS = {
+    "unreadable": "files that cannot be read",
+    "empty": "files without a byte",
+    "no image": "files that are no images, whatever their names say",
+    "truncated": "images of which a part is missing or damaged; training uses what is there",
+    "broken": "images that cannot be decoded",
+}
+
+
+def defects(tree: Tree, inspections: Sequence[Inspection]) -> list[Finding]:
+    """Find the images that cannot be decoded whole, by what is wrong with them."""
+    found = defaultdict(list)
+    for (_, _, file), inspection in zip(tree.placed, inspections, strict=True):
+        if inspection.defect:
+            reason = f" ({inspection.reason})" if inspection.reason else ""
+            found[inspection.defect].append(f"{tree.name_of(file)}{reason}")
+    return [Finding(kind, ERROR, about, tuple(found[kind])) for kind, about in _DEFECTS.items() if found[kind]]
+
+
+_EQUAL = {
+    "leak": "the same image in several environments: what is tested on was trained on",
+    "two labels": "the same image in several classes",
+    "duplicate": "the same image several times in a class: what validates was trained on",
+}
+
+
+def duplicates(tree: Tree, inspections: Sequence[Inspection], severity: str) -> list[Finding]:
+    """Find files of equal content, each group under the worst that it means."""
+    groups = defaultdict(list)
+    for place, inspection in zip(tree.placed, inspections, strict=True):
+        if inspection.num_bytes:
+            groups[inspection.digest].append(place)
+    found = defaultdict(list)
+    for group in groups.values():
+        if len(group) > 1:
+            found[_meaning(group)].append(" = ".join(tree.name_of(file) for _, _, file in group))
+    return [Finding(kind, severity, about, tuple(found[kind])) for kind, about in _EQUAL.items() if found[kind]]
+
+
+def _meaning(group: Sequence[tuple[str, str, Path]]) -> str:
+    if len({environment for environment, _, _ in group}) > 1:
+        return "leak"
+    return "two labels" if len({kind for _, kind, _ in group}) > 1 else "duplicate"
+
+
+_TINY = f"images with a side below {SMALL_SIDE} pixels"
+_DEEP = "images of more than 8 bits: converted to RGB, what is above 255 is white"
+_ROTATED = "images that EXIF says to rotate; no run does, as in DomainBed"
+_UNUSUAL = "images of other modes than RGB and grey; training converts them to RGB"
+
+
+def oddities(tree: Tree, inspections: Sequence[Inspection]) -> list[Finding]:
+    """Find what no run reads, and images that are whole and still not what a person may think."""
+    tiny, deep, rotated, unusual = [], [], [], []
+    for (_, _, file), found in zip(tree.placed, inspections, strict=True):
+        name = tree.name_of(file)
+        if found.mode and min(found.size) < SMALL_SIDE:
+            tiny.append(f"{name} ({found.size[0]} x {found.size[1]})")
+        if found.mode.startswith(("I", "F")):
+            deep.append(f"{name} ({found.mode})")
+        elif found.mode not in ("RGB", "L", ""):
+            unusual.append(f"{name} ({found.mode})")
+        if found.rotated:
+            rotated.append(name)
+    strays = [tree.name_of(path) + "/" * path.is_dir() for path in tree.strays]
+    every = [
+        Finding("stray", WARNING, "files and folders that no run reads", tuple(strays)),
+        Finding("tiny", WARNING, _TINY, tuple(tiny)),
+        Finding("16-bit", WARNING, _DEEP, tuple(deep)),
+        Finding("rotated", NOTE, _ROTATED, tuple(rotated)),
+        Finding("mode", NOTE, _UNUSUAL, tuple(unusual)),
+    ]
+    return [finding for finding in every if finding.items]

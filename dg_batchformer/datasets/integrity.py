@@ -1,0 +1,99 @@
+"""Look into image files: read and decode each one whole, on all cores, and tell what a run should know of it.
+
+A JPEG is decoded at an eighth of its size: every coded bit is read, so that whatever is missing or broken shows as in a
+full decode, and only the arithmetic that turns coefficients into pixels, which cannot fail, is left out.
+"""
+
+import hashlib
+import io
+import os
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, UnidentifiedImageError
+
+from dg_batchformer.datasets.folders import UNDECODABLE, decode
+from dg_batchformer.errors import InputError
+
+_ORIENTATION = 0x0112  # EXIF: 1, or absent, is upright
+_CHUNK = 32  # files that a process is handed at once
+_FEW = 64  # files that are not worth starting processes for
+
+
+class Inspection(NamedTuple):
+    """What was found in a file.
+
+    ``defect`` is '' for a whole image, else ``unreadable``, ``empty`` (no byte), ``no image`` (in no known format),
+    ``truncated`` (a part is missing) or ``broken`` (nothing can be decoded); ``reason`` may say more. Without pixels,
+    ``mode`` is '' and ``size``, (width, height), is (0, 0). ``digest`` is the sha256 of the bytes, '' for none read.
+    """
+
+    digest: str
+    num_bytes: int
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    rotated: bool = False
+    defect: str = ""
+    reason: str = ""
+
+
+def inspect_files(files: Sequence[Path]) -> Iterator[Inspection]:
+    """Yield what is found in each file, in their order; raise InputError where a process dies of one."""
+    cores = len(os.sched_getaffinity(0))
+    if cores == 1 or len(files) < _FEW:
+        yield from map(inspect_file, files)
+        return
+    with ProcessPoolExecutor(cores, get_context("fork"), initializer=_ignore_interrupts) as pool:
+        try:
+            yield from pool.map(inspect_file, files, chunksize=_CHUNK)
+        except BrokenProcessPool:
+            raise InputError(
+                "a process that decodes images was killed, perhaps for lack of memory; try again"
+            ) from None
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+
+
+def inspect_file(file: Path) -> Inspection:
+    """Read a file and decode all of it."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        return Inspection("", 0, defect="unreadable", reason=error.strerror or str(error))
+    found = Inspection(hashlib.sha256(content).hexdigest(), len(content))
+    if not content:
+        return found._replace(defect="empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, on odd metadata and large images
+        try:
+            return _decoded(found, content)
+        except UnidentifiedImageError:
+            return found._replace(defect="no image")
+        except UNDECODABLE as error:
+            return _damaged(found, file, str(error))
+
+
+def _decoded(found: Inspection, content: bytes) -> Inspection:
+    image = Image.open(io.BytesIO(content))
+    size, mode = image.size, image.mode
+    if image.format == "JPEG":
+        image.draft("YCbCr", (1, 1))
+    image.load()
+    rotated = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1
+    return found._replace(size=size, mode=mode, rotated=rotated)
+
+
+def _damaged(found: Inspection, file: Path, reason: str) -> Inspection:
+    try:
+        image, _ = decode(file)
+    except InputError:
+        return found._replace(defect="broken", reason=reason)
+    return found._replace(size=image.size, mode=image.mode, defect="truncated", reason=reason)

@@ -1,0 +1,118 @@
+"""ColoredMNIST (Arjovsky et al., 2019) and RotatedMNIST (Ghifary et al., 2015), made of MNIST's files as in DomainBed.
+
+What DomainBed draws from the generator that ``--seed`` seeds is drawn here from one that the trial seeds: runs of a
+trial see the same images, and trial n those that DomainBed draws under ``--seed n``.
+"""
+
+import gzip
+import hashlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dg_batchformer.datasets.base import Dataset, Identity, TensorEnvironment
+from dg_batchformer.errors import InputError
+from dg_batchformer.spec import RunSpec
+
+_PARTS = ("train", "t10k")
+_UNSIGNED_BYTES = 8  # the code of IDX
+
+
+class _MNIST(Dataset):
+    """All 70,000 digits, shuffled and dealt to the environments in turn; images are bytes, one channel or two."""
+
+    def __init__(
+        self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any], *, trial_seed: int = 0
+    ) -> None:
+        super().__init__(root, test_envs, hparams)
+        images, digits = _read_mnist(self.facts.name, root)
+        self._digest = hashlib.sha256(images.numpy().tobytes() + digits.numpy().tobytes()).hexdigest()
+        self.classes = [str(label) for label in range(self.facts.num_classes or 0)]
+        generator = torch.Generator().manual_seed(trial_seed)
+        order = torch.randperm(len(images), generator=generator)
+        count = len(self.facts.names)
+        self.environments = [
+            TensorEnvironment(
+                name, *self._environment(images[order[env::count]], digits[order[env::count]], env, generator)
+            )
+            for env, name in enumerate(self.facts.names)
+        ]
+
+    @classmethod
+    def of_run(cls, spec: RunSpec, root: Path | None, hparams: dict[str, Any]) -> Self:
+        return cls(root, spec.test_envs, hparams, trial_seed=spec.trial_seed)
+
+    def identity(self) -> Identity:
+        """Return what tells MNIST's files from others: trials, which deal them out differently, have it in common."""
+        return Identity(self._digest, self._digest)
+
+    @abstractmethod
+    def _environment(
+        self, images: Tensor, digits: Tensor, env: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Make the images (n, C, 28, 28) and labels (n,) of an environment of digits (n, 28, 28)."""
+
+
+class ColoredMNIST(_MNIST):
+    """Is the digit below five? A quarter of the labels lie; colour agrees with them in 90, 80 and 10 %."""
+
+    def _environment(
+        self, images: Tensor, digits: Tensor, env: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        labels = (digits < 5) ^ (torch.rand(len(digits), generator=generator) < 0.25)
+        colours = labels ^ (torch.rand(len(digits), generator=generator) < (0.1, 0.2, 0.9)[env])
+        channels = torch.stack([~colours, colours], dim=1)  # (n, 2): a digit is in one of them
+        return images[:, None] * channels[:, :, None, None], labels.long()
+
+
+class RotatedMNIST(_MNIST):
+    """Digits, turned by 0, 15, 30, 45, 60 and 75 degrees."""
+
+    def _environment(
+        self, images: Tensor, digits: Tensor, env: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        angle = int(self.facts.names[env])
+        turned = [
+            np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR)) for image in images.numpy()
+        ]
+        return torch.from_numpy(np.stack(turned))[:, None], digits.long()
+
+
+def _read_mnist(dataset: str, root: Path | None) -> tuple[Tensor, Tensor]:
+    """Return images (n, 28, 28) and digits (n,) as bytes, the training part first."""
+    if root is None:
+        raise InputError(f"{dataset} needs --data_dir: the folder that holds MNIST/raw/, see: list datasets {dataset}")
+    folder = root / "MNIST" / "raw"
+    images = [_read_idx(folder / f"{part}-images-idx3-ubyte", 3) for part in _PARTS]
+    digits = [_read_idx(folder / f"{part}-labels-idx1-ubyte", 1) for part in _PARTS]
+    for part, x, y in zip(_PARTS, images, digits, strict=True):
+        if len(x) != len(y) or x.shape[1:] != (28, 28) or (len(y) and y.max() > 9):
+            raise InputError(f"{folder} is not MNIST: {part} has images {x.shape} and labels {y.shape}; fetch it anew")
+    return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(digits))
+
+
+def _read_idx(file: Path, dimensions: int) -> np.ndarray:
+    """Read an IDX file of bytes, plain or gzipped, as torchvision keeps them."""
+    zipped = file.with_name(f"{file.name}.gz")
+    try:
+        content = file.read_bytes() if file.is_file() else gzip.decompress(zipped.read_bytes())
+    except FileNotFoundError:
+        download = f'from torchvision.datasets import MNIST; MNIST("{file.parents[2]}", download=True)'
+        raise InputError(
+            f"MNIST is not there: neither {file} nor {zipped.name}; get it by python -c '{download}'"
+        ) from None
+    except (OSError, EOFError) as error:
+        raise InputError(f"{zipped} cannot be read ({error}); fetch it anew") from None
+    header = 4 * (1 + dimensions)
+    sizes = tuple(int(size) for size in np.frombuffer(content[4:header].ljust(header - 4, b"\0"), ">u4"))
+    magic = bytes((0, 0, _UNSIGNED_BYTES, dimensions))
+    if content[:4] != magic or len(content) != header + prod(sizes):
+        raise InputError(f"{file} is no IDX file of {dimensions} dimensions, or a part of one; fetch it anew")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(sizes).copy()

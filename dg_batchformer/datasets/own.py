@@ -1,0 +1,97 @@
+"""Data of one's own: a folder, or what a manifest lists, without a line of code."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from dg_batchformer.catalog import DatasetFacts
+from dg_batchformer.datasets.folders import FilesByClass, ImageFolders, images_by_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.manifest import Row, read_manifest
+from dg_batchformer.own_data import find_own, folder_environments
+from dg_batchformer.spec import RunSpec
+
+_IMBALANCED = 3  # times as many images of one class as of another
+
+
+class OwnImages(ImageFolders):
+    """The images of any name that the catalog does not have; ``own_data.py`` says where they lie.
+
+    Args:
+        facts: of the run, whose environments must be those that are there.
+
+    """
+
+    registered = False
+
+    def __init__(
+        self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any], *, facts: DatasetFacts
+    ) -> None:
+        self.validating: set[Path] | None = None  # the images that a manifest holds out; None if it does not say
+        super().__init__(root, test_envs, hparams, facts=facts)
+        if self.validating is not None:
+            for environment in self.environments:
+                environment.held_out = [file in self.validating for file in environment.files]
+            self.notes.append(
+                f"{facts.name} has a column split: its val images validate, in every trial, not a random share"
+            )
+        self.notes += _imbalance(self)
+
+    @classmethod
+    def of_run(cls, spec: RunSpec, root: Path | None, hparams: dict[str, Any]) -> Self:
+        dataset = cls(root, spec.test_envs, hparams, facts=spec.facts)
+        if dataset.validating is not None and spec.holdout_fraction != RunSpec.holdout_fraction:
+            raise InputError(
+                f"holdout_fraction {spec.holdout_fraction} has no effect on {spec.dataset}, whose manifest says which "
+                "images validate; drop it, or the column split"
+            )
+        return dataset
+
+    def find(self, root: Path | None) -> FilesByClass:
+        place = find_own(self.facts.name, root)
+        if place.is_dir():
+            self._check_environments(place, folder_environments(place))
+            strays = sorted(
+                path.name for path in place.iterdir() if path.is_dir() and path.name not in self.facts.names
+            )
+            if strays:
+                self.notes.append(f"ignored in {place}, no domains of class folders: {', '.join(strays)}")
+            return {name: images_by_class(place / name) for name in self.facts.names}
+        rows = read_manifest(place)
+        self._check_environments(place, sorted({row.domain for row in rows}))
+        if rows[0].split:
+            self.validating = {place.parent / row.path for row in rows if row.split == "val"}
+        return {name: _by_class(place.parent, [row for row in rows if row.domain == name]) for name in self.facts.names}
+
+    def _check_environments(self, place: Path, there: Sequence[str]) -> None:
+        """Raise InputError where the data is not what the run was asked on: its indices would mean other domains."""
+        if tuple(there) != self.facts.names:
+            raise InputError(
+                f"{place} has the environments {', '.join(there) or 'none'}, but the run was asked on "
+                f"{', '.join(self.facts.names)}; give the data of then, or start anew"
+            )
+
+
+def _by_class(folder: Path, rows: Sequence[Row]) -> dict[str, list[Path]]:
+    """Return files by class, each in the order in which folders would have them."""
+    files: dict[str, list[Path]] = {label: [] for label in sorted({row.label for row in rows})}
+    for row in sorted(rows, key=lambda row: (str(row.path.parent), row.path.name)):
+        if not (folder / row.path).is_file():
+            raise InputError(f"{row.place}: there is no file {folder / row.path}")
+        files[row.label].append(folder / row.path)
+    return files
+
+
+def _imbalance(dataset: ImageFolders) -> list[str]:
+    """Say where an environment has several times as many images of one class as of another."""
+    found = []
+    for environment in dataset:
+        counts = Counter(dataset.classes[label] for label in environment.labels).most_common()
+        (largest, most), (smallest, fewest) = counts[0], counts[-1]
+        if most >= _IMBALANCED * fewest:
+            found.append(f"{environment.name} ({most} of {largest}, {fewest} of {smallest})")
+    if not found:
+        return []
+    way_out = "hparam class_balanced draws the classes of an environment equally often"
+    return [f"{dataset.facts.name} has imbalanced classes, most and fewest images: {', '.join(found)}; {way_out}"]

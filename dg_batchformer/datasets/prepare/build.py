@@ -1,0 +1,180 @@
+"""A dataset put in its place: built beside it from what was fetched or given, checked, and there by one rename."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.datasets.folders import ImageFolders
+from dg_batchformer.datasets.prepare import layouts, parquet, terra
+from dg_batchformer.datasets.prepare.archives import Damaged, extract, first_file
+from dg_batchformer.datasets.prepare.disk import writing
+from dg_batchformer.datasets.prepare.download import Patience
+from dg_batchformer.datasets.prepare.material import Material, sort_material
+from dg_batchformer.datasets.prepare.mirrors import fetch_dataset
+from dg_batchformer.datasets.prepare.sources import Source, find_source
+from dg_batchformer.errors import InputError
+from dg_batchformer.lock import Busy
+from dg_batchformer.store import sync_folder
+
+Note = Callable[[str], None]
+
+
+class Workspace:
+    """The folder beside the datasets in which one is made ready. Nobody else joins its names."""
+
+    def __init__(self, data_dir: Path, name: str) -> None:
+        self.folder = data_dir / ".prepare" / name
+        self.lock_file = self.folder / "lock"
+        self.downloads = self.folder / "downloads"
+        self.unpacked = self.folder / "unpacked"
+        self.built = self.folder / "built"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one who works here, with nothing left of who was killed but downloads; raise Busy if not."""
+        with writing(self.folder):
+            self.downloads.mkdir(parents=True, exist_ok=True)
+            lock = self.lock_file.open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(f"another process is working in {self.folder}; wait for it, or end it") from None
+            try:
+                for folder in (self.unpacked, self.built):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    folder.mkdir()
+                yield
+            finally:
+                for folder in (self.unpacked, self.built):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove everything, downloads too."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+
+def prepare(
+    name: str,
+    data_dir: Path,
+    given: Sequence[Path] = (),
+    mirror: int | None = None,
+    *,
+    note: Note,
+    patience: Patience | None = None,
+) -> ImageFolders:
+    """Put a dataset in its place below ``data_dir``; return it.
+
+    Args:
+        name: of a dataset in ``sources.SOURCES``.
+        given: archives, parquet files, annotations, folders; where there are none, the dataset is fetched.
+        mirror: the number of the only one to fetch from; None tries all.
+        note: is told what a person should know.
+        patience: with servers.
+
+    Raises InputError where it cannot be done; then nothing is in the place, and what was fetched is kept.
+
+    """
+    source, facts = find_source(name), dataset_facts(name)
+    target, space = data_dir / facts.folder, Workspace(data_dir, name)
+    refuse_existing(name, target)
+    with space.alone():
+        refuse_existing(name, target)
+        files = given or fetch_dataset(name, source, mirror, space.downloads, patience or Patience(), note)
+        built = space.built / facts.folder
+        built.mkdir()
+        try:
+            _fill(built, sort_material(files, facts, source), space.unpacked, facts, source, note)
+        except Damaged:
+            shutil.rmtree(space.downloads)  # next time it is fetched anew
+            raise
+        _check(name, space.built)
+        with writing(data_dir):
+            os.sync()  # one for all files: one each takes minutes for a million
+            built.rename(target)
+            sync_folder(data_dir)
+    space.remove()
+    return _load(name, data_dir)
+
+
+def refuse_existing(name: str, target: Path) -> None:
+    """Raise InputError if a dataset is there already: nothing is built over it."""
+    if target.exists() or target.is_symlink():
+        raise InputError(
+            f"{target} is there already; check it with: data verify {name}, or move it away to build it anew"
+        )
+
+
+def _fill(built: Path, material: Material, unpacked: Path, facts: DatasetFacts, source: Source, note: Note) -> None:
+    """Put the images of a dataset into environment/class/image."""
+    if material.tables:
+        parquet.write_images(material.tables, built, facts, source)
+        return
+    labels = [path for path in material.archives if source.camera_traps and first_file(path).endswith(".json")]
+    if labels or material.annotations:
+        layouts.link_images(_camera_traps(material, labels, unpacked, note), built)
+        return
+    for archive in material.archives:
+        extract(archive, unpacked)
+    if source.duplicates and not material.duplicates:
+        note(f"no image is left out as a duplicate, which papers do: give the list too, {source.duplicates}")
+    environments = _environments([*material.folders, unpacked], facts, source)
+    layouts.link_images(layouts.images_of(environments, source, material.left_out), built)
+
+
+def _environments(folders: Iterable[Path], facts: DatasetFacts, source: Source) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in folders:
+        found = {**layouts.find_environments(folder, facts, source), **found}
+    missing = [name for name in facts.names if name not in found]
+    if missing:
+        held = ", ".join(found) or "no environment"
+        raise InputError(
+            f"what was given for {facts.name} holds {held} and lacks the folders {', '.join(missing)}; "
+            "nothing was put in place"
+        )
+    return {name: found[name] for name in facts.names}
+
+
+def _camera_traps(material: Material, labels: list[Path], unpacked: Path, note: Note) -> Iterator[tuple[str, Path]]:
+    """Yield (place, file) of the images that annotations place; of archives, only those are taken out."""
+    for archive in labels:
+        extract(archive, unpacked, lambda name: name.endswith(".json"))
+    places = terra.places_of([*material.annotations, *terra.find_annotations(unpacked)])
+    for archive in material.archives:
+        if archive not in labels:
+            extract(archive, unpacked, places.__contains__)
+    files = {path.name: path for folder in (*material.folders, unpacked) for path in folder.rglob("*.*")}
+    missing = sorted(places.keys() - files.keys())
+    if len(missing) == len(places):
+        raise InputError(
+            f"none of the {len(places):,} annotated images was given; eccv_18_all_images_sm.tar.gz holds them"
+        )
+    if missing:
+        shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        note(f"{len(missing):,} of {len(places):,} annotated images are missing, and left out: {shown}")
+    return terra.images_of(places, files)
+
+
+def _check(name: str, root: Path) -> None:
+    """Raise InputError unless the dataset loads with the environments and as many classes as are known."""
+    dataset = _load(name, root)
+    known = dataset.facts.num_classes
+    if known is not None and dataset.num_classes != known:
+        raise InputError(
+            f"what was given for {name} has {dataset.num_classes} classes ({', '.join(dataset.classes)}), "
+            f"{known} are known; nothing was put in place"
+        )
+
+
+def _load(name: str, root: Path) -> ImageFolders:
+    dataset = get_dataset_class(name)(root, [0], {"image_size": 224})
+    assert isinstance(dataset, ImageFolders)  # as every dataset with a source
+    return dataset

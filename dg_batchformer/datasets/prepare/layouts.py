@@ -1,0 +1,125 @@
+"""Folders as others lay them out, linked into environment/class/image: no image is copied on one disk.
+
+Understood are DomainBed's archives, Transfer-Learning-Library's folders (``Real_World``), Dassl's (lower case, images
+split into ``train``, ``val`` ..., VLCS with numbered classes), each below whatever folders hold them.
+"""
+
+import errno
+import filecmp
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dg_batchformer.catalog import DatasetFacts
+from dg_batchformer.datasets.folders import is_image, is_junk
+from dg_batchformer.datasets.prepare.disk import writing
+from dg_batchformer.datasets.prepare.sources import Source
+from dg_batchformer.errors import InputError
+
+_DEPTH = 5  # folders around the environments
+_SPLITS = frozenset({"train", "val", "valid", "validation", "crossval", "test", "full", "all"})
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
+
+
+def find_environments(folder: Path, facts: DatasetFacts, source: Source) -> dict[str, Path]:
+    """Return the folders of the environments found in or below a folder, by catalog name; as many as one place has."""
+    best: dict[str, Path] = {}
+    level = [folder]
+    for _ in range(_DEPTH):
+        below = []
+        for place in level:
+            children = sorted(path for path in place.iterdir() if path.is_dir() and not is_junk(path.name))
+            found = _recognised(children, facts, source)
+            if len(found) == len(facts.names):
+                return found
+            best = max(best, found, key=len)
+            below += children
+        level = below
+    return best
+
+
+def _recognised(folders: Iterable[Path], facts: DatasetFacts, source: Source) -> dict[str, Path]:
+    spellings = {_plain(name): name for name in facts.names}
+    spellings |= {_plain(other): name for other, name in source.environments.items()}
+    found: dict[str, Path] = {}
+    for folder in folders:
+        name = spellings.get(_plain(folder.name))
+        if name is not None and name in found:
+            raise InputError(f"both {found[name]} and {folder} may be {name} of {facts.name}; take one of them away")
+        if name is not None:
+            found[name] = folder
+    return found
+
+
+def environment_named(given: str, facts: DatasetFacts, source: Source) -> str | None:
+    """Return the catalog's name of an environment that others spell otherwise; None if there is none."""
+    return next(iter(_recognised([Path(given)], facts, source)), None)
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def images_of(environments: Mapping[str, Path], source: Source, left_out: frozenset[str]) -> Iterator[tuple[str, Path]]:
+    """Yield (place, file) of every image; a place reads environment/class/image.
+
+    An image that several splits repeat comes once; others that share a name are told apart by their split.
+    """
+    for name, folder in environments.items():
+        taken: dict[str, Path] = {}
+        for split, classes in _splits(folder):
+            for relative, file in _images_below(classes):
+                kind, _, rest = relative.partition("/")
+                place = f"{name}/{source.classes.get(kind, kind)}/{rest}"
+                if place in taken:
+                    if filecmp.cmp(file, taken[place], shallow=False):
+                        continue
+                    place = f"{place.rpartition('/')[0]}/{split}_{file.name}"
+                taken[place] = file
+                if place not in left_out:
+                    yield place, file
+
+
+def _splits(environment: Path) -> list[tuple[str, Path]]:
+    """Return the folders that hold classes: the environment itself, or its splits."""
+    below = sorted(path for path in environment.iterdir() if path.is_dir() and not is_junk(path.name))
+    if below and all(path.name.casefold() in _SPLITS for path in below):
+        return [(path.name, path) for path in below]
+    return [("", environment)]
+
+
+def _images_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield (class/image, file) of the images in class folders."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        relative = Path(place).relative_to(folder)
+        if relative.parts:
+            yield from (
+                (f"{relative.as_posix()}/{name}", Path(place, name)) for name in sorted(names) if is_image(name)
+            )
+
+
+def link_images(images: Iterable[tuple[str, Path]], folder: Path) -> int:
+    """Put images in their places below a folder, as hard links or, where those cannot be, copies; return how many."""
+    count, made = 0, set()
+    with writing(folder):
+        for place, file in tqdm(images, desc=folder.name, unit=" images", disable=None, leave=False):
+            target = folder / place
+            if target.parent not in made:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                made.add(target.parent)
+            _link(file, target)
+            count += 1
+    return count
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(os.path.realpath(file), target)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copyfile(file, target)

@@ -1,0 +1,62 @@
+"""All files of a dataset from one of its mirrors: those that do not give them are passed over, and said at the end."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dg_batchformer.datasets.prepare.archives import is_archive
+from dg_batchformer.datasets.prepare.download import Patience, Unavailable, fetch
+from dg_batchformer.datasets.prepare.parquet import NoPyarrow, require_pyarrow
+from dg_batchformer.datasets.prepare.sources import Mirror, RemoteFile, Source
+from dg_batchformer.errors import InputError
+
+
+def choose_mirrors(name: str, source: Source, number: int | None) -> dict[int, Mirror]:
+    """Return the mirrors to try, by their number from 1 on: all, or the one asked for; raise InputError for none."""
+    mirrors = dict(enumerate(source.mirrors, start=1))
+    if not mirrors:
+        raise InputError(f"{name} has no public address; get it from {source.page} and give it with --from")
+    if number is None:
+        return mirrors
+    if number not in mirrors:
+        known = ", ".join(f"{number} {mirror.about}" for number, mirror in mirrors.items())
+        raise InputError(f"{name} has no mirror {number}; its mirrors are {known}")
+    return {number: mirrors[number]}
+
+
+def fetch_dataset(
+    name: str, source: Source, number: int | None, folder: Path, patience: Patience, note: Callable[[str], None]
+) -> list[Path]:
+    """Return the files of a dataset, fetched into a folder from the first mirror that gives them all.
+
+    Args:
+        name: of the dataset, for messages.
+        number: the only mirror to try; None for all.
+        folder: keeps what was fetched, in parts too, for the next time.
+        patience: with servers.
+        note: is told why a mirror is passed over.
+
+    Raises InputError where no mirror does.
+
+    """
+    problems = []
+    for tried, mirror in choose_mirrors(name, source, number).items():
+        try:
+            if any(file.name.endswith(".parquet") for file in mirror.files):
+                require_pyarrow()
+            return [_fetch(file, folder, patience) for file in mirror.files]
+        except (Unavailable, NoPyarrow) as problem:
+            problems.append(f"mirror {tried}: {problem}")
+            note(problems[-1])
+    raise InputError(
+        f"{name} could not be fetched ({'; '.join(problems)}); try again later, "
+        f"or get it from {source.page} in a browser and give it with --from"
+    )
+
+
+def _fetch(file: RemoteFile, folder: Path, patience: Patience) -> Path:
+    """Fetch a file; raise Unavailable too where an archive was to come and something else did."""
+    path = fetch(file, folder, patience)
+    if path.suffix in (".zip", ".gz") and not is_archive(path):
+        path.unlink()
+        raise Unavailable(f"{file.address} gave no zip or tar")
+    return path

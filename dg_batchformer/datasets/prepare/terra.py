@@ -1,0 +1,101 @@
+"""TerraIncognita from Caltech Camera Traps (Beery et al., 2018) by DomainBed's rules, in one pass over annotations.
+
+Kept are images at four locations with an annotation of ten classes. An image with annotations of two of them lands in
+both class folders; several of one class count once; annotations of other classes are skipped.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dg_batchformer.datasets.folders import is_junk
+from dg_batchformer.errors import MALFORMED, InputError
+
+LOCATIONS = ("38", "46", "100", "43")
+CLASSES = ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")
+_PARTS = ("images", "annotations", "categories")
+Places = dict[str, list[str]]  # name of an image file -> location_38/bird/NAME ...
+
+
+def find_annotations(folder: Path) -> list[Path]:
+    """Return the JSON files in and below a folder."""
+    return sorted(path for path in folder.rglob("*.json") if path.is_file() and not is_junk(path.name))
+
+
+def places_of(annotations: Iterable[Path]) -> Places:
+    """Return where each image file goes, by its name.
+
+    Args:
+        annotations: files in the format of COCO Camera Traps, which share no image; other JSON files are passed over.
+
+    Raises InputError where none holds annotations, one is malformed, or two are of the same images.
+
+    """
+    contents = {path: content for path in annotations if (content := _read(path)) is not None}
+    if not contents:
+        raise InputError(
+            "no annotations of camera traps were given: JSON files with images, annotations and categories; "
+            "eccv_18_annotations.tar.gz holds them"
+        )
+    kept: dict[Any, tuple[str, str]] = {}
+    places: defaultdict[str, set[str]] = defaultdict(set)
+    owner: dict[Any, Path] = {}
+    for path, content in contents.items():
+        try:
+            _note_images(path, content["images"], kept, owner)
+        except MALFORMED as error:
+            raise _malformed(path, error) from None
+    for path, content in contents.items():
+        try:
+            names = {category["id"]: category["name"] for category in content["categories"]}
+            for annotation in content["annotations"]:
+                kind = names[annotation["category_id"]]
+                if kind in CLASSES and annotation["image_id"] in kept:
+                    location, file = kept[annotation["image_id"]]
+                    places[file].add(f"location_{location}/{kind}/{file}")
+        except MALFORMED as error:
+            raise _malformed(path, error) from None
+    return {file: sorted(found) for file, found in places.items()}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except MALFORMED as error:
+        raise InputError(f"{path} is no JSON ({error}); get it again") from None
+    return content if isinstance(content, dict) and all(part in content for part in _PARTS) else None
+
+
+def _note_images(path: Path, images: Iterable[Any], kept: dict[Any, tuple[str, str]], owner: dict[Any, Path]) -> None:
+    """Note location and file of the images at our locations."""
+    for image in images:
+        location = str(image["location"])
+        if location not in LOCATIONS:
+            continue
+        if owner.setdefault(image["id"], path) != path:
+            raise InputError(
+                f"{owner[image['id']]} and {path} both annotate image {image['id']}: they are two versions of "
+                "TerraIncognita; give one of them"
+            )
+        file = image["file_name"]
+        if not isinstance(file, str) or file != Path(file).name:
+            raise ValueError(f"file_name {file!r} is no plain file name")
+        kept[image["id"]] = location, file
+
+
+def _malformed(path: Path, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    said = f"{error} is missing" if isinstance(error, KeyError) else error
+    return InputError(f"{path} is no annotation file of Caltech Camera Traps ({said}); get it again")
+
+
+def images_of(places: Mapping[str, list[str]], files: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    """Yield (place, file) of every image that is there."""
+    for name, targets in places.items():
+        if name in files:
+            yield from ((target, files[name]) for target in targets)

@@ -1,0 +1,148 @@
+"""Verify a dataset whose files were looked into: hold it against what was published, and gather what was found."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from dg_batchformer.datasets.base import Identity
+from dg_batchformer.datasets.counts import EVERY, Recognition, Version, nearest_version, recognise, total
+from dg_batchformer.datasets.findings import ERROR, WARNING, Finding, defects, duplicates, oddities
+from dg_batchformer.datasets.integrity import Inspection
+from dg_batchformer.datasets.tree import Tree
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What is known of a dataset after every file was looked into.
+
+    Args:
+        inspections: of every image, in the order of ``tree.placed``.
+        published: the version that the counts were held against; None for data of your own.
+        recognition: the published version that it is; None if it is none.
+        fingerprint: as in records; None where a file cannot be read.
+
+    """
+
+    tree: Tree
+    inspections: Sequence[Inspection]
+    published: Version | None
+    recognition: Recognition | None
+    fingerprint: str | None
+    findings: Sequence[Finding]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing that was found is an error."""
+        return not self.having(ERROR)
+
+    def having(self, severity: str) -> list[Finding]:
+        """Return the findings of a severity."""
+        return [finding for finding in self.findings if finding.severity == severity]
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all images on disk."""
+        return sum(found.num_bytes for found in self.inspections)
+
+    @cached_property
+    def modes(self) -> dict[str, int]:
+        """Number of images by Pillow's name of their mode, the most frequent first."""
+        return dict(Counter(found.mode for found in self.inspections if found.mode).most_common())
+
+    @cached_property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(width, height) of the images of minimal, median and maximal area."""
+        ordered = sorted((found.size for found in self.inspections if found.mode), key=lambda size: size[0] * size[1])
+        if not ordered:
+            return {}
+        return {"min": ordered[0], "median": ordered[len(ordered) // 2], "max": ordered[-1]}
+
+
+def verify(tree: Tree, inspections: Sequence[Inspection], *, strict: bool = False) -> Verification:
+    """Judge a dataset whose files were inspected, in the order of ``tree.placed``.
+
+    Args:
+        strict: whether warnings are errors.
+
+    """
+    counts = tree.counts()
+    fingerprint = _fingerprint(tree, inspections)
+    recognition = recognise(tree.name, counts, fingerprint)
+    published = recognition.version if recognition is not None else nearest_version(tree.name, counts)
+    findings = [
+        *_missing(tree, published),
+        *([] if published is None else _differing(tree, published)),
+        *([] if recognition is None else _other_files(recognition)),
+        *defects(tree, inspections),
+        *duplicates(tree, inspections, ERROR if published is None else WARNING),
+        *oddities(tree, inspections),
+    ]
+    if strict:
+        findings = [replace(found, severity=ERROR) if found.severity == WARNING else found for found in findings]
+    return Verification(tree, inspections, published, recognition, fingerprint, findings)
+
+
+def _fingerprint(tree: Tree, inspections: Sequence[Inspection]) -> str | None:
+    if not inspections or not all(found.digest for found in inspections):
+        return None
+    return Identity.of(
+        (environment, kind, found.digest)
+        for (environment, kind, _), found in zip(tree.placed, inspections, strict=True)
+    ).fingerprint
+
+
+def _missing(tree: Tree, published: Version | None) -> list[Finding]:
+    """Find environments without a folder, and classes that one environment has and another lacks."""
+    findings = []
+    if tree.missing:
+        findings.append(Finding("missing environment", ERROR, "environments without a folder", tuple(tree.missing)))
+    if not tree.placed:
+        return [*findings, Finding("nothing", ERROR, "no image in folders as environment/class/image")]
+    wanted = sorted({*tree.classes, *(published.classes if published is not None else ())})
+    lacking = tuple(
+        f"{environment}/{kind}"
+        for environment, classes in tree.images.items()
+        for kind in wanted
+        if environment not in tree.missing and kind not in classes and _is_wanted(environment, kind, published)
+    )
+    if lacking:
+        known = published is not None and bool(published.classes)
+        findings.append(Finding("missing class", ERROR if known else WARNING, "classes without an image", lacking))
+    return findings
+
+
+def _is_wanted(environment: str, kind: str, published: Version | None) -> bool:
+    if published is None or not published.classes:
+        return True
+    return bool(published.counts.get(environment, {}).get(kind))
+
+
+def _differing(tree: Tree, published: Version) -> list[Finding]:
+    """Find classes that are not published, and counts other than those published."""
+    findings = []
+    unknown = {kind for kind in tree.classes if published.classes and kind not in published.classes}
+    if unknown:
+        items = tuple(f"{env}/{kind}" for env, classes in tree.images.items() for kind in classes if kind in unknown)
+        findings.append(Finding("unknown class", ERROR, f"folders that are no class of {published.name}", items))
+    differences = {cell: pair for cell, pair in published.differences(tree.counts()).items() if cell[1] not in unknown}
+    if not differences:
+        return findings
+    here, cells = total(tree.counts()), tuple(_cell(*cell, *pair) for cell, pair in differences.items())
+    if not unknown and all(images < wanted for images, wanted in differences.values()):
+        message = f"a subset of {published.name}: {here:,} of {published.total:,} images"
+        return [Finding("subset", ERROR, message, cells)]
+    message = f"counts that differ from {published.name}, {here:,} images instead of {published.total:,}"
+    return [*findings, Finding("counts", ERROR, message, cells)]
+
+
+def _cell(environment: str, kind: str, here: int, wanted: int) -> str:
+    place = environment if kind == EVERY else f"{environment}/{kind}"
+    return f"{place}: {here:,} of {wanted:,}"
+
+
+def _other_files(recognition: Recognition) -> list[Finding]:
+    if recognition.by == "fingerprint" or recognition.version.fingerprint is None:
+        return []
+    about = f"the counts of {recognition.version.name} with other files than it has: re-encoded, or changed"
+    return [Finding("other files", WARNING, about)]

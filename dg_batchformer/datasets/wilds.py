@@ -1,0 +1,90 @@
+"""WILDS — Koh et al., 2021: Camelyon17 by hospital and FMoW by region, all official splits together, as in DomainBed.
+
+The ``wilds`` package reads them; ``pip install "dg_batchformer[wilds]"`` brings it.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
+from dg_batchformer.errors import InputError
+
+
+class _Environment(Environment):
+    """The images of a hospital or region; ``indices[index]`` is the number of image ``index`` in the WILDS dataset."""
+
+    def __init__(self, name: str, wilds_dataset: Any, indices: Sequence[int], labels: Sequence[int]) -> None:
+        super().__init__(name, labels)
+        self.wilds_dataset, self.indices = wilds_dataset, indices
+
+    def load(self, indices: Sequence[int]) -> Loaded:
+        return Loaded([self._image(index) for index in indices], [])
+
+    def contents(self) -> Iterable[tuple[int, str]]:
+        for index, label in enumerate(self.labels):
+            yield label, hashlib.sha256(self._image(index).tobytes()).hexdigest()
+
+    def _image(self, index: int) -> Image.Image:
+        return self.wilds_dataset.get_input(self.indices[index])
+
+
+class _WILDS(Dataset):
+    """One of WILDS' datasets, its environments the values of a field of its metadata, ascending.
+
+    Attributes:
+        module, wilds_class: where the wilds package has it. field: of the metadata.
+
+    """
+
+    module: ClassVar[str]
+    wilds_class: ClassVar[str]
+    field: ClassVar[str]
+
+    def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
+        super().__init__(root, test_envs, hparams)
+        self.input_shape = (3, hparams["image_size"], hparams["image_size"])
+        self.wilds_dataset = self._open(root)
+        self.classes = [str(label) for label in range(self.wilds_dataset.n_classes)]
+        values = self.wilds_dataset.metadata_array[:, self.wilds_dataset.metadata_fields.index(self.field)]
+        self.environments = []
+        for name, value in zip(self.facts.names, sorted(set(values.tolist())), strict=True):
+            indices = (values == value).nonzero().flatten()
+            labels = self.wilds_dataset.y_array[indices].tolist()
+            self.environments.append(_Environment(name, self.wilds_dataset, indices.tolist(), labels))
+
+    def identity(self) -> Identity:
+        """Return what tells a version of WILDS from others; its images, which take hours to read, are its own."""
+        version = f"{self.wilds_dataset.dataset_name} {self.wilds_dataset.version}"
+        labels = [(environment.name, list(environment.labels)) for environment in self.environments]
+        digest = hashlib.sha256(f"{version}\n{labels}".encode()).hexdigest()
+        return Identity(digest, digest)
+
+    def _open(self, root: Path | None) -> Any:
+        name, folder = self.facts.name, self.facts.folder
+        try:
+            wilds_class = getattr(importlib.import_module(f"wilds.datasets.{self.module}"), self.wilds_class)
+        except ImportError as error:
+            raise InputError(f'{name} needs the wilds package ({error}): pip install "dg_batchformer[wilds]"') from None
+        if root is None or not (root / folder).is_dir():
+            raise InputError(
+                f"{name} needs --data_dir: a folder that holds {folder}; get it by python -c 'from wilds import "
+                f'get_dataset; get_dataset("{folder.split("_")[0]}", root_dir="DIR", download=True)\''
+            )
+        return wilds_class(root_dir=str(root))
+
+
+class WILDSCamelyon(_WILDS):
+    """Tumour or not, in lymph node tissue of five hospitals."""
+
+    module, wilds_class, field = "camelyon17_dataset", "Camelyon17Dataset", "hospital"
+
+
+class WILDSFMoW(_WILDS):
+    """62 kinds of land use, from satellites, in six regions."""
+
+    module, wilds_class, field = "fmow_dataset", "FMoWDataset", "region"

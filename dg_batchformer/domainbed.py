@@ -1,0 +1,93 @@
+"""The wrappers inside DomainBed: ``install`` puts ``NAME+BF`` and the like into a checkout.
+
+Two lines at the end of the checkout's ``domainbed/__init__.py`` make them known to its own scripts, ``train`` and
+``sweep`` included, and to the processes that these start::
+
+    import sys, dg_batchformer.domainbed
+    dg_batchformer.domainbed.install(sys.modules[__name__])
+"""
+
+import importlib
+from collections.abc import Callable
+from functools import wraps
+from types import ModuleType
+from typing import Any
+
+from dg_batchformer.algorithms import compose
+from dg_batchformer.errors import InputError
+from dg_batchformer.names import canonical_name, split_name
+from dg_batchformer.plugins import checkout
+from dg_batchformer.registry import WRAPPERS
+from dg_batchformer.wrappers.base import Wrapper
+
+__all__ = ["install"]
+
+
+def install(domainbed: ModuleType) -> None:
+    """Make every wrapper that DomainBed's loop can drive available in a checkout, around each of its algorithms.
+
+    ``domainbed.algorithms`` gets ``ALGORITHMS`` of every ``NAME+WRAPPER``, and ``get_algorithm_class`` takes any
+    composition; ``domainbed.hparams_registry`` adds the wrappers' hparams, at their defaults, to those of NAME. Nothing
+    of plain names changes. A wrapper that needs more of the loop, as SWAD, is refused with an InputError. Installing
+    twice is the same as once.
+    """
+    algorithms, registry, networks = (_part(domainbed, part) for part in checkout.PARTS)
+    build = algorithms.get_algorithm_class
+    if hasattr(build, "__wrapped__"):
+        return
+    checkout.let_attend(networks)
+    drivable = [name for name in WRAPPERS if not _needs_our_loop(WRAPPERS[name])]
+    algorithms.ALGORITHMS += [f"{name}+{wrapper}" for wrapper in drivable for name in algorithms.ALGORITHMS]
+
+    @wraps(build)
+    def get_algorithm_class(name: str) -> type:
+        base, wrappers = _split(name)
+        if not wrappers:
+            return build(name)
+        theirs: Any = checkout.adopt(build(base), base, registry)
+        composed = compose(canonical_name(name), theirs)
+        part: type = composed
+        while issubclass(part, Wrapper):
+            part.predicts_returned = True
+            part = part.inner_class
+        return composed
+
+    algorithms.get_algorithm_class = get_algorithm_class
+    registry.default_hparams = _with_settings(registry.default_hparams)
+    registry.random_hparams = _with_settings(registry.random_hparams)
+
+
+def _part(domainbed: ModuleType, name: str) -> Any:
+    return importlib.import_module(f"{domainbed.__name__}.{name}")
+
+
+def _needs_our_loop(wrapper: type[Wrapper]) -> bool:
+    """Whether a wrapper is told how evaluations went, or becomes the model that it returns only at the end."""
+    ends_otherwise = wrapper.finalize is not Wrapper.finalize and wrapper.predict is Wrapper.predict
+    return wrapper.observe is not Wrapper.observe or ends_otherwise
+
+
+def _split(name: str) -> tuple[str, tuple[str, ...]]:
+    """Split a composed name; raise InputError for a wrapper that DomainBed's loop cannot drive."""
+    base, wrappers = split_name(name)
+    for wrapper in wrappers:
+        if _needs_our_loop(WRAPPERS[wrapper]):
+            raise InputError(
+                f"{wrapper} cannot run in DomainBed's loop, which gives no labels to predict on and no validation "
+                "loss, and never asks for the model to return; run it here: python -m dg_batchformer train "
+                f"--plugins {checkout.NAME} --algorithm {name.replace(base, f'{checkout.NAME}/{base}')}"
+            )
+    return base, wrappers
+
+
+def _with_settings(hparams: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Return a function of DomainBed's registry that takes composed names."""
+
+    @wraps(hparams)
+    def composed(algorithm: str, dataset: str, *seed: int) -> dict[str, Any]:
+        base, wrappers = _split(algorithm)
+        spaces = [WRAPPERS[wrapper].settings(dataset) for wrapper in wrappers]
+        settings = {name: hparam.default for space in spaces for name, hparam in space.items()}
+        return {**hparams(base, dataset, *seed), **settings}
+
+    return composed

@@ -1,0 +1,136 @@
+"""The model that a run has kept, read back and rebuilt without its wrappers: no BatchFormer and no SWAD are needed."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+from dg_batchformer.plugins.load import load_plugins
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, SweepFolder
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A trained model in evaluation mode.
+
+    Args:
+        spec: of the run that kept it.
+        hparams: of the run, less those of its wrappers.
+        classes: their names, by class index.
+        input_shape: of one x.
+        init: identity of the weights that the run began from, '' where that was not kept.
+        algorithm: without the wrappers of the run; its ``predict`` is that of the model that the run returned.
+
+    """
+
+    spec: RunSpec
+    hparams: dict[str, Any]
+    classes: list[str]
+    input_shape: tuple[int, ...]
+    init: str
+    algorithm: Algorithm
+
+    @property
+    def predictor(self) -> nn.Module:
+        """All that predicts, x -> logits."""
+        return self.algorithm.predictor
+
+    @property
+    def is_batch_dependent(self) -> bool:
+        """Whether a prediction depends on the samples beside it."""
+        return self.algorithm.batch_dependent
+
+
+def load_model(folder: RunFolder, device: torch.device) -> KeptModel:
+    """Read the model of a run back; raise InputError where there is none, or it cannot be rebuilt."""
+    spec = read_spec(folder)
+    refuse_missing(folder, folder.model_file)
+    content = read_content(folder.model_file, spec)
+    load_plugins(spec.plugins)
+    with rebuilding(folder, spec):
+        return build_model(spec, content, device)
+
+
+def read_spec(folder: RunFolder) -> RunSpec:
+    """Read what was asked of a run; raise InputError where the folder is none of a run."""
+    if SweepFolder(folder.path).sweep_file.exists():
+        raise InputError(
+            f"{folder.path} is a sweep; give the folder of one of its runs, {folder.path}/runs/ID, of a sweep that was "
+            "started with --keep final"
+        )
+    try:
+        return RunSpec.from_dict(json.loads(folder.spec_file.read_text(errors="replace")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder.path} is no run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
+            "command"
+        ) from None
+    except MALFORMED as error:
+        raise InputError(f"{folder.spec_file} cannot be read: {error}") from None
+
+
+def refuse_missing(folder: RunFolder, *files: Path) -> None:
+    """Raise InputError, with the flag that keeps them, where a run has not kept some files."""
+    missing = [file.name for file in files if not file.is_file()]
+    if not missing:
+        return
+    state = folder.state()
+    if not state.is_final and folder.checkpoint_file.exists():
+        raise InputError(
+            f"{folder.path} has no {' and no '.join(missing)} yet: its run is {state}, and --keep final keeps the "
+            "model when it ends"
+        )
+    raise InputError(
+        f"{folder.path} has no {' and no '.join(missing)}: train and sweep keep them with --keep final; train this run "
+        "once more with that, and another --output_dir"
+    )
+
+
+def read_content(file: Path, spec: RunSpec) -> dict[str, Any]:
+    """Read a file that ``training.keep`` wrote for a run; raise InputError for a damaged one, or another run's."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        held = RunSpec.from_dict(content["spec"])
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{file} cannot be read ({reason}); train the run once more, with --keep final") from None
+    if held.id != spec.id:
+        raise InputError(f"{file} is of another run than the spec.json beside it; give the folder as train left it")
+    return content
+
+
+@contextmanager
+def rebuilding(folder: RunFolder, spec: RunSpec) -> Iterator[None]:
+    """Turn what goes wrong with content that was read, but fits no model, into one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (*MALFORMED, RuntimeError) as error:  # weights that do not fit are a RuntimeError
+        sentence = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder.path} holds no model of {spec.algorithm} that can be rebuilt: {sentence}") from None
+
+
+def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) -> KeptModel:
+    """Rebuild a model from the content of its file."""
+    input_shape, hparams = tuple(content["input_shape"]), dict(content["hparams"])
+    # What is kept replaces initial weights, so these need not be had; and BatchNorm is frozen only once they are.
+    initial = {**hparams, "weights": "none", "freeze_bn": False}
+    algorithm_class = get_algorithm_class(content["algorithm"])
+    algorithm = algorithm_class(input_shape, content["num_classes"], content["num_domains"], initial)
+    for module in algorithm.modules():
+        if isinstance(module, FreezableBatchNorm):
+            module.freeze_bn = bool(hparams.get("freeze_bn", False))
+    algorithm.predictor.load_state_dict(content["predictor"])
+    algorithm.to(device).eval().requires_grad_(False)
+    init = str(content.get("init", ""))
+    return KeptModel(spec, hparams, list(content["classes"]), input_shape, init, algorithm)

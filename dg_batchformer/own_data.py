@@ -1,0 +1,101 @@
+"""Data of one's own, by a name that the catalog does not have: where it lies, and which environments it has.
+
+``DIR/NAME.csv`` or ``DIR/NAME.json`` lists its images, see ``manifest.py``; else ``DIR/NAME/domain/class/image`` is it.
+The environments become part of every RunSpec, so that nobody who reads a run later needs the data.
+"""
+
+from pathlib import Path
+
+from dg_batchformer.catalog import DATASETS
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.manifest import SUFFIXES, read_manifest
+
+_LEAST = 2  # environments: one to train on and one to test on
+
+
+def own_environments(name: str, data_dir: Path | None) -> tuple[str, ...]:
+    """Return the environments of data of one's own, sorted; () for a dataset of the catalog.
+
+    Raises InputError where the name is of neither, and for data without two environments.
+    """
+    if name in DATASETS:
+        return ()
+    place = find_own(name, data_dir)
+    if place.is_dir():
+        names = folder_environments(place)
+        if len(names) < _LEAST:
+            raise InputError(f"{_too_few(place, names)}; expected is {place}/domain/class/image{_misplaced(place)}")
+    else:
+        names = sorted({row.domain for row in read_manifest(place)})
+        if len(names) < _LEAST:
+            raise InputError(f"{_too_few(place, names)}; name more of them in the column domain")
+    return tuple(names)
+
+
+def find_own(name: str, data_dir: Path | None) -> Path:
+    """Return the manifest or else the folder of data of one's own; raise InputError where there is none."""
+    if known := _known_as(name):
+        raise InputError(f"unknown dataset {name!r}; did you mean {known!r}?")
+    if name != Path(name).name:
+        place = Path(name)
+        raise InputError(f"dataset {name!r} is a path; give --dataset {place.name} --data_dir {place.parent}")
+    if data_dir is None or is_junk(name):
+        raise _unknown(name, None)
+    if Path(name).suffix in SUFFIXES and (data_dir / name).is_file():
+        raise InputError(f"dataset {name!r} is a manifest; give its name without the ending: {Path(name).stem}")
+    manifests = [file for suffix in SUFFIXES if (file := data_dir / f"{name}{suffix}").is_file()]
+    if len(manifests) > 1:
+        raise InputError(f"{' and '.join(map(str, manifests))} are two manifests of one name; take one away")
+    folder = data_dir / name
+    if manifests or folder.is_dir():
+        return [*manifests, folder][0]
+    if data_dir.name == name and data_dir.is_dir():
+        raise InputError(f"--data_dir {data_dir} has no folder {name}; give its parent, {data_dir.parent}")
+    raise _unknown(name, data_dir)
+
+
+def folder_environments(folder: Path) -> list[str]:
+    """Return the folders in a folder that hold folders in turn, sorted."""
+    return sorted(path.name for path in _folders(folder) if _folders(path))
+
+
+def is_junk(name: str) -> bool:
+    """Whether a name is hidden, or what archives of other systems leave behind."""
+    return name.startswith((".", "__MACOSX"))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name)]
+
+
+def _too_few(place: Path, names: list[str]) -> str:
+    found = f"one domain, {names[0]}" if names else "no domain"
+    return f"{place} has {found}, and at least {_LEAST} are needed: to train on, and to test on"
+
+
+def _misplaced(folder: Path) -> str:
+    """Say so where class folders lie where domains are expected."""
+    holding = sorted(path.name for path in _folders(folder) if not _folders(path))
+    return f" ({', '.join(holding[:3])} hold no class folders)" if holding else ""
+
+
+def _known_as(name: str) -> str | None:
+    """Return the dataset that a name is meant to be: another spelling of it, or its folder."""
+    for facts in DATASETS.values():
+        if name.casefold() == facts.name.casefold() or name == facts.folder:
+            return facts.name
+    return None
+
+
+def _unknown(name: str, data_dir: Path | None) -> InputError:
+    own = f"data of your own is --data_dir {data_dir or 'DIR'} with {name}/domain/class/image or {name}.csv in it"
+    known = [*DATASETS, *_names_in(data_dir)]
+    return unknown("dataset", name, known, see=f"see: python -m dg_batchformer list datasets; {own}")
+
+
+def _names_in(data_dir: Path | None) -> set[str]:
+    """Return the names of what could be data of one's own."""
+    if data_dir is None or not data_dir.is_dir():
+        return set()
+    manifests = {path.stem for path in data_dir.iterdir() if path.suffix in SUFFIXES}
+    return {name for name in manifests | {path.name for path in _folders(data_dir)} if _known_as(name) is None}

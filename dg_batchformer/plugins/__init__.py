@@ -1,0 +1,1 @@
+"""Plug-ins: algorithms of other people's modules and packages, and of a DomainBed checkout, as they are."""

@@ -1,0 +1,80 @@
+"""Import plug-in modules and installed packages, and register the algorithms that they offer."""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.plugins import checkout
+from dg_batchformer.plugins.adopt import adopt, offered
+from dg_batchformer.registry import ALGORITHMS
+
+GROUP = "dg_batchformer.algorithms"  # entry points: NAME = "my_package.my_module:MyAlgorithm"
+
+_loaded: set[str] = set()
+
+
+def load_plugins(modules: Sequence[str]) -> None:
+    """Import modules and register their algorithms; once for each, however often it is asked for.
+
+    ``domainbed`` is a checkout of DomainBed, whose classes are called ``domainbed/NAME``. Raises InputError for a
+    module that is not there, cannot be imported or has no algorithm, and for a name that is taken.
+    """
+    for name in modules:
+        if name in _loaded:
+            continue
+        if name == checkout.NAME:
+            found = checkout.offered(*(_import(name, f"{name}.{part}") for part in checkout.PARTS))
+        else:
+            found = offered(_import(name, name))
+        ALGORITHMS.add(found, f"plug-in {name}")
+        _loaded.add(name)
+
+
+def installed() -> list[str]:
+    """Return the names of algorithms that installed packages announce by the entry-point group."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def load_installed(name: str) -> None:
+    """Register the algorithm of that name that an installed package announces, if one does."""
+    for entry in entry_points(group=GROUP, name=name):
+        ALGORITHMS.add({name: adopt(name, _entry(entry))}, f"entry point {entry.value}")
+
+
+def _entry(entry: EntryPoint) -> type:
+    found = _importing(f"installed algorithm {entry.name}", entry.module, entry.load)
+    if not isinstance(found, type):
+        raise InputError(f"installed algorithm {entry.name}: {entry.value} is no class with update and predict")
+    return found
+
+
+def _import(plugin: str, module: str) -> ModuleType:
+    here = os.getcwd()  # noqa: PTH109
+    if here not in sys.path:
+        sys.path.append(here)  # as ``python -m`` has it, for workers and the installed command
+    importlib.invalidate_caches()
+    return _importing(f"plug-in {plugin}", module, lambda: importlib.import_module(module))
+
+
+def _importing(what: str, module: str, load: Callable[[], Any]) -> Any:
+    """Import what others wrote; raise InputError with one sentence for whatever that raises."""
+    try:
+        return load()
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"{what}: there is no module {error.name}; run from the folder that holds it, or name that folder in "
+                "PYTHONPATH"
+            ) from None
+        raise InputError(f"{what} needs the module {error.name}, which is not installed") from None
+    except (Exception, SystemExit) as error:
+        *_, last = traceback.extract_tb(error.__traceback__)
+        where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"  # it says itself
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{what} cannot be imported: {reason}{where}") from None

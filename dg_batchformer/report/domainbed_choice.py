@@ -1,0 +1,134 @@
+"""DomainBed's own selection of steps and draws, for tables that equal its own.
+
+It differs from ours in what nobody would want: unfinished runs count, a NaN that stands first wins, all runs of a
+draw are one.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isnan
+
+import numpy as np
+
+from dg_batchformer.report.evaluations import Evaluations, Floats, concatenate
+from dg_batchformer.report.runs import TrainedRun, whole_runs
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What a selection method takes of a draw: the validation accuracy that it goes by, and the test accuracy."""
+
+    validation: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The test accuracy reported of a trial and test environment."""
+
+    trial: int
+    env: int
+    test: float
+
+
+Choose = Callable[[Sequence[TrainedRun], int], _Choice | None]  # (runs of one draw, test environment)
+
+
+def choose_draws(runs: Sequence[TrainedRun], choose: Choose) -> Mapping[tuple[str, str], Sequence[Chosen]]:
+    """Choose a draw for every (dataset, algorithm), trial and environment; of equals, the largest hparams seed."""
+    groups: dict[tuple[int, str, str, int], dict[int, list[TrainedRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        dataset, algorithm, envs, trial, draw = run.place()
+        for env in envs:
+            groups[trial, dataset, algorithm, env][draw].append(run)
+    chosen: dict[tuple[str, str], list[Chosen]] = defaultdict(list)
+    for (trial, dataset, algorithm, env), by_draw in groups.items():
+        choices = [choose(by_draw[draw], env) for draw in sorted(by_draw, reverse=True)]
+        found = [choice for choice in choices if choice is not None]
+        if found:
+            best = max(found, key=lambda choice: -inf if isnan(choice.validation) else choice.validation)
+            chosen[dataset, algorithm].append(Chosen(trial, env, best.test))
+    return chosen
+
+
+def _evaluations(runs: Sequence[TrainedRun], held_out: int) -> Evaluations:
+    """Return the evaluations of runs that hold out so many environments, in the order of folders and files."""
+    found = [run.evaluations for run in runs if len(run.args["test_envs"]) == held_out]
+    return concatenate(found) if found else Evaluations.of([])
+
+
+def _validation_mean(evaluations: Evaluations, env: int) -> Floats:
+    """Return the mean accuracy on the held-out splits of the other environments [R]."""
+    keys = [f"env{other}_out_acc" for other in range(evaluations.num_environments) if other != env]
+    values, _ = evaluations.columns(keys)
+    return np.ascontiguousarray(values).mean(axis=1) if keys else np.full(len(evaluations), np.nan)
+
+
+def _first_max(values: Floats) -> int:
+    """Return where Python's max finds the highest: where NaN stands first, there, else never at a NaN."""
+    listed = values.tolist()
+    return max(range(len(listed)), key=listed.__getitem__)
+
+
+def _choose_training_domain(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+    evaluations = _evaluations(runs, 1)
+    if not len(evaluations):
+        return None
+    validation = _validation_mean(evaluations, env)
+    place = _first_max(validation)
+    return _Choice(validation[place], evaluations.column(f"env{env}_in_acc")[place])
+
+
+def _choose_oracle(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+    evaluations = _evaluations(runs, 1)
+    if not len(evaluations):
+        return None
+    place = int(np.argsort(evaluations.steps, kind="stable")[-1])
+    return _Choice(evaluations.column(f"env{env}_out_acc")[place], evaluations.column(f"env{env}_in_acc")[place])
+
+
+def _choose_leave_one_out(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+    if all(len(run.args["test_envs"]) == 1 for run in runs):
+        return None
+    single = _evaluations(runs, 1)
+    others = [other for other in range(single.num_environments) if other != env]
+    pairs: dict[int, dict[int, float]] = {other: {} for other in others}  # accuracy on the other, by step
+    for run in runs:
+        if len(run.args["test_envs"]) == 2:
+            [other] = set(run.args["test_envs"]) - {env}
+            values = run.evaluations.column(f"env{other}_in_acc").tolist()
+            pairs.get(other, {}).update(zip(run.evaluations.steps.tolist(), values, strict=True))
+    steps = single.steps.tolist()
+    once = Counter(steps)
+    places = [
+        place
+        for place in np.argsort(single.steps, kind="stable").tolist()
+        if once[steps[place]] == 1 and all(steps[place] in pair for pair in pairs.values())
+    ]
+    if not places or not others:
+        return None
+    validation = np.array([[pair[steps[place]] for pair in pairs.values()] for place in places]).sum(axis=1) / len(
+        others
+    )
+    best = _first_max(validation)
+    return _Choice(validation[best], single.column(f"env{env}_in_acc")[places[best]])
+
+
+def _choose_auto_lr(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+    choices = []
+    for run in whole_runs([run for run in runs if len(run.args["test_envs"]) == 1]):
+        last = run.evaluations.latest()
+        test = last.get(f"fd_env{env}_in_acc")
+        held_out = [f"env{other}_out_acc" for other in range(run.evaluations.num_environments) if other != env]
+        if test is not None and all(key in last for key in held_out):
+            choices.append(_Choice(float(np.mean([last[key] for key in held_out])), test))
+    return choices[_first_max(np.array([choice.validation for choice in choices]))] if choices else None
+
+
+CHOOSE: Mapping[str, Choose] = {
+    "training-domain": _choose_training_domain,
+    "leave-one-domain-out": _choose_leave_one_out,
+    "oracle": _choose_oracle,
+    "auto-lr": _choose_auto_lr,
+}

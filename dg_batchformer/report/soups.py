@@ -1,0 +1,34 @@
+"""The soups of a sweep, read back as rows of their own; ``kept.make_soups`` writes them."""
+
+import json
+
+from dg_batchformer.errors import MALFORMED
+from dg_batchformer.report.collection import CollectedRun
+from dg_batchformer.report.runs import parse_records
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, State, SweepFolder
+
+
+def read_soups(sweep: SweepFolder) -> tuple[list[CollectedRun], list[str]]:
+    """Return the soups of a sweep, by row, and a sentence for every folder that cannot be read."""
+    soups, skipped = [], []
+    for path in sorted(sweep.soups.glob("*/")) if sweep.soups.is_dir() else []:
+        folder = RunFolder(path)
+        if folder.state() is not State.DONE:
+            continue
+        try:
+            soups.append(_read(folder))
+        except (OSError, *MALFORMED) as error:
+            skipped.append(f"the soup {path} cannot be read ({error}); make it once more")
+    return sorted(soups, key=lambda soup: (soup.label, soup.dataset, soup.test_envs, soup.trial_seed)), skipped
+
+
+def _read(folder: RunFolder) -> CollectedRun:
+    label = json.loads(folder.soup_file.read_text())["label"]
+    if not isinstance(label, str):
+        raise ValueError(f"its label is {label!r:.60}")
+    spec = RunSpec.from_dict(json.loads(folder.spec_file.read_text()))
+    record = parse_records(folder.records_file.read_bytes()).runs[-1]
+    place = label, spec.dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
+    of_run = State.DONE, record.evaluations, record.constant, folder.path, spec.environments
+    return CollectedRun(*place, *of_run, spec.train_envs if spec.leaves_some_out else ())

@@ -1,0 +1,41 @@
+"""Writing what a model predicts, sample by sample; ``report.predictions`` says what the file holds, and reads it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dg_batchformer.algorithms import Algorithm
+from dg_batchformer.datasets import Dataset
+from dg_batchformer.store import atomic_write
+from dg_batchformer.training.evaluate import Evaluator
+
+
+def write_predictions(file: Path, algorithm: Algorithm, evaluator: Evaluator, step: int, dataset: Dataset) -> None:
+    """Write the predictions of a model on every split that is evaluated, whole or not at all.
+
+    Args:
+        step: that the model was evaluated at, so that splits are augmented alike where they are.
+
+    """
+    rows = [
+        (env, split, dataset[env].image_name(index))
+        for (env, split), indices in evaluator.splits.items()
+        for index in indices
+    ]
+    outputs = [(logits.cpu(), y.cpu()) for _, logits, y in evaluator.outputs(algorithm, step, list(evaluator.splits))]
+    probabilities = torch.cat([logits for logits, _ in outputs]).float().softmax(dim=1).numpy()
+    columns: dict[str, Any] = {
+        "env": np.array([env for env, _, _ in rows]),
+        "split": np.array([split for _, split, _ in rows]),
+        "image": np.array([name for _, _, name in rows]),
+        "label": torch.cat([y for _, y in outputs]).numpy(),
+        "predicted": probabilities.argmax(axis=1),
+        "confidence": probabilities.max(axis=1),
+        "probabilities": probabilities,
+        "classes": np.array(dataset.classes),
+        "environments": np.array([environment.name for environment in dataset]),
+    }
+    with atomic_write(file) as target:
+        np.savez_compressed(target, **columns)

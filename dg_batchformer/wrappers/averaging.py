@@ -1,0 +1,83 @@
+"""WeightAveraging: what wrappers that return a mean of iterates share."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
+from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
+from dg_batchformer.wrappers.base import Wrapper
+from dg_batchformer.wrappers.loss_valley import Average
+
+
+class WeightAveraging(Wrapper):
+    """Reads and sets the weights of the predictor: what is averaged is without BatchFormer and all else that trains."""
+
+    stage = "weights"
+    registered = False
+
+    def weights(self) -> list[Tensor]:
+        """Return the present weights of the predictor, not copied."""
+        return [parameter.detach() for parameter in self.predictor.parameters()]
+
+    @torch.no_grad()
+    def set_weights(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite the weights of the predictor."""
+        torch._foreach_copy_(self.weights(), list(tensors))
+
+    def become(self, average: Average, batches: Iterable[Tensor]) -> None:
+        """Take over averaged weights for good; live BatchNorm statistics are re-estimated."""
+        self.set_weights(average.tensors)
+        if has_live_batch_norm(self.predictor):
+            reestimate_batch_norm(self.predictor, batches)
+
+
+class MovingAverage(WeightAveraging):
+    """Averages the predictor over its updates as they come; a subclass says how fast what came before is forgotten.
+
+    Training and its records are those of the algorithm; the mean is one record more, at the end, with
+    ``averaged_from`` and ``averaged_to``, the first and last update in it.
+    """
+
+    registered = False
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.average = Average()
+        self.updates = 0
+
+    def memory(self) -> float:
+        """Return what earlier iterates weigh now, over what they weighed: 0 begins anew, 1 forgets nothing.
+
+        ``updates`` is the number of the update that has just been made, from 0.
+        """
+        raise NotImplementedError
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        metrics = self.inner.update(minibatches, unlabeled)
+        memory = self.memory()
+        if memory == 0 or self.updates == 0:
+            self.average.start = self.updates
+        self.average.weight *= memory
+        self.average.absorb(self.weights())
+        self.average.end = self.updates
+        self.updates += 1
+        return metrics
+
+    def predict(self, x: Tensor) -> Tensor:
+        if not (self.predicts_returned and self.updates):
+            return super().predict(x)
+        present = [weight.clone() for weight in self.weights()]
+        self.set_weights(self.average.tensors)
+        try:
+            return super().predict(x)
+        finally:
+            self.set_weights(present)
+
+    def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
+        super().finalize(batches)
+        self.become(self.average, batches)
+        self.summary = {**self.summary, "averaged_from": self.average.start, "averaged_to": self.average.end}
+        return self

@@ -1,0 +1,96 @@
+import json
+import sys
+
+import pytest
+
+from dg_batchformer.datasets.prepare.archives import Damaged
+from dg_batchformer.datasets.prepare.build import prepare
+from dg_batchformer.errors import InputError
+
+CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
+JPEG, PNG = b"\xff\xd8\xff jpeg", b"\x89PNG png"
+
+
+def _rows(image=lambda row: {"bytes": JPEG, "path": None}):
+    domains = ("art_painting", "cartoon", "photo", "sketch")
+    pairs = [(domain, label) for domain in domains for label in range(7)]
+    return [{"image": image(row), "domain": domain, "label": label} for row, (domain, label) in enumerate(pairs)]
+
+
+def _write(path, rows, names=CLASSES):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    features = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+    table = arrow.Table.from_pylist(rows)
+    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
+    return path
+
+
+def _prepare(tmp_path, *given):
+    return prepare("PACS", tmp_path / "data", given, note=pytest.fail)
+
+
+def test_rows_become_files_in_folders_of_domain_and_class(tmp_path):
+    table = _write(tmp_path / "0.parquet", _rows())
+
+    dataset = _prepare(tmp_path, table)
+
+    assert dataset.classes == list(CLASSES)
+    assert [file.relative_to(tmp_path / "data").as_posix() for file in dataset.files[:2]] == [
+        "PACS/art_painting/dog/000000.jpg",
+        "PACS/art_painting/elephant/000001.jpg",
+    ]
+    assert dataset.files[0].read_bytes() == JPEG
+
+
+def test_file_names_are_kept_where_the_table_has_them(tmp_path):
+    rows = _rows(lambda row: {"bytes": PNG, "path": "folder/pic_1.png"})
+    first, second = _write(tmp_path / "0.parquet", rows), _write(tmp_path / "1.parquet", rows)
+
+    dataset = _prepare(tmp_path, tmp_path)
+
+    assert first.exists()
+    assert second.exists()
+    assert [file.name for file in dataset.files[:2]] == ["000028_pic_1.png", "pic_1.png"]
+
+
+@pytest.mark.parametrize("path", ["../../evil", "/etc/passwd", "a\0.jpg"])
+def test_a_path_in_a_table_leads_nowhere(tmp_path, path):
+    dataset = _prepare(tmp_path, _write(tmp_path / "0.parquet", _rows(lambda row: {"bytes": PNG, "path": path})))
+
+    assert dataset.files[0].name == "000000.png"
+
+
+@pytest.mark.parametrize("label", ["..", "a/b", ""])
+def test_a_label_that_is_no_folder_is_refused(tmp_path, label):
+    table = _write(tmp_path / "0.parquet", _rows(), [label] * 7)
+
+    with pytest.raises(InputError, match=rf"label '{label}' cannot be the name of a folder"):
+        _prepare(tmp_path, table)
+    assert not (tmp_path / "data" / "PACS").exists()
+
+
+def test_a_table_of_something_else_is_said_in_one_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"lacks the columns image, domain; it has label, text"):
+        _prepare(tmp_path, _write(tmp_path / "0.parquet", [{"label": 1, "text": "a"}]))
+    with pytest.raises(InputError, match=r"PACS has no domain 'Clipart'; its domains are art_painting, cartoon"):
+        _prepare(tmp_path, _write(tmp_path / "0.parquet", [{**_rows()[0], "domain": "Clipart"}]))
+
+
+@pytest.mark.parametrize("break_it", [lambda content: content[:200], lambda content: b"PAR1" + b"\0" * 100 + b"PAR1"])
+def test_a_broken_table_is_said_in_one_sentence(tmp_path, break_it):
+    table = _write(tmp_path / "0.parquet", _rows())
+    table.write_bytes(break_it(table.read_bytes()))
+
+    with pytest.raises(Damaged, match=r"0.parquet cannot be read as images with domains and labels"):
+        _prepare(tmp_path, table)
+
+
+def test_without_pyarrow_the_way_out_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "0.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(InputError, match=r"read with pyarrow, which is not installed: pip install pyarrow"):
+        _prepare(tmp_path, tmp_path / "0.parquet")
