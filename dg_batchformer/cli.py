@@ -1,36 +1,29 @@
 """The command line: reads what was asked and hands it to its verb, see ``verbs/``."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.lock import Busy
-from dg_batchformer.verbs import (
-    cancel,
-    compare,
-    data,
-    explain,
-    lists,
-    predict,
-    report,
-    soup,
-    status,
-    sweep,
-    tables,
-    train,
-)
 from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, OK, USAGE
 
 _PROGRAM = "python -m dg_batchformer"
-# In the order of --help.
-_VERBS = (train, sweep, status, cancel, tables, compare, report, explain, predict, soup, lists, data)
+# In the order of --help, each with the module that adds it.
+_VERBS = {
+    name: f"dg_batchformer.verbs.{'lists' if name == 'list' else name}"
+    for name in (
+        "train", "sweep", "status", "cancel", "tables", "compare",
+        "report", "explain", "predict", "soup", "list", "data",
+    )
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one verb; return the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser(arguments[:1]).parse_args(arguments)
     try:
         return options.run(options)
     except InputError as error:
@@ -52,7 +45,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"error: {message}; see: {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(verb: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of a verb alone, or of all where none is known: to load them all takes longer than a table."""
     first = f"first steps: {_PROGRAM} sweep sweeps/quickstart.yaml   (minutes)\n"
     first += f"             {_PROGRAM} tables results/quickstart"
     parser = _Parser(
@@ -62,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in _VERBS:
-        verb.add_parser(verbs)
+    for name in [name for name in _VERBS if name in verb] or _VERBS:
+        importlib.import_module(_VERBS[name]).add_parser(verbs)
     return parser

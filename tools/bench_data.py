@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from dg_batchformer.datasets import get_dataset_class  # noqa: E402
 from dg_batchformer.datasets.integrity import inspect_files  # noqa: E402
-from dg_batchformer.datasets.pixels import prepare_plane  # noqa: E402
+from dg_batchformer.datasets.pixels import prepare_planes  # noqa: E402
 from dg_batchformer.datasets.prepare.terra import CLASSES, places_of  # noqa: E402
 from dg_batchformer.datasets.tree import read_tree  # noqa: E402
 from dg_batchformer.datasets.verify import verify  # noqa: E402
@@ -131,8 +131,7 @@ def _cache(data_dir: Path, files: Sequence[Path]) -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         dataset = get_dataset_class("PACS")(data_dir, [0], {"image_size": 224})
-        for size in (None, 224):
-            prepare_plane(dataset, size, lambda done, images: None)
+        prepare_planes(dataset, [None, 224], lambda done, images: None)
 
 
 def _decode_twice(data_dir: Path, files: Sequence[Path]) -> None:

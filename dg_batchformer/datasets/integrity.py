@@ -6,24 +6,18 @@ full decode, and only the arithmetic that turns coefficients into pixels, which 
 
 import hashlib
 import io
-import os
-import signal
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from dg_batchformer.datasets.every_core import in_every_core
 from dg_batchformer.datasets.folders import UNDECODABLE, decode
 from dg_batchformer.errors import InputError
 
 _ORIENTATION = 0x0112  # EXIF: 1, or absent, is upright
-_CHUNK = 32  # files that a process is handed at once
-_FEW = 64  # files that are not worth starting processes for
 
 
 class Inspection(NamedTuple):
@@ -45,21 +39,7 @@ class Inspection(NamedTuple):
 
 def inspect_files(files: Sequence[Path]) -> Iterator[Inspection]:
     """Yield what is found in each file, in their order; raise InputError where a process dies of one."""
-    cores = len(os.sched_getaffinity(0))
-    if cores == 1 or len(files) < _FEW:
-        yield from map(inspect_file, files)
-        return
-    with ProcessPoolExecutor(cores, get_context("fork"), initializer=_ignore_interrupts) as pool:
-        try:
-            yield from pool.map(inspect_file, files, chunksize=_CHUNK)
-        except BrokenProcessPool:
-            raise InputError(
-                "a process that decodes images was killed, perhaps for lack of memory; try again"
-            ) from None
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    return in_every_core(inspect_file, files)
 
 
 def inspect_file(file: Path) -> Inspection:

@@ -9,17 +9,19 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dg_batchformer.datasets.every_core import in_every_core
 from dg_batchformer.datasets.folders import UNDECODABLE, ImageFolders, decode, decode_whole, truncated
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import cache_dir, write_text
@@ -55,23 +57,25 @@ class Plane:
         return self.pixels.view(-1, height, width, 3)[rows].permute(0, 3, 1, 2)
 
 
-def prepare_plane(dataset: ImageFolders, image_size: int | None, progress: Progress) -> Path:
-    """Return the folder of a plane, built first where it is not there yet; another process's building is waited for.
+def prepare_planes(dataset: ImageFolders, image_sizes: Sequence[int | None], progress: Progress) -> list[Path]:
+    """Return the folders of planes; those that are not there yet are built first, together, every image decoded once.
+
+    Another process's building is waited for.
 
     Args:
-        image_size: of the squared plane; None for the one that keeps the aspect.
+        image_sizes: of squared planes; None for the one that keeps the aspect.
 
-    Raises InputError where there is no room for it, or an image cannot be decoded.
+    Raises InputError where there is no room for them, or an image cannot be decoded.
 
     """
-    name = "train" if image_size is None else f"eval-{image_size}"
     folder = cache_dir() / "pixels" / dataset.identity().arrangement[:16]
-    plane = folder / name
-    if not plane.is_dir():
-        with _writing(folder, name):
-            if not plane.is_dir():
-                _build(dataset, image_size, plane, progress)
-    return plane
+    planes = {size: folder / ("train" if size is None else f"eval-{size}") for size in image_sizes}
+    if not all(plane.is_dir() for plane in planes.values()):
+        with _writing(folder):
+            missing = {size: plane for size, plane in planes.items() if not plane.is_dir()}
+            if missing:
+                _build(dataset.files, missing, progress)
+    return list(planes.values())
 
 
 @lru_cache(maxsize=4)
@@ -86,13 +90,13 @@ def open_plane(folder: Path, device: torch.device) -> Plane:
 
 
 @contextmanager
-def _writing(folder: Path, name: str) -> Iterator[None]:
-    """Be the only one who builds a plane, and teach where it cannot be written."""
+def _writing(folder: Path) -> Iterator[None]:
+    """Be the only one who builds planes of a dataset, and teach where they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{name}.lock").open("w") as lock:
+        with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for left_over in folder.glob(f".{name}.*"):  # of a build that was killed
+            for left_over in folder.glob(".*"):  # of a build that was killed
                 shutil.rmtree(left_over)
             yield
     except OSError as error:
@@ -102,52 +106,76 @@ def _writing(folder: Path, name: str) -> Iterator[None]:
         ) from None
 
 
-def _build(dataset: ImageFolders, image_size: int | None, plane: Path, progress: Progress) -> None:
-    temporary = plane.with_name(f".{plane.name}.{uuid.uuid4().hex}")
-    temporary.mkdir()
+def _build(files: Sequence[Path], planes: Mapping[int | None, Path], progress: Progress) -> None:
+    temporary = {size: plane.with_name(f".{plane.name}.{uuid.uuid4().hex}") for size, plane in planes.items()}
     try:
-        sizes, notes = _write(dataset.files, image_size, temporary / "pixels", progress)
-        with (temporary / "sizes.npy").open("wb") as file:
-            np.save(file, sizes)
-        write_text(temporary / "notes.json", json.dumps(notes))
-        temporary.rename(plane)
+        _write(files, temporary, progress)
+        for size, plane in planes.items():
+            temporary[size].rename(plane)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in temporary.values():
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _write(
-    files: Sequence[Path], image_size: int | None, target: Path, progress: Progress
-) -> tuple[np.ndarray, list[str]]:
-    """Decode all images into one file; return their sizes, and sentences on truncated ones."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool, target.open("wb") as out:
-        sizes = np.array([_shrunk(size, image_size) for size in pool.map(_size, files)], dtype=np.int64)
-        ends = (sizes.prod(axis=1) * 3).cumsum()
-        os.posix_fallocate(out.fileno(), 0, int(ends[-1]))  # a full disk says so now
+class _Target:
+    """One plane while it is written: its file, and where in it which image goes."""
 
-        def put(index: int, image: Image.Image) -> None:
-            height, width = sizes[index].tolist()
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            os.pwrite(out.fileno(), image.tobytes(), int(ends[index]) - 3 * height * width)
+    def __init__(self, folder: Path, file: IO[bytes], sizes: NDArray[np.int64]) -> None:
+        self.folder, self.file, self.sizes = folder, file, sizes
+        self.ends = (sizes.prod(axis=1) * 3).cumsum()
+        os.posix_fallocate(self.file.fileno(), 0, int(self.ends[-1]))  # a full disk says so now
 
-        def put_whole(index: int) -> bool:
-            try:
-                image = decode_whole(files[index])
-            except UNDECODABLE:
-                return False
-            put(index, image)
-            return True
+    def put(self, index: int, image: Image.Image) -> None:
+        height, width = self.sizes[index].tolist()
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        os.pwrite(self.file.fileno(), image.tobytes(), int(self.ends[index]) - 3 * height * width)
 
-        whole = []
-        for done in pool.map(put_whole, range(len(files))):
-            whole.append(done)
-            progress(len(whole), len(files))
-        torn = [index for index, done in enumerate(whole) if not done]
-        for index in torn:
-            put(index, decode(files[index])[0])
-        os.fsync(out.fileno())
-    return sizes, [truncated(files[index]) for index in torn]
+    def complete(self, notes: Sequence[str]) -> None:
+        os.fsync(self.file.fileno())
+        with (self.folder / "sizes.npy").open("wb") as file:
+            np.save(file, self.sizes)
+        write_text(self.folder / "notes.json", json.dumps(notes))
+
+
+def _write(files: Sequence[Path], folders: Mapping[int | None, Path], progress: Progress) -> None:
+    """Decode all images into the files of planes; truncated ones are noted."""
+    native = list(in_every_core(_size, files)) if None in folders else []
+    with ExitStack() as stack:
+        targets = []
+        for size, folder in folders.items():
+            folder.mkdir()
+            file = stack.enter_context((folder / "pixels").open("wb"))
+            sizes = [_shrunk(one) for one in native] if size is None else [(size, size)] * len(files)
+            targets.append(_Target(folder, file, np.array(sizes, np.int64)))
+        torn = _fill(targets, files, progress)
+        for target in targets:
+            target.complete([truncated(files[index]) for index in torn])
+
+
+def _fill(targets: Sequence[_Target], files: Sequence[Path], progress: Progress) -> list[int]:
+    """Decode every image once into all targets; return which ones are truncated."""
+
+    def put_whole(index: int) -> bool:
+        try:
+            image = decode_whole(files[index])
+        except UNDECODABLE:
+            return False
+        for target in targets:
+            target.put(index, image)
+        return True
+
+    torn: list[int] = []
+    for index, whole in enumerate(in_every_core(put_whole, range(len(files)))):
+        if not whole:
+            torn.append(index)
+        progress(index + 1, len(files))
+    for index in torn:
+        image, _ = decode(files[index])
+        for target in targets:
+            target.put(index, image)
+    return torn
 
 
 def _size(file: Path) -> tuple[int, int]:
@@ -160,9 +188,7 @@ def _size(file: Path) -> tuple[int, int]:
         return decoded.height, decoded.width
 
 
-def _shrunk(size: tuple[int, int], image_size: int | None) -> tuple[int, int]:
-    if image_size is not None:
-        return image_size, image_size
+def _shrunk(size: tuple[int, int]) -> tuple[int, int]:
     short, long = sorted(size)
     if short <= SHORT_SIDE:
         return size

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,14 +82,25 @@ class Evaluations:
     @property
     def num_environments(self) -> int:
         """How many environments were evaluated."""
-        count = 0
-        while f"env{count}_out_acc" in self._places or f"env{count}_in_acc" in self._places:
-            count += 1
-        return count
+        return _count_environments(self.keys)
 
-    @cached_property
+    @property
     def _places(self) -> dict[str, int]:
-        return {key: place for place, key in enumerate(self.keys)}
+        return _places(self.keys)
+
+
+# The runs of a sweep have few different keys.
+@lru_cache(maxsize=1024)
+def _places(keys: tuple[str, ...]) -> dict[str, int]:
+    return {key: place for place, key in enumerate(keys)}
+
+
+@lru_cache(maxsize=1024)
+def _count_environments(keys: tuple[str, ...]) -> int:
+    count = 0
+    while f"env{count}_out_acc" in keys or f"env{count}_in_acc" in keys:
+        count += 1
+    return count
 
 
 def concatenate(parts: Sequence[Evaluations]) -> Evaluations:

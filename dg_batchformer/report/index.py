@@ -8,7 +8,9 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -33,26 +35,58 @@ class Stamp(NamedTuple):
     inode: int
 
 
-Index = Mapping[str, tuple[Stamp, RecordsFile]]  # by the name of the run's folder
+Index = dict[str, tuple[Stamp, RecordsFile]]  # by the name of the run's folder
+_Arrays = dict[str, NDArray[Any]]
+
+_MANY = 1000  # files, from which on it pays to read them in several processes
 
 
 def read_folders(folder: Path) -> dict[str, RecordsFile]:
     """Read the run folders directly below a folder, by name, sorted; those without records are left out."""
-    known = _load(folder)
-    read: dict[str, tuple[Stamp, RecordsFile]] = {}
-    for name in sorted(os.listdir(folder)):  # noqa: PTH208  # Paths would take longer than the index
-        path = f"{folder}/{name}/results.jsonl"
-        with suppress(OSError):
-            stat = os.stat(path)  # noqa: PTH116
-            stamp = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
-            if name in known and known[name][0] == stamp:
-                read[name] = known[name]
-            else:
-                read[name] = stamp, parse_records(Path(path).read_bytes())
-    if read != known:
+    known, stamps = _load(folder), _stamps(folder)
+    new = {name: stamp for name, stamp in stamps.items() if name not in known or known[name][0] != stamp}
+    parsed = _parse_at_once(folder, new) if len(new) >= _MANY else _parse(folder, new)
+    read = {name: parsed.get(name) or known[name] for name in stamps if name in parsed or name not in new}
+    if new or len(read) < len(known):
         with suppress(OSError):
             _keep(folder, read)
     return {name: file for name, (_, file) in read.items()}
+
+
+def _stamps(folder: Path) -> dict[str, Stamp]:
+    stamps = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  # Paths would take longer than the index
+        with suppress(OSError):
+            stat = os.stat(_path(folder, name))  # noqa: PTH116
+            stamps[name] = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    return stamps
+
+
+def _path(folder: Path, name: str) -> str:
+    return f"{folder}/{name}/results.jsonl"
+
+
+def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
+    """Read files; those that are gone by now are left out."""
+    index = {}
+    for name, stamp in stamps.items():
+        with suppress(OSError):
+            index[name] = stamp, parse_records(Path(_path(folder, name)).read_bytes())
+    return index
+
+
+def _parse_at_once(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
+    """Read files, some in every core; what comes back is packed, since single arrays would take as long as parsing."""
+    cores = len(os.sched_getaffinity(0))
+    names = list(stamps)
+    shares = [{name: stamps[name] for name in names[core::cores]} for core in range(cores)]
+    with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:  # fork: nothing is loaded once more
+        packed = list(pool.map(_parse_packed, [folder] * cores, shares))
+    return {name: file for arrays in packed for name, file in _unpack(arrays).items()}
+
+
+def _parse_packed(folder: Path, stamps: Mapping[str, Stamp]) -> _Arrays:
+    return _pack(_parse(folder, stamps))
 
 
 def _file(folder: Path) -> Path:
@@ -60,50 +94,54 @@ def _file(folder: Path) -> Path:
 
 
 def _keep(folder: Path, read: Index) -> None:
-    """Keep what was read: one text of everything constant, and the columns of all runs with the same keys together."""
-    kinds: dict[tuple[str, ...], list[Evaluations]] = defaultdict(list)
-    files = []
-    for name, (stamp, file) in read.items():
-        runs = []
-        for run in file.runs:
-            kinds[run.evaluations.keys].append(run.evaluations)
-            runs.append((run.constant, list(kinds).index(run.evaluations.keys), len(run.evaluations)))
-        files.append((name, tuple(stamp), file.unreadable, runs))
-    arrays = {"text": np.frombuffer(orjson.dumps([_VERSION, list(kinds), files]), np.uint8)}
-    for kind, of_kind in enumerate(kinds.values()):
-        for column in _COLUMNS:
-            arrays[f"{column}{kind}"] = np.concatenate([getattr(evaluations, column) for evaluations in of_kind])
     _file(folder).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(_file(folder)) as target:
-        np.savez(target, **arrays)  # type: ignore[arg-type]
-
-
-_COLUMNS = ("steps", "final", "values", "recorded")
+        np.savez(target, **_pack(read))  # type: ignore[arg-type]
 
 
 def _load(folder: Path) -> Index:
     """Return what was kept of a folder; nothing where that cannot be read."""
     try:
         with _file(folder).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            version, kinds, files = orjson.loads(arrays["text"].tobytes())
-            if version != _VERSION:
-                return {}
-            columns = [{column: arrays[f"{column}{kind}"] for column in _COLUMNS} for kind in range(len(kinds))]
-        return _unpack(files, [tuple(keys) for keys in kinds], columns)
+            return _unpack({name: arrays[name] for name in arrays.files})
     except (OSError, EOFError, BadZipFile, *MALFORMED):
         return {}
 
 
-def _unpack(
-    files: list[Any], kinds: list[tuple[str, ...]], columns: list[dict[str, NDArray[Any]]]
-) -> dict[str, tuple[Stamp, RecordsFile]]:
+_COLUMNS = ("steps", "final", "values", "recorded")
+
+
+def _pack(index: Index) -> _Arrays:
+    """Put everything constant into one text, and the columns of all runs with the same keys together."""
+    kinds: dict[tuple[str, ...], list[Evaluations]] = defaultdict(list)
+    files = []
+    for name, (stamp, file) in index.items():
+        runs = []
+        for run in file.runs:
+            kinds[run.evaluations.keys].append(run.evaluations)
+            runs.append((run.constant, list(kinds).index(run.evaluations.keys), len(run.evaluations)))
+        files.append((name, tuple(stamp), file.unreadable, runs))
+    arrays: _Arrays = {"text": np.frombuffer(orjson.dumps([_VERSION, list(kinds), files]), np.uint8)}
+    for kind, of_kind in enumerate(kinds.values()):
+        for column in _COLUMNS:
+            arrays[f"{column}{kind}"] = np.concatenate([getattr(evaluations, column) for evaluations in of_kind])
+    return arrays
+
+
+def _unpack(arrays: _Arrays) -> Index:
+    """Take apart what was packed; raise one of MALFORMED for what was not, or was by another version."""
+    version, keys, files = orjson.loads(arrays["text"].tobytes())
+    if version != _VERSION:
+        raise ValueError(f"packed by version {version}")
+    kinds = [tuple(of_kind) for of_kind in keys]
+    columns = [[arrays[f"{column}{kind}"] for column in _COLUMNS] for kind in range(len(kinds))]
     begins = [0] * len(kinds)
     index = {}
     for name, stamp, unreadable, runs in files:
         unpacked = []
         for constant, kind, count in runs:
             begin, begins[kind] = begins[kind], begins[kind] + count
-            steps, final, values, recorded = (columns[kind][column][begin : begins[kind]] for column in _COLUMNS)
+            steps, final, values, recorded = (column[begin : begins[kind]] for column in columns[kind])
             unpacked.append(TrainedRun(constant, Evaluations(steps, final, kinds[kind], values, recorded)))
         index[name] = (Stamp(*stamp), RecordsFile(unpacked, unreadable))
     return index

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 
 from dg_batchformer.datasets.folders import ImageFolders
-from dg_batchformer.datasets.pixels import open_plane, prepare_plane
+from dg_batchformer.datasets.pixels import open_plane, prepare_planes
 from dg_batchformer.training.batch_augment import augment, draw
 from dg_batchformer.training.loaders import Batch, Request, Task
 
@@ -35,8 +35,9 @@ class CachedLoader:
         self.size = dataset.input_shape[-1]
         self.labels = [torch.tensor(environment.labels) for environment in dataset]
         self.starts = [0, *accumulate(len(environment) for environment in dataset)]
-        self.squared = open_plane(prepare_plane(dataset, self.size, progress), device)
-        self.whole = open_plane(prepare_plane(dataset, None, progress), device) if augments else None
+        squared, *whole = prepare_planes(dataset, [self.size, *([None] if augments else [])], progress)
+        self.squared = open_plane(squared, device)
+        self.whole = open_plane(whole[0], device) if augments else None
         for sentence in self.squared.notes:
             note(sentence)
 

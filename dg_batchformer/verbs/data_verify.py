@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs, say
 
 _ABOUT = """\
@@ -62,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
     tree = read_tree(options.name, options.data_dir)
     files = [file for _, _, file in tree.placed]
     quiet = not sys.stderr.isatty()
+    from tqdm import tqdm
+
     found = list(tqdm(inspect_files(files), "verify", len(files), unit="image", disable=quiet, leave=False))
     verification = verify(tree, found, strict=options.strict)
     say({"text": as_text, "json": as_json}[options.format](verification))

@@ -11,13 +11,9 @@ from dg_batchformer.report.collect import collect, refuse_mixed
 from dg_batchformer.report.collection import Collection, unreadable_lines
 from dg_batchformer.report.domainbed_choice import CHOOSE
 from dg_batchformer.report.domainbed_tables import domainbed_tables
-from dg_batchformer.report.expect import compare, is_reproduced, read_expected
 from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.metrics import METRICS
-from dg_batchformer.report.published.bibliography import bibliography
-from dg_batchformer.report.published.match import ALL, add_published
 from dg_batchformer.report.render import FILES, FORMATS
-from dg_batchformer.report.render.expectation import expectation
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.report.side_by_side import side_by_side
 from dg_batchformer.report.table import Section, build_sections
@@ -49,7 +45,7 @@ def add_parser(verbs: Verbs) -> None:
         "over classes, that of the worst class, or the expected calibration error")  # fmt: skip
     add("--published", nargs="*", metavar="NAME",
         help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
-        f"algorithms, of those named, or {ALL}")  # fmt: skip
+        "algorithms, of those named, or all")  # fmt: skip
     add("--compare_to", metavar="ROW", help="mark at the average the rows that differ significantly from this one")
     add("--mix", action="store_true", help="pool runs in one cell that were trained under different conditions")
     add("--expect", action="store_true",
@@ -79,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
 
         sections = mark_significant(sections, collection, options.compare_to)
     if options.published is not None:
+        from dg_batchformer.report.published.match import add_published
+
         sections = add_published(sections, collection.runs, options.published)
     if "all" in asked:
         sections = [*sections, side_by_side(sections)]
@@ -122,6 +120,9 @@ def _expect(options: argparse.Namespace) -> int:
             raise InputError(f"--expect prints one table, by the selection that the sweep expects; drop --{name}")
     if len(options.folders) > 1:
         raise InputError("--expect reads one sweep, the one that expects something; give one DIR")
+    from dg_batchformer.report.expect import compare, is_reproduced, read_expected
+    from dg_batchformer.report.render.expectation import expectation
+
     expected = read_expected(SweepFolder(options.folders[0]))
     collection = _collect(options)
     [section] = build_sections(collection, [expected.selection])
@@ -141,6 +142,8 @@ def _report_lacks(collection: Collection) -> None:
 
 
 def _write(folder: Path, sections: Sequence[Section]) -> None:
+    from dg_batchformer.report.published.bibliography import bibliography
+
     texts = {FILES[name]: render(sections) for name, render in FORMATS.items()}
     if entries := bibliography(sections):
         texts["tables.bib"] = entries

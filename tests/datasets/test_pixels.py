@@ -29,7 +29,8 @@ def _pacs(root):
 
 
 def _open(dataset, size, progress=lambda done, images: None):
-    return pixels.open_plane(pixels.prepare_plane(dataset, size, progress), CPU)
+    [plane] = pixels.prepare_planes(dataset, [size], progress)
+    return pixels.open_plane(plane, CPU)
 
 
 def test_the_squared_plane_is_what_is_evaluated_without_a_cache(root):
@@ -109,7 +110,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_left(root, tmp_
     with pytest.raises(InputError, match=f"{broken} cannot be decoded"):
         _open(_pacs(root), 32)
 
-    assert [path.suffix for path in (tmp_path / "cache").rglob("*eval*")] == [".lock"]
+    assert not list((tmp_path / "cache").rglob("*eval*"))
 
 
 def test_a_full_disk_is_said_with_the_way_out_and_nothing_is_left(root, tmp_path, monkeypatch):
@@ -121,7 +122,7 @@ def test_a_full_disk_is_said_with_the_way_out_and_nothing_is_left(root, tmp_path
     with pytest.raises(InputError, match=r"No space left on device.*make room.*or give --data_path exact"):
         _open(_pacs(root), 32)
 
-    assert [path.suffix for path in (tmp_path / "cache").rglob("*eval*")] == [".lock"]
+    assert not list((tmp_path / "cache").rglob("*eval*"))
 
 
 def test_what_a_killed_build_left_is_cleared_away(root, tmp_path):

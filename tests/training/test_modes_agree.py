@@ -50,6 +50,7 @@ def _losses(mode, photographs, tmp_path):
     return losses
 
 
+@pytest.mark.system
 def test_the_fast_mode_learns_as_well_as_the_reference_mode(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
