@@ -275,7 +275,7 @@ SELECTION_NAMES = (
 )
 
 # Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
-WRAPPER_NAMES = ("BF", "EMA", "IIDMax", "MixStyle", "SMA", "SWAD")
+WRAPPER_NAMES = ("BF", "BFv2", "EMA", "IIDMax", "MixStyle", "SMA", "SWAD")
 
 # Those that return another model than the last one: only their ``final`` record is of what a run returns.
 AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD")

@@ -11,7 +11,8 @@ from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Hparams
-from dg_batchformer.networks.featurizer import BACKBONE, backbone_for, check_featurizer, featurizer_search_space
+from dg_batchformer.networks.backbones import BACKBONE, backbone_for
+from dg_batchformer.networks.featurizer import check_featurizer, featurizer_search_space
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, Protocol, get_protocol
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec import RunSpec
@@ -51,7 +52,11 @@ def _space(algorithm: str, facts: DatasetFacts, rules: Protocol, given: Mapping[
         size = common["image_size"].parse("image_size", chosen.get("image_size", common["image_size"].default))
         shape = (3, int(size), int(size))
     backbone = backbone_for(str(BACKBONE.parse("backbone", chosen["backbone"])), shape)
-    space = {**common, **featurizer_search_space(backbone), **get_algorithm_class(algorithm).search_space(facts.name)}
+    space = {
+        **common,
+        **featurizer_search_space(backbone, shape),
+        **get_algorithm_class(algorithm).search_space(facts.name),
+    }
     space.update({name: hparam for name, hparam in rules.hparam_space(facts).items() if name in space})
     for name, default in defaults.items():
         if name in space and default in (space[name].choices or (default,)):
@@ -70,7 +75,8 @@ def _values(algorithm: str, facts: DatasetFacts, protocol: str, given: Mapping[s
     values: Hparams = {**drawn, **{name: space[name].parse(name, value) for name, value in meant.items()}}
     _refuse_disagreement(given, values)
     size = values.get("image_size")
-    check_featurizer(backbone_for(values["backbone"], facts.shape if size is None else (3, size, size)), values)
+    shape = facts.shape if size is None else (3, size, size)
+    check_featurizer(backbone_for(values["backbone"], shape), shape, values)
     return {**values, **(_domainbed_booleans(values) if "resnet18" in space else {})}
 
 
@@ -128,7 +134,10 @@ def _without_domainbed_booleans(given: Mapping[str, Any], defaults: Mapping[str,
     """Replace ``resnet18`` and ``resnet50_augmix`` by the backbone and weights that they mean."""
     for name in _NOT_HERE:
         if given.get(name, False) is not False:
-            raise InputError(f"hparam {name} asks for DomainBed's DINOv2 backbone, which is not here; give backbone")
+            raise InputError(
+                f"hparam {name} asks for DomainBed's DINOv2 backbone, which is not here; give backbone, "
+                "such as timm/vit_base_patch14_dinov2"
+            )
     spelled = {name: given[name] for name in _SPELLINGS if name in given}
     for name, value in spelled.items():
         if not isinstance(value, bool):

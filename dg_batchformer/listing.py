@@ -8,11 +8,11 @@ from tabulate import tabulate
 
 from dg_batchformer import catalog
 from dg_batchformer.algorithms import Algorithm
-from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.hparams_registry import search_space
 from dg_batchformer.names import split_name
-from dg_batchformer.networks.featurizer import BACKBONES
+from dg_batchformer.networks.backbones import describe_backbone, describe_backbones
 from dg_batchformer.plugins.load import installed
 from dg_batchformer.protocols import PROTOCOLS, get_protocol
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
@@ -116,18 +116,12 @@ def _protocol(name: str) -> str:
     return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
-def _backbone(name: str) -> str:
-    if name not in BACKBONES:
-        raise unknown("backbone", name, BACKBONES)
-    return f"{name}: {BACKBONES[name].about}"
-
-
 _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
     "algorithms": (lambda: {**_plugins(ALGORITHMS), **_installed()}, _algorithm),
     "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
     "datasets": (lambda: _dataset_lines(), _dataset),
     "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),
-    "backbones": (lambda: {name: backbone.about for name, backbone in BACKBONES.items()}, _backbone),
+    "backbones": (describe_backbones, describe_backbone),
 }
 
 

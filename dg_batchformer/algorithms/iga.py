@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
@@ -20,7 +21,8 @@ class IGA(ERM):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         parameters = list(self.network.parameters())
-        risks = [self.risk(self.network(x), y) for x, y in minibatches]
+        with sdpa_kernel(SDPBackend.MATH):  # the attention of a transformer whose gradients have gradients
+            risks = [self.risk(self.network(x), y) for x, y in minibatches]
         gradients = [torch.autograd.grad(risk, parameters, create_graph=True, materialize_grads=True) for risk in risks]
         risk = torch.stack(risks).mean()
         means = [torch.stack(by_env).mean(dim=0).detach() for by_env in zip(*gradients, strict=True)]

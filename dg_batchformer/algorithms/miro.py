@@ -17,13 +17,19 @@ from dg_batchformer.networks.batchformer import without_batchformer
 
 
 class VarianceEncoder(nn.Module):
-    """One learned variance for every channel, from 0.1 on: (N, C, ...) -> (1, C, 1, ...)."""
+    """One learned variance for every channel, from 0.1 on: (N, C, ...) -> (1, C, 1, ...).
+
+    Args:
+        maps: feature maps, for their shape.
+        channel_dim: which of their dimensions counts channels.
+
+    """
 
     floor = 1e-5
 
-    def __init__(self, maps: Tensor) -> None:
+    def __init__(self, maps: Tensor, channel_dim: int) -> None:
         super().__init__()
-        shape = [size if dim == 1 else 1 for dim, size in enumerate(maps.shape)]
+        shape = [size if dim == channel_dim else 1 for dim, size in enumerate(maps.shape)]
         self.raw = nn.Parameter(torch.full(shape, log(expm1(0.1 - self.floor))))
 
     def forward(self) -> Tensor:
@@ -34,10 +40,10 @@ class VarianceEncoder(nn.Module):
 class MIRO(ERM):
     """Mutual information regularisation with an oracle: feature maps stay near those of the pretrained network.
 
-    After every stage, with f the maps of the network, f' those of the oracle, both (N, C, H, W), and v a learned
-    variance of every channel, the penalty is the mean of ``((f - f')^2 / v + log v) / 2``: the negative of a lower
-    bound on their mutual information, whose mean encoder is the identity, as in the authors' release. Penalties are
-    summed over the stages: of a ResNet, its stem and four stages of blocks.
+    After every stage, with f the maps of the network, f' those of the oracle, both (N, C, H, W) or (N, tokens, C),
+    and v a learned variance of every channel, the penalty is the mean of ``((f - f')^2 / v + log v) / 2``: the
+    negative of a lower bound on their mutual information, whose mean encoder is the identity, as in the authors'
+    release. Penalties are summed over the stages: of a ResNet, its stem and four stages of blocks.
 
     The oracle is the featurizer as it was initialised, frozen and in evaluation mode; it is no part of the predictor.
     With weights ``none`` it knows nothing, and the penalty only holds training back. Feature maps are of the plain
@@ -62,7 +68,8 @@ class MIRO(ERM):
                 f"MIRO compares feature maps after every stage, and backbone {hparams['backbone']} has no stages; "
                 "take another backbone (python -m dg_batchformer list backbones)"
             )
-        self.variances = nn.ModuleList(VarianceEncoder(of_stage) for of_stage in maps)
+        channel_dim = self.oracle.channel_dim
+        self.variances = nn.ModuleList(VarianceEncoder(of_stage, channel_dim(of_stage)) for of_stage in maps)
         self.variance_optimizer = self.new_optimizer(self.variances, lr=hparams["lr"] * hparams["lr_mult"])
 
     def train(self, mode: bool = True) -> Self:
@@ -78,6 +85,8 @@ class MIRO(ERM):
         risk = self.risk(self.classifier(z), y, num_domains)
         with torch.no_grad():
             _, known = self.oracle.with_maps(self.split_streams(x, num_domains)[0])
+        both = [len(own) > len(pretrained) for own, pretrained in zip(maps, known, strict=True)]  # twins made inside
+        maps = [self.split_streams(own, num_domains)[0] if has else own for own, has in zip(maps, both, strict=True)]
         penalty = self._penalty(maps, known)
         for optimizer in (self.optimizer, self.variance_optimizer):
             optimizer.zero_grad()

@@ -78,7 +78,13 @@ class Kept:
 def load_kept(folder: RunFolder, device: torch.device) -> Kept:
     """Read a run back; raise InputError where it has kept no BatchFormer, or none that was trained to attend."""
     spec = read_spec(folder)
-    if "BF" not in split_name(spec.algorithm)[1]:
+    wrappers = split_name(spec.algorithm)[1]
+    if "BFv2" in wrappers:
+        raise InputError(
+            f"{folder.path} holds a run of {spec.algorithm}, whose BatchFormer is inside the featurizer, and explain "
+            f"draws the one on pooled features; train {spec.algorithm.replace('BFv2', 'BF')}"
+        )
+    if "BF" not in wrappers:
         raise InputError(
             f"{folder.path} holds a run of {spec.algorithm}, and there is no BatchFormer in it; train "
             f"{spec.algorithm}+BF"

@@ -1,6 +1,6 @@
 """What every featurizer has."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import ClassVar
@@ -21,21 +21,31 @@ class FeaturizerModule(nn.Module):
     """A network whose output is (N, n_outputs): stages, each of which computes feature maps, and a head.
 
     Attributes:
+        sees_images: false of a network of vectors, whose stages have no positions.
         has_stem: whether the first stage is what comes before those that papers count.
+        keeps_grid: whether every stage returns (N, C, H, W).
+        channels_last: whether stages with a grid return (N, H, W, C) instead.
+        state_is_weights: whether parameters and buffers are all that training changes in it and in modules inside.
         is_auxiliary: true of a featurizer beside the one that a method classifies by; wrappers leave it alone.
-        after_stage: what sees the feature maps after every stage; a forward that is seen runs uncompiled.
+        after_stage: what sees the feature maps after every stage.
+        inserted: what they go through behind a stage, by its name, once all have seen them.
         autocast: dtype of mixed precision, BatchFormer included; None for none. The output is float32 either way,
             so that classifiers, losses and penalties are.
-        compiles_evaluation, compiles_training: whether ``features`` runs compiled in these modes.
+        compiles_evaluation, compiles_training: whether ``features`` runs compiled in these modes; a forward that is
+            seen or inserted into does not.
         uses_cuda_graphs: whether compiled training replays CUDA graphs, one for each batch size.
 
     """
 
     n_outputs: int
-    is_convolutional: ClassVar[bool] = True
-    has_stem: ClassVar[bool] = False
+    sees_images: ClassVar[bool] = True
+    state_is_weights: ClassVar[bool] = False
+    has_stem: bool = False
+    keeps_grid: bool = True
+    channels_last: bool = False
     is_auxiliary: bool = False
     after_stage: tuple[AfterStage, ...] = ()
+    inserted: Mapping[str, Stage] = {}
     autocast: torch.dtype | None = None
     compiles_evaluation: bool = False
     compiles_training: bool = False
@@ -43,18 +53,27 @@ class FeaturizerModule(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features, (N, *input_shape) -> (N, n_outputs)."""
-        for place, stage in enumerate(self.stages()):
-            x = stage(x)
-            for look in self.after_stage:
-                x = look(place, x)
+        for place, (name, stage) in enumerate(self.stages().items()):
+            x = self.behind(place, name, stage(x))
         return self.head(x)
 
-    def stages(self) -> Sequence[Stage]:
-        """Return what computes feature maps one after the other, (N, C, H, W) each; of an MLP, (N, C).
+    def stages(self) -> Mapping[str, Stage]:
+        """Return by name what computes feature maps one after the other.
 
-        None in a network that has no such parts: then it computes ``features`` by itself.
+        (N, C, H, W) each, or (N, H, W, C); of a transformer, (N, tokens, C); of an MLP, (N, C). None in a network that
+        has no such parts: then it computes ``features`` by itself.
         """
-        return ()
+        return {}
+
+    def behind(self, place: int, name: str, maps: Tensor) -> Tensor:
+        """Return the feature maps to go on with behind a stage, from those that it has computed."""
+        for look in self.after_stage:
+            maps = look(place, maps)
+        return self.inserted[name](maps) if name in self.inserted else maps
+
+    def channel_dim(self, maps: Tensor) -> int:
+        """Return the dimension of feature maps that counts channels."""
+        return 1 if maps.ndim == 4 and not self.channels_last else maps.ndim - 1
 
     def head(self, maps: Tensor) -> Tensor:
         """Return the features of the last feature maps, (N, n_outputs)."""
@@ -83,7 +102,8 @@ class FeaturizerModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         compiles = self.compiles_training if self.training else self.compiles_evaluation
-        return self._compiled_features(x) if compiles and not self.after_stage else self.features(x)
+        is_changed = self.after_stage or self.inserted
+        return self._compiled_features(x) if compiles and not is_changed else self.features(x)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.autocast is None:

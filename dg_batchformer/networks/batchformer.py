@@ -3,10 +3,15 @@
 The layer sits between featurizer and classifier. While it is paired (see ``BatchFormer.paired_rows``) every
 minibatch arrives as ``[n plain rows; n twin rows]``; the featurizer runs once, on the plain rows, and returns
 its features z for them and BatchFormer(z) for their twins, in the same layout. Otherwise it is transparent.
+
+BatchFormerV2 (Hou et al., 2022, arXiv 2204.01254) is the same layer behind a stage inside the featurizer: at every
+token or position, the samples attend to each other. Up to there the featurizer runs on the plain rows alone; what
+follows is shared and runs on both.
 """
 
 import copy
 from collections import OrderedDict
+from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
@@ -16,13 +21,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.insertion import POOLED, insertion
 from dg_batchformer.seeds import seed_hash
 
 SCOPES = ("joint", "per_domain", "sample")
 
 
 class BatchFormer(nn.Module):
-    """Encoder layers whose sequence is the batch: (domains, n, width) -> (domains, n, width).
+    """Encoder layers whose sequence is the batch: (domains, n, *positions, width) -> the same.
+
+    Positions, if there are any, do not see each other: they are the batch of the attention, and share its weights.
 
     Args:
         width: of the features; also of the feed-forward part, as released.
@@ -31,32 +39,37 @@ class BatchFormer(nn.Module):
         dropout: on attention weights and after each part.
         scope: what a sample attends to: ``joint`` all domains, ``per_domain`` its own,
             ``sample`` only itself (a control: the same layer with attention switched off).
+        channels_first: whether the feature maps that it is given are (N, C, H, W).
 
     """
 
-    def __init__(self, width: int, *, heads: int, layers: int, dropout: float, scope: str) -> None:
+    def __init__(
+        self, width: int, *, heads: int, layers: int, dropout: float, scope: str, channels_first: bool = False
+    ) -> None:
         super().__init__()
         # Built one by one: nn.TransformerEncoder would copy one initialisation into every layer.
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, gcd(heads, width), width, dropout) for _ in range(layers)
         )
         self.scope = scope
+        self.channels_first = channels_first
         self.paired_rows: int | None = None  # n while minibatches are [n plain; n twins], else None
         self.compares_rows = False  # whether twins are held against their plain rows, for code that may move rows
 
     def forward(self, z: Tensor) -> Tensor:
-        domains, n, width = z.shape
+        domains, n, *positions, width = z.shape
         if self.scope == "joint":
-            sequence = z.reshape(domains * n, 1, width)
+            sequence = z.reshape(domains * n, -1, width)
         elif self.scope == "per_domain":
-            sequence = z.transpose(0, 1)  # (n, domains, width): one sequence per domain
+            sequence = z.transpose(0, 1).reshape(n, -1, width)  # one sequence per domain and position
         else:
-            sequence = z.reshape(1, domains * n, width)
+            sequence = z.reshape(1, -1, width)
         with sdpa_kernel(SDPBackend.MATH):  # the one whose gradients have gradients, for IGA; short sequences
             for layer in self.layers:
                 sequence = layer(sequence)
-        attended = sequence.transpose(0, 1) if self.scope == "per_domain" else sequence
-        return attended.reshape(domains, n, width)
+        if self.scope == "per_domain":
+            return sequence.reshape(n, domains, *positions, width).transpose(0, 1)
+        return sequence.reshape(z.shape)
 
     def drop_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Forward pre-hook of the featurizer: keep the plain rows, so that the backbone runs once."""
@@ -84,32 +97,44 @@ class BatchFormer(nn.Module):
                 "(Algorithm.split_streams)"
             )
 
-    def add_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor | None:
-        """Forward hook of the featurizer: put the attended twins back beside the plain rows."""
+    def add_pooled_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        """Forward hook of the featurizer: as ``add_twins``."""
+        return self.add_twins(z)
+
+    def add_twins(self, z: Tensor) -> Tensor:
+        """Put attended twins beside plain rows, (domains * n, ...) -> (domains * 2 * n, ...)."""
         if self.paired_rows is None:
-            return None
-        plain = z.unflatten(0, (-1, self.paired_rows))  # (domains * n, width) -> (domains, n, width)
-        return torch.stack([plain, self(plain)], dim=1).flatten(0, 2)
+            return z
+        z = z.movedim(1, -1) if self.channels_first else z
+        plain = z.unflatten(0, (-1, self.paired_rows))  # (domains * n, ..., width) -> (domains, n, ..., width)
+        both = torch.stack([plain, self(plain)], dim=1).flatten(0, 2)
+        return both.movedim(-1, 1) if self.channels_first else both
 
 
-def attach_batchformer(featurizer: FeaturizerModule, hparams: dict[str, Any]) -> None:
+def attach_batchformer(featurizer: nn.Module, hparams: dict[str, Any], input_shape: Sequence[int]) -> None:
     """Give a featurizer its BatchFormer, as the submodule ``batchformer``.
 
-    The hooks are bound methods, so that a deep copy of the featurizer is tied to its own copy of the encoder.
-    The initialisation uses a generator of its own: the base algorithm's is the same with and without.
+    What is hooked and inserted are bound methods, so that a deep copy of the featurizer is tied to its own copy of
+    the encoder. The initialisation uses a generator of its own: the base algorithm's is the same with and without.
     """
+    place = insertion(featurizer, hparams.get("bfv2_insert", POOLED), input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_hash("BatchFormer", torch.initial_seed()))
         batchformer = BatchFormer(
-            featurizer.n_outputs,
+            place.width,
             heads=hparams["bf_heads"],
             layers=hparams["bf_layers"],
             dropout=hparams["bf_dropout"],
             scope=hparams["bf_scope"],
+            channels_first=place.channels_first,
         )
     featurizer.batchformer = batchformer
     featurizer.register_forward_pre_hook(batchformer.drop_twins)
-    featurizer.register_forward_hook(batchformer.add_twins)
+    if place.stage == POOLED:
+        featurizer.register_forward_hook(batchformer.add_pooled_twins)
+    else:
+        assert isinstance(featurizer, FeaturizerModule)
+        featurizer.inserted = {place.stage: batchformer.add_twins}
 
 
 def batchformers(module: nn.Module) -> list[BatchFormer]:
@@ -129,4 +154,6 @@ def without_batchformer(module: nn.Module) -> nn.Module:
     )
     if isinstance(module._modules.get("batchformer"), BatchFormer):
         view._forward_pre_hooks, view._forward_hooks = OrderedDict(), OrderedDict()
+        if isinstance(view, FeaturizerModule):
+            view.inserted = {}
     return view

@@ -1,6 +1,6 @@
 """Small convolutional featurizers without BatchNorm: DomainBed's for MNIST, ours for 32 px, one for tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor, nn
@@ -24,10 +24,11 @@ class MnistCnn(FeaturizerModule):
         self.bn2 = nn.GroupNorm(8, 128)
         self.bn3 = nn.GroupNorm(8, 128)
 
-    def stages(self) -> Sequence[Stage]:
+    def stages(self) -> Mapping[str, Stage]:
         convolutions = (self.conv1, self.conv2, self.conv3, self.conv4)
-        norms = (self.bn0, self.bn1, self.bn2, self.bn3)
-        return [partial(_convolve, *layers) for layers in zip(convolutions, norms, strict=True)]
+        norms = {"bn0": self.bn0, "bn1": self.bn1, "bn2": self.bn2, "bn3": self.bn3}
+        pairs = zip(convolutions, norms.items(), strict=True)
+        return {name: partial(_convolve, convolution, norm) for convolution, (name, norm) in pairs}
 
     def head(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(2, 3))
@@ -53,8 +54,8 @@ class SmallCnn(FeaturizerModule):
         self.grid = nn.AdaptiveAvgPool2d(4)
         self.output = nn.Linear(64 * 4 * 4, 128)
 
-    def stages(self) -> Sequence[Stage]:
-        return list(self.blocks)
+    def stages(self) -> Mapping[str, Stage]:
+        return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
 
     def head(self, maps: Tensor) -> Tensor:
         return self.output(self.grid(maps).flatten(1)).relu()
@@ -69,8 +70,8 @@ class TinyCnn(FeaturizerModule):
         super().__init__()
         self.layers = nn.Sequential(nn.AdaptiveAvgPool2d(8), _block(channels, 16))
 
-    def stages(self) -> Sequence[Stage]:
-        return list(self.layers)
+    def stages(self) -> Mapping[str, Stage]:
+        return {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
 
     def head(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(2, 3))

@@ -1,6 +1,6 @@
 """MLP: the featurizer of vectors, and DomainBed's discriminators."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ def mlp_search_space() -> dict[str, HParam]:
 class MLP(FeaturizerModule):
     """DomainBed's multi-layer perceptron, (N, n_inputs) -> (N, n_outputs)."""
 
-    is_convolutional = False
+    sees_images = False
+    keeps_grid = False
 
     def __init__(self, n_inputs: int, n_outputs: int, hparams: dict[str, Any]) -> None:
         super().__init__()
@@ -33,8 +34,9 @@ class MLP(FeaturizerModule):
         self.output = nn.Linear(width, n_outputs)
         self.n_outputs = n_outputs
 
-    def stages(self) -> Sequence[Stage]:
-        return [partial(self._layer, layer) for layer in (self.input, *self.hiddens)]
+    def stages(self) -> Mapping[str, Stage]:
+        hiddens = {f"hiddens.{index}": layer for index, layer in enumerate(self.hiddens)}
+        return {name: partial(self._layer, layer) for name, layer in {"input": self.input, **hiddens}.items()}
 
     def head(self, maps: Tensor) -> Tensor:
         return self.output(maps)

@@ -4,7 +4,7 @@ Where the statistics of a BatchNorm are fixed (frozen, or in evaluation) it is a
 convolution before it takes it over: weights and bias are scaled instead of activations, which are written once less.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -84,9 +84,9 @@ class ResNet(FreezableBatchNorm):
         self.network.to(memory_format=torch.channels_last)  # what convolutions are fast in
         self.dropout = nn.Dropout(dropout)
 
-    def stages(self) -> Sequence[Stage]:
-        network = self.network
-        return self._stem, network.layer1, network.layer2, network.layer3, network.layer4
+    def stages(self) -> Mapping[str, Stage]:
+        layers = ("layer1", "layer2", "layer3", "layer4")
+        return {"stem": self._stem, **{name: getattr(self.network, name) for name in layers}}
 
     def head(self, maps: Tensor) -> Tensor:
         return self.dropout(self.network.avgpool(maps).flatten(1))

@@ -1,5 +1,7 @@
 """Pretrained weights: where a named set is kept, and a clear sentence when it is nowhere."""
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.networks.timm_models import is_timm, weight_tags, weights_source
 
 _TORCHVISION = "https://download.pytorch.org/models"
 _TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights"
@@ -17,17 +20,28 @@ _ADDRESSES = {
     ("resnet50", "imagenet_v1"): f"{_TORCHVISION}/resnet50-0676ba61.pth",
     ("resnet50", "ram_in1k"): f"{_TIMM}/resnet50_ram-a26f946b.pth",
 }
+_HUB_FILE = "model.safetensors"
+_DIGEST = re.compile("[0-9a-f]{8,}")
 NAMED = tuple(sorted({weights for _, weights in _ADDRESSES}))
 
 
 def check_weights(backbone: str, weights: str) -> None:
     """Raise InputError unless these weights can be had for this backbone: none, a named set, or a file."""
-    if weights == "none" or (backbone, weights) in _ADDRESSES:
+    named = named_weights(backbone)
+    if weights == "none" or weights in named:
         return
     if weights in NAMED or not Path(weights).is_file():
-        named = [name for key, name in _ADDRESSES if key == backbone]
         allowed = ", ".join(["none", *named, "or the path of a file with a state dict"])
-        raise InputError(f"hparam weights is {weights!r}, but for backbone {backbone} it can be {allowed}")
+        near = difflib.get_close_matches(weights, named, n=2)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise InputError(f"hparam weights is {weights!r}, but for backbone {backbone} it can be {allowed}{hint}")
+
+
+def named_weights(backbone: str) -> list[str]:
+    """Return the names of the weights that there are for a backbone."""
+    if is_timm(backbone):
+        return weight_tags(backbone)
+    return [name for key, name in _ADDRESSES if key == backbone]
 
 
 def load_weights(featurizer: nn.Module, backbone: str, weights: str) -> None:
@@ -52,14 +66,25 @@ def fetch_weights(backbone: str, weights: str) -> Path | None:
     check_weights(backbone, weights)
     if weights == "none":
         return None
-    if (backbone, weights) not in _ADDRESSES:
+    if weights not in named_weights(backbone):
         return Path(weights)
-    address = _ADDRESSES[backbone, weights]
+    if not is_timm(backbone):
+        return _from_address(_ADDRESSES[backbone, weights], backbone, weights)
+    repository, address = weights_source(backbone, weights)
+    if repository:
+        return _from_hub(repository, backbone, weights)
+    return _from_address(address, backbone, weights)
+
+
+def _from_address(address: str, backbone: str, weights: str) -> Path:
     file = Path(torch.hub.get_dir(), "checkpoints", address.rpartition("/")[2])
     if not file.exists():
+        digest = file.stem.rpartition("-")[2]
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(address, str(file), file.stem.rpartition("-")[2], progress=False)
+            torch.hub.download_url_to_file(
+                address, str(file), digest if _DIGEST.fullmatch(digest) else None, progress=False
+            )
         except (URLError, OSError, RuntimeError) as error:
             raise InputError(
                 f"weights {weights} of {backbone} are the file {file.name}, which is not in {file.parent} and could "
@@ -69,14 +94,29 @@ def fetch_weights(backbone: str, weights: str) -> Path | None:
     return file
 
 
+def _from_hub(repository: str, backbone: str, weights: str) -> Path:
+    from huggingface_hub import constants, hf_hub_download
+
+    for only_here in (True, False):  # what is here needs no network, not even to be asked about
+        try:
+            return Path(hf_hub_download(repository, _HUB_FILE, local_files_only=only_here))
+        except Exception as error:  # of the hub, the network or the disk: the hub's client has dozens
+            reason = str(error).partition(". ")[0] or type(error).__name__
+    raise InputError(
+        f"weights {weights} of {backbone} are {_HUB_FILE} of {repository} on the Hugging Face hub, which is not in "
+        f"{constants.HF_HUB_CACHE} and could not be downloaded ({reason}); run hf download {repository} {_HUB_FILE} "
+        "elsewhere and give the path of the file as hparam weights, or weights none"
+    ) from None
+
+
 def read_state_dict(file: Path) -> dict[str, Tensor]:
     """Read a state dict, alone or as others and we keep it; raise InputError where there is none."""
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        content: Any = _load(file)
     except Exception as error:  # whatever a file that is no checkpoint makes of the loader
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} cannot be read as weights: {reason}") from None
-    for key in ("state_dict", "predictor"):
+    for key in ("state_dict", "model", "predictor"):  # as training scripts keep it, and we
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(
@@ -84,3 +124,11 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     ):
         raise InputError(f"{file} holds no state dict: a mapping of names to tensors is needed")
     return content
+
+
+def _load(file: Path) -> Any:
+    if file.suffix != ".safetensors":
+        return torch.load(file, map_location="cpu", weights_only=True)
+    from safetensors.torch import load_file  # comes with timm
+
+    return load_file(file)

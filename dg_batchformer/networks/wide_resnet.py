@@ -1,6 +1,6 @@
 """Wide ResNet 16-2 — Zagoruyko & Komodakis, 2016: DomainBed's featurizer for 32 x 32 images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -39,8 +39,8 @@ class WideResNet(FreezableBatchNorm):
         self.layer3 = nn.Sequential(_Block(64, 128, 2), _Block(128, 128, 1))
         self.bn1 = nn.BatchNorm2d(128, momentum=0.9)
 
-    def stages(self) -> Sequence[Stage]:
-        return self.conv1, self.layer1, self.layer2, self.layer3
+    def stages(self) -> Mapping[str, Stage]:
+        return {"conv1": self.conv1, "layer1": self.layer1, "layer2": self.layer2, "layer3": self.layer3}
 
     def head(self, maps: Tensor) -> Tensor:
         return self.bn1(maps).relu().mean(dim=(2, 3))

@@ -54,7 +54,7 @@ def let_attend(networks: Any) -> None:
     def featurizer(input_shape: Sequence[int], hparams: dict[str, Any]) -> nn.Module:
         built = build(input_shape, hparams)
         if "bf_layers" in hparams:
-            attach_batchformer(built, hparams)
+            attach_batchformer(built, hparams, input_shape)
         return built
 
     networks.Featurizer = featurizer

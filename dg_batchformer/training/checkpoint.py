@@ -30,8 +30,9 @@ def capture(algorithm: nn.Module) -> dict[str, Any]:
 
     Parameters and buffers, and of every module the other attributes: numbers, texts, tensors, generators,
     everything with ``state_dict`` and ``load_state_dict`` (optimizers), lists, tuples, dicts, sets and deques of
-    these, and objects whose attributes are these. Functions and classes are code, not state. Raises TypeError,
-    naming the attribute, for anything else.
+    these, and objects whose attributes are these. Functions and classes are code, not state; a module whose
+    ``state_is_weights`` has no other attributes that change. Raises TypeError, naming the attribute, for anything
+    else.
     """
     registered = _registered(algorithm)
     attributes: dict[str, dict[str, Any]] = {}
@@ -84,9 +85,15 @@ def _registered(algorithm: nn.Module) -> set[int]:
 
 
 def _attributes(algorithm: nn.Module) -> Iterable[tuple[str, str, Any]]:
+    fixed = {
+        id(part)
+        for module in algorithm.modules()
+        if getattr(module, "state_is_weights", False)
+        for part in module.modules()
+    }
     for module_path, module in algorithm.named_modules():
         for name, value in vars(module).items():
-            if name not in _MODULE_ATTRIBUTES:
+            if name not in _MODULE_ATTRIBUTES and id(module) not in fixed:
                 yield f"{module_path}.{name}", name, value
 
 

@@ -76,4 +76,4 @@ def gave_up_compiling(execution: Execution, algorithm: Algorithm) -> bool:
 
 def _featurizers(algorithm: Algorithm) -> list[FeaturizerModule]:
     modules = algorithm.modules()
-    return [module for module in modules if isinstance(module, FeaturizerModule) and module.is_convolutional]
+    return [module for module in modules if isinstance(module, FeaturizerModule) and module.sees_images]

@@ -8,7 +8,7 @@ from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.datasets import open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.networks.featurizer import backbone_for
+from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
 from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec

@@ -47,6 +47,8 @@ class MixStyle(Wrapper):
                 f"shape {tuple(input_shape)} with backbone {hparams.get('backbone', 'auto')}; take images and a "
                 "convolutional backbone (python -m dg_batchformer list backbones)"
             )
+        for featurizer in self._featurizers():
+            self._refuse_twins(featurizer)
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         domain_rows = len(minibatches[0][0]) // self.streams  # twins are not forwarded
@@ -61,8 +63,18 @@ class MixStyle(Wrapper):
         return [
             module
             for module in found
-            if module.is_convolutional and not module.is_auxiliary and len(module.stages()) > module.has_stem + 1
+            if module.keeps_grid and not module.is_auxiliary and len(module.stages()) > module.has_stem + 1
         ]
+
+    def _refuse_twins(self, featurizer: FeaturizerModule) -> None:
+        """Raise InputError where styles would be mixed behind the stage that twins are made at: between streams."""
+        places = self._mixer(featurizer, 1).places
+        for place, name in enumerate(featurizer.stages()):
+            if name in featurizer.inserted and place < places[-1]:
+                raise InputError(
+                    f"MixStyle would mix styles of samples with those of their twins, which BFv2 makes behind {name}; "
+                    f"set hparam mixstyle_stages {place - places[0] + 1} or less, or bfv2_insert to a later stage"
+                )
 
     def _mixer(self, featurizer: FeaturizerModule, domain_rows: int) -> StyleMixer:
         first = int(featurizer.has_stem)

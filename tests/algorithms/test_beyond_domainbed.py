@@ -174,9 +174,10 @@ def _maps(featurizer, x):
     return maps[1:]
 
 
-@pytest.mark.parametrize("name", ["MIRO", "MIRO+BF"])
+@pytest.mark.parametrize("name", ["MIRO", "MIRO+BF", "MIRO+BFv2"])
 def test_miros_penalty_and_its_gradient_by_hand(name):
     hparams = {"bf_layers": 0} if "BF" in name else {}
+    hparams |= {"bfv2_insert": "blocks.0"} if "BFv2" in name else {}
     algorithm, inner = _miro(name, **hparams)
     minibatches = make_minibatches(n=3)
     x, y = (torch.cat([batch[i] for batch in minibatches]) for i in (0, 1))
@@ -195,6 +196,14 @@ def test_miros_penalty_and_its_gradient_by_hand(name):
 
     assert_close(metrics["penalty"], penalty.detach())
     assert_close([parameter.grad for parameter in trained], list(gradients), rtol=1e-3, atol=1e-6)
+
+
+def test_miros_penalty_is_of_plain_rows_where_twins_are_made_inside_the_featurizer():
+    (plain, _), (inside, inner) = _miro(), _miro("MIRO+BFv2", bfv2_insert="blocks.0")
+    inner.load_state_dict(plain.state_dict(), strict=False)  # all but BatchFormer
+    minibatches = make_minibatches(n=3)
+
+    assert_close(inside.update(minibatches)["penalty"], plain.update(minibatches)["penalty"])
 
 
 @pytest.mark.parametrize(("dataset", "stages"), [("Shapes", 2), ("Toy", 2)])
@@ -224,7 +233,7 @@ def test_miros_variances_have_a_learning_rate_of_their_own():
 
 
 def test_miro_refuses_a_featurizer_without_stages(monkeypatch):
-    monkeypatch.setattr(TinyCnn, "stages", lambda featurizer: ())
+    monkeypatch.setattr(TinyCnn, "stages", lambda featurizer: {})
     monkeypatch.setattr(TinyCnn, "head", lambda featurizer, x: x.mean(dim=(2, 3)))
 
     with pytest.raises(InputError, match="backbone tiny has no stages"):

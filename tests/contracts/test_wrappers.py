@@ -23,7 +23,8 @@ NEW = [name for name in WRAPPERS if name not in ("BF", "SWAD")]
 def _cases():
     for base in ALGORITHMS:
         for turn, wrapper in enumerate(NEW):
-            name = f"{wrapper}+{base}" + "+BF" * ((turn + list(ALGORITHMS).index(base)) % 2)
+            joins_bf = WRAPPERS[wrapper].stage != WRAPPERS["BF"].stage and (turn + list(ALGORITHMS).index(base)) % 2
+            name = f"{wrapper}+{base}" + "+BF" * joins_bf
             quick = base in KINDS
             yield pytest.param(name, marks=[] if quick else [pytest.mark.exhaustive])
 

@@ -43,6 +43,18 @@ def test_layers_do_not_share_an_initialisation():
     assert not torch.equal(first.linear1.weight, second.linear1.weight)
 
 
+@pytest.mark.parametrize("scope", ["joint", "per_domain", "sample"])
+def test_positions_are_attended_one_by_one_by_the_same_layer(scope):
+    layer = BatchFormer(8, heads=4, layers=2, dropout=0.0, scope=scope)
+    z = torch.randn(3, 4, 2, 5, 8)
+
+    attended = layer(z)
+
+    for row in range(2):
+        for column in range(5):
+            assert_close(attended[:, :, row, column], layer(z[:, :, row, column]))
+
+
 @pytest.mark.parametrize(("scope", "reaches"), [("joint", {0, 1, 2, 3}), ("per_domain", {0, 1}), ("sample", {0})])
 def test_a_sample_attends_to_its_scope(scope, reaches):
     layer = BatchFormer(8, heads=4, layers=1, dropout=0.0, scope=scope)

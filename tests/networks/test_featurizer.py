@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import MLP, Classifier, Featurizer
-from dg_batchformer.networks.featurizer import BACKBONES, backbone_for
+from dg_batchformer.networks.backbones import BACKBONES, backbone_for
 from dg_batchformer.networks.resnet import ResNet
 
 MLP_HPARAMS = {"mlp_width": 8, "mlp_depth": 4, "mlp_dropout": 0.0}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dg_batchformer.networks import Featurizer
-from dg_batchformer.networks.featurizer import BACKBONES
+from dg_batchformer.networks.backbones import BACKBONES
 from dg_batchformer.training import checkpoint
 
 

@@ -1,0 +1,107 @@
+"""Backbones by name: the hparam ``backbone``, resolved by the shape of the input where it is ``auto``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.hparams import HParam, Value
+from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.cnn import MnistCnn, SmallCnn, TinyCnn
+from dg_batchformer.networks.mlp import MLP
+from dg_batchformer.networks.resnet import ResNet
+from dg_batchformer.networks.timm_models import PREFIX, TimmFeaturizer, anatomy, describe_timm, is_timm, timm_name
+from dg_batchformer.networks.wide_resnet import WideResNet
+
+_Build = Callable[[Sequence[int], dict[str, Any]], FeaturizerModule]
+
+
+class Backbone(NamedTuple):
+    """A featurizer by name: one line about it, how it is built, and whether it has BatchNorm."""
+
+    about: str
+    build: _Build
+    batch_norm: bool = False
+
+
+def _resnet(name: str) -> _Build:
+    return lambda shape, hparams: ResNet(name, shape[0], hparams["resnet_dropout"])
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": Backbone("ResNet-18, 512 features; weights imagenet_v1, none or a file", _resnet("resnet18"), True),
+    "resnet50": Backbone(
+        "ResNet-50, 2048 features; weights imagenet_v1, ram_in1k, none or a file", _resnet("resnet50"), True
+    ),
+    "wrn16_2": Backbone("Wide ResNet 16-2 for 32 px, 128 features", lambda shape, _: WideResNet(shape[0]), True),
+    "mnist_cnn": Backbone("DomainBed's CNN for 28 px, 128 features, GroupNorm", lambda shape, _: MnistCnn(shape[0])),
+    "small_cnn": Backbone(
+        "three convolutions for small images on a CPU, 128 features", lambda shape, _: SmallCnn(shape[0])
+    ),
+    "tiny": Backbone("one convolution, 16 features: for tests", lambda shape, _: TinyCnn(shape[0])),
+    "mlp": Backbone(
+        "multi-layer perceptron for vectors", lambda shape, hparams: MLP(shape[0], hparams["mlp_width"], hparams)
+    ),
+}
+TIMM = f"{PREFIX}NAME"
+_ABOUT_TIMM = "any model of timm (pip install timm), ViT and DINOv2 included; weights none, one of its tags or a file"
+
+
+class _BackboneName(HParam):
+    """One of the choices, or the name of a model of timm."""
+
+    def parse(self, name: str, given: object) -> Value:
+        if isinstance(given, str) and is_timm(given):
+            return PREFIX + timm_name(given)
+        return super().parse(name, given)
+
+    @property
+    def allowed(self) -> str:
+        return f"{super().allowed}, {TIMM}"
+
+
+BACKBONE = _BackboneName("auto", about="featurizer; auto goes by input shape", choices=("auto", *BACKBONES))
+
+
+def describe_backbones() -> dict[str, str]:
+    """Return one line for every backbone by name; timm's models share one."""
+    return {**{name: backbone.about for name, backbone in BACKBONES.items()}, TIMM: _ABOUT_TIMM}
+
+
+def describe_backbone(name: str) -> str:
+    """Return a backbone in full; raise InputError for an unknown name."""
+    if name == TIMM:
+        return f"{name}: {_ABOUT_TIMM}; list backbones timm/vit_small_patch14_dinov2 shows what that one has"
+    if is_timm(name):
+        return describe_timm(name)
+    if name not in BACKBONES:
+        raise unknown("backbone", name, [*BACKBONES, TIMM])
+    return f"{name}: {BACKBONES[name].about}"
+
+
+def backbone_for(backbone: str, shape: Sequence[int]) -> str:
+    """Resolve ``auto`` by the input shape, as DomainBed; raise InputError where backbone and shape disagree."""
+    if backbone == "auto":
+        if len(shape) == 1:
+            return "mlp"
+        return {28: "mnist_cnn", 32: "wrn16_2"}.get(shape[-1], "resnet50")
+    if (backbone == "mlp") != (len(shape) == 1):
+        wants = "vectors" if backbone == "mlp" else "images"
+        raise InputError(f"backbone {backbone} takes {wants}, but inputs have the shape {tuple(shape)}")
+    if backbone == "wrn16_2" and shape[-1] != 32:
+        raise InputError(
+            f"backbone wrn16_2 takes images of 32 pixels, these have {shape[-1]}; set hparam image_size 32"
+        )
+    if is_timm(backbone):
+        anatomy(backbone, tuple(shape))
+    return backbone
+
+
+def get_backbone(name: str, input_shape: Sequence[int]) -> Backbone:
+    """Return a backbone for inputs of a shape; timm's are not in ``BACKBONES``."""
+    if not is_timm(name):
+        return BACKBONES[name]
+    return Backbone(
+        "a model of timm",
+        lambda shape, hparams: TimmFeaturizer(name, shape, hparams["weights"], hparams["timm_dropout"]),
+        anatomy(name, tuple(input_shape)).batch_norm,
+    )

@@ -1,0 +1,280 @@
+"""Any model of timm as a featurizer, by the backbone ``timm/NAME``: ViT, DINOv2, ConvNeXt, Swin ...
+
+timm is an extra, and takes seconds to import: only a backbone of that kind does.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.networks.base import Stage
+from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+
+PREFIX = "timm/"
+# What the suite has normalised images by when they arrive.
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def is_timm(backbone: str) -> bool:
+    """Whether a backbone is asked from timm."""
+    return backbone.startswith(PREFIX)
+
+
+def timm_name(backbone: str) -> str:
+    """Return timm's name of a backbone; raise InputError where timm is missing or has no such model."""
+    name, models = backbone.removeprefix(PREFIX), _timm(backbone).list_models()
+    if name in models:
+        return name
+    plain, _, tag = name.partition(".")
+    if tag and plain in models:
+        raise InputError(f"backbone {backbone} names its weights, which have a hparam: weights {tag}")
+    raise unknown("backbone", backbone, [PREFIX + model for model in models], see="as timm.list_models() has them")
+
+
+def weight_tags(backbone: str) -> list[str]:
+    """Return the tags of the weights that timm has for a backbone, timm's default first."""
+    from timm.models import get_arch_pretrained_cfgs
+
+    configs = get_arch_pretrained_cfgs(timm_name(backbone))
+    return [str(config.tag) for config in configs.values() if config.has_weights]
+
+
+def weights_source(backbone: str, tag: str) -> tuple[str, str]:
+    """Return where the weights of a tag are: a repository of the Hugging Face hub, and where that is '' an address."""
+    config = _config(backbone, tag)
+    return config.hf_hub_id or "", config.url or ""
+
+
+def describe_timm(backbone: str) -> str:
+    """Return what a person needs to know of a model, for the size of images that it was made for."""
+    native = tuple(_config(backbone, "").input_size)
+    parts = anatomy(backbone, native)
+    stages = ", ".join(parts.stages[parts.has_stem :])
+    lines = [
+        f"{backbone}: a model of timm, made for images of {native[-1]} pixels (hparam image_size)",
+        f"weights: none, {', '.join([*weight_tags(backbone), 'or a file'])}",
+        f"BFv2 behind (hparam bfv2_insert): {stages or 'nothing, it has no stages'}",
+    ]
+    return "\n".join(lines)
+
+
+class Anatomy(NamedTuple):
+    """What is known of a model for images of a shape before it is built.
+
+    Args:
+        takes_img_size: whether it is built for one size of images.
+        batch_norm: whether it has BatchNorm.
+        stages: modules by name, in the order of the forward, that return one vector for every token or position.
+        keeps_grid: whether they all return (N, C, H, W).
+
+    """
+
+    takes_img_size: bool
+    batch_norm: bool
+    stages: tuple[str, ...]
+    keeps_grid: bool
+
+    @property
+    def has_stem(self) -> bool:
+        """Whether the first stage comes before those that papers count: in ResNets, where timm calls it so."""
+        return self.stages[:1] == ("act1",)
+
+
+@cache
+def anatomy(backbone: str, input_shape: tuple[int, ...]) -> Anatomy:
+    """Look at a model without weights or computation; raise InputError where it cannot take these images."""
+    name = timm_name(backbone)
+    with torch.device("meta"):
+        network = _timm(backbone).create_model(name, num_classes=0)
+        takes_img_size = any("img_size" in inspect.signature(kind).parameters for kind in type(network).__mro__[:-1])
+        try:
+            network = _create(backbone, input_shape, takes_img_size=takes_img_size, num_classes=0)
+            _refuse_cut_patches(backbone, network, input_shape)
+            dims = _stages(network.eval(), torch.zeros(2, *input_shape))
+        except InputError:
+            raise
+        except Exception as error:  # whatever a network makes of a size that it was not written for
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"backbone {backbone} cannot take images of {_size(input_shape)}: {reason}") from None
+    batch_norm = any(isinstance(layer, _BatchNorm) for layer in network.modules())
+    keeps_grid = bool(dims) and set(dims.values()) == {4} and not _is_channels_last(network)
+    return Anatomy(takes_img_size, batch_norm, tuple(dims), keeps_grid)
+
+
+class TimmFeaturizer(FreezableBatchNorm):
+    """A model of timm without its classifier, then dropout: (N, C, H, W) -> (N, width of the pooled features).
+
+    Transformers are built for the size of the images; position embeddings of weights are resampled to it. Images
+    arrive normalised by the statistics of ImageNet; where the weights were trained with others, they are normalised
+    to those. Weights from a file are taken to want what timm's default weights of the model do.
+
+    Args:
+        backbone: ``timm/NAME``.
+        input_shape: (channels, height, width).
+        weights: ``none``, a tag of timm's, or a file.
+        dropout: on the pooled features.
+
+    """
+
+    state_is_weights = True  # timm's modules hold much that no checkpoint can keep, and none that changes
+    network: Any  # timm's models share an interface, but no base class that declares it
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, backbone: str, input_shape: Sequence[int], weights: str, dropout: float) -> None:
+        super().__init__()
+        self.backbone, self.input_shape, self.weights = backbone, tuple(input_shape), weights
+        self.network = self._build(num_classes=0)
+        self.n_outputs: int = self.network.head_hidden_size
+        parts = anatomy(backbone, self.input_shape)
+        self.has_stem, self.keeps_grid = parts.has_stem, parts.keeps_grid
+        self.channels_last = _is_channels_last(self.network)
+        self.dropout = nn.Dropout(dropout)
+        # Part of the state, as weights are: a kept model is rebuilt without knowing which weights it began with.
+        scale, shift = self._renormalisation()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = torch.addcmul(self.shift, x, self.scale)
+        with self._acting_behind_stages():
+            maps = self.network.forward_features(x)
+        return self.dropout(self.network.forward_head(maps, pre_logits=True))
+
+    def stages(self) -> Mapping[str, Stage]:
+        names = anatomy(self.backbone, self.input_shape).stages
+        return {name: self.network.get_submodule(name) for name in names}
+
+    @contextmanager
+    def _acting_behind_stages(self) -> Iterator[None]:
+        """Hook ``behind`` to the stages for a forward, where it does anything: what is between them only timm knows.
+
+        Not for longer: a copy or a view of the featurizer would be tied to what acts in this one.
+        """
+        handles = []
+        if self.after_stage or self.inserted:
+            for place, name in enumerate(self.stages()):
+                stage = self.network.get_submodule(name)
+                act = partial(self.behind, place, name)
+                handles.append(stage.register_forward_hook(lambda module, inputs, maps, act=act: act(maps)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state dict in a layout that timm can read for this model; the classifier is left out.
+
+        timm adapts position embeddings and the channels of the first layer. Raises RuntimeError where a tensor is
+        missing, left over or of another shape.
+        """
+        source: dict[str, Any] = {"state_dict": dict(state), "custom_load": False}
+        if not self._has_tag:
+            source |= {"num_classes": self._classes_in(state), "label_offset": 0}
+        # Built with the classifier of the weights: only so timm insists on every tensor.
+        self.network = self._build(
+            pretrained=True,
+            num_classes=source.get("num_classes", _config(self.backbone, self._tag).num_classes),
+            pretrained_cfg=self._tag,
+            pretrained_cfg_overlay=source,
+        )
+        self.network.reset_classifier(0)
+
+    @property
+    def _has_tag(self) -> bool:
+        return self.weights in weight_tags(self.backbone)
+
+    @property
+    def _tag(self) -> str:
+        """The tag whose facts hold for the weights; for a file, timm's default; '' where timm has no weights."""
+        return self.weights if self._has_tag else next(iter(weight_tags(self.backbone)), "")
+
+    def _build(self, **settings: Any) -> Any:
+        takes_img_size = anatomy(self.backbone, self.input_shape).takes_img_size
+        return _create(self.backbone, self.input_shape, takes_img_size=takes_img_size, **settings)
+
+    def _classes_in(self, state: Mapping[str, Tensor]) -> int:
+        names = _config(self.backbone, self._tag).classifier or ()
+        heads = [state.get(f"{name}.weight") for name in ([names] if isinstance(names, str) else names)]
+        return next((len(head) for head in heads if head is not None), 0)
+
+    def _renormalisation(self) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, (C, 1, 1) each, from what images arrive as to what the weights want."""
+        scale, shift = torch.ones(self.input_shape[0], 1, 1), torch.zeros(self.input_shape[0], 1, 1)
+        if self.weights != "none" and self.input_shape[0] >= 3:  # a context channel may follow the colours
+            config = _config(self.backbone, self._tag)
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
+            given_mean, given_std = (torch.tensor(v).view(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
+            scale[:3], shift[:3] = given_std / std, (given_mean - mean) / std
+        return scale, shift
+
+
+def _timm(backbone: str) -> ModuleType:
+    try:
+        import timm
+    except ImportError:
+        raise InputError(
+            f"backbone {backbone} needs timm, which is not installed; install it with: python -m pip install timm"
+        ) from None
+    return timm
+
+
+def _config(backbone: str, tag: str) -> Any:
+    from timm.models import get_pretrained_cfg
+
+    return get_pretrained_cfg(f"{timm_name(backbone)}.{tag}" if tag else timm_name(backbone))
+
+
+def _create(backbone: str, input_shape: Sequence[int], *, takes_img_size: bool, **settings: Any) -> Any:
+    size = {"img_size": tuple(input_shape[1:])} if takes_img_size else {}
+    return _timm(backbone).create_model(timm_name(backbone), in_chans=input_shape[0], **size, **settings)
+
+
+@torch.no_grad()
+def _stages(network: Any, x: Tensor) -> dict[str, int]:
+    """Return the dimensions of what modules return, (N, T, C), (N, C, H, W) or (N, H, W, C), by their names.
+
+    The modules are those of timm's ``feature_info``.
+    """
+    modules, found = dict(network.named_modules()), dict[str, int]()
+
+    def note(name: str, z: object) -> None:
+        if isinstance(z, Tensor) and z.ndim in (3, 4) and len(z) == len(x):
+            found[name] = z.ndim
+
+    for name in [info["module"] for info in network.feature_info]:
+        if name in modules:
+            modules[name].register_forward_hook(lambda module, inputs, z, name=name: note(name, z))
+    network.forward_head(network.forward_features(x), pre_logits=True)
+    return found
+
+
+def _is_channels_last(network: Any) -> bool:
+    return getattr(network, "output_fmt", None) == "NHWC"
+
+
+def _refuse_cut_patches(backbone: str, network: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Raise InputError where patches do not cover the images: timm would leave a border unseen."""
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    patch = patch[-1] if isinstance(patch, tuple) else patch
+    size = input_shape[-1]
+    if isinstance(patch, int) and size % patch:
+        below = size // patch * patch
+        near = " or ".join(str(one) for one in (below, below + patch) if one)
+        raise InputError(
+            f"backbone {backbone} sees patches of {patch} pixels, which do not cover images of {_size(input_shape)}; "
+            f"set hparam image_size {near}"
+        )
+
+
+def _size(input_shape: Sequence[int]) -> str:
+    return " x ".join(str(extent) for extent in input_shape)
