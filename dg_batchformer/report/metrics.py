@@ -120,7 +120,7 @@ class Measurements:
         return self._known[key]
 
     def _measure(self, predictions: Predictions, run: CollectedRun, env: int) -> tuple[float, float | None] | None:
-        """Return the metric on the ``in`` split of the test environment, and its mean over ``out`` of what validates."""
+        """Return the metric on the ``in`` split of the test environment, and its mean over what validates."""
         assert self.metric.measure is not None
         test = predictions.of(env, "in")
         validating = run.sources or [other for other in np.unique(predictions.env).tolist() if other != env]

@@ -48,7 +48,7 @@ def test_what_is_not_done_is_left_out_and_what_cannot_be_read_is_named(tmp_path,
     assert "1 of 2 trials" in said.out or "runs trained" in said.out
     assert f"1 unreadable lines skipped, of {third / 'results.jsonl'}" in said.err
     assert f"skipped for lack of a results.jsonl: {second.name}" in said.err
-    assert "args lack dataset, algorithm or test_envs: foreign" in said.err
+    assert "do not say what was tested: foreign" in said.err
     assert "1 of 31 runs are not trained; what trains them: DomainBed's sweep, delete_incomplete" in said.err
 
 
@@ -72,6 +72,32 @@ def test_two_sweeps_make_one_table_and_a_run_in_both_counts_once(tmp_path):
     assert "16 runs are there twice" in collection.skipped[0]
     alone = build_sections(collect([tmp_path / "a"]), ["oracle"])[0].tables[0]
     assert build_sections(collection, ["oracle"])[0].tables[0].rows["ERM"] == alone.rows["ERM"]
+
+
+def test_the_same_trials_under_other_conditions_are_no_repetition(tmp_path, capsys):
+    for name in ("a", "b"):
+        write_sweep(tmp_path / name, SMALL, seed=0)
+    _rewrite(tmp_path / "b", lambda record: {**record, "protocol": "other"})
+
+    assert main(["tables", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "mixes runs of different protocol" in capsys.readouterr().err
+
+
+def test_an_algorithm_of_another_suite_is_read_whatever_it_is_called(tmp_path):
+    write_sweep(tmp_path, SMALL._replace(algorithms=("SWAD", "EMA")), seed=0)
+
+    [section] = build_sections(collect([tmp_path]), ["training-domain"])
+
+    assert not section.tables[0].has_empty_cells
+
+
+def test_runs_on_environments_that_nobody_evaluated_are_named_not_believed(tmp_path):
+    write_sweep(tmp_path, SMALL._replace(datasets=("Nowhere", "PACS")), seed=0)
+    for file in sorted(tmp_path.glob("*/results.jsonl"))[:3]:
+        record = json.loads(file.read_text().splitlines()[0])
+        file.write_text(json.dumps({**record, "args": {**record["args"], "test_envs": [30_000_000]}}) + "\n")
+
+    assert "do not say what was tested" in collect([tmp_path]).skipped[0]
 
 
 @pytest.mark.parametrize("name", ["protocol", "precision", "dataset_fingerprint", "steps", "holdout_fraction", "task"])

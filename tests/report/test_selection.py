@@ -13,7 +13,9 @@ def _record(step, final=False, **accuracy):
 
 
 def _run(envs, *records, draw=0, algorithm="ERM", state=State.DONE):
-    return CollectedRun(algorithm, "PACS", algorithm, tuple(envs), 0, draw, state, Evaluations.of(records))
+    return CollectedRun(
+        algorithm, "PACS", algorithm, tuple(envs), 0, draw, state, Evaluations.of(records), {"protocol": "quick"}
+    )
 
 
 def _select(method, runs, env=0, num_envs=3):
