@@ -55,15 +55,13 @@ def test_only_what_changed_is_read_again(sweep, monkeypatch):
 
 def test_what_is_remembered_loses_neither_nan_nor_odd_names(tmp_path):
     record = {"step": 0, "args": {"dataset": "PACS", "lr": float("nan"), "big": 10**30}, "env0_in_acc": 0.5}
-    for name in (b"plain", b"caf\xe9"):
-        folder = os.fsencode(tmp_path) + b"/" + name
-        os.mkdir(folder)
-        with open(folder + b"/results.jsonl", "w") as file:
-            file.write(json.dumps(record) + "\n")
+    for name in ("plain", os.fsdecode(b"caf\xe9")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.jsonl").write_text(json.dumps(record) + "\n")
 
     first, again = read_folders(tmp_path), read_folders(tmp_path)
 
-    assert list(first) == list(again) == sorted(os.listdir(tmp_path))
+    assert list(first) == list(again) == sorted(path.name for path in tmp_path.iterdir())
     for files in (first, again):
         args = files["plain"].runs[0].args
         assert (math.isnan(args["lr"]), args["big"]) == (True, 10**30)
