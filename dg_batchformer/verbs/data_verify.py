@@ -52,6 +52,8 @@ def add_action(actions: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what is right and wrong with a dataset."""
+    from tqdm import tqdm
+
     from dg_batchformer.datasets.integrity import inspect_files
     from dg_batchformer.datasets.tree import read_tree
     from dg_batchformer.datasets.verification_text import as_json, as_text
@@ -60,8 +62,6 @@ def run(options: argparse.Namespace) -> int:
     tree = read_tree(options.name, options.data_dir)
     files = [file for _, _, file in tree.placed]
     quiet = not sys.stderr.isatty()
-    from tqdm import tqdm
-
     found = list(tqdm(inspect_files(files), "verify", len(files), unit="image", disable=quiet, leave=False))
     verification = verify(tree, found, strict=options.strict)
     say({"text": as_text, "json": as_json}[options.format](verification))
