@@ -21,7 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NAMES = ("ERM", "IRM", "CORAL", "DANN", "Fish", "SelfReg", "GroupDRO", "EQRM", "ERMPlusPlus")
 REFUSED = {"Fish+BF": "builds a featurizer within its update", "SelfReg+BF": "cannot pair these rows"}
-THERE = ("ERM+BF", "CORAL+BF", "BF+IRM")
+THERE = ("ERM+BF", "CORAL+BF", "BF+IRM", "ERM+SMA", "EMA+CORAL")
+HPARAMS = {"BF": "bf_heads", "SMA": "sma_burn_in", "EMA": "ema_decay"}  # by which records show a wrapper
 INSTALL = "\nimport sys, dg_batchformer.domainbed\ndg_batchformer.domainbed.install(sys.modules[__name__])\n"
 STAND_INS = {
     "wilds/datasets/camelyon17_dataset.py": "Camelyon17Dataset = object\n",
@@ -99,7 +100,8 @@ def _train_there(name: str, work: Path, environment: dict[str, str]) -> bool:
     output = work / "there" / name
     status, said = _run(_their_train(name, output), environment)
     records = _records(output)
-    failed = status != 0 or not records or "bf_heads" not in str(records[-1]["hparams"])
+    own = [HPARAMS[part] for part in name.split("+") if part in HPARAMS]
+    failed = status != 0 or not records or any(hparam not in str(records[-1]["hparams"]) for hparam in own)
     return _say(f"there, {name}", failed, f"{len(records)} records" if records else _last_line(said))
 
 
