@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -30,6 +31,10 @@ class TrainedRun:
 
     def place(self) -> "Place":
         """Return where the run stands in a sweep; raise ValueError where its args do not say that."""
+        return self._place
+
+    @cached_property
+    def _place(self) -> "Place":
         dataset, algorithm, envs = (self.args.get(name) for name in ("dataset", "algorithm", "test_envs"))
         seeds = self.args.get("trial_seed", 0), self.args.get("hparams_seed", 0)  # the oldest records have none
         if not (isinstance(dataset, str) and isinstance(algorithm, str) and isinstance(envs, list) and envs):
