@@ -1,6 +1,6 @@
 """Plain facts of the field: datasets, their environments and folders, and the orders tables are printed in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dg_batchformer.errors import InputError, unknown
@@ -299,3 +299,9 @@ def dataset_facts(name: str, environments: Sequence[str] = ()) -> DatasetFacts:
 def has_small_images(dataset: str) -> bool:
     """Whether DomainBed's "small images" hyper-parameters are for a dataset; they are not for data of one's own."""
     return dataset in DATASETS and DATASETS[dataset].small
+
+
+def known_first(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Return each name once: those of an order first, in it, then others as they come."""
+    found = dict.fromkeys(names)
+    return [*(name for name in order if name in found), *(name for name in found if name not in order)]

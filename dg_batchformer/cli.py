@@ -11,14 +11,10 @@ from dg_batchformer.lock import Busy
 from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, OK, USAGE
 
 _PROGRAM = "python -m dg_batchformer"
-# In the order of --help, each with the module that adds it.
-_VERBS = {
-    name: f"dg_batchformer.verbs.{'lists' if name == 'list' else name}"
-    for name in (
-        "train", "sweep", "status", "cancel", "tables", "compare",
-        "report", "explain", "predict", "soup", "list", "data",
-    )
-}  # fmt: skip
+# In the order of --help; each is a module of ``verbs``.
+_VERBS = (
+    "train", "sweep", "status", "cancel", "tables", "compare", "report", "explain", "predict", "soup", "list", "data",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,5 +53,5 @@ def _parser(verb: Sequence[str] = ()) -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for name in [name for name in _VERBS if name in verb] or _VERBS:
-        importlib.import_module(_VERBS[name]).add_parser(verbs)
+        importlib.import_module(f"dg_batchformer.verbs.{name}").add_parser(verbs)
     return parser

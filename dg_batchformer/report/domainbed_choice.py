@@ -5,14 +5,14 @@ draw are one.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
 
 import numpy as np
 
 from dg_batchformer.report.evaluations import Evaluations, Floats, concatenate
 from dg_batchformer.report.runs import TrainedRun, whole_runs
+from dg_batchformer.report.selection import nan_lowest
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,28 @@ class Chosen:
 Choose = Callable[[Sequence[TrainedRun], int], _Choice | None]  # (runs of one draw, test environment)
 
 
-def choose_draws(runs: Sequence[TrainedRun], choose: Choose) -> Mapping[tuple[str, str], Sequence[Chosen]]:
-    """Choose a draw for every (dataset, algorithm), trial and environment; of equals, the largest hparams seed."""
+Groups = Mapping[tuple[int, str, str, int], Mapping[int, Sequence[TrainedRun]]]
+"""Runs by (trial, dataset, algorithm, test environment) and hparams seed; a pair is in the groups of both."""
+
+
+def group_runs(runs: Iterable[TrainedRun]) -> Groups:
+    """Return the groups of runs, as they come."""
     groups: dict[tuple[int, str, str, int], dict[int, list[TrainedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        dataset, algorithm, envs, trial, draw = run.place()
+        dataset, algorithm, envs, trial, draw = run.place
         for env in envs:
             groups[trial, dataset, algorithm, env][draw].append(run)
+    return groups
+
+
+def choose_draws(groups: Groups, choose: Choose) -> Mapping[tuple[str, str], Sequence[Chosen]]:
+    """Choose a draw for every (dataset, algorithm), trial and environment; of equals, the largest hparams seed."""
     chosen: dict[tuple[str, str], list[Chosen]] = defaultdict(list)
     for (trial, dataset, algorithm, env), by_draw in groups.items():
         choices = [choose(by_draw[draw], env) for draw in sorted(by_draw, reverse=True)]
         found = [choice for choice in choices if choice is not None]
         if found:
-            best = max(found, key=lambda choice: -inf if isnan(choice.validation) else choice.validation)
+            best = max(found, key=lambda choice: nan_lowest(choice.validation))
             chosen[dataset, algorithm].append(Chosen(trial, env, best.test))
     return chosen
 
@@ -108,9 +117,8 @@ def _choose_leave_one_out(runs: Sequence[TrainedRun], env: int) -> _Choice | Non
     ]
     if not places or not others:
         return None
-    validation = np.array([[pair[steps[place]] for pair in pairs.values()] for place in places]).sum(axis=1) / len(
-        others
-    )
+    accuracies = np.array([[pair[steps[place]] for pair in pairs.values()] for place in places])
+    validation = accuracies.sum(axis=1) / len(others)
     best = _first_max(validation)
     return _Choice(validation[best], single.column(f"env{env}_in_acc")[places[best]])
 

@@ -1,9 +1,8 @@
 """A sweep of DomainBed, read back from ``<sweep>/<md5>/results.jsonl``. Nothing says which runs it lacks."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from dg_batchformer.catalog import ALGORITHM_ORDER
+from dg_batchformer.catalog import ALGORITHM_ORDER, known_first
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.report.collection import CollectedRun, Collection, listed, unreadable_lines
 from dg_batchformer.report.index import read_folders
@@ -34,23 +33,14 @@ def read_domainbed_sweep(folder: Path) -> Collection:
         skipped.append(f"{folder}: skipped, as args and evaluations do not say what was tested: {listed(foreign)}")
     unfinished = not all(run.state.is_final for run in runs)
     commands = ["DomainBed's sweep, delete_incomplete and then launch, as it was started"] if unfinished else []
-    return Collection(folder.name, _rows(runs), runs, commands, skipped)
+    return Collection(folder.name, known_first((run.label for run in runs), ALGORITHM_ORDER), runs, commands, skipped)
 
 
 def _collected(path: Path, run: TrainedRun) -> CollectedRun:
-    dataset, algorithm, envs, trial, draw = run.place()
+    dataset, algorithm, envs, trial, draw = run.place
     if max(envs) >= run.evaluations.num_environments:
         raise ValueError("it is tested on environments that were not evaluated")
     if not (path / "done").exists():
         return CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, State.INTERRUPTED, path=path)
     of_run = run.evaluations, run.constant
     return CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, State.DONE, *of_run, path)
-
-
-def _rows(runs: Sequence[CollectedRun]) -> list[str]:
-    """Return the algorithms in the order of DomainBed's tables, unknown ones last, as they come."""
-    found = dict.fromkeys(run.label for run in runs)
-    return [
-        *(name for name in ALGORITHM_ORDER if name in found),
-        *(name for name in found if name not in ALGORITHM_ORDER),
-    ]

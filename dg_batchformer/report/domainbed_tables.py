@@ -4,14 +4,13 @@ They follow its rules where ours differ: unfinished runs count, averages are ove
 datasets that it does not know are left out, and LaTeX headers are cut to the width of the column.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from dg_batchformer.catalog import DATASETS, DOMAINBED_DATASETS, DOMAINBED_ORDER
+from dg_batchformer.catalog import DATASETS, DOMAINBED_DATASETS, DOMAINBED_ORDER, known_first
 from dg_batchformer.errors import InputError
-from dg_batchformer.report.domainbed_choice import CHOOSE, Choose, Chosen, choose_draws
+from dg_batchformer.report.domainbed_choice import CHOOSE, Chosen, choose_draws, group_runs
 from dg_batchformer.report.runs import RecordsFile, TrainedRun
 from dg_batchformer.report.selection import METHODS
 
@@ -29,20 +28,25 @@ def domainbed_tables(files: Iterable[RecordsFile], methods: Sequence[str], *, la
     runs = [run for file in files for run in file.runs if _is_placed(run)]
     if not runs:
         raise InputError("no folder there holds a results.jsonl with records, so DomainBed has nothing to print")
+    groups = group_runs(runs)
+    algorithms = known_first((run.place.algorithm for run in runs), DOMAINBED_ORDER)
+    there = {run.place.dataset for run in runs}
+    datasets = [name for name in _ENVIRONMENTS if name in there]
     total = sum(len(run.evaluations) for run in runs)
     lines = [*_LATEX_HEAD, f"% Total records: {total}"] if latex else [f"Total records: {total}"]
     for name in methods:
         if latex:
             lines += ["", rf"\subsection{{Model selection: {METHODS[name].title}}}"]
-        lines += _method_tables(runs, METHODS[name].title, CHOOSE[name], latex=latex)
+        chosen = choose_draws(groups, CHOOSE[name])
+        lines += _method_tables(chosen, algorithms, datasets, METHODS[name].title, latex=latex)
     return "\n".join([*lines, *([r"\end{document}"] if latex else [])]) + "\n"
 
 
 def _is_placed(run: TrainedRun) -> bool:
-    with suppress(ValueError):
-        run.place()
-        return True
-    return False
+    try:
+        return bool(run.place)
+    except ValueError:
+        return False
 
 
 _LATEX_HEAD = (
@@ -54,13 +58,14 @@ _LATEX_HEAD = (
 )
 
 
-def _method_tables(runs: Sequence[TrainedRun], title: str, choose: Choose, *, latex: bool) -> Iterator[str]:
-    chosen = choose_draws(runs, choose)
-    found = dict.fromkeys(run.args["algorithm"] for run in runs)
-    algorithms = [name for name in DOMAINBED_ORDER if name in found]
-    algorithms += [name for name in found if name not in DOMAINBED_ORDER]
-    there = {run.args["dataset"] for run in runs}
-    datasets = [name for name in _ENVIRONMENTS if name in there]
+def _method_tables(
+    chosen: Mapping[tuple[str, str], Sequence[Chosen]],
+    algorithms: Sequence[str],
+    datasets: Sequence[str],
+    title: str,
+    *,
+    latex: bool,
+) -> Iterator[str]:
     for dataset in datasets:
         yield from _heading(dataset, f"Dataset: {dataset}, model selection method: {title}", latex=latex)
         envs = range(len(_ENVIRONMENTS[dataset]))

@@ -100,7 +100,7 @@ class Measurements:
         """Whether a run that holds out an environment can be measured there."""
         return self.metric.measure is None or self._of(run, env) is not None
 
-    def score(self, selected: Score, run: CollectedRun | None, env: int) -> Score | None:
+    def score(self, selected: Score, run: CollectedRun, env: int) -> Score | None:
         """Return what was selected with this metric in the place of the accuracy; None where that is not known.
 
         Args:
@@ -109,7 +109,7 @@ class Measurements:
         """
         if self.metric.measure is None:
             return selected
-        measured = None if run is None else self._of(run, env)
+        measured = self._of(run, env)
         return None if measured is None else replace(selected, test=measured[0], in_domain=measured[1])
 
     def _of(self, run: CollectedRun, env: int) -> tuple[float, float | None] | None:

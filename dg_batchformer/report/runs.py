@@ -29,12 +29,9 @@ class TrainedRun:
         """What was asked, under DomainBed's keys."""
         return self.constant["args"]
 
-    def place(self) -> "Place":
-        """Return where the run stands in a sweep; raise ValueError where its args do not say that."""
-        return self._place
-
     @cached_property
-    def _place(self) -> "Place":
+    def place(self) -> "Place":
+        """Where the run stands in a sweep; raises ValueError where its args do not say that."""
         dataset, algorithm, envs = (self.args.get(name) for name in ("dataset", "algorithm", "test_envs"))
         seeds = self.args.get("trial_seed", 0), self.args.get("hparams_seed", 0)  # the oldest records have none
         if not (isinstance(dataset, str) and isinstance(algorithm, str) and isinstance(envs, list) and envs):

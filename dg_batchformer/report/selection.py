@@ -66,13 +66,18 @@ class Method(Selection):
     needs_pairs: bool = False
 
 
+def nan_lowest(value: float) -> float:
+    """Return what a validation sorts by: a diverged run is worse than any other."""
+    return -inf if isnan(value) else value
+
+
 def best_draw(
     method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
 ) -> tuple[int, Score] | None:
     """Return the hparams seed of the draw that validates best, and its score; of equals, the largest."""
     scores = {draw: method.select(by_draw[draw], env, num_envs) for draw in sorted(by_draw, reverse=True)}
     found = [(draw, score) for draw, score in scores.items() if score is not None]
-    return max(found, key=lambda one: -inf if isnan(one[1].validation) else one[1].validation, default=None)
+    return max(found, key=lambda one: nan_lowest(one[1].validation), default=None)
 
 
 class _Models(NamedTuple):

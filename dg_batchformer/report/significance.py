@@ -7,9 +7,8 @@ from dg_batchformer.report.collection import Collection
 from dg_batchformer.report.comparison import check_rows
 from dg_batchformer.report.pairs import Block, mean_difference, pair
 from dg_batchformer.report.render.wording import SIGNIFICANCE
-from dg_batchformer.report.selection import METHODS
 from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, holm, signed_rank_p
-from dg_batchformer.report.table import Section, Table, score
+from dg_batchformer.report.table import Section, Table
 
 
 def mark_significant(sections: Sequence[Section], collection: Collection, baseline: str) -> list[Section]:
@@ -22,8 +21,7 @@ def mark_significant(sections: Sequence[Section], collection: Collection, baseli
     others = [label for label in collection.rows if label != baseline]
     marked = []
     for section in sections:
-        scores = score(collection, METHODS[section.method.name])
-        paired = {label: pair(scores, collection.environments, baseline, label) for label in others}
+        paired = {label: pair(section.scores, collection.environments, baseline, label) for label in others}
         marked.append(replace(section, tables=[_mark(table, paired, baseline) for table in section.tables]))
     return marked
 

@@ -1,16 +1,16 @@
 """Tables as data: for every selection method, one per dataset and one of averages over datasets."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite, isnan, nan
 from statistics import fmean, pstdev
 
+from dg_batchformer.report.choices import Scores, choose
 from dg_batchformer.report.collection import CollectedRun, Collection
 from dg_batchformer.report.lacks import Lacks, lack
 from dg_batchformer.report.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.report.provenance import Provenance, provenance
-from dg_batchformer.report.selection import METHODS, Method, Score, Selection, best_draw
+from dg_batchformer.report.selection import METHODS, Method, Score, Selection
 from dg_batchformer.store import State
 
 
@@ -92,15 +92,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """All tables of one selection; notes say which datasets have none, and what an uncommon metric is."""
+    """All tables of one selection.
+
+    Args:
+        notes: which datasets have no table, and what an uncommon metric is.
+        scores: what the tables are made of.
+
+    """
 
     method: Selection
     tables: Sequence[Table]
     notes: Sequence[str]
     metric: Metric = ACCURACY
-
-
-Scores = dict[tuple[str, str, int, int], Score]  # (dataset, label, env, trial)
+    scores: Scores = field(default_factory=dict)
 
 
 def build_sections(collection: Collection, methods: Sequence[str], metric: Metric = ACCURACY) -> list[Section]:
@@ -129,7 +133,7 @@ def _section(collection: Collection, method: Method, measurements: Measurements)
     tables = [_dataset_table(collection, method, dataset, scores, measurements) for dataset in shown]
     if len(shown) > 1:
         tables.append(_averages_table(collection, method, shown, scores, metric))
-    return Section(method, tables, [*notes, *_about_metric(metric)], metric)
+    return Section(method, tables, [*notes, *_about_metric(metric)], metric, scores)
 
 
 def _about_metric(metric: Metric) -> list[str]:
@@ -146,25 +150,11 @@ def score(collection: Collection, method: Method, measurements: Measurements | N
     """Return what a method selects of every row, test environment and trial: its accuracy unless measured otherwise."""
     measurements = measurements or Measurements(ACCURACY)
     scores: Scores = {}
-    for (dataset, label, trial), by_draw in runs_by_draw(collection).items():
-        num_envs = len(collection.environments[dataset])
-        for env in range(num_envs):
-            best = best_draw(method, by_draw, env, num_envs)
-            if best is None:
-                continue
-            run = next((run for run in by_draw[best[0]] if env in run.reported), None)
-            measured = measurements.score(best[1], run, env)
-            if measured is not None:
-                scores[dataset, label, env, trial] = measured
+    for (dataset, label, env, trial), choice in choose(collection, method).items():
+        measured = measurements.score(choice.score, choice.run, env)
+        if measured is not None:
+            scores[dataset, label, env, trial] = measured
     return scores
-
-
-def runs_by_draw(collection: Collection) -> Mapping[tuple[str, str, int], Mapping[int, Sequence[CollectedRun]]]:
-    """Return the runs of every (benchmark, label, trial) by their hparams seed."""
-    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
-    for run in collection.runs:
-        groups[run.benchmark, run.label, run.trial_seed][run.hparams_seed].append(run)
-    return groups
 
 
 def _dataset_table(

@@ -1,13 +1,12 @@
 """``compare``: is one row of a sweep better than another?"""
 
 import argparse
-import sys
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.report.collect import collect, refuse_mixed
 from dg_batchformer.report.selection import METHODS
 from dg_batchformer.verbs.common import OK, Verbs
+from dg_batchformer.verbs.sweeps_read import add_mix, collect_asked, tell
 
 _FORMATS = ("text", "markdown", "json")
 
@@ -29,7 +28,7 @@ def add_parser(verbs: Verbs) -> None:
         help="further rows to compare with A; p-values are then corrected for their number")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
         help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip
-    add("--mix", action="store_true", help="pool runs of a row that were trained under different conditions")
+    add_mix(verb)
     add("--format", choices=_FORMATS, default="text", help="what is printed (default: %(default)s)")
 
 
@@ -41,12 +40,9 @@ def run(options: argparse.Namespace) -> int:
     for folder in options.folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; the order is: compare A B DIR, further rows after --also")
-    collection = collect(options.folders)
-    if not options.mix:
-        refuse_mixed(collection)
+    collection = collect_asked(options)
     methods = list(METHODS) if "all" in options.selection else options.selection
     comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods)
     print(COMPARISON_FORMATS[options.format](comparisons), end="")
-    for note in collection.skipped:
-        print(f"note: {note}", file=sys.stderr)
+    tell(collection.skipped)
     return OK

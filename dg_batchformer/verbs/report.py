@@ -1,13 +1,12 @@
 """``report``: everything about a sweep on one page."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.report.collect import collect, refuse_mixed
 from dg_batchformer.store import write_text
 from dg_batchformer.verbs.common import OK, Verbs
+from dg_batchformer.verbs.sweeps_read import add_mix, collect_asked, tell
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -22,7 +21,7 @@ def add_parser(verbs: Verbs) -> None:
     add = verb.add_argument
     add("folders", nargs="+", type=Path, metavar="DIR",
         help="as results/quickstart, or the folder of a DomainBed sweep; several give one page")  # fmt: skip
-    add("--mix", action="store_true", help="pool runs in one cell that were trained under different conditions")
+    add_mix(verb)
     add("--output", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
 
 
@@ -34,9 +33,7 @@ def run(options: argparse.Namespace) -> int:
             f"{len(folders)} sweeps make one page that belongs to none of them; name it with --output FILE"
         )
     file = file or folders[0] / "report.html"
-    collection = collect(folders)
-    if not options.mix:
-        refuse_mixed(collection)
+    collection = collect_asked(options)
     from dg_batchformer.report.page.page import build_page  # loads matplotlib and Jinja2
 
     page = build_page(collection, folders)
@@ -45,7 +42,6 @@ def run(options: argparse.Namespace) -> int:
         write_text(file, page)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; name another file with --output FILE") from None
-    for note in collection.skipped:
-        print(f"note: {note}", file=sys.stderr)
+    tell(collection.skipped)
     print(f"wrote {file}")
     return OK

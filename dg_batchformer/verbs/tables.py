@@ -1,13 +1,11 @@
 """``tables``: model-selection tables, beside published numbers if asked, or beside what a sweep expects."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dg_batchformer.declaration import read_declaration
 from dg_batchformer.errors import InputError
-from dg_batchformer.report.collect import collect, refuse_mixed
 from dg_batchformer.report.collection import Collection, unreadable_lines
 from dg_batchformer.report.domainbed_choice import CHOOSE
 from dg_batchformer.report.domainbed_tables import domainbed_tables
@@ -19,6 +17,7 @@ from dg_batchformer.report.side_by_side import side_by_side
 from dg_batchformer.report.table import Section, build_sections
 from dg_batchformer.store import SweepFolder, write_text
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs
+from dg_batchformer.verbs.sweeps_read import add_mix, collect_asked, tell
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -47,7 +46,7 @@ def add_parser(verbs: Verbs) -> None:
         help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
         "algorithms, of those named, or all")  # fmt: skip
     add("--compare_to", metavar="ROW", help="mark at the average the rows that differ significantly from this one")
-    add("--mix", action="store_true", help="pool runs in one cell that were trained under different conditions")
+    add_mix(verb)
     add("--expect", action="store_true",
         help="instead, set averages beside those that the sweep expects; status 1 if one is outside")  # fmt: skip
     add("--output", type=Path, metavar="DIR",
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     asked = options.selection or list(DEFAULT_METHODS)
     if options.format in _DOMAINBED:
         return _print_as_domainbed(options, asked)
-    collection = _collect(options)
+    collection = collect_asked(options)
     sections = build_sections(collection, list(METHODS) if "all" in asked else asked, metric)
     if options.compare_to is not None:
         from dg_batchformer.report.significance import mark_significant
@@ -87,13 +86,6 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _collect(options: argparse.Namespace) -> Collection:
-    collection = collect(options.folders)
-    if not options.mix:
-        refuse_mixed(collection)
-    return collection
-
-
 def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> int:
     """Print what DomainBed would: of our sweeps, of all runs that are in their folder."""
     strange = [name for name in methods if name not in CHOOSE]
@@ -109,8 +101,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     folders = [sweep.runs if sweep.sweep_file.exists() else folder.resolve() for folder, sweep in ours.items()]
     files = {folder / name: file for folder in folders for name, file in read_folders(folder).items()}
     print(domainbed_tables(files.values(), methods, latex=options.format == "domainbed_latex"), end="")
-    for note in unreadable_lines({path / "results.jsonl": file.unreadable for path, file in files.items()}):
-        print(f"note: {note}", file=sys.stderr)
+    tell(unreadable_lines({path / "results.jsonl": file.unreadable for path, file in files.items()}))
     return OK
 
 
@@ -124,7 +115,7 @@ def _expect(options: argparse.Namespace) -> int:
     from dg_batchformer.report.render.expectation import expectation
 
     expected = read_expected(SweepFolder(options.folders[0]))
-    collection = _collect(options)
+    collection = collect_asked(options)
     [section] = build_sections(collection, [expected.selection])
     comparisons = compare(section, expected)
     print(expectation(expected, comparisons, section.notes), end="")
@@ -134,11 +125,9 @@ def _expect(options: argparse.Namespace) -> int:
 
 def _report_lacks(collection: Collection) -> None:
     """Say, beside the tables, what could not be read, and what trains the runs that are missing."""
-    for note in collection.skipped:
-        print(f"note: {note}", file=sys.stderr)
+    tell(collection.skipped)
     missing = f"{sum(not run.state.is_final for run in collection.runs)} of {len(collection.runs)} runs"
-    for command in collection.commands:
-        print(f"note: {missing} are not trained; what trains them: {command}", file=sys.stderr)
+    tell(f"{missing} are not trained; what trains them: {command}" for command in collection.commands)
 
 
 def _write(folder: Path, sections: Sequence[Section]) -> None:

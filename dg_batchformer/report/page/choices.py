@@ -1,18 +1,11 @@
-"""Which run a selection method takes of every dataset, row, environment and trial: what the figures show."""
+"""What a selection method takes, as the figures of the page ask for it."""
 
+from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
-from typing import NamedTuple
 
-from dg_batchformer.report.collection import CollectedRun, Collection
-from dg_batchformer.report.selection import Method, Score, best_draw
-from dg_batchformer.report.table import runs_by_draw
-
-
-class Choice(NamedTuple):
-    """The run that holds out one environment with the draw that was selected, and its score."""
-
-    run: CollectedRun
-    score: Score
+from dg_batchformer.report.choices import Choice, choose
+from dg_batchformer.report.collection import Collection
+from dg_batchformer.report.selection import Method
 
 
 class Choices:
@@ -21,14 +14,9 @@ class Choices:
     def __init__(self, collection: Collection, method: Method) -> None:
         self.collection = collection
         self.method = method
-        self._by_trial: dict[tuple[str, str, int], dict[int, Choice]] = {}
-        for (dataset, label, trial), by_draw in runs_by_draw(collection).items():
-            num_envs = len(collection.environments[dataset])
-            for env in range(num_envs):
-                best = best_draw(method, by_draw, env, num_envs)
-                if best is not None:
-                    run = next(run for run in by_draw[best[0]] if env in run.reported)
-                    self._by_trial.setdefault((dataset, label, env), {})[trial] = Choice(run, best[1])
+        self._by_trial: dict[tuple[str, str, int], dict[int, Choice]] = defaultdict(dict)
+        for (dataset, label, env, trial), choice in choose(collection, method).items():
+            self._by_trial[dataset, label, env][trial] = choice
 
     def trials(self, dataset: str, label: str, env: int) -> Mapping[int, Choice]:
         """Return the choices of a cell by trial seed; none where nothing is trained."""

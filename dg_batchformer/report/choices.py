@@ -1,0 +1,34 @@
+"""Which run a selection method takes of every row, test environment and trial: what tables and figures are made of."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from dg_batchformer.report.collection import CollectedRun, Collection
+from dg_batchformer.report.selection import Method, Score, best_draw
+
+Scores = dict[tuple[str, str, int, int], Score]  # (benchmark, label, env, trial)
+
+
+class Choice(NamedTuple):
+    """The run that holds out one environment with the draw that was selected, and its score."""
+
+    run: CollectedRun
+    score: Score
+
+
+def choose(collection: Collection, method: Method) -> Mapping[tuple[str, str, int, int], Choice]:
+    """Return the choice for every (benchmark, label, env, trial) that has one."""
+    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in collection.runs:
+        groups[run.benchmark, run.label, run.trial_seed][run.hparams_seed].append(run)
+    choices = {}
+    for (benchmark, label, trial), by_draw in groups.items():
+        num_envs = len(collection.environments[benchmark])
+        for env in range(num_envs):
+            best = best_draw(method, by_draw, env, num_envs)
+            if best is not None:
+                draw, score = best
+                run = next(run for run in by_draw[draw] if env in run.reported)
+                choices[benchmark, label, env, trial] = Choice(run, score)
+    return choices
