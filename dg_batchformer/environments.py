@@ -1,6 +1,6 @@
 """Which environments a run trains on and which it tests on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dg_batchformer.catalog import DATASETS, DatasetFacts
 from dg_batchformer.errors import InputError
@@ -13,7 +13,7 @@ def resolve_environments(facts: DatasetFacts, train: Given, test: Given) -> tupl
 
     Raises InputError for names that are not there, an environment that is in both, and where one of them is empty.
     """
-    trains, tests = (None if given is None else _indices(facts, given) for given in (train, test))
+    trains, tests = (None if given is None else environment_indices(facts, given) for given in (train, test))
     if tests is None:
         tests = (0,) if trains is None else _others(facts, trains)
         if not tests:
@@ -34,7 +34,8 @@ def resolve_environments(facts: DatasetFacts, train: Given, test: Given) -> tupl
     return trains, tests
 
 
-def _indices(facts: DatasetFacts, given: Sequence[int | str]) -> tuple[int, ...]:
+def environment_indices(facts: DatasetFacts, given: Iterable[int | str]) -> tuple[int, ...]:
+    """Return environments, given by index or name, as sorted indices."""
     return tuple(sorted({facts.environment_index(env) for env in given}))
 
 

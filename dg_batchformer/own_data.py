@@ -56,7 +56,7 @@ def find_own(name: str, data_dir: Path | None) -> Path:
 
 def folder_environments(folder: Path) -> list[str]:
     """Return the folders in a folder that hold folders in turn, sorted."""
-    return sorted(path.name for path in _folders(folder) if _folders(path))
+    return [path.name for path in folders_in(folder) if folders_in(path)]
 
 
 def is_junk(name: str) -> bool:
@@ -64,8 +64,9 @@ def is_junk(name: str) -> bool:
     return name.startswith((".", "__MACOSX"))
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name)]
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that are not junk, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
 
 
 def _too_few(place: Path, names: list[str]) -> str:
@@ -75,7 +76,7 @@ def _too_few(place: Path, names: list[str]) -> str:
 
 def _misplaced(folder: Path) -> str:
     """Say so where class folders lie where domains are expected."""
-    holding = sorted(path.name for path in _folders(folder) if not _folders(path))
+    holding = [path.name for path in folders_in(folder) if not folders_in(path)]
     return f" ({', '.join(holding[:3])} hold no class folders)" if holding else ""
 
 
@@ -98,4 +99,4 @@ def _names_in(data_dir: Path | None) -> set[str]:
     if data_dir is None or not data_dir.is_dir():
         return set()
     manifests = {path.stem for path in data_dir.iterdir() if path.suffix in SUFFIXES}
-    return {name for name in manifests | {path.name for path in _folders(data_dir)} if _known_as(name) is None}
+    return {name for name in manifests | {path.name for path in folders_in(data_dir)} if _known_as(name) is None}

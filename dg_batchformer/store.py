@@ -56,6 +56,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file; nothing where it cannot be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 class State(StrEnum):
     """What a run folder says of its run."""
 
@@ -107,11 +116,7 @@ class RunFolder:
 
     def outcome(self) -> dict[str, Any]:
         """Return what was written when the run was done: outcome, seconds, updates."""
-        try:
-            content = json.loads(self.done_file.read_text())
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        return read_object(self.done_file)
 
     def failure(self) -> str:
         """Return the sentence of a failed run, '' if there is none."""

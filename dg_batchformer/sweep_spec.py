@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.environments import environment_indices
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.expected import parse_expected
 from dg_batchformer.hparams import plain_number, same_spelling
@@ -79,12 +80,12 @@ class SweepSpec:
         facts = self.facts(dataset)
         if self.train_envs == "all":
             return [(env,) for env in range(len(facts.names))]
-        return [tuple(sorted({facts.environment_index(env) for env in envs})) for envs in self.train_envs or ()]
+        return [environment_indices(facts, envs) for envs in self.train_envs or ()]
 
     def tested(self, dataset: str) -> list[int]:
         """Return the environments to test on, as sorted env indices."""
         facts = self.facts(dataset)
-        return sorted({facts.environment_index(env) for env in self.test_envs or range(len(facts.names))})
+        return list(environment_indices(facts, self.test_envs or range(len(facts.names))))
 
 
 def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:

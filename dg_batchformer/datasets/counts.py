@@ -116,6 +116,8 @@ def recognise(dataset: str, counts: Counts, fingerprint: str | None) -> Recognit
 
 def dataset_version(dataset: Dataset) -> str | None:
     """Return the name of the published version, for records; it says where only counts tell."""
+    if not known_versions(dataset.facts.name):
+        return None
     recognition = recognise(dataset.facts.name, dataset.counts(), dataset.fingerprint())
     return None if recognition is None else str(recognition)
 

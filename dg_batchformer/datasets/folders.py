@@ -110,9 +110,13 @@ class ImageFolders(Dataset):
     def find(self, root: Path | None) -> FilesByClass:
         """Return the files of every environment by class; raise InputError where they are not all there."""
         folder = self.folder(root, self.facts.names)
+        return self.read_environments(folder, f"environments of {self.facts.name}")
+
+    def read_environments(self, folder: Path, expected: str) -> FilesByClass:
+        """Return the files of the environments in a folder; other folders in it are noted as not what is expected."""
         strays = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in self.facts.names)
         if strays:
-            self.notes.append(f"ignored in {folder}, no environments of {self.facts.name}: {', '.join(strays)}")
+            self.notes.append(f"ignored in {folder}, no {expected}: {', '.join(strays)}")
         return {name: images_by_class(folder / name) for name in self.facts.names}
 
     def folder(self, root: Path | None, names: Sequence[str]) -> Path:

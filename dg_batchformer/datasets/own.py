@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.datasets.folders import FilesByClass, ImageFolders, images_by_class
+from dg_batchformer.datasets.folders import FilesByClass, ImageFolders
 from dg_batchformer.errors import InputError
 from dg_batchformer.manifest import Row, read_manifest
 from dg_batchformer.own_data import find_own, folder_environments
@@ -52,12 +52,7 @@ class OwnImages(ImageFolders):
         place = find_own(self.facts.name, root)
         if place.is_dir():
             self._check_environments(place, folder_environments(place))
-            strays = sorted(
-                path.name for path in place.iterdir() if path.is_dir() and path.name not in self.facts.names
-            )
-            if strays:
-                self.notes.append(f"ignored in {place}, no domains of class folders: {', '.join(strays)}")
-            return {name: images_by_class(place / name) for name in self.facts.names}
+            return self.read_environments(place, "domains of class folders")
         rows = read_manifest(place)
         self._check_environments(place, sorted({row.domain for row in rows}))
         if rows[0].split:

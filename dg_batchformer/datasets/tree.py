@@ -2,13 +2,14 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dg_batchformer.catalog import DATASETS
 from dg_batchformer.datasets import get_dataset_class
-from dg_batchformer.datasets.folders import ImageFolders, dataset_folder, images_by_class, is_image, is_junk
+from dg_batchformer.datasets.folders import ImageFolders, dataset_folder, images_by_class, is_image
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_data import find_own
+from dg_batchformer.own_data import find_own, folders_in
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Tree:
         """The union of the classes of all environments."""
         return sorted({kind for classes in self.images.values() for kind in classes})
 
-    @property
+    @cached_property
     def placed(self) -> list[tuple[str, str, Path]]:
         """Every image as (environment, class, file)."""
         return [
@@ -67,7 +68,7 @@ def read_tree(name: str, data_dir: Path | None) -> Tree:
     Raises InputError where the dataset has no folder.
     """
     folder = _find(name, data_dir)
-    environments = list(DATASETS[name].names) if name in DATASETS else _subfolders(folder)
+    environments = list(DATASETS[name].names) if name in DATASETS else [path.name for path in folders_in(folder)]
     images = {
         environment: images_by_class(folder / environment) if (folder / environment).is_dir() else {}
         for environment in environments
@@ -90,10 +91,6 @@ def _find(name: str, data_dir: Path | None) -> Path:
     if folder.is_file():
         raise InputError(f"{folder} is a manifest, and folders are what is looked at here; data info counts it")
     return folder
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_junk(entry.name))
 
 
 def _strays(folder: Path, images: dict[str, dict[str, list[Path]]]) -> list[Path]:

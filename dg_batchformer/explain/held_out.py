@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dg_batchformer.datasets import Dataset, open_dataset
-from dg_batchformer.errors import InputError
+from dg_batchformer.datasets import Dataset
 from dg_batchformer.explain.kept import Kept
+from dg_batchformer.kept.model import open_trained
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.evaluate import BATCH_SIZE
@@ -38,12 +38,7 @@ def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, w
     Raises InputError where the data is not there, or is not what the run was trained on.
     """
     hparams = {**kept.hparams, "data_augmentation": False}
-    dataset = open_dataset(kept.spec, data_dir, hparams)
-    if dataset.classes != kept.classes:
-        raise InputError(
-            f"{kept.spec.dataset} has the classes {', '.join(dataset.classes)} here, but the run was trained on "
-            f"{', '.join(kept.classes)}; give the --data_dir that it was trained with"
-        )
+    dataset = open_trained(kept.spec, kept.classes, data_dir, hparams)
     requests = _requests(kept, dataset)
     features, classes = [], []
     with open_source(kept.spec, hparams, dataset, device, watcher) as source:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.catalog import AVERAGING_WRAPPERS
 from dg_batchformer.errors import InputError
-from dg_batchformer.kept.model import KeptModel, build_model, read_content, read_spec, rebuilding, refuse_missing
+from dg_batchformer.kept.model import KeptModel, load_model, read_content, read_spec, rebuilding, refuse_missing
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import BatchFormer
-from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
 
@@ -90,24 +89,18 @@ def load_kept(folder: RunFolder, device: torch.device) -> Kept:
             f"{spec.algorithm}+BF"
         )
     refuse_missing(folder, folder.model_file, folder.batchformer_file)
-    load_plugins(spec.plugins)
-    content, encoder = read_content(folder.model_file, spec), read_content(folder.batchformer_file, spec)
+    model, encoder = load_model(folder, device), read_content(folder.batchformer_file, spec)
     with rebuilding(folder, spec):
         _refuse_controls(folder.path, encoder["hparams"])
-        return _build(build_model(spec, content, device), encoder, device)
+        return _build(model, encoder, device)
 
 
 def _build(model: KeptModel, encoder: dict[str, Any], device: torch.device) -> Kept:
     hparams = encoder["hparams"]
     [featurizer] = [module for module in model.predictor.modules() if isinstance(module, FeaturizerModule)]
     per_domain = model.algorithm.attends == "per_domain" and hparams["bf_scope"] == "joint"
-    batchformer = BatchFormer(
-        featurizer.n_outputs,
-        heads=hparams["bf_heads"],
-        layers=hparams["bf_layers"],
-        dropout=hparams["bf_dropout"],
-        scope="per_domain" if per_domain else hparams["bf_scope"],
-    )
+    scope = "per_domain" if per_domain else hparams["bf_scope"]
+    batchformer = BatchFormer.of(featurizer.n_outputs, {**hparams, "bf_scope": scope})
     batchformer.load_state_dict(encoder["batchformer"])
     batchformer.to(device).eval().requires_grad_(False)
     return Kept(model.spec, hparams, model.classes, model.input_shape, model.predictor, featurizer, batchformer)

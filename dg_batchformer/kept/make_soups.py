@@ -15,10 +15,9 @@ import torch
 
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.catalog import AVERAGING_WRAPPERS
-from dg_batchformer.datasets import Dataset, open_dataset
-from dg_batchformer.errors import InputError
+from dg_batchformer.datasets import Dataset
 from dg_batchformer.kept.members import Group
-from dg_batchformer.kept.model import KeptModel, load_model, read_content, read_spec, rebuilding
+from dg_batchformer.kept.model import KeptModel, load_model, open_trained, read_content, read_spec, rebuilding
 from dg_batchformer.kept.soup import Soup, State, greedy_soup, uniform_soup
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
@@ -121,12 +120,7 @@ def make_soups(
 
 @contextmanager
 def _setting(model: KeptModel, data_dir: Path | None, device: torch.device, watcher: Watcher) -> Iterator[_Setting]:
-    dataset = open_dataset(model.spec, data_dir, model.hparams)
-    if dataset.classes != model.classes:
-        raise InputError(
-            f"{model.spec.dataset} has the classes {', '.join(dataset.classes)} here, but its runs were trained on "
-            f"{', '.join(model.classes)}; give the --data_dir that they were trained with"
-        )
+    dataset = open_trained(model.spec, model.classes, data_dir, model.hparams)
     with open_source(model.spec, model.hparams, dataset, device, watcher) as source:
         yield _Setting(model, dataset, source, device)
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.plugins.load import load_plugins
@@ -58,6 +59,17 @@ def load_model(folder: RunFolder, device: torch.device) -> KeptModel:
     load_plugins(spec.plugins)
     with rebuilding(folder, spec):
         return build_model(spec, content, device)
+
+
+def open_trained(spec: RunSpec, classes: list[str], data_dir: Path | None, hparams: dict[str, Any]) -> Dataset:
+    """Open the dataset that a kept model was trained on; raise InputError where it has other classes here."""
+    dataset = open_dataset(spec, data_dir, hparams)
+    if dataset.classes != classes:
+        raise InputError(
+            f"{spec.dataset} has the classes {', '.join(dataset.classes)} here, but the run was trained on "
+            f"{', '.join(classes)}; give the --data_dir that it was trained with"
+        )
+    return dataset
 
 
 def read_spec(folder: RunFolder) -> RunSpec:

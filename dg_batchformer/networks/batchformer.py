@@ -11,7 +11,7 @@ follows is shared and runs on both.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import gcd
 from typing import Any
 
@@ -55,6 +55,18 @@ class BatchFormer(nn.Module):
         self.channels_first = channels_first
         self.paired_rows: int | None = None  # n while minibatches are [n plain; n twins], else None
         self.compares_rows = False  # whether twins are held against their plain rows, for code that may move rows
+
+    @classmethod
+    def of(cls, width: int, hparams: Mapping[str, Any], *, channels_first: bool = False) -> "BatchFormer":
+        """Build it as the hparams of a run say."""
+        return cls(
+            width,
+            heads=hparams["bf_heads"],
+            layers=hparams["bf_layers"],
+            dropout=hparams["bf_dropout"],
+            scope=hparams["bf_scope"],
+            channels_first=channels_first,
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         domains, n, *positions, width = z.shape
@@ -120,14 +132,7 @@ def attach_batchformer(featurizer: nn.Module, hparams: dict[str, Any], input_sha
     place = insertion(featurizer, hparams.get("bfv2_insert", POOLED), input_shape)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_hash("BatchFormer", torch.initial_seed()))
-        batchformer = BatchFormer(
-            place.width,
-            heads=hparams["bf_heads"],
-            layers=hparams["bf_layers"],
-            dropout=hparams["bf_dropout"],
-            scope=hparams["bf_scope"],
-            channels_first=place.channels_first,
-        )
+        batchformer = BatchFormer.of(place.width, hparams, channels_first=place.channels_first)
     featurizer.batchformer = batchformer
     featurizer.register_forward_pre_hook(batchformer.drop_twins)
     if place.stage == POOLED:

@@ -9,9 +9,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +75,9 @@ def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
 
 def _parse_at_once(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
     """Read files, some in every core; what comes back is packed, since single arrays would take as long as parsing."""
+    from concurrent.futures import ProcessPoolExecutor  # loaded where there is much to read: a table needs neither
+    from multiprocessing import get_context
+
     cores = len(os.sched_getaffinity(0))
     names = list(stamps)
     shares = [{name: stamps[name] for name in names[core::cores]} for core in range(cores)]

@@ -45,10 +45,6 @@ class Initial:
     Args:
         algorithm: as built, before its first update.
 
-    Attributes:
-        identity: equal for runs that begin from equal weights, on any machine: a sha256 of the weights; of those
-            before the probe where there is one, and of what it is fitted to.
-
     """
 
     def __init__(
@@ -57,15 +53,23 @@ class Initial:
         self.algorithm, self.spec, self.init = algorithm, spec, hparams["init"]
         self.start: Algorithm | None = None
         self.state: Mapping[str, Tensor] | None = None
+        self._begins: tuple[Any, ...]
         if self.init == NONE:
-            self.identity = _digest(algorithm.predictor.state_dict())
+            self._begins = (algorithm.predictor.state_dict(),)
         elif self.init == LINEAR_PROBE:
             self.start = _common_start(spec, hparams, dataset)
             fitted_to = fingerprint, spec.train_envs, spec.trial_seed, spec.holdout_fraction
-            self.identity = _digest(self.start.predictor.state_dict(), *fitted_to)
+            self._begins = self.start.predictor.state_dict(), *fitted_to
         else:
             self.state = read_state_dict(Path(self.init))
-            self.identity = _digest(self.state)
+            self._begins = (self.state,)
+
+    def identity(self) -> str:
+        """Return what is equal for runs that begin from equal weights, on any machine; ask before anything is trained.
+
+        A sha256 of the weights; of those before the probe where there is one, and of what it is fitted to.
+        """
+        return _digest(*self._begins)
 
     def apply(self, source: Source, splits: Splits, device: torch.device) -> None:
         """Give the algorithm the weights it begins from; raise InputError where a file does not fit."""

@@ -141,6 +141,7 @@ class _Run:
         ).to(device)
         fingerprint = self.writer.constant["dataset_fingerprint"]
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
+        self.begins_from = "" if keep == "none" else self.initial.identity()  # only a kept model says it
         self._use(settle(spec, dataset, device, sum(map(len, self.evaluator.splits.values()))))
         self.means = Means()
         self.best_validation = -1.0
@@ -157,6 +158,7 @@ class _Run:
         start = self._resume()
         if start == 0:
             self.initial.apply(self.source, self.splits, self.device)
+        del self.initial  # it may hold a second model
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
         self.watcher.begin(self.spec, start)
         for sentence in [*self.dataset.notes, *self.sampler.notes()]:
@@ -223,7 +225,7 @@ class _Run:
         return outcome
 
     def _keep_model(self, model: Algorithm) -> None:
-        keep_model(self.folder, model, self.spec, self.hparams, self.dataset, self.initial.identity)
+        keep_model(self.folder, model, self.spec, self.hparams, self.dataset, self.begins_from)
 
     def _save(self, step: int, seconds: float) -> None:
         self.lock.check()

@@ -16,6 +16,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.lock import Busy
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
+from dg_batchformer.sweep.launchers.memory import told_by_kernel
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.journal import OutOfMemory, failure, storage_error
 from dg_batchformer.training.run import train_run
@@ -122,8 +123,4 @@ def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: Sto
 
 def _own_memory() -> int:
     """Return the bytes that this process alone holds: files that are mapped, as the pixel cache, can be dropped."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), 0)
+    return told_by_kernel("/proc/self/status", "RssAnon") or 0

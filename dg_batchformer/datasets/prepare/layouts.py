@@ -14,10 +14,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.datasets.folders import is_image, is_junk
+from dg_batchformer.datasets.folders import is_image
 from dg_batchformer.datasets.prepare.disk import writing
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import InputError
+from dg_batchformer.own_data import folders_in, is_junk
 
 _DEPTH = 5  # folders around the environments
 _SPLITS = frozenset({"train", "val", "valid", "validation", "crossval", "test", "full", "all"})
@@ -31,7 +32,7 @@ def find_environments(folder: Path, facts: DatasetFacts, source: Source) -> dict
     for _ in range(_DEPTH):
         below = []
         for place in level:
-            children = sorted(path for path in place.iterdir() if path.is_dir() and not is_junk(path.name))
+            children = folders_in(place)
             found = _recognised(children, facts, source)
             if len(found) == len(facts.names):
                 return found
@@ -85,7 +86,7 @@ def images_of(environments: Mapping[str, Path], source: Source, left_out: frozen
 
 def _splits(environment: Path) -> list[tuple[str, Path]]:
     """Return the folders that hold classes: the environment itself, or its splits."""
-    below = sorted(path for path in environment.iterdir() if path.is_dir() and not is_junk(path.name))
+    below = folders_in(environment)
     if below and all(path.name.casefold() in _SPLITS for path in below):
         return [(path.name, path) for path in below]
     return [("", environment)]
@@ -102,9 +103,9 @@ def _images_below(folder: Path) -> Iterator[tuple[str, Path]]:
             )
 
 
-def link_images(images: Iterable[tuple[str, Path]], folder: Path) -> int:
-    """Put images in their places below a folder, as hard links or, where those cannot be, copies; return how many."""
-    count, made = 0, set()
+def link_images(images: Iterable[tuple[str, Path]], folder: Path) -> None:
+    """Put images in their places below a folder, as hard links or, where those cannot be, copies."""
+    made = set()
     with writing(folder):
         for place, file in tqdm(images, desc=folder.name, unit=" images", disable=None, leave=False):
             target = folder / place
@@ -112,8 +113,6 @@ def link_images(images: Iterable[tuple[str, Path]], folder: Path) -> int:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 made.add(target.parent)
             _link(file, target)
-            count += 1
-    return count
 
 
 def _link(file: Path, target: Path) -> None:

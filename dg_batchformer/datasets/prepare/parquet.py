@@ -33,8 +33,8 @@ def require_pyarrow() -> None:
         raise NoPyarrow("parquet files are read with pyarrow, which is not installed: pip install pyarrow") from None
 
 
-def write_images(files: Iterable[Path], folder: Path, facts: DatasetFacts, source: Source) -> int:
-    """Write the images of parquet files into environment/class/image; return how many.
+def write_images(files: Iterable[Path], folder: Path, facts: DatasetFacts, source: Source) -> None:
+    """Write the images of parquet files into environment/class/image.
 
     An image keeps its file name where the table tells it, else it is named by its row.
 
@@ -42,7 +42,6 @@ def write_images(files: Iterable[Path], folder: Path, facts: DatasetFacts, sourc
 
     """
     require_pyarrow()
-    count = 0
     with writing(folder):
         for row, (domain, label, image) in enumerate(_rows(sorted(files))):
             environment = environment_named(domain, facts, source)
@@ -55,8 +54,6 @@ def write_images(files: Iterable[Path], folder: Path, facts: DatasetFacts, sourc
             if target.exists():
                 target = place / f"{row:06}_{name}"
             target.write_bytes(content)
-            count += 1
-    return count
 
 
 def _rows(files: Iterable[Path]) -> Iterator[tuple[str, str, Any]]:

@@ -1,12 +1,11 @@
 """A file that is partly there: what came so far, and of which version on the server it is."""
 
 import hashlib
-import json
 from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.store import write_json
+from dg_batchformer.store import read_object, write_json
 
 
 class Part:
@@ -59,8 +58,4 @@ class Part:
         self.version_file.unlink(missing_ok=True)
 
     def _version(self) -> dict[str, Any]:
-        try:
-            version = json.loads(self.version_file.read_text())
-        except (OSError, ValueError):
-            return {}
-        return version if isinstance(version, dict) else {}
+        return read_object(self.version_file)

@@ -16,7 +16,7 @@ from dg_batchformer.store import SweepFolder
 
 
 def commands(
-    folder: SweepFolder, runs: Sequence[SweepRun], data_dir: Path | None, keep: str = "none", predictions: bool = False
+    folder: SweepFolder, runs: Sequence[SweepRun], data_dir: Path | None, keep: str, predictions: bool
 ) -> list[str]:
     """Return one ``train`` command for each run: what a worker of the local launcher would be told."""
     kept = ["--keep", keep, *["--predictions"] * predictions]

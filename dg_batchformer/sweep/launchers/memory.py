@@ -9,16 +9,17 @@ _ROOT = Path("/sys/fs/cgroup")
 
 def available_memory() -> int | None:
     """Return the bytes that may still be taken; None where the kernel does not tell."""
-    found = [_of_machine(), *(_of_group(folder) for folder in _groups())]
+    found = [told_by_kernel("/proc/meminfo", "MemAvailable"), *(_of_group(folder) for folder in _groups())]
     return min((left for left in found if left is not None), default=None)
 
 
-def _of_machine() -> int | None:
+def told_by_kernel(file: str, name: str) -> int | None:
+    """Return the bytes that a file of /proc has by a name; None where the kernel does not tell."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path(file).read_text().splitlines()
     except OSError:
         return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
 def _groups() -> Iterator[Path]:

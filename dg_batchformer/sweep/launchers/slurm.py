@@ -103,8 +103,8 @@ def submit(
     data_dir: Path | None,
     cluster: Cluster,
     runs_per_task: int,
-    keep: str = "none",
-    predictions: bool = False,
+    keep: str,
+    predictions: bool,
 ) -> Iterator[list[Job]]:
     """Hand runs to SLURM in job arrays; yield the jobs of each. Raises InputError where SLURM refuses one."""
     import submitit
