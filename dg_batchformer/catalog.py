@@ -281,6 +281,10 @@ WRAPPER_NAMES = ("BF", "BFv2", "EMA", "IIDMax", "MixStyle", "SMA", "SWAD")
 AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD")
 
 
+# The networks that DomainBed takes for small images, by their size in pixels; for others ResNet-50.
+SMALL_BACKBONES = {28: "mnist_cnn", 32: "wrn16_2"}
+
+
 def dataset_facts(name: str, environments: Sequence[str] = ()) -> DatasetFacts:
     """Return the facts of a dataset; raise InputError for an unknown name.
 

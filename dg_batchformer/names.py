@@ -26,6 +26,11 @@ def split_name(name: str) -> tuple[str, tuple[str, ...]]:
     return (algorithms or ["ERM"])[0], tuple(sorted(set(parts) & set(WRAPPER_NAMES)))
 
 
+def name_parts(name: str) -> frozenset[str]:
+    """Return what a name is made of, known or not, ERM aside: SWAD, ERM+SWAD and SWAD+ERM are one."""
+    return frozenset(part.strip() for part in name.split("+")) - {"ERM"}
+
+
 def canonical_name(name: str) -> str:
     """Return the one spelling of a composed name: its parts sorted, ERM dropped if there is any other."""
     algorithm, wrappers = split_name(name)

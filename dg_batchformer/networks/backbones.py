@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from dg_batchformer.catalog import SMALL_BACKBONES
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Value
 from dg_batchformer.networks.base import FeaturizerModule
@@ -83,7 +84,7 @@ def backbone_for(backbone: str, shape: Sequence[int]) -> str:
     if backbone == "auto":
         if len(shape) == 1:
             return "mlp"
-        return {28: "mnist_cnn", 32: "wrn16_2"}.get(shape[-1], "resnet50")
+        return SMALL_BACKBONES.get(shape[-1], "resnet50")
     if (backbone == "mlp") != (len(shape) == 1):
         wants = "vectors" if backbone == "mlp" else "images"
         raise InputError(f"backbone {backbone} takes {wants}, but inputs have the shape {tuple(shape)}")

@@ -46,9 +46,13 @@ def _without_memory(backbone: str, input_shape: Sequence[int], hparams: dict[str
 
 def check_featurizer(backbone: str, input_shape: Sequence[int], hparams: dict[str, Any]) -> None:
     """Raise InputError for backbone, weights, BatchNorm policy and insertion that cannot be had together."""
-    check_weights(backbone, hparams["weights"])
+    _check_weights(backbone, hparams)
     if "bfv2_insert" in hparams:
         stage_name(_without_memory(backbone, input_shape, hparams), hparams["bfv2_insert"])
+
+
+def _check_weights(backbone: str, hparams: dict[str, Any]) -> None:
+    check_weights(backbone, hparams["weights"])
     if hparams.get("freeze_bn") and hparams["weights"] == "none":
         raise InputError(
             f"freeze_bn with random weights would freeze the statistics of an untrained {backbone}; "
@@ -66,7 +70,7 @@ def Featurizer(  # noqa: N802
     """
     backbone = backbone_for(hparams.get("backbone", "auto"), input_shape)
     hparams = {"weights": "none", **hparams}
-    check_featurizer(backbone, input_shape, hparams)
+    _check_weights(backbone, hparams)
     featurizer = get_backbone(backbone, input_shape).build(input_shape, hparams)
     featurizer.is_auxiliary = not attends
     load_weights(featurizer, backbone, hparams["weights"])

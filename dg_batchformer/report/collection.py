@@ -101,6 +101,11 @@ def unreadable_lines(files: Mapping[Path, int]) -> list[str]:
     return [f"{sum(torn.values())} unreadable lines skipped, of {listed(list(map(str, torn)))}"] if torn else []
 
 
+def how_many(number: int, noun: str) -> str:
+    """Return a number of things."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Return names in a line, the first of many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -72,6 +72,12 @@ class Evaluations:
         places = [self._places[key] for key in keys if key in self._places]
         return self.values[:, places], self.recorded[:, places]
 
+    def mean(self, keys: Sequence[str]) -> tuple[Floats, Flags]:
+        """Return the mean of those of several keys that were recorded [R], and whether there is any [R]."""
+        values, recorded = self.columns(keys)
+        counts = recorded.sum(axis=1)
+        return np.where(recorded, values, 0.0).sum(axis=1) / np.maximum(counts, 1), counts > 0
+
     def latest(self) -> dict[str, float]:
         """Return what was recorded last of every key."""
         return {key: float(column[has][-1]) for key, column, has in self._by_key() if has.any()}

@@ -14,7 +14,7 @@ ALLOWANCE = 0.5
 """Points that are always allowed: for rounding, other hardware and other versions of libraries."""
 
 
-class Verdict(StrEnum):
+class Fulfilment(StrEnum):
     """What a difference means."""
 
     INSIDE = "inside"
@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Reproduction:
     """One expected average, what was found, and how far apart they may be.
 
     Args:
@@ -45,13 +45,13 @@ class Comparison:
         return None if self.found.mean is None else self.found.mean - self.expected
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Fulfilment:
         """Whether the difference is tolerated."""
         if self.difference is None:
-            return Verdict.NOT_RUN
+            return Fulfilment.NOT_RUN
         if self.tolerance is None:
-            return Verdict.TOO_FEW
-        return Verdict.INSIDE if abs(self.difference) <= self.tolerance else Verdict.OUTSIDE
+            return Fulfilment.TOO_FEW
+        return Fulfilment.INSIDE if abs(self.difference) <= self.tolerance else Fulfilment.OUTSIDE
 
 
 def read_expected(folder: SweepFolder) -> Expected:
@@ -75,16 +75,16 @@ def read_expected(folder: SweepFolder) -> Expected:
     return parse_expected(given, datasets, labels, error)
 
 
-def compare(section: Section, expected: Expected) -> list[Comparison]:
+def compare(section: Section, expected: Expected) -> list[Reproduction]:
     """Set expected averages beside those of a section, which is of the expected selection."""
     tables = {table.title: table for table in section.tables}
     found = []
     for dataset, averages in expected.averages.items():
         table = tables.get(dataset)
         for label, value in averages.items():
-            cell = table.rows[label][table.columns.index("Average")] if table else Cell()
+            cell = table.rows[label][table.average] if table else Cell()
             tolerance = expected.tolerance if expected.tolerance is not None else default_tolerance(cell)
-            found.append(Comparison(dataset, label, value, cell, tolerance))
+            found.append(Reproduction(dataset, label, value, cell, tolerance))
     return found
 
 
@@ -100,6 +100,6 @@ def default_tolerance(cell: Cell) -> float | None:
     return 2 * sqrt(2) * standard_error + ALLOWANCE
 
 
-def is_reproduced(comparisons: Sequence[Comparison]) -> bool:
+def is_reproduced(comparisons: Sequence[Reproduction]) -> bool:
     """Whether nothing is outside its tolerance."""
-    return all(comparison.verdict is not Verdict.OUTSIDE for comparison in comparisons)
+    return all(comparison.verdict is not Fulfilment.OUTSIDE for comparison in comparisons)

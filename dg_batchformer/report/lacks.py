@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from dg_batchformer.report.collection import CollectedRun
+from dg_batchformer.report.collection import CollectedRun, how_many
 from dg_batchformer.store import State
 
 
@@ -21,7 +21,7 @@ def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured
         states = ", ".join(f"{count} {state}" for state, count in untrained.items())
         reasons.append(f"{len(read) - untrained.total()} of {len(read)} runs trained, {states}")
     if diverged:
-        reasons.append(f"{diverged} run{'s' * (diverged != 1)} diverged")
+        reasons.append(f"{how_many(diverged, 'run')} diverged")
     if n < len(trials):
         none = [trial for trial in trials if all(run.trial_seed != trial for run in read)]
         if none:

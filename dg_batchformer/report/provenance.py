@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dg_batchformer.report.collection import CollectedRun
+from dg_batchformer.report.collection import CollectedRun, how_many
 
 _PACKAGES = ("dg_batchformer", "torch", "torchvision")
 
@@ -33,7 +33,7 @@ class Provenance:
     @property
     def sentence(self) -> str:
         """All of it but the fingerprints, in a line."""
-        parts = [f"{_count(self.runs, 'run')} of {_count(self.trials, 'trial')} and {_count(self.draws, 'draw')}"]
+        parts = [f"{how_many(self.runs, 'run')} of {how_many(self.trials, 'trial')} and {how_many(self.draws, 'draw')}"]
         parts += [f"protocol {_joined(self.protocols)}"] if self.protocols else []
         parts += [f"precision {_joined(self.precisions)}"] if self.precisions else []
         parts += [f"data path {_joined(self.data_paths)}"] if self.data_paths else []
@@ -69,7 +69,3 @@ def _values(said: Sequence[Mapping[str, Any]], key: str) -> list[str]:
 
 def _joined(values: Sequence[str]) -> str:
     return " and ".join(values)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -100,9 +100,7 @@ class _Models(NamedTuple):
 
 def validation_accuracy(evaluations: Evaluations, envs: Sequence[int]) -> tuple[Floats, Flags]:
     """Return the mean accuracy on the held-out splits of environments [R], and whether there is any [R]."""
-    values, recorded = evaluations.columns([f"env{env}_out_acc" for env in envs])
-    counts = recorded.sum(axis=1)
-    return np.where(recorded, values, 0.0).sum(axis=1) / np.maximum(counts, 1), counts > 0
+    return evaluations.mean([f"env{env}_out_acc" for env in envs])
 
 
 def _single(runs: Sequence[CollectedRun], env: int) -> _Models:

@@ -22,7 +22,7 @@ def side_by_side(sections: Sequence[Section]) -> Section:
 def _table(title: str, by_method: dict[str, Table]) -> Table:
     rows: dict[str, list[Cell]] = {}
     for table in by_method.values():
-        column = list(table.columns).index("Average")
+        column = table.average
         for label, cells in table.rows.items():
             rows.setdefault(label, []).append(cells[column])
     trials = max(table.trials for table in by_method.values())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dg_batchformer.report.collection import Collection
+from dg_batchformer.report.collection import Collection, how_many
 from dg_batchformer.report.comparison import check_rows
 from dg_batchformer.report.pairs import Block, mean_difference, pair
 from dg_batchformer.report.render.wording import SIGNIFICANCE
@@ -32,7 +32,7 @@ def _mark(table: Table, paired: dict[str, list[Block]], baseline: str) -> Table:
         label: [block for block in blocks if block.dataset in table.benchmarks] for label, blocks in paired.items()
     }
     p_values = dict(zip(shown, holm([signed_rank_p(blocks) for blocks in shown.values()]), strict=True))
-    column = list(table.columns).index("Average")
+    column = table.average
     differing = {
         (label, column): "above" if mean_difference(shown[label]) > 0 else "below"
         for label, p in p_values.items()
@@ -46,8 +46,7 @@ def _mark(table: Table, paired: dict[str, list[Block]], baseline: str) -> Table:
 def _about_marks(baseline: str, tested: int, differing: int) -> str:
     if not tested:
         return f"no row is tested against {baseline}: a test needs {MIN_BLOCKS} environments with trials of both"
-    rows = f"{tested} row{'s' * (tested != 1)}"
-    test = f"Wilcoxon signed-rank test over environments, Holm-corrected for {rows}, p < {ALPHA}"
+    test = f"Wilcoxon signed-rank test over environments, Holm-corrected for {how_many(tested, 'row')}, p < {ALPHA}"
     caution = "environments share training data, so p is optimistic"
     if not differing:
         return f"no row differs significantly from {baseline} ({test})"

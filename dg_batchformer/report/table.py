@@ -13,6 +13,8 @@ from dg_batchformer.report.provenance import Provenance, provenance
 from dg_batchformer.report.selection import METHODS, Method, Score, Selection
 from dg_batchformer.store import State
 
+_AVERAGE = "Average"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -83,6 +85,11 @@ class Table:
     provenance: Provenance | None = None
     benchmarks: Sequence[str] = ()
     metric: Metric = ACCURACY
+
+    @property
+    def average(self) -> int:
+        """The place of the column of averages."""
+        return list(self.columns).index(_AVERAGE)
 
     @property
     def has_empty_cells(self) -> bool:
@@ -180,7 +187,7 @@ def _dataset_table(
     return marked(replace(table, metric=measurements.metric, benchmarks=[dataset]))
 
 
-_SUMMARIES = ("Average", "Worst", "In-domain")
+_SUMMARIES = (_AVERAGE, "Worst", "In-domain")
 
 
 def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
@@ -234,7 +241,7 @@ def _averages_table(
         rows[label] = [*cells, Cell(fmean(means)) if len(means) == len(cells) else Cell()]
     most = max(len(trials) for _, trials in declared.values())
     made = _provenance([run for run in collection.runs if run.benchmark in datasets], method)
-    columns = [*datasets, "Average"]
+    columns = [*datasets, _AVERAGE]
     table = Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made)
     return marked(replace(table, metric=metric, benchmarks=datasets))
 

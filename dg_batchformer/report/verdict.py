@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from dg_batchformer.report.collection import how_many
 from dg_batchformer.report.comparison import Comparison, Missing, Verdict
 from dg_batchformer.report.pairs import Block, by_dataset
 from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, RESAMPLES
@@ -39,7 +40,7 @@ def sentence(comparison: Comparison) -> str:
     where = _where(comparison)
     if verdict is Verdict.FEW:
         place = f"{abs(mean):.1f} points {'above' if mean > 0 else 'below'}" if round(mean, 1) else "level with"
-        few = _count(len(comparison.blocks), "environment")
+        few = how_many(len(comparison.blocks), "environment")
         be = "is" if len(comparison.blocks) == 1 else "are"
         return f"{b} is {place} {a}{_interval(comparison)} {where}, but {few} {be} too few to tell whether it helps."
     if verdict is Verdict.EQUAL:
@@ -85,8 +86,9 @@ def warnings(comparison: Comparison) -> list[str]:
     """Return what the runs are too few for, and what is left out."""
     blocks, found = comparison.blocks, []
     if 0 < len(blocks) < MIN_BLOCKS:
+        few, best = how_many(len(blocks), "environment"), 2 / 2 ** len(blocks)
         found.append(
-            f"no p-values: tests of {_count(len(blocks), 'environment')} give p = {2 / 2 ** len(blocks):.3f} at best, "
+            f"no p-values: tests of {few} give p = {best:.3f} at best, "
             f"and can give less than {ALPHA} from {MIN_BLOCKS} on"
         )
     if 1 < len(blocks) < MIN_BLOCKS:
@@ -132,7 +134,3 @@ def _pairs(pairs: Sequence[Missing]) -> str:
 
 def _environment(block: Block) -> str:
     return f"{block.dataset}/{block.environment}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,6 +1,7 @@
 """WeightAveraging: what wrappers that return a mean of iterates share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,8 +28,19 @@ class WeightAveraging(Wrapper):
         """Overwrite the weights of the predictor."""
         torch._foreach_copy_(self.weights(), list(tensors))
 
+    @contextmanager
+    def weights_set(self, tensors: Sequence[Tensor]) -> Iterator[None]:
+        """Hold other weights for a while, then the present ones again."""
+        present = [weight.clone() for weight in self.weights()]
+        self.set_weights(tensors)
+        try:
+            yield
+        finally:
+            self.set_weights(present)
+
     def become(self, average: Average, batches: Iterable[Tensor]) -> None:
-        """Take over averaged weights for good; live BatchNorm statistics are re-estimated."""
+        """Take over averaged weights for good, and say so; live BatchNorm statistics are re-estimated."""
+        self.summary = {**self.summary, "averaged_from": average.start, "averaged_to": average.end}
         self.set_weights(average.tensors)
         if has_live_batch_norm(self.predictor):
             reestimate_batch_norm(self.predictor, batches)
@@ -69,15 +81,10 @@ class MovingAverage(WeightAveraging):
     def predict(self, x: Tensor) -> Tensor:
         if not (self.predicts_returned and self.updates):
             return super().predict(x)
-        present = [weight.clone() for weight in self.weights()]
-        self.set_weights(self.average.tensors)
-        try:
+        with self.weights_set(self.average.tensors):
             return super().predict(x)
-        finally:
-            self.set_weights(present)
 
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
         super().finalize(batches)
         self.become(self.average, batches)
-        self.summary = {**self.summary, "averaged_from": self.average.start, "averaged_to": self.average.end}
         return self

@@ -1,7 +1,6 @@
 """SWAD — Cha et al., NeurIPS 2021: the mean of all iterates inside a valley of the validation loss."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,16 +35,6 @@ class _Segments(WeightAveraging):
         segment = Segment(self.segment.tensors, loss, self.updates - iterates, self.updates - 1, iterates)
         self.segment = Average()
         return segment
-
-    @contextmanager
-    def _weights_set(self, tensors: Sequence[Tensor]) -> Iterator[None]:
-        """Hold other weights for a while, then the present ones again."""
-        present = [weights.clone() for weights in self.weights()]
-        self.set_weights(tensors)
-        try:
-            yield
-        finally:
-            self.set_weights(present)
 
 
 class SWAD(_Segments):
@@ -84,9 +73,7 @@ class SWAD(_Segments):
 
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
         super().finalize(batches)
-        average = self.valley.final()
-        self.become(average, batches)
-        self.summary = {**self.summary, "averaged_from": average.start, "averaged_to": average.end}
+        self.become(self.valley.final(), batches)
         if self.valley.threshold is not None:
             self.summary["valley_threshold"] = self.valley.threshold
         return self
@@ -109,7 +96,7 @@ class IIDMax(_Segments):
             self.best_accuracy = validation.accuracy
             self.average = Average()
         self.average.absorb_segment(self.cut_segment(validation.loss))
-        with self._weights_set(self.average.tensors):
+        with self.weights_set(self.average.tensors):
             accuracy = evaluate(self).accuracy
         if accuracy > self.best_average_accuracy:
             self.best_average_accuracy = accuracy
@@ -118,5 +105,4 @@ class IIDMax(_Segments):
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
         super().finalize(batches)
         self.become(self.best, batches)
-        self.summary = {**self.summary, "averaged_from": self.best.start, "averaged_to": self.best.end}
         return self

@@ -60,7 +60,7 @@ def _averages(section: Section) -> Sequence[tuple[str, Cell]]:
     if not section.tables:
         return []
     table = section.tables[-1]
-    column = list(table.columns).index("Average")
+    column = table.average
     found = [(label, cells[column]) for label, cells in table.rows.items() if cells[column].mean is not None]
     return sorted([one for one in found if not isnan(_mean(one[1]))], key=lambda one: -_mean(one[1]))
 

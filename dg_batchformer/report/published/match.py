@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from dg_batchformer.catalog import DATASETS, dataset_facts
 from dg_batchformer.errors import unknown
+from dg_batchformer.names import name_parts
 from dg_batchformer.report.collection import CollectedRun
 from dg_batchformer.report.published.data import AVERAGE, KINDS, Accuracy, Entry, Setting, load_published
 from dg_batchformer.report.published.setting import settings_of
@@ -60,17 +61,12 @@ def _asked(names: Sequence[str], *, must_exist: bool) -> list[Entry]:
     entries = load_published()
     if ALL in names:
         return list(entries)
-    known = {_parts(entry.algorithm): entry.algorithm for entry in entries}
+    known = {name_parts(entry.algorithm): entry.algorithm for entry in entries}
     for name in names:
-        if must_exist and _parts(name) not in known:
+        if must_exist and name_parts(name) not in known:
             raise unknown("published algorithm", name, [ALL, *sorted(known.values())])
-    wanted = {_parts(name) for name in names}
-    return [entry for entry in entries if _parts(entry.algorithm) in wanted]
-
-
-def _parts(name: str) -> frozenset[str]:
-    """Return what a composed name is made of, however it is spelled: SWAD, ERM+SWAD and SWAD+ERM are one."""
-    return frozenset(part.strip() for part in name.split("+")) - {"ERM"}
+    wanted = {name_parts(name) for name in names}
+    return [entry for entry in entries if name_parts(entry.algorithm) in wanted]
 
 
 def _comparable(known: Sequence[Entry], dataset: str, settings: Set[Setting]) -> list[Entry]:

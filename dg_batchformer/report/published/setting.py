@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog import SMALL_BACKBONES, dataset_facts
 from dg_batchformer.report.collection import CollectedRun
 from dg_batchformer.report.published.data import Setting
-
-_BY_SIZE = {28: "mnist_cnn", 32: "wrn16_2"}  # the networks that DomainBed takes for small images, untrained
 
 
 def settings_of(runs: Sequence[CollectedRun]) -> set[Setting]:
@@ -30,7 +28,7 @@ def run_setting(dataset: str, hparams: object) -> Setting | None:
     elif facts.is_photographs and "backbone" not in hparams:
         backbone, weights = _domainbed(hparams)
     elif backbone == "auto":
-        backbone = _BY_SIZE.get(size, "resnet50")
+        backbone = SMALL_BACKBONES.get(size, "resnet50")
     other_size = f" at {size} px" if size != facts.shape[-1] else ""
     return Setting(f"{backbone}{other_size}", str(weights))
 

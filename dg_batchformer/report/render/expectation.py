@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from dg_batchformer.expected import Expected
-from dg_batchformer.report.expect import ALLOWANCE, Comparison
+from dg_batchformer.report.expect import ALLOWANCE, Reproduction
 from dg_batchformer.report.render.wording import sentence
 from dg_batchformer.report.selection import METHODS
 
 
-def expectation(expected: Expected, comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> str:
+def expectation(expected: Expected, comparisons: Sequence[Reproduction], notes: Sequence[str] = ()) -> str:
     """Return a table of all comparisons, what the tolerance is, and a count of verdicts.
 
     Args:
@@ -35,7 +35,7 @@ def expectation(expected: Expected, comparisons: Sequence[Comparison], notes: Se
     return "\n".join(lines) + "\n"
 
 
-def _row(comparison: Comparison) -> list[str]:
+def _row(comparison: Reproduction) -> list[str]:
     cell, difference = comparison.found, comparison.difference
     found = "" if cell.mean is None else f"{cell.mean:.1f} ± {cell.error:.1f} (n={cell.n})"
     tolerated = difference is not None and comparison.tolerance is not None

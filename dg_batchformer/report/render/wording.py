@@ -25,9 +25,7 @@ def significance(table: Table, label: str, column: int) -> str:
 
 def published_number(cell: Cell, plus_minus: str) -> str:
     """Return a cell of a published row as text: mean and error in percent, as far as they are published."""
-    if cell.mean is None:
-        return UNPUBLISHED
-    return f"{cell.mean:.1f}" if cell.error is None else f"{cell.mean:.1f}{plus_minus}{cell.error:.1f}"
+    return UNPUBLISHED if cell.mean is None else number(cell, plus_minus, cell.n)
 
 
 def sentence(text: str) -> str:

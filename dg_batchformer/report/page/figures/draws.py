@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from dg_batchformer.report.collection import CollectedRun, Collection
 from dg_batchformer.report.page.choices import Choices
 from dg_batchformer.report.page.figures.plot import Plot, left_out
-from dg_batchformer.report.page.figures.svg import ROWS, chunks, grid, render
+from dg_batchformer.report.page.figures.svg import ROWS, panels_in_lines, render
 from dg_batchformer.report.page.looks import Looks
 from dg_batchformer.report.selection import Method
 
@@ -93,15 +93,9 @@ def _has_hparams(run: CollectedRun) -> bool:
 
 
 def _draw(figure: Figure, panels: dict[str, Points], looks: Looks) -> None:
-    lines = list(chunks(list(panels), _COLUMNS))
-    columns = len(lines[0])
-    for axes_of_line, names in zip(
-        grid(figure, len(lines), columns, left=0.5, between=(0.3, 0.72), sharey=True), lines, strict=True
-    ):
-        axes_of_line[0].set_ylabel("validation (%)")
-        for axes in axes_of_line[len(names) :]:
-            axes.set_visible(False)
-        for axes, name in zip(axes_of_line, names, strict=False):
+    for first, line in panels_in_lines(figure, list(panels), _COLUMNS, left=0.5, between=(0.3, 0.72), sharey=True):
+        first.set_ylabel("validation (%)")
+        for axes, name in line:
             axes.set_title(name)
             _draw_panel(axes, panels[name], looks)
 

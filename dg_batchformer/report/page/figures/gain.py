@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
+from dg_batchformer.names import name_parts
 from dg_batchformer.report.page.choices import Choices
 from dg_batchformer.report.page.figures.intervals import Values, draw_intervals, height
 from dg_batchformer.report.page.figures.plot import Plot
@@ -19,11 +20,11 @@ def bf_pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs of labels (without, with) that differ in BF alone; ERM need not be named beside wrappers."""
     by_parts: dict[frozenset[str], str] = {}
     for label in labels:
-        by_parts.setdefault(frozenset(part.strip() for part in label.split("+")) - {"ERM"}, label)
+        by_parts.setdefault(name_parts(label), label)
     return [
-        (label, by_parts[parts | {"BF"}])
-        for parts, label in by_parts.items()
-        if "BF" not in parts and parts | {"BF"} in by_parts
+        (label, by_parts[without | {"BF"}])
+        for without, label in by_parts.items()
+        if "BF" not in without and without | {"BF"} in by_parts
     ]
 
 

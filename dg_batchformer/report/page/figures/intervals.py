@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dg_batchformer.report.page.figures.svg import INK, MUTED, ROWS, WIDTH, chunks, dots, grid
+from dg_batchformer.report.page.figures.svg import INK, MUTED, ROWS, WIDTH, dots, panels_in_lines
 from dg_batchformer.report.page.looks import Looks
 
 _COLUMNS = 5
@@ -33,15 +33,9 @@ def draw_intervals(figure: Figure, values: Values, looks: Looks, unit: str, *, z
     """
     rows = list(looks)
     names = [label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…" for label in rows]
-    columns = min(len(values), _COLUMNS)
     left = min(0.2 + 0.068 * max(map(len, names)), 0.3 * WIDTH)
-    lines = list(chunks(list(values), columns))
-    for axes_of_line, panels in zip(
-        grid(figure, len(lines), columns, left=left, between=(0.2, 0.6), sharey=True), lines, strict=True
-    ):
-        for axes in axes_of_line[len(panels) :]:
-            axes.set_visible(False)
-        for axes, panel in zip(axes_of_line, panels, strict=False):
+    for _, line in panels_in_lines(figure, list(values), _COLUMNS, left=left, between=(0.2, 0.6), sharey=True):
+        for axes, panel in line:
             axes.set_title(panel, fontweight="bold" if panel == "Average" else "normal")
             axes.set_xlabel(unit)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=2))

@@ -108,6 +108,17 @@ def grid(
     return [list(row) for row in axes]
 
 
+def panels_in_lines(
+    figure: Figure, names: Sequence[Any], columns: int, **of_grid: Any
+) -> Iterator[tuple[Axes, list[tuple[Axes, Any]]]]:
+    """Yield the lines of a grid with a panel for each name: the first axes, and all axes that have a name."""
+    lines = list(chunks(names, columns))
+    for of_line, on_line in zip(grid(figure, len(lines), len(lines[0]), **of_grid), lines, strict=True):
+        for axes in of_line[len(on_line) :]:
+            axes.set_visible(False)
+        yield of_line[0], list(zip(of_line, on_line, strict=False))
+
+
 def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: float, alpha: float) -> None:
     """Draw many points as one path of lines without length, whose round ends are the points: a tenth of the bytes."""
     points = np.array([[x, y], [x, y]], dtype=float).transpose(2, 0, 1).reshape(-1, 2)  # each twice

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dg_batchformer.report.page.choices import Choices
 from dg_batchformer.report.page.figures.plot import Plot
-from dg_batchformer.report.page.figures.svg import MUTED, ROWS, chunks, grid, render
+from dg_batchformer.report.page.figures.svg import MUTED, ROWS, panels_in_lines, render
 from dg_batchformer.report.page.looks import Looks
 
 ABOUT = (
@@ -47,14 +47,9 @@ def _points(choices: Choices, dataset: str, env: int) -> Points:
 
 
 def _draw(figure: Figure, panels: dict[str, Points], looks: Looks) -> None:
-    lines = list(chunks(list(panels), _COLUMNS))
-    for axes_of_line, names in zip(
-        grid(figure, len(lines), len(lines[0]), left=0.5, between=(0.42, 0.75)), lines, strict=True
-    ):
-        axes_of_line[0].set_ylabel("test (%)")
-        for axes in axes_of_line[len(names) :]:
-            axes.set_visible(False)
-        for axes, name in zip(axes_of_line, names, strict=False):
+    for first, line in panels_in_lines(figure, list(panels), _COLUMNS, left=0.5, between=(0.42, 0.75)):
+        first.set_ylabel("test (%)")
+        for axes, name in line:
             axes.set_title(name)
             axes.set_xlabel("in-domain (%)")
             axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -68,11 +67,8 @@ def _draw(figure: Figure, lines: dict[str, list[CollectedRun | None]], names: Se
 def _draw_valley(axes: Axes, evaluations: Evaluations, look: Look) -> None:
     colour = ROWS[look.colour]
     training, final = evaluations.at(~evaluations.final), evaluations.latest()
-    losses, recorded = training.columns([key for key in training.keys if key.endswith("_out_loss")])
-    known = recorded.any(axis=1)
-    counts = recorded[known].sum(axis=1)
-    mean = np.where(recorded[known], losses[known], 0).sum(axis=1) / counts
-    axes.plot(training.steps[known], mean, color=INK, linewidth=1.1)
+    mean, known = training.mean([key for key in training.keys if key.endswith("_out_loss")])
+    axes.plot(training.steps[known], mean[known], color=INK, linewidth=1.1)
     if "averaged_from" in final:
         axes.axvspan(final["averaged_from"], final["averaged_to"], color=colour, alpha=0.22, linewidth=0)
     if "valley_threshold" in final:
