@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import SweepFolder
-from dg_batchformer.sweep_spec import SweepSpec
+
+if TYPE_CHECKING:  # loading YAML takes a tenth of the time of a table
+    from dg_batchformer.sweep_spec import SweepSpec
 
 
 class SweepRun(NamedTuple):
@@ -45,7 +47,7 @@ class Declared:
         return f"python -m dg_batchformer sweep sweeps/{self.name}.yaml" + " --retry failed" * retry_failed
 
 
-def declaration(sweep: SweepSpec, runs: Sequence[SweepRun]) -> dict[str, Any]:
+def declaration(sweep: "SweepSpec", runs: Sequence[SweepRun]) -> dict[str, Any]:
     """Return what ``sweep.json`` keeps."""
     return {
         "name": sweep.name,

@@ -3,10 +3,9 @@
 import fcntl
 import json
 import os
-import socket
+import secrets
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,7 +51,7 @@ class Lock:
 
     def take(self) -> None:
         """Create the file with its whole content at once; raise Busy if somebody alive holds it."""
-        content = self.file.with_name(f".lock.{uuid.uuid4().hex}")
+        content = self.file.with_name(f".lock.{secrets.token_hex(16)}")
         content.write_text(json.dumps(self.owner))
         try:
             with _alone_in(self.file.parent):
@@ -134,7 +133,7 @@ def _remove_stale(file: Path) -> None:
     seen = owner_of(file)
     if is_held(file):
         return
-    moved = file.with_name(f".stale.{uuid.uuid4().hex}")
+    moved = file.with_name(f".stale.{secrets.token_hex(16)}")
     try:
         file.rename(moved)
     except FileNotFoundError:
@@ -152,7 +151,7 @@ def _identity() -> dict[str, Any]:
         "pid": os.getpid(),
         "started": _process_start(os.getpid()),
         **{name: os.environ.get(variable) for name, variable in _SLURM.items()},
-        "token": uuid.uuid4().hex,
+        "token": secrets.token_hex(16),
     }
 
 
@@ -162,7 +161,7 @@ def _place() -> dict[str, str]:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         namespace = ""
-    return {"host": socket.gethostname(), "boot": _boot_id(), "pids": namespace}
+    return {"host": os.uname().nodename, "boot": _boot_id(), "pids": namespace}
 
 
 def owner_of(file: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-import uuid
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
@@ -23,7 +23,7 @@ def cache_dir() -> Path:
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a whole file or none: to a temporary one beside it, synced, then renamed."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(16)}")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -168,7 +168,7 @@ class SweepFolder:
     def launching(self) -> Iterator[None]:
         """Be known as a launch while it lasts, so that it can be cancelled from elsewhere."""
         self.launches.mkdir(parents=True, exist_ok=True)
-        lock = Lock(self.launches / uuid.uuid4().hex)
+        lock = Lock(self.launches / secrets.token_hex(16))
         lock.take()
         with lock.kept():
             yield

@@ -212,7 +212,10 @@ def _row(yaml: LinedYaml, key: Key, item: Any) -> Row:
     hparams = _hparams(yaml, (*key, "hparams"), item.get("hparams", {}))
     if hparams and "label" not in item:
         raise yaml.error(key, f"a row with hparams needs a label, so that tables can tell it from plain {name}")
-    return Row(str(item.get("label", name)), name, hparams, yaml.lines[key])
+    label = str(item.get("label", name))
+    if not label.isprintable() or not label.strip():
+        raise yaml.error((*key, "label"), f"a label is one line that can be printed, got {label!r}")
+    return Row(label, name, hparams, yaml.lines[key])
 
 
 def _hparams(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:

@@ -45,6 +45,10 @@ def test_a_sweep_file_declares_rows_with_labels_and_numbers(tmp_path):
         ("datasets: [PACS]\nalgorithms: [ERM, ERM]\n", r"mine.yaml:2: algorithms: 'ERM' is given twice"),
         ("datasets: [PACS]\nalgorithms:\n- {name: ERM, hparams: {lr: 1}}\n", r"mine.yaml:3: .*needs a label"),
         (
+            'datasets: [PACS]\nalgorithms:\n- {name: ERM, label: "a\\nb"}\n',
+            r"mine.yaml:3: a label is one line",
+        ),
+        (
             "datasets: [PACS]\nalgorithms: [ERM]\ntest_envs: [skech]\n",
             r"mine.yaml:3: test_envs: .*did you mean 'sketch'",
         ),

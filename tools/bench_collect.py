@@ -3,9 +3,9 @@
 
   same   made-up sweeps of every kind, with pairs, gaps, ties and NaN, and DomainBed's own fixture: whether the text and
          the LaTeX are the same to the byte; needs --domainbed DIR, a checkout of facebookresearch/DomainBed
-  speed  a sweep of 97,200 records: seconds and peak memory of whole processes, first (cold: nothing remembered) and
-         again (warm), and of DomainBed's script in the same call
-  large  a sweep of a million records: the same, without DomainBed
+  speed  a sweep of 97,200 records: seconds (the median of turns) and peak memory of whole processes, first (cold:
+         nothing remembered) and again (warm), and of DomainBed's script in the same turns
+  large  a sweep of a million records: the same in one turn, without DomainBed
 --record writes what DomainBed prints for the made-up sweeps, for the tests. Figures go to standard output, as Markdown.
 """
 
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,7 @@ from domainbed_sweeps import KINDS, Kind, write_sweep  # noqa: E402
 PARTS = ("same", "speed", "large")
 RECORDED = ROOT / "tests" / "data" / "domainbed_tables"
 SEEDS = range(3)
+COLD, WARM, THEIRS = "tables --format domainbed, cold", "the same, warm", "DomainBed's collect_results"
 OURS = (sys.executable, "-m", "dg_batchformer", "tables")
 
 
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--domainbed", type=Path, metavar="DIR", help="checkout of facebookresearch/DomainBed")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--record", action="store_true", help="write what DomainBed prints into tests/data")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of speed (default: %(default)s)")
     options = parser.parse_args()
     if options.domainbed is None and (options.record or "same" in options.parts):
         parser.error("--domainbed DIR is needed to compare: a checkout of facebookresearch/DomainBed")
@@ -83,31 +86,39 @@ def _sweeps(path: Path, domainbed: Path) -> Iterator[tuple[str, Path]]:
 
 def speed(path: Path, options: argparse.Namespace) -> None:
     """Measure 5,400 runs of 18 records."""
-    cold, warm = _measure(path / "sweep", Kind(draws=50, evaluations=18))
-    if options.domainbed is not None:
-        theirs = _domainbed(options.domainbed, path / "sweep", latex=False)
-        print(f"| DomainBed's collect_results | {theirs.seconds:.2f} | {theirs.memory:.0f} |")
-        ratios = (
-            f"cold {theirs.seconds / cold.seconds:.1f} times, warm {theirs.seconds / warm.seconds:.1f} times as fast"
-        )
-        print(f"\n{ratios}; output {'same' if theirs.output == cold.output == warm.output else 'DIFFERENT'}")
+    _measure(path / "sweep", Kind(draws=50, evaluations=18), options.rounds, options.domainbed)
 
 
 def large(path: Path, options: argparse.Namespace) -> None:
     """Measure a million records."""
-    _measure(path / "sweep", Kind(draws=515, evaluations=18))
+    _measure(path / "sweep", Kind(draws=515, evaluations=18), rounds=1, domainbed=None)
 
 
-def _measure(folder: Path, kind: Kind) -> tuple[Done, Done]:
+def _measure(folder: Path, kind: Kind, rounds: int, domainbed: Path | None) -> None:
     records = write_sweep(folder, kind, seed=0)
+    runs = sum(1 for _ in folder.iterdir())
+    turns = [_turn(folder, domainbed) for _ in range(rounds)]
+    print(f"{records} records of {runs} runs, whole processes, {rounds} turns:\n")
+    print("| | seconds | peak memory (MiB) | DomainBed takes |\n|---|---|---|---|")
+    for name in turns[0]:
+        seconds = median(turn[name].seconds for turn in turns)
+        memory = max(turn[name].memory for turn in turns)
+        print(f"| {name} | {seconds:.2f} | {memory:.0f} | {_ratios(turns, name) if domainbed else ''} |")
+    if domainbed:
+        outputs = {turn[name].output for turn in turns for name in (COLD, WARM, THEIRS)}
+        print(f"\noutput {'same' if len(outputs) == 1 else 'DIFFERENT'}")
+
+
+def _turn(folder: Path, domainbed: Path | None) -> dict[str, Done]:
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
     command = [*OURS, str(folder), "--format", "domainbed"]
-    cold, warm, text = _run(command), _run(command), _run([*OURS, str(folder)])
-    print(f"{records} records of {sum(1 for _ in folder.iterdir())} runs, whole processes:\n")
-    print("| | seconds | peak memory (MiB) |\n|---|---|---|")
-    named = {"tables --format domainbed, cold": cold, "the same, warm": warm, "tables, warm": text}
-    for name, done in named.items():
-        print(f"| {name} | {done.seconds:.2f} | {done.memory:.0f} |")
-    return cold, warm
+    done = {COLD: _run(command), WARM: _run(command), "tables, warm": _run([*OURS, str(folder)])}
+    return done | ({THEIRS: _domainbed(domainbed, folder, latex=False)} if domainbed else {})
+
+
+def _ratios(turns: Sequence[dict[str, Done]], name: str) -> str:
+    ratios = sorted(turn[THEIRS].seconds / turn[name].seconds for turn in turns)
+    return f"{median(ratios):.1f} x as long ({ratios[0]:.1f} to {ratios[-1]:.1f})"
 
 
 def _domainbed(checkout: Path, folder: Path, *, latex: bool) -> Done:

@@ -7,8 +7,8 @@ for random crops; ``eval-SIZE`` is squared to SIZE pixels by Pillow, bit-equal t
 import fcntl
 import json
 import os
+import secrets
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -107,7 +107,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _build(files: Sequence[Path], planes: Mapping[int | None, Path], progress: Progress) -> None:
-    temporary = {size: plane.with_name(f".{plane.name}.{uuid.uuid4().hex}") for size, plane in planes.items()}
+    temporary = {size: plane.with_name(f".{plane.name}.{secrets.token_hex(16)}") for size, plane in planes.items()}
     try:
         _write(files, temporary, progress)
         for size, plane in planes.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 from dg_batchformer.catalog import DATASETS
 from dg_batchformer.report.evaluations import Evaluations
+from dg_batchformer.report.runs import RecordsFile
 from dg_batchformer.store import State
 
 
@@ -95,10 +96,10 @@ def _environments(run: CollectedRun) -> Sequence[str]:
     return [f"env{env}" for env in range(max(run.evaluations.num_environments, max(run.test_envs) + 1))]
 
 
-def unreadable_lines(files: Mapping[Path, int]) -> list[str]:
-    """Say how many lines of which files are no records."""
-    torn = {file: count for file, count in files.items() if count}
-    return [f"{sum(torn.values())} unreadable lines skipped, of {listed(list(map(str, torn)))}"] if torn else []
+def unreadable_lines(folder: Path, files: Mapping[str, RecordsFile]) -> list[str]:
+    """Say how many lines of which files are no records, by the names of their runs below a folder."""
+    torn = {f"{folder / name / 'results.jsonl'}": file.unreadable for name, file in files.items() if file.unreadable}
+    return [f"{sum(torn.values())} unreadable lines skipped, of {listed(list(torn))}"] if torn else []
 
 
 def how_many(number: int, noun: str) -> str:

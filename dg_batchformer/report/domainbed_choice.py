@@ -7,6 +7,7 @@ draw are one.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -63,15 +64,20 @@ def choose_draws(groups: Groups, choose: Choose) -> Mapping[tuple[str, str], Seq
 
 def _evaluations(runs: Sequence[TrainedRun], held_out: int) -> Evaluations:
     """Return the evaluations of runs that hold out so many environments, in the order of folders and files."""
-    found = [run.evaluations for run in runs if len(run.args["test_envs"]) == held_out]
+    found = [run.evaluations for run in runs if len(run.place.test_envs) == held_out]
     return concatenate(found) if found else Evaluations.of([])
 
 
 def _validation_mean(evaluations: Evaluations, env: int) -> Floats:
     """Return the mean accuracy on the held-out splits of the other environments [R]."""
-    keys = [f"env{other}_out_acc" for other in range(evaluations.num_environments) if other != env]
-    values, _ = evaluations.columns(keys)
-    return np.ascontiguousarray(values).mean(axis=1) if keys else np.full(len(evaluations), np.nan)
+    keys = _held_out(evaluations.num_environments, env)
+    values = np.ascontiguousarray(evaluations.columns(keys))
+    return values.mean(axis=1) if keys else np.full(len(evaluations), np.nan)
+
+
+@lru_cache(maxsize=1024)
+def _held_out(num_environments: int, env: int) -> Sequence[str]:
+    return tuple(f"env{other}_out_acc" for other in range(num_environments) if other != env)
 
 
 def _first_max(values: Floats) -> int:
@@ -98,7 +104,7 @@ def _choose_oracle(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
 
 
 def _choose_leave_one_out(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
-    if all(len(run.args["test_envs"]) == 1 for run in runs):
+    if all(len(run.place.test_envs) == 1 for run in runs):
         return None
     single = _evaluations(runs, 1)
     others = [other for other in range(single.num_environments) if other != env]
@@ -128,7 +134,7 @@ def _choose_auto_lr(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
     for run in whole_runs([run for run in runs if len(run.args["test_envs"]) == 1]):
         last = run.evaluations.latest()
         test = last.get(f"fd_env{env}_in_acc")
-        held_out = [f"env{other}_out_acc" for other in range(run.evaluations.num_environments) if other != env]
+        held_out = _held_out(run.evaluations.num_environments, env)
         if test is not None and all(key in last for key in held_out):
             choices.append(_Choice(float(np.mean([last[key] for key in held_out])), test))
     return choices[_first_max(np.array([choice.validation for choice in choices]))] if choices else None

@@ -25,7 +25,7 @@ def read_domainbed_sweep(folder: Path) -> Collection:
             f"{folder} is no sweep folder: it has neither a sweep.json, as ours have from their start, nor folders "
             f"with a results.jsonl of records, as sweeps of DomainBed have"
         )
-    skipped = unreadable_lines({folder / name / "results.jsonl": file.unreadable for name, file in files.items()})
+    skipped = unreadable_lines(folder, files)
     empty = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in files)
     if empty:
         skipped.append(f"{folder}: skipped for lack of a results.jsonl: {listed(empty)}")

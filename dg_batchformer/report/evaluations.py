@@ -42,12 +42,17 @@ class Evaluations:
         numbers = (float, int, type(None))
         keys = tuple(key for key, value in first.items() if isinstance(value, numbers) and key not in _TEXTUAL)
         shape = len(records), len(keys)
+        if all(len(record) == len(first) for record in records):
+            recorded = np.ones(shape, np.bool_)
+        else:
+            has = [list(map(record.__contains__, keys)) for record in records]
+            recorded = np.array(has, np.bool_).reshape(shape)
         return cls(
             np.array([record["step"] for record in records], np.int64),
             np.array([bool(record.get("final")) for record in records], np.bool_),
             keys,
             np.array([list(map(record.get, keys)) for record in records], np.float64).reshape(shape),
-            np.array([list(map(record.__contains__, keys)) for record in records], np.bool_).reshape(shape),
+            recorded,
         )
 
     def __len__(self) -> int:
@@ -67,14 +72,13 @@ class Evaluations:
         place = self._places.get(key)
         return np.zeros(len(self), np.bool_) if place is None else self.recorded[:, place]
 
-    def columns(self, keys: Sequence[str]) -> tuple[Floats, Flags]:
-        """Return values and whether they were recorded of several keys, [R, len(keys)] both."""
-        places = [self._places[key] for key in keys if key in self._places]
-        return self.values[:, places], self.recorded[:, places]
+    def columns(self, keys: Sequence[str]) -> Floats:
+        """Return the values of those of several keys that any record has [R, at most len(keys)]."""
+        return self.values[:, _places_of(self.keys, tuple(keys))]
 
     def mean(self, keys: Sequence[str]) -> tuple[Floats, Flags]:
         """Return the mean of those of several keys that were recorded [R], and whether there is any [R]."""
-        values, recorded = self.columns(keys)
+        values, recorded = self.columns(keys), self.recorded[:, _places_of(self.keys, tuple(keys))]
         counts = recorded.sum(axis=1)
         return np.where(recorded, values, 0.0).sum(axis=1) / np.maximum(counts, 1), counts > 0
 
@@ -99,6 +103,11 @@ class Evaluations:
 @lru_cache(maxsize=1024)
 def _places(keys: tuple[str, ...]) -> dict[str, int]:
     return {key: place for place, key in enumerate(keys)}
+
+
+@lru_cache(maxsize=1024)
+def _places_of(keys: tuple[str, ...], asked: tuple[str, ...]) -> list[int]:
+    return [_places(keys)[key] for key in asked if key in _places(keys)]
 
 
 @lru_cache(maxsize=1024)

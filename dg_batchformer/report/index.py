@@ -4,12 +4,13 @@ The memory lies in the cache, not with the runs, which may be read-only or someb
 with it, the files are read instead.
 """
 
+import gc
 import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from dg_batchformer.errors import MALFORMED
 from dg_batchformer.report.evaluations import Evaluations
 from dg_batchformer.report.runs import RecordsFile, TrainedRun, parse_records
 from dg_batchformer.store import atomic_write, cache_dir
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Stamp(NamedTuple):
@@ -41,14 +41,28 @@ _MANY = 1000  # files, from which on it pays to read them in several processes
 
 def read_folders(folder: Path) -> dict[str, RecordsFile]:
     """Read the run folders directly below a folder, by name, sorted; those without records are left out."""
-    known, stamps = _load(folder), _stamps(folder)
-    new = {name: stamp for name, stamp in stamps.items() if name not in known or known[name][0] != stamp}
-    parsed = _parse_at_once(folder, new) if len(new) >= _MANY else _parse(folder, new)
-    read = {name: parsed.get(name) or known[name] for name in stamps if name in parsed or name not in new}
-    if parsed or len(read) < len(known):
-        with suppress(OSError, *MALFORMED):
-            _keep(folder, read)
-    return {name: file for name, (_, file) in read.items()}
+    with _no_collection():
+        known, stamps = _load(folder), _stamps(folder)
+        new = {name: stamp for name, stamp in stamps.items() if name not in known or known[name][0] != stamp}
+        packs = _parse_at_once(folder, new) if len(new) >= _MANY else [_parse_packed(folder, new)]
+        parsed = _unpack_all(packs)
+        read = {name: parsed.get(name) or known[name] for name in stamps if name in parsed or name not in new}
+        if parsed or len(read) < len(known):
+            with suppress(OSError):
+                _keep(folder, [_pack(read)] if known else packs)
+        return {name: file for name, (_, file) in read.items()}
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage while much is made that stays: a fifth of the time of reading would go into that."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _stamps(folder: Path) -> dict[str, Stamp]:
@@ -73,17 +87,17 @@ def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
     return index
 
 
-def _parse_at_once(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
+def _parse_at_once(folder: Path, stamps: Mapping[str, Stamp]) -> list[_Arrays]:
     """Read files, some in every core; what comes back is packed, since single arrays would take as long as parsing."""
     from concurrent.futures import ProcessPoolExecutor  # loaded where there is much to read: a table needs neither
     from multiprocessing import get_context
 
     cores = len(os.sched_getaffinity(0))
     names = list(stamps)
-    shares = [{name: stamps[name] for name in names[core::cores]} for core in range(cores)]
+    count = 4 * cores  # a core that has less to do beside it takes more of them
+    shares = [{name: stamps[name] for name in names[share::count]} for share in range(count)]
     with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:  # fork: nothing is loaded once more
-        packed = list(pool.map(_parse_packed, [folder] * cores, shares))
-    return {name: file for arrays in packed for name, file in _unpack(arrays).items()}
+        return list(pool.map(_parse_packed, [folder] * count, shares))
 
 
 def _parse_packed(folder: Path, stamps: Mapping[str, Stamp]) -> _Arrays:
@@ -94,17 +108,22 @@ def _file(folder: Path) -> Path:
     return cache_dir() / "records" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.npz"
 
 
-def _keep(folder: Path, read: Index) -> None:
+def _keep(folder: Path, packs: Sequence[_Arrays]) -> None:
     _file(folder).parent.mkdir(parents=True, exist_ok=True)
+    named = {f"{place}/{name}": array for place, arrays in enumerate(packs) for name, array in arrays.items()}
     with atomic_write(_file(folder)) as target:
-        np.savez(target, **_pack(read))  # type: ignore[arg-type]
+        np.savez(target, **named)  # type: ignore[arg-type]
 
 
 def _load(folder: Path) -> Index:
     """Return what was kept of a folder; nothing where that cannot be read."""
     try:
+        packs: dict[str, _Arrays] = defaultdict(dict)
         with _file(folder).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return _unpack({name: arrays[name] for name in arrays.files})
+            for entry in arrays.files:
+                place, name = entry.split("/")
+                packs[place][name] = arrays[entry]
+        return _unpack_all(packs.values())
     except Exception:  # whatever damage leads NumPy and zipfile to
         return {}
 
@@ -117,17 +136,30 @@ def _pack(index: Index) -> _Arrays:
     kinds: dict[tuple[str, ...], list[Evaluations]] = defaultdict(list)
     files = []
     for name, (stamp, file) in index.items():
-        runs = []
+        runs, unreadable = [], file.unreadable
         for run in file.runs:
+            try:
+                constant = _text(run.constant, file.is_plain)
+            except (TypeError, RecursionError):  # nested deeper than can be written
+                unreadable += len(run.evaluations)
+                continue
             kinds[run.evaluations.keys].append(run.evaluations)
-            constant = run.constant if file.is_plain else json.dumps(run.constant)  # orjson has no NaN
             runs.append((constant, list(kinds).index(run.evaluations.keys), len(run.evaluations)))
-        files.append((os.fsencode(name).decode("latin-1"), tuple(stamp), file.unreadable, runs))  # names are bytes
+        files.append((os.fsencode(name).decode("latin-1"), tuple(stamp), unreadable, runs))  # names are bytes
     arrays: _Arrays = {"text": np.frombuffer(orjson.dumps([_VERSION, list(kinds), files]), np.uint8)}
     for kind, of_kind in enumerate(kinds.values()):
         for column in _COLUMNS:
             arrays[f"{column}{kind}"] = np.concatenate([getattr(evaluations, column) for evaluations in of_kind])
     return arrays
+
+
+def _text(constant: Mapping[str, Any], is_plain: bool) -> orjson.Fragment | str:
+    """Return JSON to be written as it is, or as a text in JSON where it holds a NaN, which orjson does not know."""
+    return orjson.Fragment(orjson.dumps(constant)) if is_plain else json.dumps(constant)
+
+
+def _unpack_all(packs: Iterable[_Arrays]) -> Index:
+    return {name: file for arrays in packs for name, file in _unpack(arrays).items()}
 
 
 def _unpack(arrays: _Arrays) -> Index:

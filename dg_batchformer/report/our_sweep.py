@@ -17,18 +17,17 @@ def read_our_sweep(folder: SweepFolder) -> Collection:
     files = read_folders(folder.runs) if folder.runs.exists() else {}
     known = folder.final_states()
     runs = []
-    torn = {}
     for label, spec in declared.runs:
         run, file = folder.run(spec.id), files.get(spec.id, RecordsFile([]))
         state = known[spec.id][0] if spec.id in known else run.state()
         sources = spec.train_envs if declared.by_source else ()
         runs.append(_collected(label, spec, run, state, file, sources))
-        torn[run.records_file] = file.unreadable
+    torn = unreadable_lines(folder.runs, {spec.id: files[spec.id] for _, spec in declared.runs if spec.id in files})
     left = {run.state for run in runs if not run.state.is_final}
     commands = [declared.command(retry_failed=State.FAILED in left)] if left else []
     soups, skipped = read_soups(folder)
     rows = list(dict.fromkeys([*declared.rows, *(soup.label for soup in soups)]))
-    return Collection(declared.name, rows, [*runs, *soups], commands, [*unreadable_lines(torn), *skipped])
+    return Collection(declared.name, rows, [*runs, *soups], commands, [*torn, *skipped])
 
 
 def read_run(spec: RunSpec, folder: RunFolder) -> CollectedRun:

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED
-from dg_batchformer.record import read_line
+from dg_batchformer.record import read_lines
 from dg_batchformer.report.evaluations import Evaluations, concatenate
 
 
@@ -58,7 +58,7 @@ class RecordsFile:
     """A file of records: its runs, one unless two were trained in a folder, and how many lines are none.
 
     Args:
-        is_plain: whether it is JSON as the standard has it, without DomainBed's bare NaN.
+        is_plain: whether it is known to be JSON as the standard has it, without DomainBed's bare NaN.
 
     """
 
@@ -69,12 +69,7 @@ class RecordsFile:
 
 def parse_records(content: bytes) -> RecordsFile:
     """Read the content of a ``results.jsonl``; neighbours with equal args are of one run."""
-    records, unreadable = [], 0
-    for line in content.splitlines():
-        try:
-            records.append(read_line(line))
-        except MALFORMED:
-            unreadable += bool(line.strip())
+    records, unreadable, is_plain = read_lines(content)
     runs = []
     for _, group in groupby(records, key=itemgetter("args")):
         of_run = list(group)
@@ -82,7 +77,7 @@ def parse_records(content: bytes) -> RecordsFile:
             runs.append(_trained(of_run))
         except MALFORMED:
             unreadable += len(of_run)
-    return RecordsFile(runs, unreadable, not any(token in content for token in (b"NaN", b"Infinity", b"\\u")))
+    return RecordsFile(runs, unreadable, is_plain)
 
 
 def _trained(records: Sequence[dict[str, Any]]) -> TrainedRun:

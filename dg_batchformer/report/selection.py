@@ -176,22 +176,23 @@ def _last(models: _Models) -> _Models:
 
 def _select_leave_one_out(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
     """Validate a step by the runs that hold out one more environment: their accuracy there, averaged."""
+    others = [other for other in range(num_envs) if other != env]
+    pairs = {run.test_envs: run for run in reversed(runs)}
+    needed = [tuple(sorted((env, other))) for other in others]
+    if not all(envs in pairs for envs in needed):
+        return None
     single = _returned(runs, env)
     evaluations = single.evaluations
     total, complete = np.zeros(len(evaluations)), np.ones(len(evaluations), np.bool_)
-    for other in range(num_envs):
-        if other != env:
-            pair = next((run for run in runs if run.test_envs == tuple(sorted((env, other)))), None)
-            values, known = _at_steps(evaluations, pair, f"env{other}_in_acc")
-            total += values
-            complete &= known
+    for other, envs in zip(others, needed, strict=True):
+        values, known = _at_steps(evaluations, pairs[envs], f"env{other}_in_acc")
+        total += values
+        complete &= known
     return _best(single, env, total / max(num_envs - 1, 1), complete)
 
 
-def _at_steps(single: Evaluations, pair: CollectedRun | None, key: str) -> tuple[Floats, Flags]:
+def _at_steps(single: Evaluations, pair: CollectedRun, key: str) -> tuple[Floats, Flags]:
     """Return what another run recorded at the steps of a run, and at which it did, [R] both."""
-    if pair is None:
-        return np.zeros(len(single)), np.zeros(len(single), np.bool_)
     there = _of_returned(pair)
     has = there.has(key)
     found = dict(zip(there.steps[has].tolist(), there.column(key)[has].tolist(), strict=True))

@@ -11,7 +11,7 @@ from dg_batchformer.report.domainbed_choice import CHOOSE
 from dg_batchformer.report.domainbed_tables import domainbed_tables
 from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.metrics import METRICS
-from dg_batchformer.report.render import FILES, FORMATS
+from dg_batchformer.report.render import FORMATS, render
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.report.side_by_side import side_by_side
 from dg_batchformer.report.table import Section, build_sections
@@ -22,6 +22,7 @@ from dg_batchformer.verbs.sweeps_read import add_mix, collect_asked, tell
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
+    files = ", ".join(form.file for form in FORMATS.values())
     methods = "\n".join(f"  {method.name:<22}{method.about}" for method in METHODS.values())
     verb = verbs.add_parser(
         "tables",
@@ -50,7 +51,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--expect", action="store_true",
         help="instead, set averages beside those that the sweep expects; status 1 if one is outside")  # fmt: skip
     add("--output", type=Path, metavar="DIR",
-        help=f"also write {', '.join(FILES.values())} there, and tables.bib with what they cite")  # fmt: skip
+        help=f"also write {files} there, and tables.bib with what they cite")  # fmt: skip
 
 
 _DOMAINBED = ("domainbed", "domainbed_latex")
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         sections = add_published(sections, collection.runs, options.published)
     if "all" in asked:
         sections = [*sections, side_by_side(sections)]
-    print(FORMATS[options.format or "text"](sections), end="")
+    print(render(sections, options.format or "text"), end="")
     if options.output is not None:
         _write(options.output, sections)
     _report_lacks(collection)
@@ -99,9 +100,11 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
         if sweep.sweep_file.exists() and read_declaration(sweep).by_source:
             raise InputError(f"{folder} is a sweep with train_envs, of which DomainBed has no tables; drop --format")
     folders = [sweep.runs if sweep.sweep_file.exists() else folder.resolve() for folder, sweep in ours.items()]
-    files = {folder / name: file for folder in folders for name, file in read_folders(folder).items()}
-    print(domainbed_tables(files.values(), methods, latex=options.format == "domainbed_latex"), end="")
-    tell(unreadable_lines({path / "results.jsonl": file.unreadable for path, file in files.items()}))
+    read = {folder: read_folders(folder) for folder in folders}
+    files = [file for by_name in read.values() for file in by_name.values()]
+    print(domainbed_tables(files, methods, latex=options.format == "domainbed_latex"), end="")
+    for folder, by_name in read.items():
+        tell(unreadable_lines(folder, by_name))
     return OK
 
 
@@ -133,7 +136,7 @@ def _report_lacks(collection: Collection) -> None:
 def _write(folder: Path, sections: Sequence[Section]) -> None:
     from dg_batchformer.report.published.bibliography import bibliography
 
-    texts = {FILES[name]: render(sections) for name, render in FORMATS.items()}
+    texts = {form.file: render(sections, name) for name, form in FORMATS.items()}
     if entries := bibliography(sections):
         texts["tables.bib"] = entries
     folder.mkdir(parents=True, exist_ok=True)

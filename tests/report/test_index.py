@@ -91,6 +91,19 @@ def test_a_cache_that_cannot_be_written_costs_only_time(sweep, monkeypatch):
     assert len(read_folders(sweep)) == 12
 
 
+@pytest.mark.parametrize("depths", [(300,), (300, 1020, 5000)])
+def test_records_nested_too_deep_are_counted_each_time(tmp_path, depths):
+    record = {"step": 0, "args": {"dataset": "PACS"}, "env0_in_acc": 0.5}
+    (tmp_path / "run").mkdir()
+    deep = ['{"step": 0, "args": ' + '{"a":' * depth + "1" + "}" * depth + "}" for depth in depths]
+    (tmp_path / "run" / "results.jsonl").write_text("\n".join([*deep, json.dumps(record)]))
+
+    first, again = (read_folders(tmp_path)["run"] for _ in range(2))
+
+    assert first.unreadable == again.unreadable == max(len(depths) - 1, 1)
+    assert first.runs[-1].args == again.runs[-1].args == record["args"]
+
+
 def test_torn_lines_foreign_lines_and_wrong_types_are_counted(tmp_path):
     record = {"step": 0, "args": {"dataset": "PACS"}, "env0_in_acc": 0.5}
     lines = [json.dumps(record), '{"step": 1, "env0', "[]", "null", "", json.dumps(record | {"env0_in_acc": "high"})]

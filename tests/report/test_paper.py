@@ -12,7 +12,7 @@ from typesetting import typeset
 from dg_batchformer.report.collect import collect
 from dg_batchformer.report.published.bibliography import bibliography, entries
 from dg_batchformer.report.published.match import add_published
-from dg_batchformer.report.render import FILES, FORMATS
+from dg_batchformer.report.render import FORMATS, render
 from dg_batchformer.report.render.wording import number, published_number
 from dg_batchformer.report.table import build_sections
 from dg_batchformer.sweep_spec import Row, SweepSpec
@@ -32,12 +32,13 @@ def sections(tmp_path):
     return add_published(build_sections(collection, ["training-domain", "oracle"]), collection.runs, ["ERM", "DiWA"])
 
 
-def test_every_format_has_a_file():
-    assert set(FILES) == set(FORMATS)
+def test_every_format_renders_into_a_file_of_its_own(sections):
+    assert all(render(sections, name) for name in FORMATS)
+    assert len({form.file for form in FORMATS.values()}) == len(FORMATS)
 
 
 def test_json_holds_ours_the_published_and_how_it_was_made(sections):
-    content = json.loads(FORMATS["json"](sections))
+    content = json.loads(render(sections, "json"))
 
     assert content["format"] == 1
     assert [section["selection"] for section in content["sections"]] == ["training-domain", "oracle"]
@@ -60,13 +61,13 @@ def test_json_holds_ours_the_published_and_how_it_was_made(sections):
 
 
 def test_a_page_sets_published_rows_apart(sections):
-    page = FORMATS["html"](sections)
+    page = render(sections, "html")
 
     assert '<tr class="published"><th scope="row">ERM (DomainBed 2021)</th><td>84.7 ± 0.4</td>' in page
 
 
 def test_csv_says_whose_number_it_is(sections):
-    lines = list(csv.DictReader(io.StringIO(FORMATS["csv"](sections))))
+    lines = list(csv.DictReader(io.StringIO(render(sections, "csv"))))
 
     ours = [line for line in lines if not line["source"]]
     assert {line["n"] for line in ours if line["table"] == "PACS"} == {"2"}
@@ -81,7 +82,7 @@ def test_csv_says_whose_number_it_is(sections):
 
 def test_text_and_markdown_show_published_rows_and_where_they_are_from(sections):
     for name in ("text", "markdown"):
-        shown = FORMATS[name](sections)
+        shown = render(sections, name)
         assert "84.7 ± 0.4" in shown
         assert "arXiv:2007.01434" in shown
 
@@ -94,7 +95,7 @@ def test_provenance_is_one_sentence(sections):
 
 
 def test_a_fragment_is_no_document_and_says_what_it_needs(sections):
-    shown = FORMATS["latex_fragment"](sections)
+    shown = render(sections, "latex_fragment")
 
     assert shown.startswith(r"% For \input: needs \usepackage{booktabs} and \usepackage{graphicx}.")
     assert "documentclass" not in shown
@@ -120,7 +121,7 @@ def _check(said, sections):
 
 @pytest.mark.system
 def test_the_document_says_what_the_tables_say_and_every_citation_resolves(tmp_path, sections):
-    said, log = typeset(tmp_path, FORMATS["latex"](sections), tables=bibliography(sections))
+    said, log = typeset(tmp_path, render(sections, "latex"), tables=bibliography(sections))
 
     assert "Overfull" not in log
     assert "too large" not in log
@@ -136,7 +137,7 @@ def test_the_fragment_compiles_within_a_paper(tmp_path, sections):
         r"\clearpage\bibliographystyle{plain}\bibliography{tables}\end{document}"
     )
 
-    said, log = typeset(tmp_path, document, fragment=FORMATS["latex_fragment"](sections), tables=bibliography(sections))
+    said, log = typeset(tmp_path, document, fragment=render(sections, "latex_fragment"), tables=bibliography(sections))
 
     assert "Overfull" not in log
     assert "undefined" not in log

@@ -161,6 +161,15 @@ def test_where_nothing_matches_one_note_says_what_was_looked_for_and_what_there_
     assert "there are: SWAD+BF with resnet18 (imagenet_v1)" in note
 
 
+def test_tables_by_source_have_no_published_rows_and_say_why(tmp_path):
+    [section] = _sections(tmp_path, "all", train_envs=(("photo",),))
+
+    [table] = section.tables
+    assert table.title == "PACS from photo"
+    assert table.published == []
+    assert "Published rows: none, as they are trained on all environments but those tested on" in table.notes
+
+
 def test_a_sweep_without_records_says_why_nothing_is_beside_it(tmp_path):
     spec = SweepSpec("mine", ("PACS",), (Row("ERM", "ERM"),), trials=1)
     collection = collect([write_sweep(tmp_path, spec, lambda run: 0.8, hparams=V1, keep=lambda run: False).path])

@@ -20,7 +20,7 @@ from dg_batchformer.report.page.looks import looks
 from dg_batchformer.report.page.page import build_page
 from dg_batchformer.report.page.provenance import costs
 from dg_batchformer.report.page.reproduce import sweep_files
-from dg_batchformer.report.render import FORMATS
+from dg_batchformer.report.render import render
 from dg_batchformer.report.selection import METHODS
 from dg_batchformer.report.table import build_sections
 from dg_batchformer.store import State
@@ -290,7 +290,7 @@ def test_the_verb_writes_the_page_or_says_in_a_sentence_why_not(tmp_path, capsys
 
 def test_tables_as_html_mark_and_escape(sweep):
     sections = build_sections(collect([sweep.path]), ["training-domain", "swad-averaged"])
-    text = FORMATS["html"](sections)
+    text = render(sections, "html")
     page = _Page(text)
 
     assert "&lt;b&gt;&amp;\"'&lt;/script&gt;" in text

@@ -14,7 +14,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.record import to_line
 from dg_batchformer.report import selection
 from dg_batchformer.report.collect import collect
-from dg_batchformer.report.render import FORMATS
+from dg_batchformer.report.render import render
 from dg_batchformer.report.render.latex_text import MATHS, TEXT, escape
 from dg_batchformer.report.table import build_sections
 from dg_batchformer.store import SweepFolder, write_json, write_text
@@ -73,7 +73,7 @@ def test_every_empty_or_thin_cell_is_explained(tmp_path):
     def keep(run):
         return not (run.label == "ERM" and run.spec.trial_seed == 2) and run.label != "ERM+BF"
 
-    text = FORMATS["text"](_sections(_sweep(tmp_path, keep=keep)))
+    text = render(_sections(_sweep(tmp_path, keep=keep)), "text")
 
     assert "ERM (art_painting, cartoon, photo, sketch): 2 of 3 trials; 2 of 3 runs trained, 1 due" in text
     assert "ERM+BF (art_painting, cartoon, photo, sketch): 0 of 3 trials; 0 of 3 runs trained, 3 due" in text
@@ -155,7 +155,7 @@ def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
 
 
 def test_csv_holds_every_cell(tmp_path):
-    rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](_sections(_sweep(tmp_path))))))
+    rows = list(csv.DictReader(io.StringIO(render(_sections(_sweep(tmp_path)), "csv"))))
 
     assert len(rows) == 2 * 3 * 7
     assert rows[0]["row"] == "ERM"
@@ -163,7 +163,7 @@ def test_csv_holds_every_cell(tmp_path):
 
 
 def test_markdown_escapes_and_marks(tmp_path):
-    text = FORMATS["markdown"](_sections(_sweep(tmp_path)))
+    text = render(_sections(_sweep(tmp_path)), "markdown")
 
     assert r"| 50% off & \_more\_" in text
     assert "**71.0 ± 0.5**" in text
@@ -171,7 +171,7 @@ def test_markdown_escapes_and_marks(tmp_path):
 
 
 def test_latex_escapes_and_marks(tmp_path):
-    text = FORMATS["latex"](_sections(_sweep(tmp_path)))
+    text = render(_sections(_sweep(tmp_path)), "latex")
 
     assert r"50\% off \& \_more\_ & \textbf{71.0 $\pm$ 0.5}" in text
     assert r"\underline{61.0 $\pm$ 0.5}" in text
@@ -200,7 +200,7 @@ def test_what_latex_cannot_print_is_named(text, name):
 def test_latex_compiles_and_says_what_the_table_says(tmp_path):
     sections = _sections(_sweep(tmp_path, datasets=("PACS", "DomainNet"), pairs=True, trials=1))
 
-    said, log = typeset(tmp_path, FORMATS["latex"](sections))
+    said, log = typeset(tmp_path, render(sections, "latex"))
 
     assert "Overfull" not in log
     assert "50% off &" in said

@@ -34,14 +34,17 @@ def add_published(sections: Sequence[Section], runs: Sequence[CollectedRun], nam
     asked = _asked(names or list(dict.fromkeys(run.algorithm for run in runs)), must_exist=bool(names))
     settings = {name: settings_of([run for run in runs if run.dataset == name]) for name in DATASETS}
     described = "any algorithm" if ALL in names else ", ".join(dict.fromkeys(names or [run.algorithm for run in runs]))
-    return [_complete(section, asked, settings, described) for section in sections]
+    by_source = {run.benchmark for run in runs if run.sources}
+    return [_complete(section, asked, settings, described, by_source) for section in sections]
 
 
 _Settings = Mapping[str, Set[Setting]]  # by dataset
 _Remarks = dict[str, dict[str, None]]  # what is remarked, on which labels, in order
 
 
-def _complete(section: Section, asked: Sequence[Entry], settings: _Settings, described: str) -> Section:
+def _complete(
+    section: Section, asked: Sequence[Entry], settings: _Settings, described: str, by_source: Set[str]
+) -> Section:
     """Add rows to the tables of a section, and say once below them where the rows come from."""
     known = [entry for entry in asked if entry.selection == section.method.name]
     remarks: _Remarks = defaultdict(dict)
@@ -51,6 +54,8 @@ def _complete(section: Section, asked: Sequence[Entry], settings: _Settings, des
         notes = [_ABOUT] if rows else []
         if table.title in settings and not rows:
             notes = [_nothing(table.title, section.method.name, described, known, settings[table.title])]
+        if table.title in by_source:
+            notes = ["Published rows: none, as they are trained on all environments but those tested on"]
         tables.append(replace(table, published=rows, notes=[*table.notes, *notes]))
     sources = dict.fromkeys(row.source for table in tables for row in table.published)
     remarked = [f"{', '.join(labels)}: {remark}" for remark, labels in remarks.items()]

@@ -1,30 +1,32 @@
 """Tables as text, LaTeX, Markdown, HTML, CSV and JSON."""
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from dg_batchformer.report.render.as_json import as_json
-from dg_batchformer.report.render.html import html
-from dg_batchformer.report.render.latex import latex, latex_fragment
-from dg_batchformer.report.render.markdown import markdown
-from dg_batchformer.report.render.text import text
-from dg_batchformer.report.render.tidy_csv import tidy_csv
 from dg_batchformer.report.table import Section
 
-FORMATS: dict[str, Callable[[Sequence[Section]], str]] = {
-    "text": text,
-    "latex": latex,
-    "latex_fragment": latex_fragment,
-    "markdown": markdown,
-    "csv": tidy_csv,
-    "json": as_json,
-    "html": html,
+
+class Format(NamedTuple):
+    """A format of tables: its file beside the others, and where what renders it is, loaded when it is asked for."""
+
+    file: str
+    module: str
+    function: str
+
+
+FORMATS: Mapping[str, Format] = {
+    "text": Format("tables.txt", "text", "text"),
+    "latex": Format("tables.tex", "latex", "latex"),
+    "latex_fragment": Format("tables_fragment.tex", "latex", "latex_fragment"),
+    "markdown": Format("tables.md", "markdown", "markdown"),
+    "csv": Format("tables.csv", "tidy_csv", "tidy_csv"),
+    "json": Format("tables.json", "as_json", "as_json"),
+    "html": Format("tables.html", "html", "html"),
 }
-FILES = {
-    "text": "tables.txt",
-    "latex": "tables.tex",
-    "latex_fragment": "tables_fragment.tex",
-    "markdown": "tables.md",
-    "csv": "tables.csv",
-    "json": "tables.json",
-    "html": "tables.html",
-}
+
+
+def render(sections: Sequence[Section], name: str) -> str:
+    """Return tables in a format of ``FORMATS``."""
+    form = FORMATS[name]
+    return getattr(importlib.import_module(f"{__name__}.{form.module}"), form.function)(sections)
