@@ -1,4 +1,4 @@
-"""Work on many files in every core: in threads, Python's own part between decodings would wait for one another."""
+"""Work on many files in every core: in threads, Python's own part between them would wait for one another."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from dg_batchformer.errors import InputError
 
-_CHUNK = 32  # items that a process is handed at once
-_FEW = 64  # items that are not worth starting processes for
+_CHUNK = 64  # items that a process is handed at once
+_FEW = 512  # items that are not worth starting processes for
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -31,9 +31,7 @@ def in_every_core(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> I
         try:
             yield from pool.map(_work, range(len(items)), chunksize=_CHUNK)
         except BrokenProcessPool:
-            raise InputError(
-                "a process that decodes images was killed, perhaps for lack of memory; try again"
-            ) from None
+            raise InputError("a process that reads images was killed, perhaps for lack of memory; try again") from None
 
 
 def _begin(work: Callable[[Any], Any], items: Sequence[Any]) -> None:

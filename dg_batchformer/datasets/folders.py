@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image, ImageFile
 
 from dg_batchformer.catalog import DatasetFacts
 from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
+from dg_batchformer.datasets.every_core import in_every_core
 from dg_batchformer.errors import InputError
 from dg_batchformer.own_data import is_junk
 from dg_batchformer.store import cache_dir, write_text
@@ -43,8 +43,7 @@ class FolderEnvironment(Environment):
         return Loaded(images, notes)
 
     def contents(self) -> Iterable[tuple[int, str]]:
-        with ThreadPoolExecutor() as pool:
-            yield from zip(self.labels, pool.map(_file_digest, self.files), strict=True)
+        return zip(self.labels, in_every_core(_file_digest, self.files), strict=True)
 
 
 def decode(file: Path) -> tuple[Image.Image, bool]:
@@ -214,8 +213,7 @@ def _status(file: Path) -> os.stat_result:
 
 def _file_digest(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); replace it or take it out") from None
 

@@ -246,7 +246,7 @@ def test_the_fingerprint_is_the_one_of_records_wherever_the_files_lie(pacs, tmp_
 
 
 def test_many_files_are_inspected_by_processes_with_equal_results_in_their_order(mine):
-    files = sorted(mine.rglob("*.png")) * 2
+    files = sorted(mine.rglob("*.png")) * 20
     (mine / "photo" / "dog" / "3.png").write_bytes(b"text")
 
     assert list(inspect_files(files)) == [inspect_file(file) for file in files]
