@@ -1,4 +1,4 @@
-"""Pixel cache: every image of a dataset decoded once, into files that are memory-mapped, shared by all processes.
+"""Pixel cache: every image of a dataset decoded once, into files that all processes read.
 
 Two planes: ``train`` keeps the aspect and shrinks the short side to 256 pixels (smaller images are kept as they are),
 for random crops; ``eval-SIZE`` is squared to SIZE pixels by Pillow, bit-equal to what is evaluated without a cache.
@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -31,30 +32,48 @@ Progress = Callable[[int, int], None]  # images done, of how many
 
 
 class Plane:
-    """The images of a dataset, one environment after another, as bytes.
+    """The images of a dataset, uint8, (height, width, 3) each, one environment after another.
+
+    A file is read where it is asked for, not mapped, since what was touched of a mapped one counts as memory of a run.
 
     Attributes:
-        pixels: uint8, all images one after another, (height, width, 3) each.
+        file: their bytes. resident: the same on a GPU; None where they are read from the file.
         sizes: (images, 2), height and width.
         notes: sentences on what was repaired while decoding.
 
     """
 
-    def __init__(self, pixels: Tensor, sizes: Tensor, notes: list[str]) -> None:
-        self.pixels, self.sizes, self.notes = pixels, sizes, notes
-        self.ends = (sizes.prod(dim=1) * 3).cumsum(0).tolist()
+    def __init__(self, file: Path, sizes: Tensor, notes: list[str], resident: Tensor | None) -> None:
+        self.file, self.sizes, self.notes, self.resident = file, sizes, notes, resident
+        self._begins = [0, *(sizes.prod(dim=1) * 3).cumsum(0).tolist()]
+        self._descriptor = os.open(file, os.O_RDONLY)
+        finalize(self, os.close, self._descriptor)
 
     def image(self, index: int) -> Tensor:
-        """Return a view of one image, (3, height, width)."""
+        """Return one image, (3, height, width)."""
         height, width = self.sizes[index].tolist()
-        end = self.ends[index]
-        return self.pixels[end - 3 * height * width : end].view(height, width, 3).permute(2, 0, 1)
+        if self.resident is None:
+            pixels = self._read([index])
+        else:
+            pixels = self.resident[self._begins[index] : self._begins[index + 1]]
+        return pixels.view(height, width, 3).permute(2, 0, 1)
 
     def images(self, indices: Sequence[int]) -> Tensor:
         """Return images of equal size, (n, 3, height, width)."""
         height, width = self.sizes[0].tolist()
-        rows = torch.tensor(indices, device=self.pixels.device)
-        return self.pixels.view(-1, height, width, 3)[rows].permute(0, 3, 1, 2)
+        if self.resident is None:
+            pixels = self._read(indices).view(-1, height, width, 3)
+        else:
+            rows = torch.tensor(indices, device=self.resident.device)
+            pixels = self.resident.view(-1, height, width, 3)[rows]
+        return pixels.permute(0, 3, 1, 2)
+
+    def _read(self, indices: Sequence[int]) -> Tensor:
+        places = [(self._begins[index], self._begins[index + 1]) for index in indices]
+        read = bytearray().join(os.pread(self._descriptor, end - begin, begin) for begin, end in places)
+        if len(read) < sum(end - begin for begin, end in places):
+            raise InputError(f"{self.file} is cut short; delete {self.file.parent}, then it is built again")
+        return torch.frombuffer(read, dtype=torch.uint8)
 
 
 def prepare_planes(dataset: ImageFolders, image_sizes: Sequence[int | None], progress: Progress) -> list[Path]:
@@ -83,10 +102,11 @@ def open_plane(folder: Path, device: torch.device) -> Plane:
     """Open a plane, on a GPU if it leaves half of its free memory; the last ones stay open between runs."""
     sizes = torch.from_numpy(np.load(folder / "sizes.npy", allow_pickle=False))
     total = int((sizes.prod(dim=1) * 3).sum())
-    pixels = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
+    resident = None
     if device.type == "cuda" and total < torch.cuda.mem_get_info(device)[0] // 2:
-        pixels = pixels.to(device)
-    return Plane(pixels, sizes, json.loads((folder / "notes.json").read_text()))
+        mapped = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
+        resident = mapped.to(device)
+    return Plane(folder / "pixels", sizes, json.loads((folder / "notes.json").read_text()), resident)
 
 
 @contextmanager

@@ -122,5 +122,5 @@ def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: Sto
 
 
 def _own_memory() -> int:
-    """Return the bytes that this process alone holds: files that are mapped, as the pixel cache, can be dropped."""
+    """Return the bytes that this process alone holds: mapped files, as libraries are, can be dropped."""
     return told_by_kernel("/proc/self/status", "RssAnon") or 0

@@ -54,6 +54,27 @@ def test_the_training_plane_keeps_small_images_as_they_are_and_the_aspect_of_lar
             assert torch.equal(plane.image(index).permute(1, 2, 0), torch.from_numpy(whole))
 
 
+def test_a_plane_on_a_device_gives_the_same_images_as_its_file(root):
+    dataset = _pacs(root)
+    for size in (32, None):
+        plane = _open(dataset, size)
+        content = torch.frombuffer(bytearray(plane.file.read_bytes()), dtype=torch.uint8)
+        resident = pixels.Plane(plane.file, plane.sizes, plane.notes, content)
+
+        assert all(torch.equal(plane.image(index), resident.image(index)) for index in range(len(dataset.files)))
+        if size is not None:
+            assert torch.equal(plane.images([5, 0, 5]), resident.images([5, 0, 5]))
+
+
+def test_a_plane_that_is_cut_short_says_so(root):
+    dataset = _pacs(root)
+    plane = _open(dataset, 32)
+    plane.file.write_bytes(plane.file.read_bytes()[:-1])
+
+    with pytest.raises(InputError, match=r"pixels is cut short; delete .*eval-32, then it is built again"):
+        plane.image(len(dataset.files) - 1)
+
+
 def test_it_is_built_once_and_again_when_the_data_change(root):
     built = []
     for _ in range(2):
