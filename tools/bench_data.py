@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from dg_batchformer.datasets import get_dataset_class  # noqa: E402
 from dg_batchformer.datasets.integrity import inspect_files  # noqa: E402
-from dg_batchformer.datasets.pixels import SHORT_SIDE, prepare_planes  # noqa: E402
+from dg_batchformer.datasets.pixels import prepare_planes, shrunk  # noqa: E402
 from dg_batchformer.datasets.prepare.terra import CLASSES, places_of  # noqa: E402
 from dg_batchformer.datasets.tree import read_tree  # noqa: E402
 from dg_batchformer.datasets.verify import verify  # noqa: E402
@@ -140,8 +140,7 @@ def _decode_twice(data_dir: Path, files: Sequence[Path]) -> None:
             for file in files:
                 with Image.open(file) as image:
                     decoded = image.convert("RGB")
-                scale = min(1, SHORT_SIDE / min(decoded.size))
-                size = (224, 224) if squared else tuple(int(scale * side) for side in decoded.size)
+                size = (224, 224) if squared else shrunk((decoded.height, decoded.width))[::-1]
                 pixels.write((decoded if decoded.size == size else decoded.resize(size, _BILINEAR)).tobytes())
 
 

@@ -70,10 +70,10 @@ class Plane:
 
     def _read(self, indices: Sequence[int]) -> Tensor:
         places = [(self._begins[index], self._begins[index + 1]) for index in indices]
-        read = bytearray().join(os.pread(self._descriptor, end - begin, begin) for begin, end in places)
-        if len(read) < sum(end - begin for begin, end in places):
+        parts = [os.pread(self._descriptor, end - begin, begin) for begin, end in places]
+        if any(len(part) < end - begin for part, (begin, end) in zip(parts, places, strict=True)):
             raise InputError(f"{self.file} is cut short; delete {self.file.parent}, then it is built again")
-        return torch.frombuffer(read, dtype=torch.uint8)
+        return torch.frombuffer(bytearray().join(parts), dtype=torch.uint8)
 
 
 def prepare_planes(dataset: ImageFolders, image_sizes: Sequence[int | None], progress: Progress) -> list[Path]:
@@ -167,7 +167,7 @@ def _write(files: Sequence[Path], folders: Mapping[int | None, Path], progress: 
         for size, folder in folders.items():
             folder.mkdir()
             file = stack.enter_context((folder / "pixels").open("wb"))
-            sizes = [_shrunk(one) for one in native] if size is None else [(size, size)] * len(files)
+            sizes = [shrunk(one) for one in native] if size is None else [(size, size)] * len(files)
             targets.append(_Target(folder, file, np.array(sizes, np.int64)))
         torn = _fill(targets, files, progress)
         for target in targets:
@@ -208,7 +208,8 @@ def _size(file: Path) -> tuple[int, int]:
         return decoded.height, decoded.width
 
 
-def _shrunk(size: tuple[int, int]) -> tuple[int, int]:
+def shrunk(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width in the plane that keeps the aspect, of an image of a height and width."""
     short, long = sorted(size)
     if short <= SHORT_SIDE:
         return size
