@@ -17,6 +17,7 @@ test-all: .venv/installed-dev
 test-system: .venv/installed-dev
 	tools/install_latex.sh
 	tools/install_chromium.sh
+	tools/install_tcmalloc.sh
 	$(BIN)/python -m pytest -m system
 
 lint: .venv/installed-dev

@@ -2,11 +2,14 @@
 
 import sys
 
+from dg_batchformer import allocator
 from dg_batchformer.cli import main as run
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
+    if sys.argv[1:2] == ["train"]:
+        allocator.start_over()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "dg_batchformer"
 
 # Lowest first; a module may import modules of its own layer's package and of any lower layer.
 LAYERS = [
-    {"errors", "times"},
+    {"errors", "times", "allocator"},
     {"seeds", "catalog", "yaml_lines"},
     {"hparams", "names", "registry", "lock", "environments", "manifest"},
     {"own_data"},

@@ -36,6 +36,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dg_batchformer import allocator
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.datasets import get_dataset_class
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of what is short (default: 5)")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda:0 (default: auto)")
     options = parser.parse_args()
+    allocator.start_over()  # as train does
     device = parse_device(options.device)
     prepare_device(device)
     say_machine(device)
@@ -87,7 +89,8 @@ def say_machine(device: torch.device) -> None:
     cores = len(os.sched_getaffinity(0))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     print(f"{cores} cores, {name}; Python {platform.python_version()}, torch {torch.__version__}, ", end="")
-    print(f"torchvision {torchvision.__version__}; {torch.get_num_threads()} threads", flush=True)
+    print(f"torchvision {torchvision.__version__}; {torch.get_num_threads()} threads; ", end="")
+    print("tcmalloc" if allocator.tcmalloc() else "the C library's allocator", flush=True)
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"WARNING: the load of this machine is {load:.1f}: others use it, or did a minute ago", flush=True)

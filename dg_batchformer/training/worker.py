@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dg_batchformer.allocator import return_memory
 from dg_batchformer.errors import InputError
 from dg_batchformer.lock import Busy
 from dg_batchformer.spec import RunSpec
@@ -80,7 +81,8 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
             events.tell("unusable", sentence=failure(error))
             return
         _serve(task, device, events, stop)
-        gc.collect()  # the next run finds the memory of this one
+        gc.collect()  # the next run, here or in another worker, finds the memory of this one
+        return_memory()
         if device.type == "cuda":
             try:
                 torch.cuda.synchronize(device)

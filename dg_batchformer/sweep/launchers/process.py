@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from dg_batchformer.allocator import preloaded
 from dg_batchformer.declaration import SweepRun
 from dg_batchformer.store import SweepFolder
 
@@ -44,7 +45,8 @@ class WorkerProcess:
         context.set_forkserver_preload([_SERVER, _WORKER])
         self.channel, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, device, threads, log))
-        self.process.start()
+        with preloaded():  # where this starts the server, it runs on tcmalloc, and so do all workers
+            self.process.start()
         theirs.close()
 
     def give(self, message: dict[str, Any] | None) -> None:
