@@ -216,11 +216,11 @@ class _Run:
     def _end(self, ending: Ending, seconds: float) -> State:
         self.lock.check()
         outcome = State.DIVERGED if ending is Ending.DIVERGED else State.DONE
-        log.info("%s after %.1f s", outcome, seconds)
         write_json(
             self.folder.done_file,
             {"id": self.spec.id, "outcome": outcome.value, "seconds": round(seconds, 3)},
         )
+        log.info("%s after %.1f s", outcome, seconds)  # not before: who is killed before that goes on
         self.folder.checkpoint_file.unlink(missing_ok=True)
         return outcome
 
