@@ -19,7 +19,7 @@ PACKAGE = ROOT / "dg_batchformer"
 # Lowest first; a module may import modules of its own layer's package and of any lower layer.
 LAYERS = [
     {"errors", "times", "allocator"},
-    {"seeds", "catalog", "yaml_lines"},
+    {"seeds", "catalog", "yaml_lines", "every_core"},
     {"hparams", "names", "registry", "lock", "environments", "manifest"},
     {"own_data"},
     {"protocols", "store", "record"},

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from dg_batchformer.datasets.every_core import in_every_core
 from dg_batchformer.errors import InputError
+from dg_batchformer.every_core import in_every_core
 
 MANY = range(2000)
 
@@ -25,5 +25,5 @@ def test_what_work_raises_is_raised_here():
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="one core, so that no process is started")
 def test_a_process_that_is_killed_ends_the_work_with_a_sentence():
-    with pytest.raises(InputError, match="a process that reads images was killed"):
+    with pytest.raises(InputError, match="a process that reads files was killed"):
         list(in_every_core(lambda item: os._exit(9) if item == 1000 else item, MANY))

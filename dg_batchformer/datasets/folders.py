@@ -11,8 +11,8 @@ from PIL import Image, ImageFile
 
 from dg_batchformer.catalog import DatasetFacts
 from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
-from dg_batchformer.datasets.every_core import in_every_core
 from dg_batchformer.errors import InputError
+from dg_batchformer.every_core import in_every_core
 from dg_batchformer.own_data import is_junk
 from dg_batchformer.store import cache_dir, write_text
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from dg_batchformer.datasets.every_core import in_every_core
 from dg_batchformer.datasets.folders import UNDECODABLE, decode
 from dg_batchformer.errors import InputError
+from dg_batchformer.every_core import in_every_core
 
 _ORIENTATION = 0x0112  # EXIF: 1, or absent, is upright
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dg_batchformer.datasets.every_core import in_every_core
 from dg_batchformer.datasets.folders import UNDECODABLE, ImageFolders, decode, decode_whole, truncated
 from dg_batchformer.errors import InputError
+from dg_batchformer.every_core import in_every_core
 from dg_batchformer.store import cache_dir, write_text
 
 SHORT_SIDE = 256

@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from dg_batchformer.every_core import in_every_core
 from dg_batchformer.report.evaluations import Evaluations
 from dg_batchformer.report.runs import RecordsFile, TrainedRun, parse_records
 from dg_batchformer.store import atomic_write, cache_dir
@@ -89,15 +91,10 @@ def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
 
 def _parse_at_once(folder: Path, stamps: Mapping[str, Stamp]) -> list[_Arrays]:
     """Read files, some in every core; what comes back is packed, since single arrays would take as long as parsing."""
-    from concurrent.futures import ProcessPoolExecutor  # loaded where there is much to read: a table needs neither
-    from multiprocessing import get_context
-
-    cores = len(os.sched_getaffinity(0))
     names = list(stamps)
-    count = 4 * cores  # a core that has less to do beside it takes more of them
+    count = 4 * len(os.sched_getaffinity(0))  # a core that has less to do beside it takes more of them
     shares = [{name: stamps[name] for name in names[share::count]} for share in range(count)]
-    with ProcessPoolExecutor(cores, mp_context=get_context("fork")) as pool:  # fork: nothing is loaded once more
-        return list(pool.map(_parse_packed, [folder] * count, shares))
+    return list(in_every_core(partial(_parse_packed, folder), shares, at_once=1, few=0))
 
 
 def _parse_packed(folder: Path, stamps: Mapping[str, Stamp]) -> _Arrays:
