@@ -15,6 +15,7 @@ from pathlib import Path
 
 _VARIABLE = "LD_PRELOAD"
 _NAME = "tcmalloc_minimal"
+_RELEASE = "MallocExtension_ReleaseFreeMemory"  # the symbol by which it is known, and returns memory
 _GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # where there is one, activations lie elsewhere
 
 
@@ -28,8 +29,8 @@ def tcmalloc() -> str | None:
 
 def start_over() -> None:
     """Replace this process by the same command on tcmalloc; return where it runs on it, or is not to."""
-    library = tcmalloc()
-    if library is None or _VARIABLE in os.environ:
+    library = _to_preload()
+    if library is None:
         keep_from_children()
         return
     sys.stdout.flush()
@@ -39,8 +40,8 @@ def start_over() -> None:
 @contextmanager
 def preloaded() -> Iterator[None]:
     """Have a process that is started within run on tcmalloc."""
-    library = tcmalloc()
-    if library is None or _VARIABLE in os.environ:
+    library = _to_preload()
+    if library is None:
         yield
         return
     os.environ[_VARIABLE] = library
@@ -50,14 +51,22 @@ def preloaded() -> Iterator[None]:
         del os.environ[_VARIABLE]
 
 
+def _to_preload() -> str | None:
+    return None if _VARIABLE in os.environ else tcmalloc()
+
+
 def keep_from_children() -> None:
     """Spare programs that this process starts the tcmalloc that it was started with itself."""
     if _VARIABLE in os.environ and os.environ[_VARIABLE] == tcmalloc():
         del os.environ[_VARIABLE]
 
 
+def is_tcmalloc() -> bool:
+    """Whether this process runs on tcmalloc."""
+    return hasattr(ctypes.CDLL(None), _RELEASE)
+
+
 def return_memory() -> None:
     """Return what tcmalloc keeps of freed memory to the system; glibc has done so by itself."""
-    release = getattr(ctypes.CDLL(None), "MallocExtension_ReleaseFreeMemory", None)
-    if release is not None:
-        release()
+    if is_tcmalloc():
+        getattr(ctypes.CDLL(None), _RELEASE)()

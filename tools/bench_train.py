@@ -90,7 +90,7 @@ def say_machine(device: torch.device) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     print(f"{cores} cores, {name}; Python {platform.python_version()}, torch {torch.__version__}, ", end="")
     print(f"torchvision {torchvision.__version__}; {torch.get_num_threads()} threads; ", end="")
-    print("tcmalloc" if allocator.tcmalloc() else "the C library's allocator", flush=True)
+    print("tcmalloc" if allocator.is_tcmalloc() else "the C library's allocator", flush=True)
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"WARNING: the load of this machine is {load:.1f}: others use it, or did a minute ago", flush=True)

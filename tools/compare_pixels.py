@@ -9,16 +9,16 @@ first, and left out where they are smaller. Evaluated images are equal either wa
 
 import argparse
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from dg_batchformer.datasets.folders import UNDECODABLE, decode_whole
-from dg_batchformer.datasets.pixels import SHORT_SIDE, shrunk
+from dg_batchformer.datasets.folders import decode, image_files
+from dg_batchformer.datasets.pixels import shrunk
 from dg_batchformer.training.batch_augment import crop_and_resize, draw
 
 SIZE = 224
@@ -31,52 +31,49 @@ def main() -> None:
     parser.add_argument("--short_side", type=int, nargs="+", default=[], metavar="N", help="pixels")
     parser.add_argument("--images", type=int, default=500, metavar="N", help="evenly spaced (default: 500)")
     options = parser.parse_args()
-    files = sorted(file for file in options.folder.rglob("*") if file.suffix.lower() in Image.registered_extensions())
+    if min([options.images, *options.short_side]) < 1:
+        parser.error("--images and --short_side take numbers from 1 on")
+    files = image_files(options.folder)
     if not files:
         parser.error(f"{options.folder} holds no images")
-    files = files[:: -(-len(files) // options.images)]
+    sides = [None, *options.short_side]
+    found: dict[int | None, list[Crop]] = {side: [] for side in sides}
+    for seed, file in enumerate(files[:: -(-len(files) // options.images)]):
+        image, _ = decode(file)
+        for side in sides:
+            if side is None or min(image.size) >= side:
+                found[side].append(compare(image if side is None else F.resize(image, [side]), seed))
     print("| short side | images | shrunk | difference | of the worst tenth |\n|---|---|---|---|---|")
-    for side in (None, *options.short_side):
-        print(row(files, side), flush=True)
+    for side, crops in found.items():
+        print(f"| {side or 'as they are'} | {row(crops)} |")
 
 
-def row(files: Sequence[Path], side: int | None) -> str:
-    """Return the line of all images that have, or can be given, a short side."""
-    found: list[float] = []
-    shrinks = 0
-    for seed, file in enumerate(files):
-        try:
-            image = decode_whole(file)
-        except UNDECODABLE as error:
-            sys.exit(f"{file} cannot be decoded ({error})")
-        if side is not None:
-            if min(image.size) < side:
-                continue
-            image = F.resize(image, [side])
-        shrinks += min(image.size) > SHORT_SIDE
-        found.append(difference(image, seed))
-    if not found:
-        return f"| {side} | none is that large | | | |"
-    tenth = statistics.quantiles(found, n=10)[-1] if len(found) > 1 else found[0]
-    cells = [
-        side or "as they are",
-        len(found),
-        f"{shrinks / len(found):.0%}",
-        f"{statistics.mean(found):.2f}",
-        f"{tenth:.2f}",
-    ]
-    return f"| {' | '.join(map(str, cells))} |"
+class Crop(NamedTuple):
+    """One crop out of one image: whether the cache shrinks that, and by how much they differ, 255ths on average."""
+
+    shrunk: bool
+    difference: float
 
 
-def difference(image: Image.Image, seed: int) -> float:
-    """Return by how much a crop of an image differs, 255ths on average."""
+def row(crops: Sequence[Crop]) -> str:
+    """Return the cells of all images that have, or can be given, a short side."""
+    if len(crops) < 2:
+        return f"{len(crops)}, too few to tell | | | "
+    differences = [crop.difference for crop in crops]
+    share, tenth = statistics.mean(crop.shrunk for crop in crops), statistics.quantiles(differences, n=10)[-1]
+    return f"{len(crops)} | {share:.0%} | {statistics.mean(differences):.2f} | {tenth:.2f}"
+
+
+def compare(image: Image.Image, seed: int) -> Crop:
+    """Cut one random crop out of an image and out of what the cache keeps of it."""
     size = image.height, image.width
     [box] = draw([seed], torch.tensor([size])).boxes.tolist()
     exact = F.pil_to_tensor(F.resized_crop(image, *box, [SIZE, SIZE]))
     kept = shrunk(size)
     small = image if kept == size else image.resize(kept[::-1], Image.Resampling.BILINEAR)
     scaled = [round(part * now / before) for part, now, before in zip(box, kept * 2, size * 2, strict=True)]
-    return (crop_and_resize(F.pil_to_tensor(small), scaled, SIZE) - exact).abs().mean().item()
+    cached = crop_and_resize(F.pil_to_tensor(small), scaled, SIZE)
+    return Crop(kept != size, (cached - exact).abs().mean().item())
 
 
 if __name__ == "__main__":
