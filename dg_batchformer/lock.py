@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.regular_files import NOTE, read_text
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
@@ -33,7 +34,7 @@ class Lock:
     def is_mine(self) -> bool:
         """Whether nobody took it over, as may happen to a process that slept for minutes."""
         try:
-            content = self.file.read_text()
+            content = read_text(self.file, NOTE)
         except FileNotFoundError:
             return False
         try:
@@ -167,7 +168,7 @@ def _place() -> dict[str, str]:
 def owner_of(file: Path) -> dict[str, Any]:
     """Return who took a lock: host, pid, SLURM job ...; nothing where it cannot be read."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(read_text(file, NOTE))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.regular_files import TABLE, Unreadable, read_text
 
 SUFFIXES = (".csv", ".json")
 _REQUIRED = ("path", "label", "domain")
@@ -38,7 +39,9 @@ def read_manifest(file: Path) -> list[Row]:
     Whether the images are there is not looked at.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file, TABLE, encoding="utf-8-sig")
+    except Unreadable:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be read as a manifest ({error})") from None
     entries = _csv_entries(file, text) if file.suffix == ".csv" else _json_entries(file, text)

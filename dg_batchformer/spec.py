@@ -13,6 +13,7 @@ from dg_batchformer.errors import MALFORMED, InputError, unknown
 from dg_batchformer.hparams import same_spelling
 from dg_batchformer.names import canonical_name, module_names, split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
+from dg_batchformer.regular_files import TEXT, read_text
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.store import RunFolder
 
@@ -179,7 +180,7 @@ def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
         names = ", ".join(file.name for file in files)
         raise InputError(f"{folder.path} has {names} but no spec.json, so it is no run of ours; {way_out}")
     try:
-        held = RunSpec.from_dict(json.loads(folder.spec_file.read_text(errors="replace")))
+        held = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
     except MALFORMED:
         raise InputError(f"{folder.spec_file} cannot be read; {way_out}") from None
     if held.id != spec.id:

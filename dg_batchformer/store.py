@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.lock import Lock, is_held
+from dg_batchformer.regular_files import NOTE, TABLE, Unreadable, read_text
 
 KEEP = ("none", "final", "best")  # the model that a run keeps
 
@@ -59,7 +60,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file; nothing where it cannot be read."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_text(path, NOTE))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -121,7 +122,7 @@ class RunFolder:
     def failure(self) -> str:
         """Return the sentence of a failed run, '' if there is none."""
         try:
-            return self.error_file.read_text(errors="replace").splitlines()[0]
+            return read_text(self.error_file, NOTE, errors="replace").splitlines()[0]
         except (OSError, IndexError):
             return ""
 
@@ -184,7 +185,7 @@ class SweepFolder:
     def final_states(self) -> dict[str, tuple[State, float | None]]:
         """Return the runs known to be trained to their end, each with the seconds it took; torn lines are skipped."""
         try:
-            lines = self.states_log.read_text(errors="replace").splitlines()
+            lines = read_text(self.states_log, TABLE, errors="replace").splitlines()
         except OSError:
             return {}
         found = {}
@@ -205,10 +206,12 @@ class SweepFolder:
     def read(self) -> dict[str, Any]:
         """Read the declaration as it was expanded; raise InputError where there is none."""
         try:
-            return json.loads(self.sweep_file.read_text(errors="replace"))
+            return json.loads(read_text(self.sweep_file, TABLE, errors="replace"))
         except FileNotFoundError:
             raise InputError(
                 f"{self.path} is no sweep folder: it has no {self.sweep_file.name}; a sweep writes it when it starts"
             ) from None
+        except Unreadable:
+            raise
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.sweep_file} cannot be read: {error}") from None

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.regular_files import TEXT, read_text
 
 Key = tuple[str | int, ...]
 
@@ -21,7 +22,7 @@ class LinedYaml:
         self.lines: dict[Key, int] = {}
         self._built: dict[int, Any] = {}  # by node, so that anchors are shared and never multiply
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path, TEXT)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
         try:

@@ -14,6 +14,7 @@ from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
 from dg_batchformer.own_data import is_junk
+from dg_batchformer.regular_files import IMAGE, NOTE, open_regular, read_bytes, read_text
 from dg_batchformer.store import cache_dir, write_text
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
@@ -53,6 +54,8 @@ def decode(file: Path) -> tuple[Image.Image, bool]:
     """
     try:
         return decode_whole(file), True
+    except InputError:
+        raise
     except UNDECODABLE:
         pass
     ImageFile.LOAD_TRUNCATED_IMAGES = True  # Pillow's switch is the process's: not for threads
@@ -71,7 +74,7 @@ def truncated(file: Path) -> str:
 
 def decode_whole(file: Path) -> Image.Image:
     """Decode an image to RGB; raise one of UNDECODABLE where a part is missing or broken."""
-    with file.open("rb") as stream:
+    with open_regular(file, IMAGE) as stream:
         return Image.open(stream).convert("RGB")
 
 
@@ -153,7 +156,7 @@ class ImageFolders(Dataset):
                 listing.update(os.fsencode(f"{where}\t{status.st_size}\t{status.st_mtime_ns}\n"))
         memo = cache_dir() / "identities" / listing.hexdigest()
         if memo.is_file():
-            return Identity(*memo.read_text().split())
+            return Identity(*read_text(memo, NOTE).split())
         identity = super().identity()
         try:
             memo.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +216,7 @@ def _status(file: Path) -> os.stat_result:
 
 def _file_digest(file: Path) -> str:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(file, IMAGE)).hexdigest()
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); replace it or take it out") from None
 

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from dg_batchformer.datasets.folders import UNDECODABLE, decode
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
+from dg_batchformer.regular_files import IMAGE, read_bytes
 
 _ORIENTATION = 0x0112  # EXIF: 1, or absent, is upright
 
@@ -45,7 +46,7 @@ def inspect_files(files: Sequence[Path]) -> Iterator[Inspection]:
 def inspect_file(file: Path) -> Inspection:
     """Read a file and decode all of it."""
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, IMAGE)
     except OSError as error:
         return Inspection("", 0, defect="unreadable", reason=error.strerror or str(error))
     found = Inspection(hashlib.sha256(content).hexdigest(), len(content))

@@ -25,6 +25,7 @@ from torch import Tensor
 from dg_batchformer.datasets.folders import UNDECODABLE, ImageFolders, decode, decode_whole, truncated
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
+from dg_batchformer.regular_files import IMAGE, TABLE, open_regular, read_text
 from dg_batchformer.store import cache_dir, write_text
 
 SHORT_SIDE = 256
@@ -106,7 +107,7 @@ def open_plane(folder: Path, device: torch.device) -> Plane:
     if device.type == "cuda" and total < torch.cuda.mem_get_info(device)[0] // 2:
         mapped = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
         resident = mapped.to(device)
-    return Plane(folder / "pixels", sizes, json.loads((folder / "notes.json").read_text()), resident)
+    return Plane(folder / "pixels", sizes, json.loads(read_text(folder / "notes.json", TABLE)), resident)
 
 
 @contextmanager
@@ -201,7 +202,7 @@ def _fill(targets: Sequence[_Target], files: Sequence[Path], progress: Progress)
 def _size(file: Path) -> tuple[int, int]:
     """Return height and width, from the header where it tells."""
     try:
-        with Image.open(file) as image:
+        with open_regular(file, IMAGE) as stream, Image.open(stream) as image:
             return image.height, image.width
     except UNDECODABLE:
         decoded, _ = decode(file)

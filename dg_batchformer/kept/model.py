@@ -15,6 +15,7 @@ from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.plugins.load import load_plugins
+from dg_batchformer.regular_files import TEXT, WEIGHTS, Unreadable, open_regular, read_text
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, SweepFolder
 
@@ -80,12 +81,14 @@ def read_spec(folder: RunFolder) -> RunSpec:
             "started with --keep final"
         )
     try:
-        return RunSpec.from_dict(json.loads(folder.spec_file.read_text(errors="replace")))
+        return RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{folder.path} is no run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
             "command"
         ) from None
+    except Unreadable:
+        raise
     except MALFORMED as error:
         raise InputError(f"{folder.spec_file} cannot be read: {error}") from None
 
@@ -110,7 +113,8 @@ def refuse_missing(folder: RunFolder, *files: Path) -> None:
 def read_content(file: Path, spec: RunSpec) -> dict[str, Any]:
     """Read a file that ``training.keep`` wrote for a run; raise InputError for a damaged one, or another run's."""
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with open_regular(file, WEIGHTS) as stream:
+            content = torch.load(stream, map_location="cpu", weights_only=True)
         held = RunSpec.from_dict(content["spec"])
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         reason = " ".join(str(error).split())[:200]

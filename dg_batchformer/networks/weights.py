@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.timm_models import is_timm, weight_tags, weights_source
+from dg_batchformer.regular_files import WEIGHTS, open_regular
 
 _TORCHVISION = "https://download.pytorch.org/models"
 _TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights"
@@ -127,8 +128,9 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
 
 def _load(file: Path) -> Any:
-    if file.suffix != ".safetensors":
-        return torch.load(file, map_location="cpu", weights_only=True)
-    from safetensors.torch import load_file  # comes with timm
+    with open_regular(file, WEIGHTS) as stream:
+        if file.suffix != ".safetensors":
+            return torch.load(stream, map_location="cpu", weights_only=True)
+        from safetensors.torch import load_file  # comes with timm
 
-    return load_file(file)
+        return load_file(file)

@@ -20,6 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 from dg_batchformer.every_core import in_every_core
+from dg_batchformer.regular_files import TABLE, WEIGHTS, open_regular, read_bytes
 from dg_batchformer.report.evaluations import Evaluations
 from dg_batchformer.report.runs import RecordsFile, TrainedRun, parse_records
 from dg_batchformer.store import atomic_write, cache_dir
@@ -85,7 +86,7 @@ def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
     index = {}
     for name, stamp in stamps.items():
         with suppress(OSError):
-            index[name] = stamp, parse_records(Path(_path(folder, name)).read_bytes())
+            index[name] = stamp, parse_records(read_bytes(_path(folder, name), TABLE))
     return index
 
 
@@ -116,7 +117,7 @@ def _load(folder: Path) -> Index:
     """Return what was kept of a folder; nothing where that cannot be read."""
     try:
         packs: dict[str, _Arrays] = defaultdict(dict)
-        with _file(folder).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_regular(_file(folder), WEIGHTS) as file, np.load(file, allow_pickle=False) as arrays:
             for entry in arrays.files:
                 place, name = entry.split("/")
                 packs[place][name] = arrays[entry]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from dg_batchformer.declaration import read_declaration
+from dg_batchformer.regular_files import TABLE, read_bytes
 from dg_batchformer.report.collection import CollectedRun, Collection, unreadable_lines
 from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.runs import RecordsFile, parse_records
@@ -32,7 +33,7 @@ def read_our_sweep(folder: SweepFolder) -> Collection:
 
 def read_run(spec: RunSpec, folder: RunFolder) -> CollectedRun:
     """Read one run, whatever trained it."""
-    content = folder.records_file.read_bytes() if folder.records_file.exists() else b""
+    content = read_bytes(folder.records_file, TABLE) if folder.records_file.exists() else b""
     return _collected(spec.algorithm, spec, folder, folder.state(), parse_records(content), spec.train_envs)
 
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dg_batchformer.regular_files import TABLE, open_regular
+
 
 class Predictions(NamedTuple):
     """What metrics read, (N,) each."""
@@ -33,7 +35,7 @@ class Predictions(NamedTuple):
 def read_predictions(file: Path) -> Predictions | None:
     """Read a file of predictions; None where there is none that can be read."""
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with open_regular(file, TABLE) as stream, np.load(stream, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in Predictions._fields}
         return _checked(columns)
     except Exception:  # whatever damage leads NumPy and zipfile to

@@ -3,6 +3,7 @@
 import json
 
 from dg_batchformer.errors import MALFORMED
+from dg_batchformer.regular_files import TABLE, TEXT, read_bytes, read_text
 from dg_batchformer.report.collection import CollectedRun
 from dg_batchformer.report.runs import parse_records
 from dg_batchformer.spec import RunSpec
@@ -24,11 +25,11 @@ def read_soups(sweep: SweepFolder) -> tuple[list[CollectedRun], list[str]]:
 
 
 def _read(folder: RunFolder) -> CollectedRun:
-    label = json.loads(folder.soup_file.read_text())["label"]
+    label = json.loads(read_text(folder.soup_file, TEXT))["label"]
     if not isinstance(label, str):
         raise ValueError(f"its label is {label!r:.60}")
-    spec = RunSpec.from_dict(json.loads(folder.spec_file.read_text()))
-    record = parse_records(folder.records_file.read_bytes()).runs[-1]
+    spec = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT)))
+    record = parse_records(read_bytes(folder.records_file, TABLE)).runs[-1]
     place = label, spec.dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
     of_run = State.DONE, record.evaluations, record.constant, folder.path, spec.environments
     return CollectedRun(*place, *of_run, spec.train_envs if spec.leaves_some_out else ())

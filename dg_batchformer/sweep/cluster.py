@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.regular_files import TEXT, Unreadable, read_text
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
@@ -72,7 +73,11 @@ def load_cluster(given: Sequence[str], file: Path | None) -> Cluster:
 
 def _mapping(file: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.load(file.read_text(), Loader=yaml.BaseLoader)  # texts only: YAML would read 4:00:00 as a number
+        content = yaml.load(
+            read_text(file, TEXT), Loader=yaml.BaseLoader
+        )  # texts only: YAML would read 4:00:00 as a number
+    except Unreadable:
+        raise
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from None
     block = content.get("slurm") if isinstance(content, dict) else None

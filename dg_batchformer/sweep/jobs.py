@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.regular_files import TABLE, read_text
 from dg_batchformer.store import SweepFolder
 
 # What people are told of a job that SLURM ended; the run itself is due, or goes on from its last checkpoint.
@@ -57,7 +58,7 @@ def log_jobs(folder: SweepFolder, jobs: Sequence[Job]) -> None:
 def read_jobs(folder: SweepFolder) -> list[Job]:
     """Return all jobs ever submitted for a sweep, in order."""
     try:
-        lines = folder.jobs_log.read_text(errors="replace").splitlines()
+        lines = read_text(folder.jobs_log, TABLE, errors="replace").splitlines()
     except OSError:
         return []
     jobs = []

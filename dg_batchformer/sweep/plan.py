@@ -9,6 +9,7 @@ from statistics import fmean
 from dg_batchformer.declaration import SweepRun
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.record import read_line
+from dg_batchformer.regular_files import TABLE, read_bytes
 from dg_batchformer.store import RunFolder, State, SweepFolder
 from dg_batchformer.times import duration
 
@@ -141,7 +142,7 @@ def price_text(seconds: Sequence[float | None], workers: int) -> str:
 def steps_done(folder: RunFolder, steps: int) -> int:
     """Return how many of a run's updates its last readable record stands behind."""
     try:
-        lines = folder.records_file.read_bytes().splitlines()
+        lines = read_bytes(folder.records_file, TABLE).splitlines()
     except OSError:
         return 0
     for line in reversed(lines):

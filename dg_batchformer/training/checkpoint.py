@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dg_batchformer.regular_files import WEIGHTS, open_regular
 from dg_batchformer.store import atomic_write
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -68,7 +69,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a checkpoint written by ``save``; raise Unreadable for a torn or foreign file."""
-    with path.open("rb") as file:
+    with open_regular(path, WEIGHTS) as file:
         try:
             content = torch.load(file, map_location=device, weights_only=True)
         except torch.OutOfMemoryError:

@@ -10,6 +10,7 @@ from dg_batchformer.datasets.prepare.archives import is_archive
 from dg_batchformer.datasets.prepare.layouts import find_environments
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import InputError
+from dg_batchformer.regular_files import TABLE, read_text
 
 _SUFFIXES = (
     ".zip",
@@ -46,7 +47,9 @@ class Material:
     @property
     def left_out(self) -> frozenset[str]:
         """The images that the lists name, as environment/class/image."""
-        lines = (line.strip() for path in self.duplicates for line in path.read_text(errors="replace").splitlines())
+        lines = (
+            line.strip() for path in self.duplicates for line in read_text(path, TABLE, errors="replace").splitlines()
+        )
         return frozenset(line.removeprefix("./") for line in lines if line)
 
 

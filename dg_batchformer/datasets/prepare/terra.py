@@ -12,6 +12,7 @@ from typing import Any
 
 from dg_batchformer.datasets.folders import is_junk
 from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.regular_files import TABLE, read_bytes
 
 LOCATIONS = ("38", "46", "100", "43")
 CLASSES = ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")
@@ -62,7 +63,7 @@ def places_of(annotations: Iterable[Path]) -> Places:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path, TABLE))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except MALFORMED as error:
