@@ -1,4 +1,4 @@
-"""What a real pdflatex makes of a document."""
+"""What a real LaTeX makes of a document."""
 
 import shutil
 import subprocess
@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 
-def typeset(path: Path, document: str, **files: str) -> tuple[str, str]:
+def typeset(path: Path, document: str, *, engine: str = "pdflatex", **files: str) -> tuple[str, str]:
     """Return what a compiled document says, and what the compiler said; skip where there is none.
 
     Args:
+        engine: pdflatex or xelatex.
         files: further files by stem; with ``tables`` (entries of BibTeX), citations are resolved.
 
     """
-    if not (shutil.which("pdflatex") and shutil.which("pdftotext")):
-        pytest.skip("needs pdflatex and pdftotext: tools/install_latex.sh")
+    if not (shutil.which(engine) and shutil.which("pdftotext")):
+        pytest.skip(f"needs {engine} and pdftotext: tools/install_latex.sh")
     (path / "t.tex").write_text(document)
     for stem, text in files.items():
         (path / (f"{stem}.bib" if stem == "tables" else f"{stem}.tex")).write_text(text)
-    latex = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
+    latex = [engine, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
     commands = [latex, ["bibtex", "t"], latex, latex] if "tables" in files else [latex]
     for command in commands:
         done = subprocess.run(command, cwd=path, capture_output=True, text=True)

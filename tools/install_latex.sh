@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Install the smallest LaTeX that compiles our tables, and pdftotext, on Debian: tools/install_latex.sh
-# Does nothing where both are there. Needs root.
+# Install the smallest LaTeX that compiles our tables, XeLaTeX, a CJK font and pdftotext on Debian: tools/install_latex.sh
+# Does nothing where they are there. Needs root.
 set -euo pipefail
 if [[ "${1:-}" == "--help" ]]; then sed -n '2,3s/^# //p' "$0"; exit 0; fi
-if command -v pdflatex > /dev/null && command -v pdftotext > /dev/null; then exit 0; fi
+if pdflatex --version && xelatex --version && pdftotext -v && fc-list :lang=zh | grep -q .; then exit 0; fi &> /dev/null
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends texlive-latex-recommended poppler-utils
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends texlive-latex-recommended texlive-xetex \
+    fonts-wqy-zenhei fontconfig poppler-utils

@@ -1,7 +1,7 @@
 """``tables``: model-selection tables, beside published numbers if asked, or beside what a sweep expects."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dg_batchformer.declaration import read_declaration
@@ -12,6 +12,7 @@ from dg_batchformer.report.domainbed_tables import domainbed_tables
 from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.metrics import METRICS
 from dg_batchformer.report.render import FORMATS, render
+from dg_batchformer.report.render.latex_text import needs_fonts
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.report.side_by_side import side_by_side
 from dg_batchformer.report.table import Section, build_sections
@@ -80,9 +81,10 @@ def run(options: argparse.Namespace) -> int:
         sections = add_published(sections, collection.runs, options.published)
     if "all" in asked:
         sections = [*sections, side_by_side(sections)]
-    print(render(sections, options.format or "text"), end="")
-    if options.output is not None:
-        _write(options.output, sections)
+    shown = render(sections, options.format or "text")
+    print(shown, end="")
+    written = {} if options.output is None else _write(options.output, sections)
+    _report_fonts({f"--format {options.format}": shown, **written})
     _report_lacks(collection)
     return OK
 
@@ -133,7 +135,8 @@ def _report_lacks(collection: Collection) -> None:
     tell(f"{missing} are not trained; what trains them: {command}" for command in collection.commands)
 
 
-def _write(folder: Path, sections: Sequence[Section]) -> None:
+def _write(folder: Path, sections: Sequence[Section]) -> Mapping[str, str]:
+    """Write every format; return the texts by file name."""
     from dg_batchformer.report.published.bibliography import bibliography
 
     texts = {form.file: render(sections, name) for name, form in FORMATS.items()}
@@ -143,3 +146,11 @@ def _write(folder: Path, sections: Sequence[Section]) -> None:
     for name, text in texts.items():
         write_text(folder / name, text)
         print(f"wrote {folder / name}")
+    return texts
+
+
+def _report_fonts(documents: Mapping[str, str]) -> None:
+    """Say which documents only XeLaTeX and LuaLaTeX can compile."""
+    for_fonts = [name for name, text in documents.items() if needs_fonts(text)]
+    if for_fonts:
+        tell([f"pdflatex cannot print some names in {' and '.join(for_fonts)}: compile with xelatex or lualatex"])

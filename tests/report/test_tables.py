@@ -3,18 +3,16 @@
 import csv
 import io
 import json
-import re
 
 import pytest
 from typesetting import typeset
 
 from dg_batchformer.cli import main
 from dg_batchformer.declaration import declaration
-from dg_batchformer.errors import InputError
 from dg_batchformer.record import to_line
 from dg_batchformer.report import selection
 from dg_batchformer.report.collect import collect
-from dg_batchformer.report.render import render
+from dg_batchformer.report.render import FORMATS, render
 from dg_batchformer.report.render.latex_text import MATHS, TEXT, escape
 from dg_batchformer.report.table import build_sections
 from dg_batchformer.store import SweepFolder, write_json, write_text
@@ -190,10 +188,30 @@ def test_latex_spells_unicode_out(text, printed):
     assert escape(text) == printed
 
 
-@pytest.mark.parametrize(("text", "name"), [("BF 🤖", "ROBOT FACE"), ("日", "IDEOGRAPH"), ("a\x00", "U+0000")])
-def test_what_latex_cannot_print_is_named(text, name):
-    with pytest.raises(InputError, match=re.escape(name)):
-        escape(text)
+def test_latex_leaves_what_no_command_spells_out_to_fonts_and_escapes_what_no_font_has():
+    assert escape("BF 晴雨 é") == r"BF \resulttext{26228 }{晴雨} \'{e}"
+    assert escape("a\x00\udcff") == r"a\textbackslash{}x00\textbackslash{}udcff"
+
+
+def test_a_name_that_pdflatex_cannot_print_leaves_every_format_written(tmp_path, capsys):
+    folder = _sweep(tmp_path / "sweep", algorithms=(Row("晴 & 雨", "ERM"),))
+
+    assert main(["tables", str(folder.path), "--output", str(tmp_path / "out")]) == 0
+
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {form.file for form in FORMATS.values()}
+    said = capsys.readouterr().err
+    assert "tables.tex and tables_fragment.tex" in said
+    assert "xelatex or lualatex" in said
+
+
+@pytest.mark.parametrize("name", ["latex", "latex_fragment"])
+def test_only_a_document_with_names_that_pdflatex_cannot_print_asks_for_fonts(name, tmp_path):
+    plain = render(_sections(_sweep(tmp_path / "plain")), name)
+    named = render(_sections(_sweep(tmp_path / "named", algorithms=(Row("晴 & 雨", "ERM"),))), name)
+
+    assert "fontspec" not in plain
+    assert "fontspec" in named
+    assert named.index(r"\def\resulttext") < named.index(r"\resulttext{26228 }{晴}")
 
 
 @pytest.mark.system
@@ -206,6 +224,15 @@ def test_latex_compiles_and_says_what_the_table_says(tmp_path):
     assert "50% off &" in said
     for row in sections[0].tables[0].rows.values():
         assert f"{row[0].mean:.1f} ± {row[0].error:.1f}" in said
+
+
+@pytest.mark.system
+def test_a_name_that_pdflatex_cannot_print_is_in_the_document_of_xelatex(tmp_path):
+    sections = _sections(_sweep(tmp_path / "sweep", algorithms=(Row("晴 & 雨 λ é", "ERM"),), trials=1))
+
+    said, _ = typeset(tmp_path, render(sections, "latex"), engine="xelatex")
+
+    assert "晴&雨λé50.0±0.0" in "".join(said.split())
 
 
 @pytest.mark.system

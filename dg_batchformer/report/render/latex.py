@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from dg_batchformer.report.render.latex_text import escape
+from dg_batchformer.report.render.latex_text import UNSPELLED_DEFINITION, escape, needs_fonts
 from dg_batchformer.report.render.wording import caption, number, published_number, sentence, significance
 from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import PublishedRow, Section, Table
@@ -21,42 +21,51 @@ _SHRINK = (
 def latex(sections: Sequence[Section]) -> str:
     """Return a document with all tables, wide and tall ones shrunk to the page.
 
-    Where it cites, it reads ``tables.bib``: pdflatex, bibtex, pdflatex, pdflatex.
+    Where it cites, it reads ``tables.bib``: pdflatex, bibtex, pdflatex, pdflatex. A name that pdflatex cannot print
+    needs xelatex or lualatex instead.
     """
-    lines = [
-        r"\documentclass{article}",
-        r"\usepackage[margin=2.5cm]{geometry}",
-        r"\usepackage{booktabs}",
-        r"\usepackage{graphicx}",
-        _BOX,
-        r"\begin{document}",
-    ]
+    body: list[str] = []
     for section in sections:
-        lines += [
+        body += [
             "",
             rf"\section*{{\raggedright Model selection: {escape(section.method.title)}}}",
             f"{escape(sentence(section.method.about))}",
         ]
         for table in section.tables:
-            lines += ["", *_table(table, section.method, "h!")]
-        lines.append(r"\clearpage")  # so that no table floats past its section's notes
-        lines += [_footnote(note) for note in section.notes]
+            body += ["", *_table(table, section.method, "h!")]
+        body.append(r"\clearpage")  # so that no table floats past its section's notes
+        body += [_footnote(note) for note in section.notes]
     if _cites(sections):
-        lines += ["", r"\bibliographystyle{plain}", r"\bibliography{tables}"]
-    return "\n".join([*lines, "", r"\end{document}"]) + "\n"
+        body += ["", r"\bibliographystyle{plain}", r"\bibliography{tables}"]
+    fonts = [r"\usepackage{iftex}", r"\iftutex\usepackage{fontspec}\fi", *UNSPELLED_DEFINITION]
+    lines = [
+        r"\documentclass{article}",
+        r"\usepackage[margin=2.5cm]{geometry}",
+        r"\usepackage{booktabs}",
+        r"\usepackage{graphicx}",
+        *(fonts if needs_fonts("\n".join(body)) else []),
+        _BOX,
+        r"\begin{document}",
+        *body,
+        "",
+        r"\end{document}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def latex_fragment(sections: Sequence[Section]) -> str:
     r"""Return all tables for \input into a paper; its first lines say what they need."""
-    lines = [r"% For \input: needs \usepackage{booktabs} and \usepackage{graphicx}."]
-    if _cites(sections):
-        lines.append("% Cites entries of tables.bib, which --output writes.")
-    lines.append(rf"\ifdefined\resultbox\else{_BOX}\fi")
+    body: list[str] = []
     for section in sections:
         for table in section.tables:
-            lines += ["", *_table(table, section.method, "tbp")]
-        lines += ["", *(f"% {' '.join(note.split())}" for note in section.notes)] if section.notes else []
-    return "\n".join(lines) + "\n"
+            body += ["", *_table(table, section.method, "tbp")]
+        body += ["", *(f"% {' '.join(note.split())}" for note in section.notes)] if section.notes else []
+    needs = [r"% For \input: needs \usepackage{booktabs} and \usepackage{graphicx}."]
+    if _cites(sections):
+        needs.append("% Cites entries of tables.bib, which --output writes.")
+    if needs_fonts("\n".join(body)):
+        needs += [r"% Needs XeLaTeX or LuaLaTeX and \usepackage{fontspec}, for some names.", *UNSPELLED_DEFINITION]
+    return "\n".join([*needs, rf"\ifdefined\resultbox\else{_BOX}\fi", *body]) + "\n"
 
 
 def _cites(sections: Sequence[Section]) -> bool:

@@ -1,8 +1,7 @@
-"""Text as LaTeX prints it, with no package loaded: specials, accents, Greek letters, arrows, the usual signs."""
+"""Text as LaTeX prints it: specials, accents, Greek letters, arrows and usual signs by commands, the rest by fonts."""
 
 import unicodedata
-
-from dg_batchformer.errors import InputError
+from itertools import groupby
 
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
@@ -39,24 +38,60 @@ _ACCENTS = {
 }  # fmt: skip
 
 
+_WITHOUT_GLYPH = ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")  # controls, surrogates, unassigned, private, separators of lines
+
+# The first of these fonts that is there and has the first character of a text that no command spells out.
+_FONTS = ("Noto Serif CJK SC", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Serif", "Noto Sans", "Noto Emoji",
+          "FreeSerif", "DejaVu Sans", "Arial Unicode MS")  # fmt: skip
+UNSPELLED = r"\resulttext"
+UNSPELLED_DEFINITION = (
+    rf"\ifdefined{UNSPELLED}\else",
+    r"\def\resultfont#1#2{\iffontchar\font#1\else\IfFontExistsTF{#2}{\fontspec{#2}}{}\fi}",
+    rf"\protected\def{UNSPELLED}#1#2{{{{\tracinglostchars=3 % a character that no font has is an error",
+    r"\ifdefined\fontspec",
+    *(rf"\resultfont{{#1}}{{{font}}}%" for font in _FONTS),
+    r"#2\else\errmessage{pdflatex cannot print some names of these tables: run xelatex or lualatex}\fi}}",
+    r"\fi",
+)
+"""What a document defines where ``escape`` left characters to XeLaTeX or LuaLaTeX, which print what a font has."""
+
+
 def escape(text: str) -> str:
-    """Return text as LaTeX prints it; raise InputError, naming the character, for one that it cannot print."""
-    return "".join(_printed(character) for character in unicodedata.normalize("NFC", text))
+    """Return text as LaTeX prints it.
+
+    Characters that no command spells out become arguments of ``UNSPELLED``; those that no font has, as control
+    characters, are printed as Python escapes them.
+    """
+    pieces: list[str] = []
+    for spelled, characters in groupby(unicodedata.normalize("NFC", text), _spelled):
+        part = "".join(characters)
+        pieces += map(_spell, part) if spelled else [f"{UNSPELLED}{{{ord(part[0])} }}{{{part}}}"]
+    return "".join(pieces)
 
 
-def _printed(character: str) -> str:
+def needs_fonts(document: str) -> bool:
+    """Whether a document, or a part of one, prints characters that only XeLaTeX and LuaLaTeX can."""
+    return f"{UNSPELLED}{{" in document
+
+
+def _spelled(character: str) -> bool:
+    return _spell(character) != ""
+
+
+def _spell(character: str) -> str:
+    """Return a character by commands of LaTeX; '' where there are none for it."""
     if character in TEXT:
         return TEXT[character]
     if character in MATHS:
         return f"${MATHS[character]}$"
     if " " <= character <= "~":
         return character
+    if unicodedata.category(character) in _WITHOUT_GLYPH:
+        return escape(character.encode("unicode_escape").decode())
     decomposed = unicodedata.normalize("NFD", character)
-    base, marks = decomposed[0], decomposed[1:]
-    if not marks or not all(mark in _ACCENTS for mark in marks):
-        what = f"{character!r} (U+{ord(character):04X}, {unicodedata.name(character, 'no name')})"
-        raise InputError(f"LaTeX tables cannot print {what}; give the row another label, or another --format")
-    printed = _printed(base)
+    spelled, marks = _spell(decomposed[0]) if len(decomposed) > 1 else "", decomposed[1:]
+    if not spelled or not all(mark in _ACCENTS for mark in marks):
+        return ""
     for mark in marks:
-        printed = rf"\{_ACCENTS[mark]}{{{printed}}}"
-    return printed
+        spelled = rf"\{_ACCENTS[mark]}{{{spelled}}}"
+    return spelled
