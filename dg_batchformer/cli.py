@@ -3,12 +3,14 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import InputError, RunFailed, as_sentence, did_you_mean, unknown
 from dg_batchformer.lock import Busy
-from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, OK, USAGE
+from dg_batchformer.terminal import outlive_readers
+from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, USAGE
 
 _PROGRAM = "python -m dg_batchformer"
 # In the order of --help; each is a module of ``verbs``.
@@ -18,30 +20,68 @@ _VERBS = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one verb; return the exit status."""
-    options = _parser(arguments[:1]).parse_args(arguments)
+    """Run one verb; return the exit status. Whatever goes wrong is one sentence, with ``--debug`` a traceback too."""
+    options = _parser(verb_of(arguments)).parse_args(arguments)
+    if options.works or getattr(options, "output", None) is not None:
+        outlive_readers()
     try:
-        return options.run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return INCOMPLETE if isinstance(error, Busy) else USAGE
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left, as `head` does
-        return OK
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
-        return USAGE
+        status = options.run(options)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {_said(error)}", file=sys.stderr)
+        is_usage = isinstance(error, InputError | OSError) and not isinstance(error, Busy | RunFailed)
+        return USAGE if is_usage else INCOMPLETE
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return as_sentence(error)
+    if not isinstance(error, OSError):
+        return f"{as_sentence(error)}; add --debug to see where"
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error}"
+
+
+def verb_of(arguments: Sequence[str]) -> str:
+    """Return the first argument that is not a flag; '' where there is none."""
+    return next((argument for argument in arguments if not argument.startswith("-")), "")
 
 
 class _Parser(argparse.ArgumentParser):
+    """A parser that knows what is close to a wrong word."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback behind an error"
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        options, left = super().parse_known_args(args, namespace)
+        for word in left:
+            if word.startswith("--"):
+                flag = word.partition("=")[0]
+                self.error(f"unknown option {flag}{did_you_mean(flag, self._flags())}")
+        return options, left
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            name = action.metavar or "/".join(action.option_strings) or action.dest
+            raise argparse.ArgumentError(None, str(unknown(str(name), value, map(str, action.choices))))
+
+    def _flags(self) -> Iterable[str]:
+        return [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"error: {message}; see: {self.prog} --help\n")
 
 
-def _parser(verb: Sequence[str] = ()) -> argparse.ArgumentParser:
+def _parser(verb: str = "") -> argparse.ArgumentParser:
     """Return the parser of a verb alone, or of all where none is known: to load them all takes longer than a table."""
     first = f"first steps: {_PROGRAM} sweep sweeps/quickstart.yaml   (minutes)\n"
     first += f"             {_PROGRAM} tables results/quickstart"
@@ -51,7 +91,8 @@ def _parser(verb: Sequence[str] = ()) -> argparse.ArgumentParser:
         epilog=f"{first}\n\n{_PROGRAM} VERB --help explains a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(debug=False, works=False)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for name in [name for name in _VERBS if name in verb] or _VERBS:
+    for name in [name for name in _VERBS if name == verb] or _VERBS:
         importlib.import_module(f"dg_batchformer.verbs.{name}").add_parser(verbs)
     return parser

@@ -14,11 +14,31 @@ class InputError(ValueError):
     """
 
 
+class RunFailed(InputError):
+    """A run that failed in its own code or in a plug-in's: the message says where its traceback stands."""
+
+
+def as_sentence(error: BaseException) -> str:
+    """Return what an error says in one line, with its type where nobody wrote the sentence for people."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, InputError) else f"{type(error).__name__}: {message}".removesuffix(": ")
+
+
 def unknown(kind: str, given: object, known: Iterable[str], *, see: str = "") -> InputError:
     """Build the error for an unknown name: what was given, what is near, what is allowed."""
     names = list(known)
-    folded = {name.casefold(): name for name in names}
-    near = difflib.get_close_matches(str(given).casefold(), folded, n=2, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(repr(folded[name]) for name in near)}?" if near else ""
     allowed = f" ({see})" if see else f" (known: {', '.join(names)})"
-    return InputError(f"unknown {kind} {given!r}{hint}{allowed}")
+    return InputError(f"unknown {kind} {given!r}{did_you_mean(given, names)}{allowed}")
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """Return the question with the names that are near, whatever their case, or that begin or contain the given one.
+
+    '' where there is none.
+    """
+    folded = {name.casefold(): name for name in known}
+    asked = str(given).casefold()
+    within = [name for name in folded if len(asked) > 2 and asked in name]
+    within.sort(key=lambda name: (name.find(asked), len(name)))
+    near = list(dict.fromkeys([*difflib.get_close_matches(asked, folded, n=2, cutoff=0.6), *within]))[:2]
+    return f"; did you mean {' or '.join(repr(folded[name]) for name in near)}?" if near else ""

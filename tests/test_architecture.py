@@ -18,7 +18,7 @@ PACKAGE = ROOT / "dg_batchformer"
 
 # Lowest first; a module may import modules of its own layer's package and of any lower layer.
 LAYERS = [
-    {"errors", "times", "allocator"},
+    {"errors", "times", "allocator", "terminal"},
     {"regular_files"},
     {"seeds", "catalog", "yaml_lines", "every_core"},
     {"hparams", "names", "registry", "lock", "environments", "manifest"},

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import InputError, as_sentence
 from dg_batchformer.lock import Busy
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
@@ -62,19 +62,13 @@ def tell(watcher: Watcher, sentence: str) -> None:
     watcher.note(sentence)
 
 
-def failure(error: Exception) -> str:
-    """Return the sentence that says why a run failed."""
-    message = " ".join(str(error).split())
-    return message if isinstance(error, InputError) else f"{type(error).__name__}: {message}"
-
-
 @contextmanager
 def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     """Send the log to log.txt for a while; what fails the run goes there and, with its traceback, to error.txt.
 
     Memory that ran out is raised as OutOfMemory. Trouble with a disk is raised as StorageTrouble and fails no run.
     """
-    handler = logging.FileHandler(folder.log_file)
+    handler = logging.FileHandler(folder.log_file, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -123,5 +117,5 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _write_failure(folder: RunFolder, error: Exception) -> None:
-    log.error(failure(error), exc_info=not isinstance(error, InputError))
-    folder.fail(failure(error), traceback.format_exc())
+    log.error(as_sentence(error), exc_info=not isinstance(error, InputError))
+    folder.fail(as_sentence(error), traceback.format_exc())

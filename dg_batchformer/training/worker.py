@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from dg_batchformer.allocator import return_memory
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import InputError, as_sentence
 from dg_batchformer.lock import Busy
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
 from dg_batchformer.sweep.launchers.memory import told_by_kernel
+from dg_batchformer.terminal import outlive_readers, prepare_streams
 from dg_batchformer.training.device import parse_device, prepare_device
-from dg_batchformer.training.journal import OutOfMemory, failure, storage_error
+from dg_batchformer.training.journal import OutOfMemory, storage_error
 from dg_batchformer.training.run import train_run
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
@@ -71,6 +72,8 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
     with log.open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
+    prepare_streams()
+    outlive_readers()
     events = Events(channel, stop)
     while (task := _next_task(channel, stop)) is not None:
         torch.set_num_threads(threads)
@@ -78,7 +81,7 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
             device = parse_device(device_name)
             prepare_device(device)
         except (InputError, RuntimeError) as error:  # no fault of the run
-            events.tell("unusable", sentence=failure(error))
+            events.tell("unusable", sentence=as_sentence(error))
             return
         _serve(task, device, events, stop)
         gc.collect()  # the next run, here or in another worker, finds the memory of this one
@@ -119,7 +122,7 @@ def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: Sto
     except Exception as error:
         if storage_error(error) is not None:
             how = "stopped"
-        told = {"sentence": failure(error), "out_of_memory": isinstance(error, OutOfMemory)}
+        told = {"sentence": as_sentence(error), "out_of_memory": isinstance(error, OutOfMemory)}
     events.tell(how, **told)
 
 

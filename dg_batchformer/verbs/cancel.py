@@ -17,7 +17,7 @@ def add_parser(verbs: Verbs) -> None:
         "on from there."
     )
     verb = verbs.add_parser("cancel", help="end what trains a sweep, its runs saved", description=text)
-    verb.set_defaults(run=run)
+    verb.set_defaults(run=run, works=True)
     verb.add_argument("folder", type=Path, metavar="DIR", help="as results/quickstart")
 
 

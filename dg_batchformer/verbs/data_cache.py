@@ -17,7 +17,7 @@ def add_action(actions: Verbs) -> None:
         "$XDG_CACHE_HOME/dg_batchformer, else ~/.cache/dg_batchformer, and may be deleted at any time."
     )
     action = actions.add_parser("cache", help="decode a dataset into the pixel cache", description=text)
-    action.set_defaults(run=run)
+    action.set_defaults(run=run, works=True)
     add = action.add_argument
     add("name", metavar="NAME", help="a dataset of image folders, see: list datasets; or data of your own")
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")

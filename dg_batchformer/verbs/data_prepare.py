@@ -18,7 +18,7 @@ def add_action(actions: Verbs) -> None:
     )
     action = actions.add_parser("prepare", help="fetch a dataset, or build it from archives or folders",
         description=text)  # fmt: skip
-    action.set_defaults(run=run)
+    action.set_defaults(run=run, works=True)
     add = action.add_argument
     add("name", metavar="NAME", help="as PACS; an unknown name is answered with the known ones")
     add("--data_dir", type=Path, required=True, metavar="DIR", help="gets the folder of the dataset")

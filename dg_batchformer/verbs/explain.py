@@ -16,7 +16,7 @@ def add_parser(verbs: Verbs) -> None:
         "what is seen."
     )
     verb = verbs.add_parser("explain", help="pictures of what BatchFormer does in a trained run", description=text)
-    verb.set_defaults(run=run)
+    verb.set_defaults(run=run, works=True)
     add = verb.add_argument
     add("folder", type=Path, metavar="RUN", help="the --output_dir of a train command, its model kept (--keep final)")
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")

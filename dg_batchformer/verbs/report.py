@@ -17,7 +17,7 @@ def add_parser(verbs: Verbs) -> None:
         description="Write one HTML page that needs nothing else: tables by every selection method, figures, what "
         "failed, where the numbers come from, and how to get them again.",
     )
-    verb.set_defaults(run=run)
+    verb.set_defaults(run=run, works=True)
     add = verb.add_argument
     add("folders", nargs="+", type=Path, metavar="DIR",
         help="as results/quickstart, or the folder of a DomainBed sweep; several give one page")  # fmt: skip

@@ -23,7 +23,7 @@ def add_parser(verbs: Verbs) -> None:
         "al., 2022). Soups go to DIR/soups, and tables DIR shows them as rows of their own."
     )
     verb = verbs.add_parser("soup", help="weight averages of a sweep's kept models", description=text)
-    verb.set_defaults(run=run)
+    verb.set_defaults(run=run, works=True)
     add = verb.add_argument
     add("folder", type=Path, metavar="DIR", help="as results/pacs, of a sweep that was started with --keep final")
     add("--kind", choices=("uniform", "greedy", "both"), default="both", help="(default: %(default)s)")

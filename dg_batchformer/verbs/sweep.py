@@ -22,7 +22,7 @@ def add_parser(verbs: Verbs) -> None:
         "RESULTS_DIR/NAME/ for a file NAME.yaml; sweeps/README.md explains sweep files."
     )
     verb = verbs.add_parser("sweep", help="train what is due of a sweep file", description=text)
-    verb.set_defaults(run=run)
+    verb.set_defaults(run=run, works=True)
     add = verb.add_argument
     add("file", type=Path, metavar="FILE", help="as sweeps/quickstart.yaml")
     add("--launcher", choices=("local", "slurm", "dry_run"), default="local",

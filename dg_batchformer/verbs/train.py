@@ -18,7 +18,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = "Train one run. The same command again continues it, or says what came out."
     verb = verbs.add_parser("train", help="train one run, or go on with it", description=text)
-    verb.set_defaults(run=run)
+    verb.set_defaults(run=run, works=True)
     add = verb.add_argument_group("what is trained (together they name the run)").add_argument
     add(
         "--dataset",

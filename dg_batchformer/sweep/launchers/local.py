@@ -74,10 +74,13 @@ class LocalLauncher:
     def launch(self, runs: Sequence[SweepRun]) -> bool:
         """Train the runs; return false where that was interrupted. A failing run stops no other.
 
-        After SIGINT or SIGTERM every worker saves its run and ends; a second signal kills those that hang.
+        After SIGINT, SIGTERM or, without ``nohup``, SIGHUP every worker saves its run and ends; a second Ctrl-C kills
+        those that hang.
         """
         self.queue.extend(runs)
-        handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        stopping = [signal.SIGINT, signal.SIGTERM]
+        stopping += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)
+        handlers = {number: signal.signal(number, self._interrupt) for number in stopping}
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:
             for device in self.devices[: len(self.queue)]:
