@@ -20,6 +20,7 @@ PACKAGE = ROOT / "dg_batchformer"
 LAYERS = [
     {"errors", "times", "allocator", "terminal"},
     {"regular_files"},
+    {"image_formats"},
     {"seeds", "catalog", "yaml_lines", "every_core"},
     {"hparams", "names", "registry", "lock", "environments", "manifest"},
     {"own_data"},
@@ -121,3 +122,17 @@ def test_every_file_that_is_no_code_goes_into_the_wheel():
     there = {path for path in PACKAGE.rglob("*.*") if path.suffix not in (".py", ".pyc", ".md")}
 
     assert there == packed
+
+
+_OPENS_IMAGES = PACKAGE / "datasets" / "decoding.py"
+
+
+@pytest.mark.parametrize("folder", ["dg_batchformer", "tools"])
+def test_images_are_opened_in_one_place(folder):
+    """Elsewhere Pillow would try all its formats, some of which start programs, and without a limit of memory."""
+    for path in set((ROOT / folder).rglob("*.py")) - {_OPENS_IMAGES}:
+        for node in ast.walk(ast.parse(path.read_text())):
+            opened = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            named = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
+            assert opened not in ("Image.open", "PIL.Image.open", "plt.imread", "read_image"), f"{path} opens images"
+            assert not (isinstance(node, ast.ImportFrom) and node.module == "PIL.Image" and "open" in named), path

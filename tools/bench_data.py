@@ -31,6 +31,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from dg_batchformer.datasets import get_dataset_class  # noqa: E402
+from dg_batchformer.datasets.decoding import decode_whole, open_file  # noqa: E402
 from dg_batchformer.datasets.integrity import inspect_files  # noqa: E402
 from dg_batchformer.datasets.pixels import prepare_planes, shrunk  # noqa: E402
 from dg_batchformer.datasets.prepare.terra import CLASSES, places_of  # noqa: E402
@@ -123,7 +124,7 @@ def _verify(data_dir: Path, files: Sequence[Path]) -> None:
 
 def _load(data_dir: Path, files: Sequence[Path]) -> None:
     for file in files:
-        with Image.open(file) as image:
+        with open_file(file) as image:
             image.load()
 
 
@@ -138,8 +139,7 @@ def _decode_twice(data_dir: Path, files: Sequence[Path]) -> None:
     for squared in (False, True):
         with tempfile.TemporaryFile() as pixels:
             for file in files:
-                with Image.open(file) as image:
-                    decoded = image.convert("RGB")
+                decoded = decode_whole(file)
                 size = (224, 224) if squared else shrunk((decoded.height, decoded.width))[::-1]
                 pixels.write((decoded if decoded.size == size else decoded.resize(size, _BILINEAR)).tobytes())
 

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as F
 
-from dg_batchformer.datasets.folders import decode, image_files
+from dg_batchformer.datasets.decoding import decode
+from dg_batchformer.datasets.folders import image_files
 from dg_batchformer.datasets.pixels import shrunk
 from dg_batchformer.training.batch_augment import crop_and_resize, draw
 

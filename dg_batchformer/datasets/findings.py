@@ -34,6 +34,7 @@ _DEFECTS = {
     "unreadable": "files that cannot be read",
     "empty": "files without a byte",
     "no image": "files that are no images, whatever their names say",
+    "too large": "images that would take more memory than any may",
     "truncated": "images of which a part is missing or damaged; training uses what is there",
     "broken": "images that cannot be decoded",
 }

@@ -7,21 +7,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageFile
-
 from dg_batchformer.catalog import DatasetFacts
 from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
+from dg_batchformer.datasets.decoding import decode, truncated
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
 from dg_batchformer.own_data import is_junk
-from dg_batchformer.regular_files import IMAGE, NOTE, open_regular, read_bytes, read_text
+from dg_batchformer.regular_files import IMAGE, NOTE, read_bytes, read_text
 from dg_batchformer.store import cache_dir, write_text
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 
 
 FilesByClass = dict[str, dict[str, list[Path]]]  # by environment, then by class
-UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class FolderEnvironment(Environment):
@@ -45,37 +43,6 @@ class FolderEnvironment(Environment):
 
     def contents(self) -> Iterable[tuple[int, str]]:
         return zip(self.labels, in_every_core(_file_digest, self.files), strict=True)
-
-
-def decode(file: Path) -> tuple[Image.Image, bool]:
-    """Decode an image to RGB; also whether the file was whole. A truncated one gives what is there.
-
-    Raises InputError, naming the file, where nothing can be decoded.
-    """
-    try:
-        return decode_whole(file), True
-    except InputError:
-        raise
-    except UNDECODABLE:
-        pass
-    ImageFile.LOAD_TRUNCATED_IMAGES = True  # Pillow's switch is the process's: not for threads
-    try:
-        return decode_whole(file), False
-    except UNDECODABLE as error:
-        raise InputError(f"{file} cannot be decoded as an image ({error}); replace it or take it out") from None
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-
-def truncated(file: Path) -> str:
-    """Return the note on an image of which a part is missing."""
-    return f"{file} is truncated; what is there was used"
-
-
-def decode_whole(file: Path) -> Image.Image:
-    """Decode an image to RGB; raise one of UNDECODABLE where a part is missing or broken."""
-    with open_regular(file, IMAGE) as stream:
-        return Image.open(stream).convert("RGB")
 
 
 class ImageFolders(Dataset):

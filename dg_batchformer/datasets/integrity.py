@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
-
-from dg_batchformer.datasets.folders import UNDECODABLE, decode
+from dg_batchformer.datasets.decoding import NotAnImage, TooLarge, Undecodable, decode, open_image
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
 from dg_batchformer.regular_files import IMAGE, read_bytes
@@ -24,8 +22,9 @@ _ORIENTATION = 0x0112  # EXIF: 1, or absent, is upright
 class Inspection(NamedTuple):
     """What was found in a file.
 
-    ``defect`` is '' for a whole image, else ``unreadable``, ``empty`` (no byte), ``no image`` (in no known format),
-    ``truncated`` (a part is missing) or ``broken`` (nothing can be decoded); ``reason`` may say more. Without pixels,
+    ``defect`` is '' for a whole image, else ``unreadable``, ``empty`` (no byte), ``no image`` (in no format that is
+    read), ``too large``, ``truncated`` (a part is missing) or ``broken`` (nothing can be decoded); ``reason`` may say
+    more. Without pixels,
     ``mode`` is '' and ``size``, (width, height), is (0, 0). ``digest`` is the sha256 of the bytes, '' for none read.
     """
 
@@ -53,22 +52,24 @@ def inspect_file(file: Path) -> Inspection:
     if not content:
         return found._replace(defect="empty")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on odd metadata and large images
+        warnings.simplefilter("ignore")  # Pillow's, on odd metadata
         try:
             return _decoded(found, content)
-        except UnidentifiedImageError:
-            return found._replace(defect="no image")
-        except UNDECODABLE as error:
+        except NotAnImage as error:
+            return found._replace(defect="no image", reason=str(error))
+        except TooLarge as error:
+            return found._replace(defect="too large", reason=str(error))
+        except Undecodable as error:
             return _damaged(found, file, str(error))
 
 
 def _decoded(found: Inspection, content: bytes) -> Inspection:
-    image = Image.open(io.BytesIO(content))
-    size, mode = image.size, image.mode
-    if image.format == "JPEG":
-        image.draft("YCbCr", (1, 1))
-    image.load()
-    rotated = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1
+    with open_image(io.BytesIO(content)) as image:
+        size, mode = image.size, image.mode
+        if image.format == "JPEG":
+            image.draft("YCbCr", (1, 1))
+        image.load()
+        rotated = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) != 1
     return found._replace(size=size, mode=mode, rotated=rotated)
 
 

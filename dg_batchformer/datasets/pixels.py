@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dg_batchformer.datasets.folders import UNDECODABLE, ImageFolders, decode, decode_whole, truncated
+from dg_batchformer.datasets.decoding import Undecodable, decode, decode_whole, size_of, truncated
+from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
-from dg_batchformer.regular_files import IMAGE, TABLE, open_regular, read_text
+from dg_batchformer.regular_files import TABLE, read_text
 from dg_batchformer.store import cache_dir, write_text
 
 SHORT_SIDE = 256
@@ -181,7 +182,7 @@ def _fill(targets: Sequence[_Target], files: Sequence[Path], progress: Progress)
     def put_whole(index: int) -> bool:
         try:
             image = decode_whole(files[index])
-        except UNDECODABLE:
+        except Undecodable:
             return False
         for target in targets:
             target.put(index, image)
@@ -202,9 +203,8 @@ def _fill(targets: Sequence[_Target], files: Sequence[Path], progress: Progress)
 def _size(file: Path) -> tuple[int, int]:
     """Return height and width, from the header where it tells."""
     try:
-        with open_regular(file, IMAGE) as stream, Image.open(stream) as image:
-            return image.height, image.width
-    except UNDECODABLE:
+        return size_of(file)
+    except Undecodable:
         decoded, _ = decode(file)
         return decoded.height, decoded.width
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dg_batchformer.datasets.folders import decode, image_files, truncated
+from dg_batchformer.datasets.decoding import decode, truncated
+from dg_batchformer.datasets.folders import image_files
 from dg_batchformer.errors import InputError
 from dg_batchformer.training.augment import Transform
 

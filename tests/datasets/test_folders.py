@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from dg_batchformer.datasets import get_dataset_class
-from dg_batchformer.datasets.folders import decode
+from dg_batchformer.datasets.decoding import decode
 from dg_batchformer.errors import InputError
 
 HPARAMS = {"image_size": 32}

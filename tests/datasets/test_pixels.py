@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dg_batchformer.datasets import get_dataset_class, pixels
-from dg_batchformer.datasets.folders import decode
+from dg_batchformer.datasets.decoding import decode
 from dg_batchformer.errors import InputError
 
 CPU = torch.device("cpu")
