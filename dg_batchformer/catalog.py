@@ -1,9 +1,13 @@
 """Plain facts of the field: datasets, their environments and folders, and the orders tables are printed in."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.spelling import folded, is_number, one_form
+
+_INDEX = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,48 @@ class DatasetFacts:
         return self.shape[-2:] == (224, 224)
 
     def environment_index(self, given: object) -> int:
-        """Resolve an environment given by index, short name or name; raise InputError for anything else."""
-        allowed = ", ".join(f"{env} {name}" for env, name in enumerate(self.names))
+        """Return the index of an environment: of a number, itself; of a text, what a person means by it.
+
+        A text is a name or short name, or where there is none of it the text of an index. Where the environments of a
+        custom dataset are called by numbers, a number is a name: a mistyped one must not select another environment.
+        Raises InputError for anything else.
+        """
+        if isinstance(given, int) and not isinstance(given, bool):
+            return self._in_range(given)
         text = str(given)
-        if text.removeprefix("-").isdecimal() and text not in self.labels:
-            if 0 <= int(text) < len(self.names):
-                return int(text)
-            raise InputError(f"environment {given} is out of range: {self.name} has {allowed}")
-        for spelling in (self.labels, self.names):
-            if text in spelling:
-                return spelling.index(text)
-        for spelling in (self.labels, self.names):
-            folded = [name.casefold() for name in spelling]
-            if text.casefold() in folded:
-                return folded.index(text.casefold())
-        raise unknown(f"environment of {self.name}", given, [*self.names, *self.labels], see=allowed)
+        for form in (str, one_form, folded):
+            found = [env for env, spellings in enumerate(self._spellings) if form(text) in map(form, spellings)]
+            if len(found) > 1:
+                twins = " or ".join(repr(self.names[env]) for env in found)
+                raise InputError(f"environment {text!r} of {self.name} may be {twins}; spell it as it is called")
+            if found:
+                return found[0]
+        if _INDEX.fullmatch(text) and self.is_indexed:
+            return self._in_range(int(text))
+        allowed = self._indexed_names if self.is_indexed else f"{', '.join(self.names)}; a number is a name here"
+        raise unknown(f"environment of {self.name}", given, dict.fromkeys([*self.names, *self.labels]), see=allowed)
+
+    def typed(self, env: int) -> str:
+        """Return what a person types for an environment: its index, or its name where numbers are names."""
+        return str(env) if self.is_indexed and str(env) not in self.labels else self.names[env]
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether a person may name an environment by its index, as DomainBed does."""
+        return self.name in DATASETS or not any(map(is_number, self.names))
+
+    @property
+    def _spellings(self) -> list[tuple[str, str]]:
+        return list(zip(self.labels, self.names, strict=True))
+
+    @property
+    def _indexed_names(self) -> str:
+        return ", ".join(f"{env} {name}" for env, name in enumerate(self.names))
+
+    def _in_range(self, env: int) -> int:
+        if 0 <= env < len(self.names):
+            return env
+        raise InputError(f"environment {env} is out of range: {self.name} has {self._indexed_names}")
 
 
 def _folders(

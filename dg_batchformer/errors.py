@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from dg_batchformer.spelling import folded
+
 # What making sense of a file that anybody may have written can raise.
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
@@ -36,9 +38,9 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
 
     '' where there is none.
     """
-    folded = {name.casefold(): name for name in known}
-    asked = str(given).casefold()
-    within = [name for name in folded if len(asked) > 2 and asked in name]
+    spelled = {folded(name): name for name in known}
+    asked = folded(str(given))
+    within = [name for name in spelled if len(asked) > 2 and asked in name]
     within.sort(key=lambda name: (name.find(asked), len(name)))
-    near = list(dict.fromkeys([*difflib.get_close_matches(asked, folded, n=2, cutoff=0.6), *within]))[:2]
-    return f"; did you mean {' or '.join(repr(folded[name]) for name in near)}?" if near else ""
+    near = list(dict.fromkeys([*difflib.get_close_matches(asked, spelled, n=2, cutoff=0.6), *within]))[:2]
+    return f"; did you mean {' or '.join(repr(spelled[name]) for name in near)}?" if near else ""

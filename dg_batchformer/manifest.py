@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.regular_files import TABLE, Unreadable, read_text
+from dg_batchformer.spelling import one_spelling
 
 SUFFIXES = (".csv", ".json")
 _REQUIRED = ("path", "label", "domain")
@@ -50,7 +51,8 @@ def read_manifest(file: Path) -> list[Row]:
         raise InputError(f"{file} lists no image: it takes a row for each, with {', '.join(_REQUIRED)}")
     _refuse_repeated(rows)
     _check_splits(file, rows)
-    return rows
+    labels, domains = one_spelling(row.label for row in rows), one_spelling(row.domain for row in rows)
+    return [row._replace(label=labels[row.label], domain=domains[row.domain]) for row in rows]
 
 
 def _csv_entries(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

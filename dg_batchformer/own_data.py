@@ -4,22 +4,38 @@
 The environments become part of every RunSpec, so that nobody who reads a run later needs the data.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dg_batchformer.catalog import DATASETS
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.manifest import SUFFIXES, read_manifest
+from dg_batchformer.spelling import one_form, one_spelling
 
 _LEAST = 2  # environments: one to train on and one to test on
 
 
-def own_environments(name: str, data_dir: Path | None) -> tuple[str, ...]:
-    """Return the environments of data of one's own, sorted; () for a dataset of the catalog.
+class Found(NamedTuple):
+    """A dataset as a RunSpec takes it.
 
-    Raises InputError where the name is of neither, and for data without two environments.
+    Args:
+        dataset: its name; of a custom dataset as it is spelled on disk.
+        environments: of a custom dataset, sorted; () for a dataset of the catalog.
+
+    """
+
+    dataset: str
+    environments: tuple[str, ...]
+
+
+def find_dataset(name: str, data_dir: Path | None) -> Found:
+    """Find a dataset by the name that a person typed.
+
+    Raises InputError where it is neither in the catalog nor on disk, and for data without two environments.
     """
     if name in DATASETS:
-        return ()
+        return Found(name, ())
     place = find_own(name, data_dir)
     if place.is_dir():
         names = folder_environments(place)
@@ -29,7 +45,8 @@ def own_environments(name: str, data_dir: Path | None) -> tuple[str, ...]:
         names = sorted({row.domain for row in read_manifest(place)})
         if len(names) < _LEAST:
             raise InputError(f"{_too_few(place, names)}; name more of them in the column domain")
-    return tuple(names)
+    _refuse_two_forms(place, names)
+    return Found(place.name if place.is_dir() else place.stem, tuple(names))
 
 
 def find_own(name: str, data_dir: Path | None) -> Path:
@@ -43,6 +60,7 @@ def find_own(name: str, data_dir: Path | None) -> Path:
         raise _unknown(name, None)
     if Path(name).suffix in SUFFIXES and (data_dir / name).is_file():
         raise InputError(f"dataset {name!r} is a manifest; give its name without the ending: {Path(name).stem}")
+    name = _as_on_disk(name, data_dir)
     manifests = [file for suffix in SUFFIXES if (file := data_dir / f"{name}{suffix}").is_file()]
     if len(manifests) > 1:
         raise InputError(f"{' and '.join(map(str, manifests))} are two manifests of one name; take one away")
@@ -52,6 +70,17 @@ def find_own(name: str, data_dir: Path | None) -> Path:
     if data_dir.name == name and data_dir.is_dir():
         raise InputError(f"--data_dir {data_dir} has no folder {name}; give its parent, {data_dir.parent}")
     raise _unknown(name, data_dir)
+
+
+def _as_on_disk(name: str, data_dir: Path) -> str:
+    """Return a name in the Unicode form of its folder or manifest; as it is where there is none."""
+    if name.isascii() or not data_dir.is_dir():
+        return name
+    entries = {path.stem if path.suffix in SUFFIXES else path.name for path in data_dir.iterdir()}
+    forms = [entry for entry in entries if one_form(entry) == one_form(name)]
+    if len(forms) > 1:
+        raise _two_forms(data_dir, name)
+    return forms[0] if forms else name
 
 
 def folder_environments(folder: Path) -> list[str]:
@@ -72,6 +101,16 @@ def folders_in(folder: Path) -> list[Path]:
 def _too_few(place: Path, names: list[str]) -> str:
     found = f"one domain, {names[0]}" if names else "no domain"
     return f"{place} has {found}, and at least {_LEAST} are needed: to train on, and to test on"
+
+
+def _refuse_two_forms(place: Path, names: Sequence[str]) -> None:
+    for name, spelling in one_spelling(names).items():
+        if name != spelling:
+            raise _two_forms(place, name)
+
+
+def _two_forms(place: Path, name: str) -> InputError:
+    return InputError(f"{place} has {name} twice, in two Unicode forms (NFC and NFD) of one name; rename one of them")
 
 
 def _misplaced(folder: Path) -> str:

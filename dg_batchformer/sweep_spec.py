@@ -12,9 +12,10 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.expected import parse_expected
 from dg_batchformer.hparams import plain_number, same_spelling
 from dg_batchformer.names import module_names, split_name
-from dg_batchformer.own_data import own_environments
+from dg_batchformer.own_data import find_dataset
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.spec import CHOICES
+from dg_batchformer.spelling import one_form
 from dg_batchformer.yaml_lines import Key, LinedYaml
 
 
@@ -39,7 +40,7 @@ class SweepSpec:
         protocol: a name of ``protocols.PROTOCOLS``.
         trials: how many trial seeds, from 0.
         draws: how many hparams seeds, from 0; 1 runs the defaults only.
-        test_envs: which environments to hold out, one run each; None holds out each in turn.
+        test_envs: which environments to hold out, one run each, as the file calls them; None holds out each in turn.
         train_envs: which environments to train on, one run for each item, which tests on all ``test_envs`` that it
             does not train on; ``all`` trains on each alone. None trains on what is not held out.
         pairs: also hold out every pair, which leave-one-domain-out selection needs.
@@ -106,8 +107,8 @@ def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
         if item.default is MISSING and item.default_factory is MISSING and key not in yaml.data:
             raise yaml.error((), f"key '{key}' is missing")
     values = {key: _READERS[key](yaml, (key,), value) for key, value in yaml.data.items()}
-    environments = _own_environments(yaml, values["datasets"], data_dir)
-    spec = SweepSpec(name=path.stem, **values, environments=environments)
+    values |= _find_datasets(yaml, values["datasets"], data_dir)
+    spec = SweepSpec(name=path.stem, **values)
     _check_environments(yaml, spec)
     if "expected" in yaml.data:
         labels = [row.label for row in spec.algorithms]
@@ -115,11 +116,12 @@ def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
     return spec
 
 
-def _own_environments(yaml: LinedYaml, datasets: Sequence[str], data_dir: Path | None) -> dict[str, tuple[str, ...]]:
-    """Look for the datasets that the catalog does not know."""
-    look = partial(own_environments, data_dir=data_dir)
-    found = {name: _named(yaml, ("datasets", index), look, name) for index, name in enumerate(datasets)}
-    return {name: environments for name, environments in found.items() if environments}
+def _find_datasets(yaml: LinedYaml, datasets: Sequence[str], data_dir: Path | None) -> dict[str, Any]:
+    """Return the datasets, those that the catalog does not know as they are spelled on disk, and their environments."""
+    look = partial(find_dataset, data_dir=data_dir)
+    found = [_named(yaml, ("datasets", index), look, name) for index, name in enumerate(datasets)]
+    names = _distinct(yaml, ("datasets",), [name for name, _ in found])
+    return {"datasets": names, "environments": {name: environments for name, environments in found if environments}}
 
 
 def _check_environments(yaml: LinedYaml, spec: SweepSpec) -> None:
@@ -176,19 +178,24 @@ def _items(yaml: LinedYaml, key: Key, value: Any) -> list[Any]:
 
 
 def _datasets(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
-    items = _items(yaml, key, value)
-    return _distinct(yaml, key, [_text(yaml, (*key, index), name) for index, name in enumerate(items)])
+    return tuple(_texts(yaml, key, value))
+
+
+def _texts(yaml: LinedYaml, key: Key, value: Any) -> list[str]:
+    return [_text(yaml, (*key, index), item) for index, item in enumerate(_items(yaml, key, value))]
 
 
 def _text(yaml: LinedYaml, key: Key, value: Any) -> str:
-    if not isinstance(value, str):
+    """Return a name as it is written, also where YAML would make a number, a switch or a date of it."""
+    text = yaml.text(key)
+    if not text:
         raise yaml.error(key, f"{key[0]} takes a name, got {value!r}")
-    return value
+    return text
 
 
 def _distinct(yaml: LinedYaml, key: Key, items: list[str]) -> tuple[str, ...]:
     for index, item in enumerate(items):
-        if item in items[:index]:
+        if one_form(item) in map(one_form, items[:index]):
             raise yaml.error((*key, index), f"{key[0]}: {item!r} is given twice")
     return tuple(items)
 
@@ -200,19 +207,20 @@ def _rows(yaml: LinedYaml, key: Key, value: Any) -> tuple[Row, ...]:
 
 
 def _row(yaml: LinedYaml, key: Key, item: Any) -> Row:
-    if isinstance(item, str):
-        item = {"name": item}
+    name_key: Key = (*key, "name")
+    if yaml.text(key):
+        item, name_key = {"name": item}, key
     if not isinstance(item, dict) or "name" not in item:
         raise yaml.error(key, f"a row is a name or {{name: ..., label: ..., hparams: ...}}, got {item!r}")
     for given in item:
         if given not in ("name", "label", "hparams"):
             raise yaml.error((*key, given), str(unknown("key of a row", given, ("name", "label", "hparams"))))
-    name = str(item["name"])
+    name = _text(yaml, name_key, item["name"])
     _named(yaml, key, split_name, name)
     hparams = _hparams(yaml, (*key, "hparams"), item.get("hparams", {}))
     if hparams and "label" not in item:
         raise yaml.error(key, f"a row with hparams needs a label, so that tables can tell it from plain {name}")
-    label = str(item.get("label", name))
+    label = one_form(_text(yaml, (*key, "label"), item["label"]) if "label" in item else name)
     if not label.isprintable() or not label.strip():
         raise yaml.error((*key, "label"), f"a label is one line that can be printed, got {label!r}")
     return Row(label, name, hparams, yaml.lines[key])
@@ -228,18 +236,20 @@ def _hparams(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:
 
 
 def _environments(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...] | None:
-    return None if value == "all" else _distinct(yaml, key, [str(item) for item in _items(yaml, key, value)])
+    return None if value == "all" else _distinct(yaml, key, _texts(yaml, key, value))
 
 
 def _sources(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ...], ...] | str:
     """Read what is trained on: each item is an environment, or a list of those trained on together."""
     if value == "all":
         return "all"
-    items = [item if isinstance(item, list) else [item] for item in _items(yaml, key, value)]
-    sources = [_distinct(yaml, (*key, index), [str(env) for env in item]) for index, item in enumerate(items)]
-    for index, source in enumerate(sources):
-        if not source:
+    sources = []
+    for index, item in enumerate(_items(yaml, key, value)):
+        if item == []:
             raise yaml.error((*key, index), f"{key[0]} takes environments, or lists of at least one, got []")
+        place = (*key, index)
+        together = _texts(yaml, place, item) if isinstance(item, list) else [_text(yaml, place, item)]
+        sources.append(_distinct(yaml, place, together))
     return tuple(sources)
 
 
@@ -251,10 +261,10 @@ def _count(yaml: LinedYaml, key: Key, value: Any) -> int:
 
 
 def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
-    items = _items(yaml, key, value)
-    for index, name in enumerate(items):
-        _named(yaml, (*key, index), module_names, [_text(yaml, (*key, index), name)])
-    return _distinct(yaml, key, items)
+    names = _texts(yaml, key, value)
+    for index, name in enumerate(names):
+        _named(yaml, (*key, index), module_names, [name])
+    return _distinct(yaml, key, names)
 
 
 def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:

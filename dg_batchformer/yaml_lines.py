@@ -1,5 +1,6 @@
-"""YAML in which every value remembers its line, so that an error can point at it."""
+"""YAML in which every value keeps its line, so that an error can point at it, and its text, which may be a name."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.regular_files import TEXT, read_text
 
 Key = tuple[str | int, ...]
+
+# YAML 1.1 reads 010 as 8 and 1:30 as 90, which nobody means who writes a name or a number.
+_SURPRISING = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 
 
 class LinedYaml:
@@ -20,6 +24,7 @@ class LinedYaml:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: dict[Key, int] = {}
+        self._root: yaml.Node | None = None
         self._built: dict[int, Any] = {}  # by node, so that anchors are shared and never multiply
         try:
             text = read_text(path, TEXT)
@@ -27,8 +32,8 @@ class LinedYaml:
             raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
         try:
             self._loader = yaml.SafeLoader(text)
-            root = self._loader.get_single_node()
-            self.data = None if root is None else self._build(root, ())
+            self._root = self._loader.get_single_node()
+            self.data = None if self._root is None else self._build(self._root, ())
         except yaml.MarkedYAMLError as error:
             line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
             raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from None
@@ -45,6 +50,17 @@ class LinedYaml:
             key = key[:-1]
         return InputError(f"{self.path}:{self.lines.get(key, 1)}: {message}")
 
+    def text(self, key: Key) -> str | None:
+        """Return the value of a key as it is written, as ``010``, ``no`` or ``~``; None for a list and a mapping."""
+        node = self._root
+        for part in key:
+            assert node is not None  # the key is one of ``data``
+            values = (
+                node.value if isinstance(part, int) else [value for name, value in node.value if name.value == part]
+            )
+            node = values[part if isinstance(part, int) else 0]
+        return node.value if isinstance(node, yaml.ScalarNode) else None
+
     def _build(self, node: yaml.Node, key: Key) -> Any:
         self.lines.setdefault(key, node.start_mark.line + 1)
         if id(node) not in self._built:
@@ -55,7 +71,9 @@ class LinedYaml:
         if isinstance(node, yaml.SequenceNode):
             return [self._build(item, (*key, index)) for index, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):
-            return self._loader.construct_object(node)
+            value = self._loader.construct_object(node)
+            is_text = isinstance(value, int | float) and _SURPRISING.fullmatch(node.value)
+            return node.value if is_text else value
         mapping: dict[str, Any] = {}
         for name_node, value in node.value:
             name = str(name_node.value)

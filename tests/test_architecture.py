@@ -18,7 +18,8 @@ PACKAGE = ROOT / "dg_batchformer"
 
 # Lowest first; a module may import modules of its own layer's package and of any lower layer.
 LAYERS = [
-    {"errors", "times", "allocator", "terminal"},
+    {"spelling", "times", "allocator", "terminal"},
+    {"errors"},
     {"regular_files"},
     {"image_formats"},
     {"seeds", "catalog", "yaml_lines", "every_core"},

@@ -44,9 +44,41 @@ def test_domainbeds_datasets_come_in_its_order():
 
 
 def test_an_exact_name_comes_before_another_spelling():
-    facts = dataset_facts("Mine", ("Day", "day", "7"))
+    facts = dataset_facts("Mine", ("Day", "day", "fog"))
 
-    assert [facts.environment_index(given) for given in ("day", "Day", "DAY", "7", "1")] == [1, 0, 0, 2, 1]
+    assert [facts.environment_index(given) for given in ("day", "Day", "FOG", "1")] == [1, 0, 2, 1]
+    with pytest.raises(InputError, match="'DAY' of Mine may be 'Day' or 'day'"):
+        facts.environment_index("DAY")
+
+
+def test_where_environments_are_called_by_numbers_a_typed_number_is_a_name_and_an_int_an_index():
+    facts = dataset_facts("Sites", ("1", "10", "2", "-3"))
+
+    assert [facts.environment_index(name) for name in facts.names] == [0, 1, 2, 3]
+    assert [facts.environment_index(env) for env in range(4)] == [0, 1, 2, 3]
+    for given in ("0", "3", "01", "-1"):
+        with pytest.raises(InputError, match=r"unknown environment of Sites .*1, 10, 2, -3; a number is a name here"):
+            facts.environment_index(given)
+
+
+def test_a_known_dataset_keeps_its_indices_beside_names_that_are_numbers():
+    facts = dataset_facts("RotatedMNIST")
+
+    assert [facts.environment_index(given) for given in ("0", "15", "1", "75", "5")] == [0, 1, 1, 5, 5]
+
+
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("a", "b"), ("01", "010", "1"), ("-1", "+1", "é"), ("0.5", "no")])
+def test_what_is_printed_for_an_environment_selects_it_when_typed(names):
+    for facts in (dataset_facts("Mine", names), *DATASETS.values()):
+        envs = range(len(facts.names))
+        assert [facts.environment_index(facts.typed(env)) for env in envs] == list(envs)
+
+
+def test_two_unicode_forms_of_an_environment_are_one_name():
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+
+    for here, typed in ((composed, decomposed), (decomposed, composed)):
+        assert dataset_facts("Mine", ("bar", here)).environment_index(typed) == 1
 
 
 def test_every_dataset_that_can_be_loaded_has_facts():

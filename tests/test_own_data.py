@@ -9,7 +9,7 @@ from data_folders import write_images, write_manifest, write_own
 from dg_batchformer.datasets import open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.manifest import read_manifest
-from dg_batchformer.own_data import own_environments
+from dg_batchformer.own_data import find_dataset
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.training.sampling import Sampler, split_environments
 
@@ -17,7 +17,7 @@ HPARAMS = {"image_size": 8, "batch_size": 2, "class_balanced": False}
 
 
 def _open(name, root, **asked):
-    spec = RunSpec(dataset=name, environments=own_environments(name, root), **asked)
+    spec = RunSpec(dataset=name, environments=find_dataset(name, root).environments, **asked)
     return spec, open_dataset(spec, root, HPARAMS)
 
 
@@ -34,8 +34,8 @@ def test_domains_are_the_folders_that_hold_folders(tmp_path):
     for stray in (".git/objects", "__MACOSX/cat", "splits"):
         (root / "Mine" / stray).mkdir(parents=True)
 
-    assert own_environments("Mine", root) == ("day", "night", "rain")
-    assert own_environments("PACS", None) == ()
+    assert find_dataset("Mine", root) == ("Mine", ("day", "night", "rain"))
+    assert find_dataset("PACS", None) == ("PACS", ())
     assert _open("Mine", root)[1].notes == [
         f"ignored in {root}/Mine, no domains of class folders: .git, __MACOSX, splits"
     ]
@@ -78,15 +78,15 @@ def test_a_name_that_leads_nowhere_is_answered_with_what_is_near_or_wrong(name, 
     shutil.copytree(root / "Mine" / "day", root / "Flat")
 
     with pytest.raises(InputError, match=message):
-        own_environments(name, root)
+        find_dataset(name, root)
 
 
 def test_the_folder_itself_is_no_data_dir(tmp_path):
     root = write_own(tmp_path)
     with pytest.raises(InputError, match=rf"has no folder Mine; give its parent, {root}"):
-        own_environments("Mine", root / "Mine")
+        find_dataset("Mine", root / "Mine")
     with pytest.raises(InputError, match=r"data of your own is --data_dir DIR with Mine/domain/class/image"):
-        own_environments("Mine", None)
+        find_dataset("Mine", None)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_manifest_that_cannot_be_used_is_refused_with_its_line(lines, message,
     write_manifest(tmp_path, *lines[1:], header=lines[0])
 
     with pytest.raises(InputError, match=message):
-        own_environments("Listed", tmp_path)
+        find_dataset("Listed", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,20 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 
 import pytest
 from data_folders import write_own
 from support import run_quickly
 
-from dg_batchformer.cli import main
+from dg_batchformer.cli import _parser, main
 from dg_batchformer.declaration import declaration
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import load_sweep
+from dg_batchformer.verbs.train import run_spec
 
 TINY = {"image_size": 8, "backbone": "tiny", "batch_size": 2}
 SWEEP = f"algorithms: [ERM, CORAL]\nprotocol: quick\nsteps: 3\ncheckpoint_freq: 2\ntrials: 1\nhparams: {TINY}\n"
@@ -147,13 +149,36 @@ def test_two_data_sets_of_one_name_share_no_table(tmp_path, capsys):
     assert "Mine has the environments day, night in one run and day, fog, night in another" in capsys.readouterr().err
 
 
-def test_a_dry_run_prints_commands_that_name_the_same_run(tmp_path, capsys):
-    write_own(tmp_path)
-    (tmp_path / "mine.yaml").write_text(f"datasets: [Mine]\ntrain_envs: [day]\ntest_envs: [rain]\n{SWEEP}")
+@pytest.mark.parametrize("domains", [("day", "night", "rain"), ("1", "2", "3"), ("01", "010", "1"), ("-1", "-a", "no")])
+def test_a_dry_run_prints_commands_that_name_the_same_runs(domains, tmp_path, capsys):
+    write_own(tmp_path, domains, n=1)
+    (tmp_path / "mine.yaml").write_text(f"datasets: [Mine]\n{SWEEP}")
     where = ["--data_dir", str(tmp_path), "--results_dir", str(tmp_path / "results"), "--launcher", "dry_run"]
     assert main(["sweep", str(tmp_path / "mine.yaml"), *where, "--devices", "cpu"]) == 0
 
-    [command, _] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("python")]
-    assert "--train_envs 0 --" in command
-    first, _ = expand(load_sweep(tmp_path / "mine.yaml", tmp_path))
-    assert f"runs/{first.spec.id}" in command
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("python")]
+    asked = [run_spec(_parser(["train"]).parse_args(command[3:])) for command in commands]
+    assert asked == [run.spec for run in expand(load_sweep(tmp_path / "mine.yaml", tmp_path))]
+
+
+def test_domains_called_by_numbers_are_trained_on_by_name_and_again_say_what_came_out(tmp_path, capsys):
+    write_own(tmp_path, ("1", "2", "3"))
+
+    assert _train(tmp_path, "--test_envs", "2") == 0
+    assert "trains on 1, 3; 20% of them validate; tests on 2" in capsys.readouterr().out
+    assert _records(tmp_path / "out" / "results.jsonl")[-1]["args"]["test_envs"] == [1]
+    assert _train(tmp_path, "--test_envs", "2") == 0
+    assert "holds this run, done" in capsys.readouterr().out
+    assert _train(tmp_path, "--test_envs", "0") == 2
+    assert "unknown environment of Mine '0' (1, 2, 3; a number is a name here)" in capsys.readouterr().err
+
+
+def test_a_table_has_a_number_for_every_domain_called_by_a_number(tmp_path, capsys):
+    domains = tuple(map(str, range(11)))
+    write_own(tmp_path, domains, n=3)
+    folder = _sweep(tmp_path, "datasets: [Mine]\ntest_envs: [2, 10]\n")
+
+    assert main(["tables", str(folder.path), "--selection", "training-domain", "--format", "csv"]) == 0
+    cells = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert {row["column"] for row in cells} == {"2", "10", "Average", "Worst", "In-domain"}
+    assert all(row["mean"] for row in cells)

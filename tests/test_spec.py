@@ -35,6 +35,16 @@ def test_data_of_ones_own_carries_its_environments():
     assert spec.id != RunSpec(dataset="Mine", environments=("day", "noon"), test_envs=[1]).id
 
 
+def test_indices_stay_indices_where_environments_are_called_by_numbers():
+    asked = {"dataset": "Sites", "environments": ("1", "10", "2")}
+
+    assert RunSpec(test_envs=["2"], **asked) == RunSpec(test_envs=[2], **asked)
+    for env in range(3):
+        spec = RunSpec(test_envs=[env], **asked)
+        assert spec.test_envs == (env,)
+        assert RunSpec.from_dict(json.loads(json.dumps(spec.as_dict()))).id == spec.id
+
+
 def test_spellings_and_defaults_that_mean_the_same_run_have_one_identity():
     a = RunSpec(dataset="PACS", algorithm="SWAD+ERM+BF", test_envs=["sketch", "A"], hparams={"lr": "5e-5"})
     b = RunSpec(dataset="PACS", algorithm="BF+SWAD", test_envs=(0, 3), hparams={"lr": 5e-5}, steps=5001)

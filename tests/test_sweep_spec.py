@@ -10,10 +10,10 @@ from dg_batchformer.sweep_spec import load_sweep
 SWEEPS = sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml"))
 
 
-def _load(tmp_path, text):
+def _load(tmp_path, text, data_dir=None):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    return load_sweep(file)
+    return load_sweep(file, data_dir)
 
 
 def test_a_sweep_file_declares_rows_with_labels_and_numbers(tmp_path):
@@ -35,8 +35,46 @@ def test_a_sweep_file_declares_rows_with_labels_and_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "written", ["2", "01", "010", "1:30", "no", "Yes", "1e3", "1_000", "0x10", "~", "null", "2020-01-01", "-1", "+1.0"]
+)
+def test_a_name_is_what_is_written_whatever_else_yaml_would_make_of_it(tmp_path, written):
+    for domain in (written, "other"):
+        (tmp_path / written / domain / "cat").mkdir(parents=True)
+    text = f"""
+        datasets: [{written}]
+        algorithms: [ERM, {{name: ERM, label: {written}}}]
+        test_envs: &envs [{written}]
+        expected: {{source: a paper, {written}: {{{written}: 50.0}}}}
+    """
+
+    sweep = _load(tmp_path, text, tmp_path)
+    assert sweep.datasets == sweep.test_envs == (written,)
+    assert [row.label for row in sweep.algorithms] == ["ERM", written]
+    assert [run.spec.environment_names(run.spec.test_envs) for run in expand(sweep)] == [written] * 6
+    by_source = _load(tmp_path, f"datasets: [{written}]\nalgorithms: [ERM]\ntrain_envs: [{written}]\n", tmp_path)
+    assert [run.spec.environment_names(run.spec.train_envs) for run in expand(by_source)] == [written] * 3
+
+
+def test_numbers_are_decimal_and_never_hours_and_minutes(tmp_path):
+    head = "datasets: [PACS]\nalgorithms: [ERM]\n"
+
+    assert _load(tmp_path, f"{head}trials: 010\n").trials == 10
+    with pytest.raises(InputError, match="steps takes a whole number, at least 1, got '1:30'"):
+        _load(tmp_path, f"{head}steps: 1:30\n")
+
+
+def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
+    rows = "[{name: ERM, label: caf\u00e9}, {name: ERM+BF, label: cafe\u0301}]"
+
+    with pytest.raises(InputError, match="is given twice"):
+        _load(tmp_path, f"datasets: [PACS]\nalgorithms: {rows}\n")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("datasets: [PACS, ]\nalgorithms: [ERM]\nplugins: [[a]]\n", r"mine.yaml:3: plugins takes a name, got \['a'\]"),
+        ("datasets:\n-\nalgorithms: [ERM]\n", r"mine.yaml:2: datasets takes a name, got None"),
         ("datasets: [PACS]\nalgoritms: [ERM]\n", r"mine.yaml:2: unknown key 'algoritms'; did you mean 'algorithms'"),
         ("datasets: [PACS]\n", r"mine.yaml:1: key 'algorithms' is missing"),
         ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: many\n", r"mine.yaml:3: trials takes a whole number"),

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,20 @@ class ImageFolders(Dataset):
     def find(self, root: Path | None) -> FilesByClass:
         """Return the files of every environment by class; raise InputError where they are not all there."""
         folder = self.folder(root, self.facts.names)
-        return self.read_environments(folder, f"environments of {self.facts.name}")
+        called = {name: name for name in self.facts.names}
+        return self.read_environments(folder, f"environments of {self.facts.name}", called)
 
-    def read_environments(self, folder: Path, expected: str) -> FilesByClass:
-        """Return the files of the environments in a folder; other folders in it are noted as not what is expected."""
-        strays = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in self.facts.names)
+    def read_environments(self, folder: Path, expected: str, called: Mapping[str, str]) -> FilesByClass:
+        """Return the files of the environments in a folder; other folders in it are noted as not what is expected.
+
+        Args:
+            called: the names of the folders of environments, by environment.
+
+        """
+        strays = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in called.values())
         if strays:
             self.notes.append(f"ignored in {folder}, no {expected}: {', '.join(strays)}")
-        return {name: images_by_class(folder / name) for name in self.facts.names}
+        return {name: images_by_class(folder / called[name]) for name in self.facts.names}
 
     def folder(self, root: Path | None, names: Sequence[str]) -> Path:
         """Return the folder of the dataset; raise InputError where it, or a folder in it, is not there."""

@@ -1,7 +1,7 @@
 """Data of one's own: a folder, or what a manifest lists, without a line of code."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.manifest import Row, read_manifest
 from dg_batchformer.own_data import find_own, folder_environments
 from dg_batchformer.spec import RunSpec
+from dg_batchformer.spelling import one_form
 
 _IMBALANCED = 3  # times as many images of one class as of another
 
@@ -51,21 +52,29 @@ class OwnImages(ImageFolders):
     def find(self, root: Path | None) -> FilesByClass:
         place = find_own(self.facts.name, root)
         if place.is_dir():
-            self._check_environments(place, folder_environments(place))
-            return self.read_environments(place, "domains of class folders")
+            called = self._match_environments(place, folder_environments(place))
+            return self.read_environments(place, "domains of class folders", called)
         rows = read_manifest(place)
-        self._check_environments(place, sorted({row.domain for row in rows}))
+        called = self._match_environments(place, {row.domain for row in rows})
         if rows[0].split:
             self.validating = {place.parent / row.path for row in rows if row.split == "val"}
-        return {name: _by_class(place.parent, [row for row in rows if row.domain == name]) for name in self.facts.names}
+        return {
+            name: _by_class(place.parent, [row for row in rows if row.domain == spelled])
+            for name, spelled in called.items()
+        }
 
-    def _check_environments(self, place: Path, there: Sequence[str]) -> None:
-        """Raise InputError where the data is not what the run was asked on: its indices would mean other domains."""
-        if tuple(there) != self.facts.names:
+    def _match_environments(self, place: Path, there: Iterable[str]) -> dict[str, str]:
+        """Return what the environments of the run are called on disk, which may be in another Unicode form.
+
+        Raises InputError where the data has other environments than the run was asked on.
+        """
+        spelled = {one_form(name): name for name in there}
+        if spelled.keys() != {one_form(name) for name in self.facts.names}:
             raise InputError(
-                f"{place} has the environments {', '.join(there) or 'none'}, but the run was asked on "
-                f"{', '.join(self.facts.names)}; give the data of then, or start anew"
+                f"{place} has the environments {', '.join(sorted(there)) or 'none'}, but the run was asked on "
+                f"{', '.join(self.facts.names)}; restore the data of the run, or train in another folder"
             )
+        return {name: spelled[one_form(name)] for name in self.facts.names}
 
 
 def _by_class(folder: Path, rows: Sequence[Row]) -> dict[str, list[Path]]:

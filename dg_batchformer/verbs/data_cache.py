@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_data import own_environments
+from dg_batchformer.own_data import find_dataset
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.verbs.common import OK, Verbs
 
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.image_size < 1:
         raise InputError(f"--image_size is {options.image_size}, allowed is a whole number, at least 1")
-    spec = RunSpec(dataset=options.name, environments=own_environments(options.name, options.data_dir))
+    spec = RunSpec(**find_dataset(options.name, options.data_dir)._asdict())
     dataset = open_dataset(spec, options.data_dir, {"image_size": options.image_size})
     if not isinstance(dataset, ImageFolders):
         raise InputError(f"{options.name} is not read from image folders, and has no cache")

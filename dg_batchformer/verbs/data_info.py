@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_data import own_environments
+from dg_batchformer.own_data import find_dataset
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import atomic_write
 from dg_batchformer.verbs.common import OK, Verbs, say
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.output is not None and options.output.suffix.lower() != ".png":
         raise InputError(f"--output {options.output} is no PNG; give a name that ends in .png")
-    spec = RunSpec(dataset=options.name, environments=own_environments(options.name, options.data_dir))
+    spec = RunSpec(**find_dataset(options.name, options.data_dir)._asdict())
     dataset = open_dataset(spec, options.data_dir, {"image_size": 224})
     say(info_text(dataset))
     for note in dataset.notes:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_data import own_environments
+from dg_batchformer.own_data import find_dataset
 from dg_batchformer.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.report.our_sweep import read_run
 from dg_batchformer.report.selection import METHODS
@@ -30,8 +30,8 @@ def add_parser(verbs: Verbs) -> None:
         help="at most one algorithm and any wrappers, as SWAD+CORAL+BF; see: list algorithms, list wrappers "
         "(default: %(default)s)")  # fmt: skip
     add("--test_envs", nargs="+", metavar="ENV",
-        help="environments to test on, by index or name, as: sketch (default: all that --train_envs leaves, else the "
-        "first)")  # fmt: skip
+        help="environments to test on, by name or by index from 0, as: sketch; where domains of your own are called by "
+        "numbers, a number is a name (default: all that --train_envs leaves, else the first)")  # fmt: skip
     add("--train_envs", nargs="+", metavar="ENV",
         help="environments to train on (default: all that are not tested on)")  # fmt: skip
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
@@ -123,9 +123,9 @@ def run_spec(options: argparse.Namespace) -> RunSpec:
         raise InputError(f"--hparams is not JSON ({error}); write it as '{{\"lr\": 1e-4}}'") from None
     if not isinstance(hparams, dict):
         raise InputError(f"--hparams takes a JSON object such as '{{\"lr\": 1e-4}}', got {options.hparams}")
-    names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", "environments")]
-    environments = own_environments(options.dataset, options.data_dir)
-    return RunSpec(**{name: getattr(options, name) for name in names}, hparams=hparams, environments=environments)
+    found = find_dataset(options.dataset, options.data_dir)._asdict()
+    names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", *found)]
+    return RunSpec(**{name: getattr(options, name) for name in names}, **found, hparams=hparams)
 
 
 def _say_outcome(spec: RunSpec, folder: RunFolder) -> int:

@@ -1,3 +1,5 @@
+import pytest
+
 from dg_batchformer.declaration import declaration
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import Row, SweepSpec
@@ -28,6 +30,25 @@ def test_pairs_of_some_environments_are_those_that_selection_reads():
     envs = [run.spec.test_envs for run in expand(_sweep(pairs=True, test_envs=("sketch",)))]
 
     assert envs == [(3,), (0, 3), (1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("given", [{}, {"train_envs": "all"}, {"pairs": True}])
+def test_environments_called_by_numbers_give_the_runs_of_any_others(given):
+    runs = {
+        names: expand(_sweep(datasets=("Sites",), environments={"Sites": names}, **given))
+        for names in [("1", "2", "3"), ("a", "b", "c")]
+    }
+
+    numbered, named = [[(run.spec.test_envs, run.spec.train_envs) for run in found] for found in runs.values()]
+    assert numbered == named
+
+
+def test_a_typed_environment_is_the_one_of_that_name():
+    names = tuple(sorted(map(str, range(11))))
+    sites = {"datasets": ("Sites",), "environments": {"Sites": names}}
+
+    [run] = expand(_sweep(test_envs=("2",), **sites))
+    assert [names[env] for env in run.spec.test_envs] == ["2"]
 
 
 def test_variants_share_the_seed_and_differ_in_identity():

@@ -27,13 +27,22 @@ def _command(folder: SweepFolder, spec: RunSpec, data_dir: Path | None) -> list[
     words = ["python", "-m", "dg_batchformer", "train"]
     for name, value in spec.as_dict().items():
         if name == "hparams":
-            words += ["--hparams", json.dumps(value)] if value else []
+            words += _option(name, json.dumps(value)) if value else []
         elif name == "environments":
             continue  # found again where the data lies
+        elif name in ("test_envs", "train_envs"):
+            words += _option(name, *map(spec.facts.typed, value))
         elif isinstance(value, list):
-            words += [f"--{name}", *map(str, value)] if value else []
+            words += _option(name, *value) if value else []
         else:
-            words += [f"--{name}", str(value)]
+            words += _option(name, str(value))
     if data_dir is not None:
-        words += ["--data_dir", str(data_dir)]
-    return [*words, "--output_dir", str(folder.run(spec.id).path)]
+        words += _option("data_dir", str(data_dir))
+    return [*words, *_option("output_dir", str(folder.run(spec.id).path))]
+
+
+def _option(name: str, *values: str) -> list[str]:
+    """Return an option with its values; a value that begins with a dash is joined to it, or would be an option."""
+    if len(values) == 1 and values[0].startswith("-"):
+        return [f"--{name}={values[0]}"]
+    return [f"--{name}", *values]
