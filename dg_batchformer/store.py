@@ -72,6 +72,7 @@ class State(StrEnum):
     DUE = "due"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
+    UNMARKED = "not marked done"  # of another suite: nothing says whether it ended
     FAILED = "failed"
     DIVERGED = "diverged"
     DONE = "done"

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from dg_batchformer.report.collection import CollectedRun, Collection
 from dg_batchformer.report.selection import Method, Score, best_draw
 
-Scores = dict[tuple[str, str, int, int], Score]  # (benchmark, label, env, trial)
+Key = tuple[str, str, int, int]  # (benchmark, label, env, trial)
+Scores = dict[Key, Score]
 
 
 class Choice(NamedTuple):
@@ -17,7 +18,7 @@ class Choice(NamedTuple):
     score: Score
 
 
-def choose(collection: Collection, method: Method) -> Mapping[tuple[str, str, int, int], Choice]:
+def choose(collection: Collection, method: Method) -> Mapping[Key, Choice]:
     """Return the choice for every (benchmark, label, env, trial) that has one."""
     groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:

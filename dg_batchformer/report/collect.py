@@ -1,35 +1,52 @@
 """Sweeps read back, ours and DomainBed's, into one collection."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.report.collection import CollectedRun, Collection
+from dg_batchformer.report.collection import CollectedRun, Collection, how_many
 from dg_batchformer.report.domainbed_sweep import read_domainbed_sweep
 from dg_batchformer.report.our_sweep import read_our_sweep
 from dg_batchformer.store import SweepFolder
 
 
-def collect(folders: Sequence[Path]) -> Collection:
+def collect(folders: Sequence[Path], *, unfinished: bool = False) -> Collection:
     """Read sweeps into one collection; raise InputError for a folder that is none.
 
-    Unfinished runs are listed without evaluations. A run that is there twice counts once: the first that was trained.
+    A run that is there twice counts once: the first that was trained.
+
+    Args:
+        unfinished: whether runs count that are not trained to their end, with what they recorded so far; else these
+            are listed without evaluations.
+
     """
-    collections = [_read(folder) for folder in folders]
+    collections = [_read(folder, unfinished) for folder in folders]
     runs, skipped = _distinct([run for collection in collections for run in collection.runs])
+    left = {id(run) for run in runs if not run.state.is_final}
+    lacking = [collection for collection in collections if any(id(run) in left for run in collection.runs)]
     return Collection(
         ", ".join(collection.name for collection in collections),
         list(dict.fromkeys(label for collection in collections for label in collection.rows)),
         runs,
-        list(dict.fromkeys(command for collection in collections for command in collection.commands)),
-        [*(note for collection in collections for note in collection.skipped), *skipped],
+        list(dict.fromkeys(command for collection in lacking for command in collection.commands)),
+        [
+            *(note for collection in collections for note in collection.skipped),
+            *skipped,
+            *(_unfinished(collection, left) for collection in lacking),
+        ],
     )
 
 
-def _read(folder: Path) -> Collection:
+def _read(folder: Path, unfinished: bool) -> Collection:
     ours = SweepFolder(folder)
-    return read_our_sweep(ours) if ours.sweep_file.exists() else read_domainbed_sweep(folder)
+    return read_our_sweep(ours, unfinished) if ours.sweep_file.exists() else read_domainbed_sweep(folder, unfinished)
+
+
+def _unfinished(collection: Collection, left: Set[int]) -> str:
+    """Say how many runs of a sweep are not trained to their end, and what to do about it."""
+    number, runs = sum(id(run) in left for run in collection.runs), len(collection.runs)
+    return f"{number} of {how_many(runs, 'run')} of {collection.name} {collection.unfinished}"
 
 
 def _distinct(runs: Sequence[CollectedRun]) -> tuple[list[CollectedRun], list[str]]:

@@ -14,10 +14,10 @@ from dg_batchformer.store import State
 
 @dataclass(frozen=True)
 class CollectedRun:
-    """A run, what became of it, and what was measured where it was trained to its end.
+    """A run, what became of it, and what was measured where tables count it.
 
     Args:
-        evaluations: empty unless the run was trained to its end.
+        evaluations: empty unless the run counts.
         constant: what every record of it repeats: args, hparams, protocol, versions ...; {} without records.
         path: its folder.
         environments: of data of one's own, by name; () for a dataset of the catalog, and where nobody says.
@@ -37,6 +37,11 @@ class CollectedRun:
     path: Path = Path()
     environments: tuple[str, ...] = ()
     sources: tuple[int, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether tables count the run: it was trained to its end, or unfinished runs were asked for."""
+        return self.state.is_final or len(self.evaluations) > 0
 
     @property
     def benchmark(self) -> str:
@@ -64,6 +69,7 @@ class Collection:
         rows: labels in table order.
         commands: what trains the runs that are missing.
         skipped: sentences on what could not be read, or was left out.
+        unfinished: what a sentence says of runs that are not trained to their end, after their number.
 
     """
 
@@ -72,6 +78,7 @@ class Collection:
     runs: Sequence[CollectedRun]
     commands: Sequence[str] = ()
     skipped: Sequence[str] = ()
+    unfinished: str = ""
 
     @cached_property
     def environments(self) -> Mapping[str, Sequence[str]]:

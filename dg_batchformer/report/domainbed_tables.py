@@ -25,7 +25,7 @@ def domainbed_tables(files: Iterable[RecordsFile], methods: Sequence[str], *, la
         methods: of ``CHOOSE``, in the order in which they are printed.
 
     """
-    runs = [run for file in files for run in file.runs if _is_placed(run)]
+    runs = _placed(files)
     if not runs:
         raise InputError("no folder there holds a results.jsonl with records, so DomainBed has nothing to print")
     groups = group_runs(runs)
@@ -40,6 +40,16 @@ def domainbed_tables(files: Iterable[RecordsFile], methods: Sequence[str], *, la
         chosen = choose_draws(groups, CHOOSE[name])
         lines += _method_tables(chosen, algorithms, datasets, METHODS[name].title, latex=latex)
     return "\n".join([*lines, *([r"\end{document}"] if latex else [])]) + "\n"
+
+
+def left_out(files: Iterable[RecordsFile]) -> list[str]:
+    """Return the datasets of some runs that DomainBed has no table of, sorted."""
+    return sorted({run.place.dataset for run in _placed(files)} - set(DOMAINBED_DATASETS))
+
+
+def _placed(files: Iterable[RecordsFile]) -> list[TrainedRun]:
+    """Return the runs whose args say where they stand in a sweep."""
+    return [run for file in files for run in file.runs if _is_placed(run)]
 
 
 def _is_placed(run: TrainedRun) -> bool:

@@ -14,7 +14,7 @@ def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured
         unmeasured: runs that are done, but lack the predictions that the metric needs.
 
     """
-    untrained = Counter(run.state for run in read if not run.state.is_final)
+    untrained = Counter(run.state for run in read if not run.counts)
     diverged = sum(run.state is State.DIVERGED for run in read)
     reasons = []
     if untrained:

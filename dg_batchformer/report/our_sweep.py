@@ -12,8 +12,13 @@ from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, State, SweepFolder
 
 
-def read_our_sweep(folder: SweepFolder) -> Collection:
-    """Read a sweep of ours; raise InputError where there is none, or its declaration is damaged."""
+def read_our_sweep(folder: SweepFolder, unfinished: bool = False) -> Collection:
+    """Read a sweep of ours; raise InputError where there is none, or its declaration is damaged.
+
+    Args:
+        unfinished: whether runs count that are not trained to their end.
+
+    """
     declared = read_declaration(folder)
     files = read_folders(folder.runs) if folder.runs.exists() else {}
     known = folder.final_states()
@@ -22,13 +27,15 @@ def read_our_sweep(folder: SweepFolder) -> Collection:
         run, file = folder.run(spec.id), files.get(spec.id, RecordsFile([]))
         state = known[spec.id][0] if spec.id in known else run.state()
         sources = spec.train_envs if declared.by_source else ()
-        runs.append(_collected(label, spec, run, state, file, sources))
+        runs.append(_collected(label, spec, run, state, file, sources, unfinished))
     torn = unreadable_lines(folder.runs, {spec.id: files[spec.id] for _, spec in declared.runs if spec.id in files})
     left = {run.state for run in runs if not run.state.is_final}
     commands = [declared.command(retry_failed=State.FAILED in left)] if left else []
     soups, skipped = read_soups(folder)
     rows = list(dict.fromkeys([*declared.rows, *(soup.label for soup in soups)]))
-    return Collection(declared.name, rows, [*runs, *soups], commands, [*torn, *skipped])
+    said = f"are not trained to their end{' but count, with what they recorded so far' * unfinished}"
+    train = f"{said}; train them: {' '.join(commands)}"
+    return Collection(declared.name, rows, [*runs, *soups], commands, [*torn, *skipped], train)
 
 
 def read_run(spec: RunSpec, folder: RunFolder) -> CollectedRun:
@@ -38,7 +45,13 @@ def read_run(spec: RunSpec, folder: RunFolder) -> CollectedRun:
 
 
 def _collected(
-    label: str, spec: RunSpec, folder: RunFolder, state: State, file: RecordsFile, sources: tuple[int, ...]
+    label: str,
+    spec: RunSpec,
+    folder: RunFolder,
+    state: State,
+    file: RecordsFile,
+    sources: tuple[int, ...],
+    unfinished: bool = False,
 ) -> CollectedRun:
     run = CollectedRun(
         label,
@@ -52,6 +65,6 @@ def _collected(
         environments=spec.environments,
         sources=sources,
     )
-    if not (state.is_final and file.runs):
+    if not ((state.is_final or unfinished) and file.runs):
         return run
     return replace(run, evaluations=file.runs[-1].evaluations, constant=file.runs[-1].constant)

@@ -44,8 +44,8 @@ class Provenance:
 
 
 def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:
-    """Return what runs say of themselves; None where no run is trained."""
-    trained = [run for run in runs if run.state.is_final]
+    """Return what runs say of themselves; None where no run counts."""
+    trained = [run for run in runs if run.counts]
     if not trained:
         return None
     said = [run.constant for run in trained]

@@ -1,12 +1,12 @@
 """Tables as data: for every selection method, one per dataset and one of averages over datasets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite, isnan, nan
 from statistics import fmean, pstdev
 
-from dg_batchformer.report.choices import Scores, choose
-from dg_batchformer.report.collection import CollectedRun, Collection
+from dg_batchformer.report.choices import Choice, Key, Scores, choose
+from dg_batchformer.report.collection import CollectedRun, Collection, listed
 from dg_batchformer.report.lacks import Lacks, lack
 from dg_batchformer.report.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.report.provenance import Provenance, provenance
@@ -104,8 +104,8 @@ class Section:
     """All tables of one selection.
 
     Args:
-        notes: which datasets have no table, and what an uncommon metric is.
-        scores: what the tables are made of.
+        notes: which datasets have no table, and what an uncommon metric is; why there is no table at all.
+        choices: the runs that the tables are made of, with their scores.
 
     """
 
@@ -113,7 +113,12 @@ class Section:
     tables: Sequence[Table]
     notes: Sequence[str]
     metric: Metric = ACCURACY
-    scores: Scores = field(default_factory=dict)
+    choices: Mapping[Key, Choice] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> Scores:
+        """What the tables are made of."""
+        return {key: choice.score for key, choice in self.choices.items()}
 
 
 def build_sections(collection: Collection, methods: Sequence[str], metric: Metric = ACCURACY) -> list[Section]:
@@ -127,22 +132,29 @@ def _section(collection: Collection, method: Method, measurements: Measurements)
     paired = {run.benchmark for run in collection.runs if len(run.test_envs) == 2 and not run.sources}
     shown = [name for name in datasets if name in paired or not method.needs_pairs]
     by_source = {run.benchmark for run in collection.runs if run.sources}
-    needs = "needs runs that hold out two environments"
-    notes = [
-        f"{name}: {needs}, which a sweep with train_envs has not"
-        if name in by_source
-        else f"{name}: {needs}; give the sweep 'pairs: true'"
-        for name in datasets
-        if name not in shown
-    ]
+    reasons: dict[str, list[str]] = {}
+    for name in datasets:
+        if name not in shown:
+            reasons.setdefault(_NO_PAIRS[name in by_source], []).append(name)
+    alone = "" if shown or len(reasons) > 1 else next(iter(reasons), "")
+    notes = [alone] if alone else [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
     metric = measurements.metric
-    scores = score(collection, method, measurements)
-    if metric is ACCURACY and not scores and any(run.state is State.DONE for run in collection.runs):
-        return Section(method, [], [*notes, "No table: no run recorded what this selection reads"])
-    tables = [_dataset_table(collection, method, dataset, scores, measurements) for dataset in shown]
+    if not shown:
+        return Section(method, [], notes, metric)
+    choices = measured_choices(collection, method, measurements)
+    if metric is ACCURACY and not choices and any(run.counts for run in collection.runs):
+        return Section(method, [], notes or ["no run recorded what this selection reads"])
+    tables = [_dataset_table(collection, method, dataset, choices, measurements) for dataset in shown]
     if len(shown) > 1:
-        tables.append(_averages_table(collection, method, shown, scores, metric))
-    return Section(method, tables, [*notes, *_about_metric(metric)], metric, scores)
+        tables.append(_averages_table(collection, method, shown, choices, metric))
+    return Section(method, tables, [*notes, *_about_metric(metric)], metric, choices)
+
+
+_NO_PAIRS = (
+    "this selection needs runs that hold out two environments: 'pairs: true' in a sweep file; in DomainBed, a sweep "
+    "without --single_test_envs",
+    "this selection needs runs that hold out two environments, which a sweep with train_envs has not",
+)
 
 
 def _about_metric(metric: Metric) -> list[str]:
@@ -157,29 +169,38 @@ def _about_metric(metric: Metric) -> list[str]:
 
 def score(collection: Collection, method: Method, measurements: Measurements | None = None) -> Scores:
     """Return what a method selects of every row, test environment and trial: its accuracy unless measured otherwise."""
-    measurements = measurements or Measurements(ACCURACY)
-    scores: Scores = {}
-    for (dataset, label, env, trial), choice in choose(collection, method).items():
-        measured = measurements.score(choice.score, choice.run, env)
+    choices = measured_choices(collection, method, measurements or Measurements(ACCURACY))
+    return {key: choice.score for key, choice in choices.items()}
+
+
+def measured_choices(collection: Collection, method: Method, measurements: Measurements) -> dict[Key, Choice]:
+    """Return what a method selects of every row, test environment and trial, scored by what is measured."""
+    choices = {}
+    for key, choice in choose(collection, method).items():
+        measured = measurements.score(choice.score, choice.run, key[2])
         if measured is not None:
-            scores[dataset, label, env, trial] = measured
-    return scores
+            choices[key] = Choice(choice.run, measured)
+    return choices
 
 
 def _dataset_table(
-    collection: Collection, method: Method, dataset: str, scores: Scores, measurements: Measurements
+    collection: Collection, method: Method, dataset: str, choices: Mapping[Key, Choice], measurements: Measurements
 ) -> Table:
     names = collection.environments[dataset]
     runs = [run for run in collection.runs if run.benchmark == dataset]
     envs, trials = _declared(runs)
     rows, lacks = {}, Lacks(collection.rows, [names[env] for env in envs])
     for label in collection.rows:
-        by_env = {env: _trial_scores(scores, dataset, label, env, trials) for env in envs}
+        chosen = {env: _by_trial(choices, dataset, label, env, trials) for env in envs}
+        by_env = {env: _scores(of_env) for env, of_env in chosen.items()}
         cells = [Cell.of([score.test for score in by_env[env].values()]) for env in envs]
         for env, cell in zip(envs, cells, strict=True):
+            lacks.add(label, names[env], _not_finite(chosen[env].values(), "test"))
             read = [run for run in runs if run.label == label and _reads(method, run, env)]
             unmeasured = [run for run in read if run.state is State.DONE and not measurements.has(run, env)]
             lacks.add(label, names[env], lack(read, cell.n, trials, len(unmeasured)))
+        every = [choice for of_env in chosen.values() for choice in of_env.values()]
+        lacks.add(label, _SUMMARIES[-1], _not_finite(every, "in_domain"))
         rows[label] = [*cells, *_summaries(by_env, trials, measurements.metric)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
@@ -208,8 +229,21 @@ def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
     return sorted(envs), sorted({run.trial_seed for run in runs})
 
 
-def _trial_scores(scores: Scores, dataset: str, label: str, env: int, trials: Sequence[int]) -> dict[int, Score]:
-    return {trial: score for trial in trials if (score := scores.get((dataset, label, env, trial)))}
+def _by_trial(
+    choices: Mapping[Key, Choice], dataset: str, label: str, env: int, trials: Sequence[int]
+) -> dict[int, Choice]:
+    return {trial: choice for trial in trials if (choice := choices.get((dataset, label, env, trial)))}
+
+
+def _scores(choices: Mapping[int, Choice]) -> dict[int, Score]:
+    return {trial: choice.score for trial, choice in choices.items()}
+
+
+def _not_finite(choices: Iterable[Choice], name: str) -> str:
+    """Return which runs recorded an accuracy that is no finite number, where a cell shows nan for it; '' for none."""
+    values = [(choice.run, getattr(choice.score, name)) for choice in choices]
+    runs = dict.fromkeys(str(run.path) for run, value in values if value is not None and not isfinite(value))
+    return f"nan: an accuracy in results.jsonl of {listed(list(runs))} is no finite number" if runs else ""
 
 
 def _summaries(
@@ -227,14 +261,14 @@ def _summaries(
 
 
 def _averages_table(
-    collection: Collection, method: Method, datasets: Sequence[str], scores: Scores, metric: Metric
+    collection: Collection, method: Method, datasets: Sequence[str], choices: Mapping[Key, Choice], metric: Metric
 ) -> Table:
     declared = {name: _declared([run for run in collection.runs if run.benchmark == name]) for name in datasets}
     rows, lacks = {}, Lacks(collection.rows, datasets)
     for label in collection.rows:
         cells = []
         for dataset, (envs, trials) in declared.items():
-            by_env = {env: _trial_scores(scores, dataset, label, env, trials) for env in envs}
+            by_env = {env: _scores(_by_trial(choices, dataset, label, env, trials)) for env in envs}
             average, *_ = _summaries(by_env, trials, metric)
             few = f"{average.n} of {len(trials)} trials have all environments"
             lacks.add(label, dataset, few if average.n < len(trials) else "")

@@ -6,7 +6,7 @@ from pathlib import Path
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.selection import METHODS
 from dg_batchformer.verbs.common import OK, Verbs
-from dg_batchformer.verbs.sweeps_read import add_mix, collect_asked, tell
+from dg_batchformer.verbs.sweeps_read import add_reading, collect_asked, tell
 
 _FORMATS = ("text", "markdown", "json")
 
@@ -28,7 +28,7 @@ def add_parser(verbs: Verbs) -> None:
         help="further rows to compare with A; p-values are then corrected for their number")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
         help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip
-    add_mix(verb)
+    add_reading(verb)
     add("--format", choices=_FORMATS, default="text", help="what is printed (default: %(default)s)")
 
 

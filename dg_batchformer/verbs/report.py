@@ -6,7 +6,7 @@ from pathlib import Path
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import write_text
 from dg_batchformer.verbs.common import OK, Verbs
-from dg_batchformer.verbs.sweeps_read import add_mix, collect_asked, tell
+from dg_batchformer.verbs.sweeps_read import add_reading, collect_asked, tell
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -21,7 +21,7 @@ def add_parser(verbs: Verbs) -> None:
     add = verb.add_argument
     add("folders", nargs="+", type=Path, metavar="DIR",
         help="as results/quickstart, or the folder of a DomainBed sweep; several give one page")  # fmt: skip
-    add_mix(verb)
+    add_reading(verb)
     add("--output", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
 
 

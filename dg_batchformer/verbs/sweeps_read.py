@@ -8,15 +8,17 @@ from dg_batchformer.report.collect import collect, refuse_mixed
 from dg_batchformer.report.collection import Collection
 
 
-def add_mix(verb: argparse.ArgumentParser) -> None:
-    """Add the option that ``collect_asked`` reads beside ``folders``."""
+def add_reading(verb: argparse.ArgumentParser) -> None:
+    """Add the options that ``collect_asked`` reads beside ``folders``."""
     text = "pool runs in one cell that were trained under different conditions"
     verb.add_argument("--mix", action="store_true", help=text)
+    text = "count runs that are not marked done too, with what they recorded so far"
+    verb.add_argument("--unfinished", action="store_true", help=text)
 
 
 def collect_asked(options: argparse.Namespace) -> Collection:
     """Read the sweeps asked for; raise InputError where conditions differ within a cell, unless to be mixed."""
-    collection = collect(options.folders)
+    collection = collect(options.folders, unfinished=options.unfinished)
     if not options.mix:
         refuse_mixed(collection)
     return collection

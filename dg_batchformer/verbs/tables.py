@@ -6,9 +6,9 @@ from pathlib import Path
 
 from dg_batchformer.declaration import read_declaration
 from dg_batchformer.errors import InputError
-from dg_batchformer.report.collection import Collection, unreadable_lines
+from dg_batchformer.report.collection import unreadable_lines
 from dg_batchformer.report.domainbed_choice import CHOOSE
-from dg_batchformer.report.domainbed_tables import domainbed_tables
+from dg_batchformer.report.domainbed_tables import domainbed_tables, left_out
 from dg_batchformer.report.index import read_folders
 from dg_batchformer.report.metrics import METRICS
 from dg_batchformer.report.render import FORMATS, render
@@ -18,7 +18,7 @@ from dg_batchformer.report.side_by_side import side_by_side
 from dg_batchformer.report.table import Section, build_sections
 from dg_batchformer.store import SweepFolder, write_text
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs
-from dg_batchformer.verbs.sweeps_read import add_mix, collect_asked, tell
+from dg_batchformer.verbs.sweeps_read import add_reading, collect_asked, tell
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -48,7 +48,7 @@ def add_parser(verbs: Verbs) -> None:
         help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
         "algorithms, of those named, or all")  # fmt: skip
     add("--compare_to", metavar="ROW", help="mark at the average the rows that differ significantly from this one")
-    add_mix(verb)
+    add_reading(verb)
     add("--expect", action="store_true",
         help="instead, set averages beside those that the sweep expects; status 1 if one is outside")  # fmt: skip
     add("--output", type=Path, metavar="DIR",
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     print(shown, end="")
     written = {} if options.output is None else _write(options.output, sections)
     _report_fonts({f"--format {options.format}": shown, **written})
-    _report_lacks(collection)
+    tell(collection.skipped)
     return OK
 
 
@@ -105,6 +105,9 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     read = {folder: read_folders(folder) for folder in folders}
     files = [file for by_name in read.values() for file in by_name.values()]
     print(domainbed_tables(files, methods, latex=options.format == "domainbed_latex"), end="")
+    if strange := left_out(files):
+        known = "DomainBed knows none of that name, so its tables leave their runs out, and X stands for no value"
+        tell([f"{', '.join(strange)}: {known}; tables of them: drop --format {options.format}"])
     for folder, by_name in read.items():
         tell(unreadable_lines(folder, by_name))
     return OK
@@ -124,15 +127,8 @@ def _expect(options: argparse.Namespace) -> int:
     [section] = build_sections(collection, [expected.selection])
     comparisons = compare(section, expected)
     print(expectation(expected, comparisons, section.notes), end="")
-    _report_lacks(collection)
-    return OK if is_reproduced(comparisons) else INCOMPLETE
-
-
-def _report_lacks(collection: Collection) -> None:
-    """Say, beside the tables, what could not be read, and what trains the runs that are missing."""
     tell(collection.skipped)
-    missing = f"{sum(not run.state.is_final for run in collection.runs)} of {len(collection.runs)} runs"
-    tell(f"{missing} are not trained; what trains them: {command}" for command in collection.commands)
+    return OK if is_reproduced(comparisons) else INCOMPLETE
 
 
 def _write(folder: Path, sections: Sequence[Section]) -> Mapping[str, str]:

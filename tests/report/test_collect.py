@@ -1,6 +1,7 @@
 """Sweeps read back, ours and DomainBed's, alone and together."""
 
 import json
+import subprocess
 
 import pytest
 from domainbed_sweeps import Kind, write_sweep
@@ -47,9 +48,67 @@ def test_what_is_not_done_is_left_out_and_what_cannot_be_read_is_named(tmp_path,
     said = capsys.readouterr()
     assert "1 of 2 trials" in said.out or "runs trained" in said.out
     assert f"1 unreadable lines skipped, of {third / 'results.jsonl'}" in said.err
-    assert f"skipped for lack of a results.jsonl: {second.name}" in said.err
-    assert "do not say what was tested: foreign" in said.err
-    assert "1 of 31 runs are not trained; what trains them: DomainBed's sweep, delete_incomplete" in said.err
+    assert f"skipped (no results.jsonl): {second.name}" in said.err
+    assert "do not say what was tested): foreign" in said.err
+    assert "1 of 31 runs of" in said.err
+    assert "have no file 'done', which DomainBed writes when a run ends; --unfinished counts them" in said.err
+
+
+def _unmark(folder):
+    for file in folder.glob("*/done"):
+        file.unlink()
+
+
+def test_a_copy_without_done_files_can_be_read_or_marked_and_nothing_is_advised_to_be_deleted(tmp_path, capsys):
+    write_sweep(tmp_path, SMALL, seed=0)
+    assert main(["tables", str(tmp_path), "--format", "json"]) == 0
+    whole = json.loads(capsys.readouterr().out)["sections"][0]["tables"][0]["rows"]
+    _unmark(tmp_path)
+
+    assert main(["tables", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert main(["tables", str(tmp_path), "--unfinished", "--format", "json"]) == 0
+    counted = capsys.readouterr()
+
+    assert "0 of 2 trials; 0 of 4 runs trained, 4 not marked done" in said.out
+    assert "delete" not in said.err
+    assert json.loads(counted.out)["sections"][0]["tables"][0]["rows"] == whole
+    assert "32 of 32 runs" in counted.err
+    assert "they count with what they recorded" in counted.err
+    subprocess.run(said.err.split("create them: ")[1], shell=True, check=True)
+    assert collect([tmp_path]).skipped == []
+
+
+def test_unfinished_runs_give_way_to_the_same_runs_trained_to_their_end(tmp_path):
+    for name in ("copied", "whole"):
+        write_sweep(tmp_path / name, SMALL, seed=0)
+    _unmark(tmp_path / "copied")
+
+    for unfinished in (False, True):
+        collection = collect([tmp_path / "copied", tmp_path / "whole"], unfinished=unfinished)
+        assert {run.path.parent.name for run in collection.runs} == {"whole"}
+        assert (collection.skipped, collection.commands) == ([], [])
+
+
+def test_what_is_no_number_is_said_to_be_of_which_run_and_what_is_empty_is_named(tmp_path, capsys):
+    write_sweep(tmp_path, SMALL._replace(draws=1, trials=1, evaluations=1), seed=0)
+    second = sorted(tmp_path.iterdir())[1]
+    (second / "results.jsonl").write_text("")
+    _rewrite(tmp_path, lambda record: record | {"env1_out_acc": float("nan")} if _held_out(record) == 0 else record)
+
+    assert main(["tables", str(tmp_path), "--selection", "oracle"]) == 0
+
+    said = capsys.readouterr()
+    nan = [path.parent for path in tmp_path.glob("*/results.jsonl") if "NaN" in path.read_text()]
+    assert nan
+    for path in nan:
+        assert f"(In-domain): nan: an accuracy in results.jsonl of {path} is no finite number" in said.out
+    assert f"skipped (results.jsonl is empty): {second.name}" in said.err
+
+
+def _held_out(record):
+    [env] = record["args"]["test_envs"]
+    return env
 
 
 def test_datasets_that_nobody_knows_stand_last_with_what_the_records_say(tmp_path):

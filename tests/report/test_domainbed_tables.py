@@ -29,6 +29,16 @@ def test_a_selection_is_printed_alone_and_one_that_domainbed_lacks_is_refused(tm
     assert "DomainBed has no selection method 'swad-iid'" in capsys.readouterr().err
 
 
+def test_a_dataset_that_domainbed_does_not_know_is_said_to_be_left_out(tmp_path, capsys):
+    write_sweep(tmp_path, Kind(datasets=("PACS", "Nowhere"), trials=1, draws=1), seed=0)
+
+    assert main(["tables", str(tmp_path), "--format", "domainbed"]) == 0
+
+    said = capsys.readouterr().err
+    assert "Nowhere: DomainBed knows none of that name" in said
+    assert "PACS" not in said.split(":")[1]
+
+
 def test_auto_lr_joins_the_two_stages_of_a_run(tmp_path, capsys):
     args = {"dataset": "PACS", "algorithm": "ERM", "test_envs": [0], "trial_seed": 0, "hparams_seed": 0}
     held_out = {f"env{env}_out_acc": 0.5 for env in range(4)}

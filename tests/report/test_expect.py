@@ -64,7 +64,7 @@ def test_a_selection_that_the_sweep_has_no_runs_for_says_what_it_needs(tmp_path,
     assert main(["tables", str(tmp_path), "--expect"]) == 0
 
     said = capsys.readouterr().out
-    assert "PACS: needs runs that hold out two environments; give the sweep 'pairs: true'" in said
+    assert "needs runs that hold out two environments: 'pairs: true' in a sweep file" in said
     assert "2 expected: 2 not run" in said
 
 

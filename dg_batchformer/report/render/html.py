@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from dg_batchformer.report.render.wording import EMPTY, caption, number, published_number, sentence, significance
+from dg_batchformer.report.render.wording import (
+    EMPTY,
+    caption,
+    no_table,
+    number,
+    published_number,
+    sentence,
+    significance,
+)
 from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Section, Table
 
@@ -33,6 +41,8 @@ def _heading(sections: Sequence[Section]) -> str:
 
 def section_html(section: Section, *, level: int) -> str:
     """Return what a selection method selects, below a heading of a level."""
+    if not section.tables:
+        return tostring(_element("p", f"{no_table(section)}.", "notes"), encoding="unicode", method="html")
     parts = [_element(f"h{level}", f"Model selection: {section.method.title}")]
     parts.append(_element("p", sentence(section.method.about)))
     for table in section.tables:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from dg_batchformer.report.render.latex_text import UNSPELLED_DEFINITION, escape, needs_fonts
-from dg_batchformer.report.render.wording import caption, number, published_number, sentence, significance
+from dg_batchformer.report.render.wording import caption, no_table, number, published_number, sentence, significance
 from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import PublishedRow, Section, Table
 
@@ -26,6 +26,9 @@ def latex(sections: Sequence[Section]) -> str:
     """
     body: list[str] = []
     for section in sections:
+        if not section.tables:
+            body += ["", _footnote(no_table(section))]
+            continue
         body += [
             "",
             rf"\section*{{\raggedright Model selection: {escape(section.method.title)}}}",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from dg_batchformer.report.render.wording import caption, number, published_number, sentence, significance
+from dg_batchformer.report.render.wording import caption, no_table, number, published_number, sentence, significance
 from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Section, Table
 
@@ -13,6 +13,9 @@ def markdown(sections: Sequence[Section]) -> str:
     """Return all tables as GitHub Markdown."""
     blocks = []
     for section in sections:
+        if not section.tables:
+            blocks.append(escape(f"{no_table(section)}."))
+            continue
         blocks.append(f"## Model selection: {section.method.title}\n\n{escape(sentence(section.method.about))}")
         blocks.extend(_table(table, section.method) for table in section.tables)
         blocks.extend(_list(section.notes))

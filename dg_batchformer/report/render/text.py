@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from tabulate import SEPARATING_LINE, tabulate
 
-from dg_batchformer.report.render.wording import EMPTY, caption, number, published_number, sentence, significance
+from dg_batchformer.report.render.wording import (
+    EMPTY,
+    caption,
+    no_table,
+    number,
+    published_number,
+    sentence,
+    significance,
+)
 from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Section, Table
 
@@ -13,6 +21,9 @@ def text(sections: Sequence[Section]) -> str:
     """Return all tables; ``*`` marks the best of a column, ``'`` the second, and X an empty cell."""
     blocks = []
     for section in sections:
+        if not section.tables:
+            blocks.append(no_table(section))
+            continue
         blocks.append(f"Model selection: {section.method.title}\n{sentence(section.method.about)}")
         blocks.extend(_table(table, section.method) for table in section.tables)
         blocks.extend(["\n".join(f"- {note}" for note in section.notes)] if section.notes else [])

@@ -5,6 +5,8 @@ from typing import Any
 
 from dg_batchformer.report.table import Cell, Section, Table
 
+_COLUMNS = ("selection", "table", "row", "column", "mean", "standard_error", "n", "source", "significance")
+
 
 def tidy_csv(sections: Sequence[Section]) -> str:
     """Return every cell as a line: selection, table, row, column, mean and error in percent, n, significance, source.
@@ -29,7 +31,7 @@ def tidy_csv(sections: Sequence[Section]) -> str:
         for name, cell in zip(table.columns, row.cells, strict=True)
         if cell.mean is not None
     ]
-    return pd.DataFrame([*cells, *published]).astype({"n": "Int64"}).to_csv(index=False)
+    return pd.DataFrame([*cells, *published], columns=_COLUMNS).astype({"n": "Int64"}).to_csv(index=False)
 
 
 def _line(section: Section, table: Table, row: str, column: str, cell: Cell, source: str) -> dict[str, Any]:

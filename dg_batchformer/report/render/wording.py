@@ -1,7 +1,7 @@
 """What all renderings say alike: numbers, marks of significance, captions, empty cells."""
 
 from dg_batchformer.report.selection import Selection
-from dg_batchformer.report.table import Cell, Table
+from dg_batchformer.report.table import Cell, Section, Table
 
 EMPTY = "X"
 SIGNIFICANCE = {"above": "†", "below": "‡"}
@@ -31,6 +31,11 @@ def published_number(cell: Cell, plus_minus: str) -> str:
 def sentence(text: str) -> str:
     """Return a phrase as a sentence."""
     return f"{text[0].upper()}{text[1:]}."
+
+
+def no_table(section: Section) -> str:
+    """Return the line that stands for a section without tables."""
+    return f"Model selection: {section.method.title}: no table; {'; '.join(section.notes)}"
 
 
 def caption(table: Table, method: Selection) -> str:
