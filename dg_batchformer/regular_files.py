@@ -8,7 +8,6 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from dg_batchformer.errors import InputError
 
@@ -17,7 +16,8 @@ NOTE = 2**20  # a state, a lock, an error, a memo
 TEXT = 2**24  # YAML, hyper-parameters, a run's arguments
 TABLE = 2**28  # records, logs, a sweep's manifest, an image manifest, arrays
 IMAGE = 2**28
-WEIGHTS = 2**36  # models and checkpoints, which are never read as a whole
+WEIGHTS = 2**36  # models, checkpoints, predictions: only what they hold is read
+ARCHIVE = 2**42  # read in parts
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -35,7 +35,7 @@ class Unreadable(OSError, InputError):
         return f"{self.filename} cannot be read: {self.strerror}"
 
 
-def open_regular(path: Path | str, limit: int) -> BinaryIO:
+def open_regular(path: Path | str, limit: int) -> io.BufferedReader:
     """Open a regular file of at most ``limit`` bytes for reading; raise Unreadable for anything else."""
     return os.fdopen(_descriptor(path, limit), "rb")
 

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "dg_batchformer"
 LAYERS = [
     {"spelling", "times", "allocator", "terminal"},
     {"errors"},
-    {"regular_files"},
+    {"regular_files", "zip_files"},
     {"image_formats"},
     {"seeds", "catalog", "yaml_lines", "every_core"},
     {"hparams", "names", "registry", "lock", "environments", "manifest"},
@@ -137,3 +137,22 @@ def test_images_are_opened_in_one_place(folder):
             named = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             assert opened not in ("Image.open", "PIL.Image.open", "plt.imread", "read_image"), f"{path} opens images"
             assert not (isinstance(node, ast.ImportFrom) and node.module == "PIL.Image" and "open" in named), path
+
+
+# What reads the package's own files, or the kernel's.
+_READS_ITS_OWN = {
+    "lock.py", "report/published/data.py", "report/render/html.py", "report/page/page.py", "datasets/counts.py",
+    "sweep/launchers/memory.py", "regular_files.py",
+}  # fmt: skip
+_READING = {"read_text", "read_bytes"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if str(path) not in _READS_ITS_OWN], ids=str)
+def test_what_others_wrote_is_opened_as_a_regular_file_of_bounded_size(path):
+    """A FIFO or a device in the place of any file must not be waited for."""
+    calls = [node for node in ast.walk(ast.parse((PACKAGE / path).read_text())) if isinstance(node, ast.Call)]
+    for call in calls:
+        if isinstance(call.func, ast.Attribute):
+            assert call.func.attr not in _READING, f"{path}:{call.lineno} reads past regular_files"
+            modes = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
+            assert call.func.attr != "open" or not {"r", "rb"} & set(modes), f"{path}:{call.lineno} opens past it"

@@ -6,6 +6,7 @@ trial see the same images, and trial n those that DomainBed draws under ``--seed
 
 import gzip
 import hashlib
+import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from math import prod
@@ -19,10 +20,12 @@ from torch import Tensor
 
 from dg_batchformer.datasets.base import Dataset, Identity, TensorEnvironment
 from dg_batchformer.errors import InputError
+from dg_batchformer.regular_files import Unreadable, open_regular, read_bytes
 from dg_batchformer.spec import RunSpec
 
 _PARTS = ("train", "t10k")
 _UNSIGNED_BYTES = 8  # the code of IDX
+_LARGEST = 2**26  # bytes of a file, unpacked: 60,000 images of 28 x 28 are 47 million
 
 
 class _MNIST(Dataset):
@@ -102,13 +105,19 @@ def _read_idx(file: Path, dimensions: int) -> np.ndarray:
     """Read an IDX file of bytes, plain or gzipped, as torchvision keeps them."""
     zipped = file.with_name(f"{file.name}.gz")
     try:
-        content = file.read_bytes() if file.is_file() else gzip.decompress(zipped.read_bytes())
+        if file.is_file():
+            content = read_bytes(file, _LARGEST)
+        else:
+            with open_regular(zipped, _LARGEST) as stream, gzip.open(stream) as plain:
+                content = plain.read(_LARGEST)
     except FileNotFoundError:
         download = f'from torchvision.datasets import MNIST; MNIST("{file.parents[2]}", download=True)'
         raise InputError(
             f"MNIST is not there: neither {file} nor {zipped.name}; get it by python -c '{download}'"
         ) from None
-    except (OSError, EOFError) as error:
+    except Unreadable:
+        raise
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{zipped} cannot be read ({error}); fetch it anew") from None
     header = 4 * (1 + dimensions)
     sizes = tuple(int(size) for size in np.frombuffer(content[4:header].ljust(header - 4, b"\0"), ">u4"))

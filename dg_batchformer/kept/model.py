@@ -14,8 +14,9 @@ from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.plugins.load import load_plugins
-from dg_batchformer.regular_files import TEXT, WEIGHTS, Unreadable, open_regular, read_text
+from dg_batchformer.regular_files import TEXT, Unreadable, read_text
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, SweepFolder
 
@@ -113,9 +114,10 @@ def refuse_missing(folder: RunFolder, *files: Path) -> None:
 def read_content(file: Path, spec: RunSpec) -> dict[str, Any]:
     """Read a file that ``training.keep`` wrote for a run; raise InputError for a damaged one, or another run's."""
     try:
-        with open_regular(file, WEIGHTS) as stream:
-            content = torch.load(stream, map_location="cpu", weights_only=True)
+        content = read_tensors(file)
         held = RunSpec.from_dict(content["spec"])
+    except Unreadable:
+        raise
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{file} cannot be read ({reason}); train the run once more, with --keep final") from None

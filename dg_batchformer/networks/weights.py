@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.networks.timm_models import is_timm, weight_tags, weights_source
 from dg_batchformer.regular_files import WEIGHTS, open_regular
 
@@ -128,9 +129,9 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
 
 
 def _load(file: Path) -> Any:
-    with open_regular(file, WEIGHTS) as stream:
-        if file.suffix != ".safetensors":
-            return torch.load(stream, map_location="cpu", weights_only=True)
-        from safetensors.torch import load_file  # comes with timm
+    if file.suffix != ".safetensors":
+        return read_tensors(file)
+    from safetensors.torch import load_file  # comes with timm
 
+    with open_regular(file, WEIGHTS):
         return load_file(file)

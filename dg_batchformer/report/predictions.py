@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.format import read_array
 from numpy.typing import NDArray
 
-from dg_batchformer.regular_files import TABLE, open_regular
+from dg_batchformer.regular_files import TABLE, TEXT, WEIGHTS, open_regular
+from dg_batchformer.zip_files import open_zip
 
 
 class Predictions(NamedTuple):
@@ -35,8 +37,11 @@ class Predictions(NamedTuple):
 def read_predictions(file: Path) -> Predictions | None:
     """Read a file of predictions; None where there is none that can be read."""
     try:
-        with open_regular(file, TABLE) as stream, np.load(stream, allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in Predictions._fields}
+        with open_regular(file, WEIGHTS) as stream, open_zip(stream, TEXT) as arrays:
+            entries = {name: arrays.getinfo(f"{name}.npy") for name in Predictions._fields}
+            if sum(entry.file_size for entry in entries.values()) > TABLE:
+                raise ValueError("more than any data set has images for")
+            columns = {name: read_array(arrays.open(entry), allow_pickle=False) for name, entry in entries.items()}
         return _checked(columns)
     except Exception:  # whatever damage leads NumPy and zipfile to
         return None

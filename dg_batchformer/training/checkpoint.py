@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dg_batchformer.regular_files import WEIGHTS, open_regular
+from dg_batchformer.networks.tensor_files import Broken, read_tensors
 from dg_batchformer.store import atomic_write
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -69,13 +69,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a checkpoint written by ``save``; raise Unreadable for a torn or foreign file."""
-    with open_regular(path, WEIGHTS) as file:
-        try:
-            content = torch.load(file, map_location=device, weights_only=True)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a torn file breaks the reader in many ways, with OSError too
-            raise Unreadable(f"{path} cannot be read ({type(error).__name__})") from error
+    try:
+        content = read_tensors(path, device)
+    except Broken as error:
+        raise Unreadable(f"{path} cannot be read ({error!s:.200})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise Unreadable(f"{path} is no checkpoint of this version")
     return content["state"]

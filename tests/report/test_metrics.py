@@ -8,6 +8,7 @@ from support import quick_spec, run_quickly
 
 from dg_batchformer.cli import main
 from dg_batchformer.declaration import declaration
+from dg_batchformer.report import predictions
 from dg_batchformer.report.metrics import balanced_accuracy, expected_calibration_error, worst_class_accuracy
 from dg_batchformer.report.predictions import Predictions, read_predictions
 from dg_batchformer.store import SweepFolder
@@ -109,3 +110,13 @@ def test_a_damaged_file_of_predictions_counts_as_none(tmp_path):
     for content in (b"", whole[: len(whole) // 2], whole[:200] + bytes(300) + whole[500:], b"PK\x03\x04"):
         (tmp_path / "predictions.npz").write_bytes(content)
         assert read_predictions(tmp_path / "predictions.npz") is None
+
+
+def test_predictions_that_unpack_to_more_than_any_data_set_are_none(tmp_path, monkeypatch):
+    columns = {name: np.zeros(1000, np.int64) for name in ("env", "label", "predicted")}
+    np.savez_compressed(file := tmp_path / "predictions.npz", **columns, split=["in"] * 1000, confidence=[0.0] * 1000)
+    assert read_predictions(file) is not None
+
+    monkeypatch.setattr(predictions, "TABLE", 10_000)
+
+    assert read_predictions(file) is None

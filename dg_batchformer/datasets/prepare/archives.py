@@ -1,7 +1,8 @@
 """Archives of strangers: zip and tar, taken out without leaving the folder, filling the disk or keeping half.
 
 Refused are names that lead elsewhere, links, devices, a name that occurs twice, encryption, damage, and archives that
-grow far beyond their own size: those of images hardly grow.
+grow far beyond their own size, in bytes or in entries: those of images hardly grow. What is read at once is bounded
+too: a name or a header may claim gigabytes.
 """
 
 import bz2
@@ -15,7 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -23,19 +24,22 @@ from tqdm import tqdm
 
 from dg_batchformer.datasets.folders import is_junk
 from dg_batchformer.datasets.prepare.disk import amount, require_room, writing
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.regular_files import ARCHIVE, open_regular
+from dg_batchformer.zip_files import open_zip
 
 _GROWTH = 20  # times its own size; annotations grow tenfold, images hardly
 _ALWAYS_ALLOWED = 1 << 30
 _MOST_MEMBERS = 2_000_000  # DomainNet has 0.6 million images
-_DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
+_FEW_MEMBERS = 100_000  # in an archive of any size
+_BYTES_PER_MEMBER = 128  # compressed, at least, where there are more; a PNG of a digit has 300
+_ZIP_DIRECTORY = 1 << 26  # DomainNet's largest has 23 MB
+_HEADER = 1 << 20  # bytes of the names, links and attributes of one tar entry
+_XZ_MEMORY = 1 << 29
+_DEEPEST = 64
 _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, RuntimeError,
-    NotImplementedError, UnicodeError, OverflowError,
+    NotImplementedError, *MALFORMED,
 )  # fmt: skip
 
 
@@ -43,7 +47,7 @@ class Damaged(InputError):
     """A file that cannot be read: another copy of it may be whole."""
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """What an archive holds that nobody takes out."""
 
 
@@ -56,21 +60,27 @@ class _Member(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar, by its content; whether a whole one shows when it is opened."""
-    try:
-        return _is_zip(path) or tarfile.is_tarfile(path)
-    except _DAMAGE:
-        return True
+    """Whether a file is a zip or tar, by how it begins; whether a whole one shows when it is opened."""
+    with open_regular(path, ARCHIVE) as raw:
+        try:
+            if not _is_zip(raw):
+                tarfile.TarInfo.frombuf(_plain(raw).read(tarfile.BLOCKSIZE), "utf-8", "replace")
+        except tarfile.HeaderError:
+            return False
+        except (*_DAMAGE, OSError):
+            pass
+    return True
 
 
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:  # zipfile.is_zipfile looks at the end, where a tar may hold a zip
-        return file.read(2) == b"PK"
+def _is_zip(raw: IO[bytes]) -> bool:
+    """Whether a file begins as a zip; zipfile.is_zipfile looks at the end, where a tar may hold a zip."""
+    raw.seek(0)
+    return raw.read(2) == b"PK"
 
 
 def first_file(archive: Path) -> str:
     """Return the name of the first file in an archive that is not junk; '' if there is none."""
-    with archive.open("rb") as raw, _reading(archive):
+    with open_regular(archive, ARCHIVE) as raw, reading(archive):
         for member in _members(archive, raw):
             if member.kind == "file" and not _is_hidden(_safe_parts(member.name)):
                 return member.name
@@ -89,26 +99,26 @@ def extract(archive: Path, folder: Path, wanted: Callable[[str], bool] = lambda 
 
     """
     size = archive.stat().st_size
-    require_room(folder, _content_size(archive, size), f"what is in {archive.name}")
     bar = tqdm(total=size, desc=archive.name, unit="B", unit_scale=True, disable=None, leave=False)
-    with bar, archive.open("rb") as raw, writing(folder), _reading(archive):
-        for number, member in enumerate(_members(archive, raw)):
-            if number >= _MOST_MEMBERS:
-                raise _Refused(f"more than {_MOST_MEMBERS:,} entries")
+    with bar, open_regular(archive, ARCHIVE) as raw, writing(folder), reading(archive):
+        require_room(folder, _content_size(raw, archive), f"what is in {archive.name}")
+        for member in _members(archive, raw):
             parts = _safe_parts(member.name)
             if member.kind not in ("file", "folder"):
-                raise _Refused(f"{member.name!r}, {member.kind}")
+                raise Refused(f"{member.name!r}, {member.kind}")
             if member.kind == "file" and not _is_hidden(parts) and wanted(parts[-1]):
                 _write(member, folder.joinpath(*parts))
             bar.update(min(raw.tell(), size) - bar.n)
 
 
 @contextmanager
-def _reading(archive: Path) -> Iterator[None]:
+def reading(archive: Path) -> Iterator[None]:
     """Say in one sentence what is wrong with an archive."""
     try:
         yield
-    except _Refused as problem:
+    except InputError:
+        raise
+    except Refused as problem:
         raise InputError(f"{archive} holds {problem}; such an archive is not opened") from None
     except _DAMAGE as error:
         said = str(error) or type(error).__name__
@@ -121,33 +131,43 @@ def _write(member: _Member, place: Path) -> None:
         with member.open() as content, place.open("xb") as out:  # x: also names that only this disk takes for equal
             shutil.copyfileobj(content, out, 1 << 20)
     except (FileExistsError, NotADirectoryError):
-        raise _Refused(f"{member.name!r} twice") from None
+        raise Refused(f"{member.name!r} twice") from None
 
 
 def _members(archive: Path, raw: IO[bytes]) -> Iterator[_Member]:
-    return _zip_members(raw, archive) if _is_zip(archive) else _tar_members(raw, archive)
+    most = most_entries(archive)
+    members = _zip_members(raw, archive) if _is_zip(raw) else _tar_members(raw, archive)
+    for number, member in enumerate(members):
+        if number >= most:
+            raise Refused(f"more than {most:,} entries")
+        yield member
 
 
-def _allowance(archive: Path) -> int:
+def most_entries(archive: Path) -> int:
+    """Return how many images and folders a file of its size may hold."""
+    return min(_MOST_MEMBERS, max(_FEW_MEMBERS, archive.stat().st_size // _BYTES_PER_MEMBER))
+
+
+def allowance(archive: Path) -> int:
     """Return how many bytes an archive may grow to."""
     return max(_ALWAYS_ALLOWED, _GROWTH * archive.stat().st_size)
 
 
-def _bomb(archive: Path) -> _Refused:
-    return _Refused(f"more than {amount(_allowance(archive))}, far more than images of its size would")
+def _bomb(archive: Path) -> Refused:
+    return Refused(f"more than {amount(allowance(archive))}, far more than images of its size would")
 
 
-def _content_size(archive: Path, size: int) -> int:
+def _content_size(raw: IO[bytes], archive: Path) -> int:
     """Return how many bytes come out, where that is known before: zip tells, and compressing a tar saves little."""
-    if not _is_zip(archive):
-        return size
-    with _reading(archive), zipfile.ZipFile(archive) as content:
-        return min(sum(info.file_size for info in content.infolist()), _allowance(archive))
+    if not _is_zip(raw):
+        return archive.stat().st_size
+    with open_zip(raw, _ZIP_DIRECTORY) as content:
+        return min(sum(info.file_size for info in content.infolist()), allowance(archive))
 
 
 def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
-    with zipfile.ZipFile(raw) as content:
-        if sum(info.file_size for info in content.infolist()) > _allowance(archive):
+    with open_zip(raw, _ZIP_DIRECTORY) as content:
+        if sum(info.file_size for info in content.infolist()) > allowance(archive):
             raise _bomb(archive)  # what is read never exceeds the sizes that are told
         for info in content.infolist():
             mode = info.external_attr >> 16
@@ -161,12 +181,15 @@ def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
 
 
 def _tar_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
-    start = raw.read(8)
-    raw.seek(0)
-    decompress = next((opener for mark, opener in _DECOMPRESSORS.items() if start.startswith(mark)), nullcontext)
-    with decompress(raw) as plain, tarfile.open(fileobj=(metered := _Metered(plain, archive)), mode="r:") as content:
-        while (info := content.next()) is not None:
+    plain = _Metered(_plain(raw), archive)
+    with tarfile.open(fileobj=plain, mode="r:") as content:
+        while True:
+            plain.left = _HEADER
+            if (info := content.next()) is None:
+                break
+            plain.left = plain.allowance
             content.members.clear()  # type: ignore[attr-defined]  # a list of all would be large
+            content.pax_headers.clear()  # type: ignore[attr-defined]  # so would what they have in common
             if info.isdir():
                 kind = "folder"
             elif info.isreg() and not info.issparse():
@@ -174,19 +197,56 @@ def _tar_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
             else:
                 kind = "a link" if info.issym() or info.islnk() else "a device or the like"
             yield _Member(info.name, kind, lambda info=info: content.extractfile(info))  # type: ignore[arg-type, misc]
-        if metered.ran_out:  # cut between two files, which tarfile takes for an end
+        if plain.ran_out:  # cut between two files, which tarfile takes for an end
             raise tarfile.ReadError("its end is missing")
 
 
-class _Metered(io.RawIOBase):
-    """What a tar unpacks to, up to the allowance: headers and skipped files count too.
+def _plain(raw: IO[bytes]) -> Any:
+    """Return what reads a file from its start, decompressed."""
+    raw.seek(0)
+    start = raw.read(8)
+    raw.seek(0)
+    for mark, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", _Xz)):
+        if start.startswith(mark):
+            return opened(raw)
+    return raw
 
-    ``ran_out`` holds whether the last read found nothing.
+
+class _Xz:
+    """Reads an xz file in little memory, whatever the file asks for, unlike ``lzma.open``."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self.raw = raw
+        self.stream = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes, or fewer; none at the end."""
+        content = b""
+        while not content:
+            more = b""
+            if self.stream.eof:  # another stream may follow, after zeros
+                more = (self.stream.unused_data or self.raw.read(1 << 16)).lstrip(b"\0")
+                if not more:
+                    return b""
+                self.stream = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+            elif self.stream.needs_input and not (more := self.raw.read(1 << 16)):
+                raise EOFError("its end is missing")
+            content = self.stream.decompress(more, size)
+        return content
+
+
+class _Metered(io.RawIOBase):
+    """What a tar unpacks to, up to the allowance, read onwards only: headers and skipped files count too.
+
+    Attributes:
+        left: bytes that may be read before it is set again.
+        ran_out: whether the last read found nothing.
+
     """
 
-    def __init__(self, plain: IO[bytes], archive: Path) -> None:
-        self.plain, self.archive, self.allowance = plain, archive, _allowance(archive)
-        self.ran_out = False
+    def __init__(self, plain: Any, archive: Path) -> None:
+        self.plain, self.archive, self.allowance = plain, archive, allowance(archive)
+        self.position, self.left, self.ran_out = 0, _HEADER, False
 
     def readable(self) -> bool:
         return True
@@ -195,30 +255,47 @@ class _Metered(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        if size < 0 or self.plain.tell() + size > self.allowance:
+        if self.position + size > self.allowance:
             raise _bomb(self.archive)
-        content = self.plain.read(size)
-        self.ran_out = size > 0 and not content
-        return content
+        if not 0 <= size <= self.left:
+            raise Refused(f"an entry whose name and attributes take more than {amount(_HEADER)}")
+        self.left -= size
+        parts, begin = [], self.position
+        while self.position < begin + size and (part := self._part(begin + size - self.position)):
+            parts.append(part)
+        self.ran_out = size > 0 and not parts
+        return b"".join(parts)
 
     def seek(self, position: int, whence: int = 0) -> int:
-        if whence == 0 and position > self.allowance:
+        if position > self.allowance:
             raise _bomb(self.archive)
-        return self.plain.seek(position, whence)
+        while self.position < position and self._part(min(position - self.position, 1 << 20)):
+            pass
+        return self.position
 
     def tell(self) -> int:
-        return self.plain.tell()
+        return self.position
+
+    def _part(self, size: int) -> bytes:
+        try:
+            part = self.plain.read(size)
+        except OSError as error:  # how bz2 and gzip call damage
+            raise tarfile.ReadError(error.strerror or str(error)) from None
+        self.position += len(part)
+        return part
 
 
 def _safe_parts(name: str) -> tuple[str, ...]:
-    """Return the folders and file of an entry; raise _Refused where they lead out of where it is put."""
+    """Return the folders and file of an entry; raise Refused where they lead out of where it is put."""
     parts = name.replace("\\", "/").split("/")  # backslashes are what some programs on Windows write
     if (not parts[0] and len(parts) > 1) or re.match(r"[A-Za-z]:", name):
-        raise _Refused(f"{name!r}, an absolute path")
+        raise Refused(f"{name!r}, an absolute path")
     if ".." in parts:
-        raise _Refused(f"{name!r}, a path that leads out of it")
+        raise Refused(f"{name!r}, a path that leads out of it")
     if any(ord(character) < 32 for character in name):
-        raise _Refused(f"{name!r}, a name of control characters")
+        raise Refused(f"{name!r}, a name of control characters")
+    if len(parts) > _DEEPEST:
+        raise Refused(f"{name!r:.60}, a path of more than {_DEEPEST} folders")
     return tuple(part for part in parts if part not in ("", "."))
 
 

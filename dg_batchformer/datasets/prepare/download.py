@@ -18,6 +18,7 @@ from dg_batchformer import __version__
 from dg_batchformer.datasets.prepare.disk import amount, require_room, writing
 from dg_batchformer.datasets.prepare.partial import Part
 from dg_batchformer.datasets.prepare.sources import RemoteFile
+from dg_batchformer.regular_files import ARCHIVE, open_regular
 
 _CHUNK = 1 << 20
 _LONGEST_WAIT = 60.0
@@ -206,7 +207,7 @@ def _check(file: RemoteFile, part: Part) -> None:
     if file.size not in (None, part.size):
         problem = f"{part.size:,} bytes where {file.size:,} are published"
     elif file.sha256 is not None:
-        with part.path.open("rb") as stream:
+        with open_regular(part.path, ARCHIVE) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest != file.sha256.lower():
             problem = f"a file with sha256 {digest} where {file.sha256} is published"

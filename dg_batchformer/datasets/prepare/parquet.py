@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tqdm import tqdm
 
 from dg_batchformer.catalog import DatasetFacts
 from dg_batchformer.datasets.folders import is_image
-from dg_batchformer.datasets.prepare.archives import Damaged
-from dg_batchformer.datasets.prepare.disk import writing
+from dg_batchformer.datasets.prepare.archives import Damaged, allowance, most_entries
+from dg_batchformer.datasets.prepare.disk import amount, writing
 from dg_batchformer.datasets.prepare.layouts import environment_named
+from dg_batchformer.datasets.prepare.parquet_pages import page_sizes
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.regular_files import ARCHIVE, IMAGE, TEXT, open_regular
 
 _COLUMNS = ("image", "domain", "label")
 _ROWS = 256  # of which the images are in memory
@@ -43,62 +46,81 @@ def write_images(files: Iterable[Path], folder: Path, facts: DatasetFacts, sourc
     """
     require_pyarrow()
     with writing(folder):
-        for row, (domain, label, image) in enumerate(_rows(sorted(files))):
+        images = chain.from_iterable(map(_images, sorted(files)))
+        for row, (domain, label, content, own_name) in enumerate(images):
             environment = environment_named(domain, facts, source)
             if environment is None:
                 raise InputError(f"{facts.name} has no domain {domain!r}; its domains are {', '.join(facts.names)}")
-            content, name = _image(image, row)
             place = folder / environment / _component(label)
             place.mkdir(parents=True, exist_ok=True)
+            name = own_name or f"{row:06}{_suffix(content)}"
             target = place / name
             if target.exists():
                 target = place / f"{row:06}_{name}"
             target.write_bytes(content)
 
 
-def _rows(files: Iterable[Path]) -> Iterator[tuple[str, str, Any]]:
-    """Yield (domain, label, image) of all rows, the first two as names."""
+def _images(path: Path) -> Iterator[tuple[str, str, bytes, str]]:
+    """Yield (domain, label, content, file name or '') of all rows of a file; raise InputError for a damaged one."""
     import pyarrow
+
+    room, most = allowance(path), most_entries(path)
+    try:
+        for number, (domain, label, image) in enumerate(_rows(path)):
+            content, name = bytes(image["bytes"]), Path(image.get("path") or "").name
+            name = name if is_image(name) and name.isprintable() else ""
+            room -= len(content)
+            if room < 0 or number >= most:
+                raise InputError(f"{path} holds far more than images of its size would; such a table is not read")
+            if not (name or _suffix(content)):
+                raise ValueError(f"row {number} holds no JPEG or PNG")
+            yield domain, label, content, name
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, *MALFORMED) as error:
+        raise Damaged(f"{path} cannot be read as images with domains and labels ({error}); get it again") from None
+
+
+def _rows(path: Path) -> Iterator[tuple[str, str, Any]]:
+    """Yield (domain, label, image) of all rows, the first two as names."""
     from pyarrow.parquet import ParquetFile
 
-    for path in files:
-        try:
-            with ParquetFile(path) as table:
-                missing = [name for name in _COLUMNS if name not in table.schema_arrow.names]
-                if missing:
-                    raise InputError(
-                        f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.schema_arrow.names)}"
-                    )
-                domain_name, label_name = (_namer(table.schema_arrow.metadata, column) for column in _COLUMNS[1:])
-                with tqdm(total=table.metadata.num_rows, desc=path.name, disable=None, leave=False) as bar:
-                    for batch in table.iter_batches(_ROWS, columns=list(_COLUMNS)):
-                        columns = batch.to_pydict()
-                        rows = zip(*(columns[name] for name in _COLUMNS), strict=True)
-                        yield from ((domain_name(domain), label_name(label), image) for image, domain, label in rows)
-                        bar.update(len(batch))
-        except InputError:
-            raise
-        except (pyarrow.ArrowException, OSError, *MALFORMED) as error:
-            raise Damaged(f"{path} cannot be read as images with domains and labels ({error}); get it again") from None
+    limits = {"thrift_string_size_limit": TEXT, "thrift_container_size_limit": TEXT}
+    with open_regular(path, ARCHIVE) as stream, ParquetFile(stream, **limits) as table:
+        missing = [name for name in _COLUMNS if name not in table.schema_arrow.names]
+        if missing:
+            raise InputError(
+                f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(table.schema_arrow.names)}"
+            )
+        domain_name, label_name = (_namer(table.schema_arrow.metadata, column) for column in _COLUMNS[1:])
+        with tqdm(total=table.metadata.num_rows, desc=path.name, disable=None, leave=False) as bar:
+            for batch in table.iter_batches(_rows_at_once(stream, table), columns=list(_COLUMNS)):
+                columns = batch.to_pydict()
+                rows = zip(*(columns[name] for name in _COLUMNS), strict=True)
+                yield from ((domain_name(domain), label_name(label), image) for image, domain, label in rows)
+                bar.update(len(batch))
+
+
+def _rows_at_once(stream: IO[bytes], table: Any) -> int:
+    """Return how many rows fit into memory: each may repeat the largest value of a page; raise ValueError for none."""
+    place = stream.tell()
+    largest = max(page_sizes(stream, table.metadata, _COLUMNS), default=0)
+    stream.seek(place)
+    if largest > IMAGE:
+        raise ValueError(f"a page of it unpacks to {amount(largest)}, more than images in a table have")
+    return max(1, min(_ROWS, IMAGE // max(largest, 1)))
 
 
 def _namer(metadata: Mapping[bytes, bytes] | None, column: str) -> Namer:
     """Return what turns a value of a column into a name: labels are numbers, of which the schema holds the names."""
     features = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names = features.get(column, {}).get("names")
-    return (lambda value: names[value]) if names else str
+    return (lambda value: str(names[value])) if names else str
 
 
-def _image(image: Any, row: int) -> tuple[bytes, str]:
-    """Return content and file name of an image."""
-    content = image["bytes"]
-    name = Path(image.get("path") or "").name
-    if is_image(name) and name.isprintable():
-        return content, name
-    suffix = next((suffix for mark, suffix in _SUFFIXES.items() if content.startswith(mark)), "")
-    if not suffix:
-        raise ValueError(f"row {row} holds no JPEG or PNG")
-    return content, f"{row:06}{suffix}"
+def _suffix(content: bytes) -> str:
+    """Return the ending of a file of that content, '' for none of an image."""
+    return next((suffix for mark, suffix in _SUFFIXES.items() if content.startswith(mark)), "")
 
 
 def _component(label: str) -> str:

@@ -1,4 +1,5 @@
 import io
+import lzma
 import tarfile
 import zipfile
 
@@ -145,6 +146,72 @@ def test_too_many_entries_are_refused(tmp_path, monkeypatch):
 
     with pytest.raises(InputError, match=r"holds more than 3 entries"):
         extract(path, _out(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_name_or_attributes_of_gigabytes_are_refused_before_they_are_read(tmp_path, kind):
+    info = _tar_entry("long", kind)
+    info.size = 1 << 29
+    with (path := tmp_path / "evil.tar").open("wb") as file:
+        file.write(_tar(tmp_path / "good.tar", ("a.jpg", b"a"), mode="w").read_bytes()[:1024])
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(1 << 30)
+
+    with pytest.raises(InputError, match=r"holds an entry whose name and attributes take more than 1 MiB"):
+        extract(path, _out(tmp_path / "out"))
+
+
+def test_attributes_in_attributes_without_end_are_damage(tmp_path):
+    info = _tar_entry("again", tarfile.GNUTYPE_LONGNAME)
+    info.size = 1
+    again = info.tobuf(tarfile.GNU_FORMAT) + bytes(512)
+    (path := tmp_path / "evil.tar").write_bytes(again * 900)
+
+    with pytest.raises(InputError, match=r"evil.tar cannot be read"):
+        extract(path, _out(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zips_that_may_unpack_to_more_than_they_tell_are_not_read(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w", method) as archive:
+        archive.writestr("1.jpg", bytes(100))
+
+    with pytest.raises(Damaged, match=r"'1.jpg' is compressed in another way than by deflate"):
+        extract(tmp_path / "evil.zip", _out(tmp_path / "out"))
+
+
+def test_an_xz_that_asks_for_much_memory_is_not_read(tmp_path, monkeypatch):
+    path = _tar(tmp_path / "large.tar.xz", ("1.jpg", b"one"), mode="w:xz")
+    monkeypatch.setattr(archives, "_XZ_MEMORY", 1 << 20)
+
+    with pytest.raises(Damaged, match=r"Memory usage limit"):
+        extract(path, _out(tmp_path / "out"))
+
+
+def test_an_xz_of_several_streams_is_read_to_its_end(tmp_path):
+    plain = _tar(tmp_path / "plain.tar", *((f"{n}.jpg", bytes([n]) * 1000) for n in range(100)), mode="w").read_bytes()
+    streams = [lzma.compress(plain[begin : begin + 1000]) for begin in range(0, len(plain), 1000)]
+    (path := tmp_path / "streams.tar.xz").write_bytes(bytes(8).join(streams))
+
+    extract(path, _out(tmp_path / "out"))
+
+    assert (tmp_path / "out" / "99.jpg").read_bytes() == bytes([99]) * 1000
+
+
+@pytest.mark.parametrize("write", [_zip, _tar])
+def test_more_entries_than_its_size_explains_are_refused(tmp_path, monkeypatch, write):
+    monkeypatch.setattr(archives, "_FEW_MEMBERS", 50)
+    monkeypatch.setattr(archives, "_BYTES_PER_MEMBER", 1000)
+    path = write(tmp_path / "many", *((f"{number}.jpg", b"") for number in range(51)))
+
+    with pytest.raises(InputError, match=r"holds more than 50 entries"):
+        extract(path, _out(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("write", [_zip, _tar])
+def test_folders_in_folders_without_end_are_refused(tmp_path, write):
+    with pytest.raises(InputError, match=r"a path of more than 64 folders"):
+        extract(write(tmp_path / "deep", ("a/" * 500 + "1.jpg", b"")), _out(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "tar.gz"])

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from dg_batchformer.datasets.prepare import archives, parquet
 from dg_batchformer.datasets.prepare.archives import Damaged
 from dg_batchformer.datasets.prepare.build import prepare
 from dg_batchformer.errors import InputError
@@ -19,11 +20,11 @@ def _rows(image=lambda row: {"bytes": JPEG, "path": None}):
 
 def _write(path, rows, names=CLASSES):
     arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
+    from pyarrow.parquet import write_table
 
     features = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
     table = arrow.Table.from_pylist(rows)
-    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
+    write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
     return path
 
 
@@ -85,6 +86,56 @@ def test_a_broken_table_is_said_in_one_sentence(tmp_path, break_it):
 
     with pytest.raises(Damaged, match=r"0.parquet cannot be read as images with domains and labels"):
         _prepare(tmp_path, table)
+
+
+@pytest.mark.parametrize("image", [None, {"bytes": None, "path": "1.png"}, {"bytes": b"text", "path": None}])
+def test_a_row_without_an_image_is_said_in_one_sentence(tmp_path, image):
+    table = _write(tmp_path / "0.parquet", [*_rows(), {**_rows()[0], "image": image}])
+
+    with pytest.raises(Damaged, match=r"0.parquet cannot be read as images"):
+        _prepare(tmp_path, table)
+
+
+def _write_repeated(path, content, rows):
+    """Write a table whose rows all have one image, which is stored once."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    stored = arrow.DictionaryArray.from_arrays(arrow.array([0] * rows, arrow.int32()), arrow.array([content]))
+    image = arrow.StructArray.from_arrays([stored, arrow.array(["1.png"] * rows)], ["bytes", "path"])
+    columns = {"image": image, "domain": ["photo"] * rows, "label": ["dog"] * rows}
+    write_table(arrow.table(columns), path, compression="zstd", store_schema=False)
+    return path
+
+
+def test_an_image_that_a_table_repeats_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_ALWAYS_ALLOWED", 1 << 20)
+    table = _write_repeated(tmp_path / "0.parquet", PNG + bytes(200_000), 20)
+
+    with pytest.raises(InputError, match=r"holds far more than images of its size would"):
+        _prepare(tmp_path, table)
+
+
+def test_a_page_that_unpacks_to_more_than_images_have_is_refused_whatever_the_footer_says(tmp_path, monkeypatch):
+    table = _write_repeated(tmp_path / "0.parquet", PNG + bytes(200_000), 2)
+    chunk = pytest.importorskip("pyarrow.parquet").ParquetFile(table).metadata.row_group(0).column(0)
+    told, untrue = _varint(chunk.total_uncompressed_size), b"\x82\x80\x00"  # as long
+    start, footer = table.read_bytes()[:-1000], table.read_bytes()[-1000:]
+    assert told in footer
+    table.write_bytes(start + footer.replace(told, untrue))
+    monkeypatch.setattr(parquet, "IMAGE", 100_000)
+
+    with pytest.raises(Damaged, match=r"a page of it unpacks to 195 KiB, more than images in a table have"):
+        _prepare(tmp_path, table)
+
+
+def _varint(number):
+    """Write a positive number as Thrift does in its compact protocol."""
+    number, parts = 2 * number, []
+    while number >= 128:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
 
 
 def test_without_pyarrow_the_way_out_is_said(tmp_path, monkeypatch):
