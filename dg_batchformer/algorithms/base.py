@@ -10,7 +10,7 @@ from torch.optim import Adam, Optimizer
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
-from dg_batchformer.networks.batchformer import batchformers, without_batchformer
+from dg_batchformer.networks.batchformer import batchformers, pairing, without_batchformer
 
 Minibatches = list[tuple[Tensor, Tensor]]
 Metrics = dict[str, float | Tensor]
@@ -151,12 +151,29 @@ class Algorithm(nn.Module):
             logits: (rows, num_classes). y: (rows,). Rows are ``num_domains`` whole minibatches.
 
         """
-        plain, twin = self.split_streams(logits, num_domains)
-        labels, _ = self.split_streams(y, num_domains)
+        plain_risk = self.plain_risk(logits, y, num_domains)
+        _, twin = self.split_streams(logits, num_domains)
         if twin is None:
-            return F.cross_entropy(plain, labels)
+            return plain_risk
         weight = self.hparams["bf_loss_weight"] if self.hparams["bf_shared"] else 1.0
-        return (1 - weight) * F.cross_entropy(plain, labels) + weight * F.cross_entropy(twin, labels)
+        labels, _ = self.split_streams(y, num_domains)
+        return (1 - weight) * plain_risk + weight * F.cross_entropy(twin, labels)
+
+    def plain_risk(self, logits: Tensor, y: Tensor, num_domains: int = 1) -> Tensor:
+        """Return the mean cross-entropy of plain rows alone, for what must not depend on twins; arguments as risk's."""
+        plain, _ = self.split_streams(logits, num_domains)
+        labels, _ = self.split_streams(y, num_domains)
+        return F.cross_entropy(plain, labels)
+
+    def forward_plain(self, module: nn.Module, minibatches: Minibatches) -> Tensor:
+        """Run a module on the plain rows of all environments, without BatchFormer, (environments * n, ...).
+
+        For a step of its own on plain features: through twins that nothing reads, the encoder would get gradients of
+        zero, along which Adam moves it again.
+        """
+        plain, _ = self.split_streams(torch.cat([x for x, _ in minibatches]), len(minibatches))
+        with pairing(module, None):
+            return module(plain)
 
     def risks(self, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """Return the risk of every environment, (environments,), from their logits and labels one by one."""

@@ -33,6 +33,8 @@ def smooth_quantile(values: Tensor, quantile: float, steps: int = 32) -> Tensor:
 class EQRM(ERM):
     """Empirical quantile risk minimisation: after a burn-in with the mean, the quantile of the risks is minimised.
 
+    Under BatchFormer an environment's risk is of both streams.
+
     Differs from DomainBed: Adam also starts anew where the burn-in is no whole number (every random draw). With one
     environment its risk is the quantile.
     """

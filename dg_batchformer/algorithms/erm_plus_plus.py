@@ -89,7 +89,9 @@ class ERMPlusPlus(ERM):
         warm = self.updates > self.hparams["linear_steps"]
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
-        loss = self.risk(self.network(x), y, num_domains=len(minibatches))
+        with torch.set_grad_enabled(warm):  # the warm-up trains the classifier alone
+            z = self.featurizer(x)
+        loss = self.risk(self.classifier(z), y, num_domains=len(minibatches))
         descend(self.optimizer if warm else self.linear_optimizer, loss)
         self._average()
         if has_live_batch_norm(self.network_sma):

@@ -8,6 +8,7 @@ from torch import Tensor
 from dg_batchformer.algorithms.base import Metrics, Minibatches
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
+from dg_batchformer.networks.batchformer import without_batchformer
 
 
 def agreement(gradients: Tensor) -> Tensor:
@@ -16,7 +17,11 @@ def agreement(gradients: Tensor) -> Tensor:
 
 
 class ANDMask(ERM):
-    """Gradients are averaged over environments and kept where at least a share ``tau`` of their signs agree."""
+    """Gradients are averaged over environments and kept where at least a share ``tau`` of their signs agree.
+
+    Under BatchFormer gradients are of both streams, and masks of those of plain rows; the encoder, which plain rows do
+    not reach, is masked by its own gradients.
+    """
 
     attends = "per_domain"
 
@@ -26,24 +31,33 @@ class ANDMask(ERM):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         parameters = list(self.network.parameters())
-        risks, gradients = [], []
+        reached_by_plain = list(without_batchformer(self.network).parameters())
+        risks, followed, masking = [], [], []
         for x, y in minibatches:
-            risk = self.risk(self.network(x), y)
+            logits = self.network(x)
+            risk = self.risk(logits, y)
             risks.append(risk.detach())
-            gradients.append(torch.autograd.grad(risk, parameters, materialize_grads=True))
-        for parameter, by_env in zip(parameters, zip(*gradients, strict=True), strict=True):
-            parameter.grad = self._masked(by_env)
+            gradients = _gradients(risk, parameters, retain_graph=self.streams > 1)
+            followed.append(gradients)
+            if self.streams > 1:
+                gradients = {**gradients, **_gradients(self.plain_risk(logits, y), reached_by_plain)}
+            masking.append(gradients)
+        for parameter in parameters:
+            mask = self.mask(torch.stack([by_parameter[parameter] for by_parameter in masking]))
+            mean = torch.stack([by_parameter[parameter] for by_parameter in followed]).mean(dim=0)
+            parameter.grad = mask * mean / (mask.mean() + 1e-10)
         self.optimizer.step()
         return {"loss": torch.stack(risks).mean()}
-
-    def _masked(self, by_env: Sequence[Tensor]) -> Tensor:
-        gradients = torch.stack(list(by_env))
-        mask = self.mask(gradients)
-        return mask * gradients.mean(dim=0) / (mask.mean() + 1e-10)
 
     def mask(self, gradients: Tensor) -> Tensor:
         """Return the mask of one parameter, (environments, ...) -> (...)."""
         return (agreement(gradients) >= self.hparams["tau"]).float()
+
+
+def _gradients(risk: Tensor, parameters: Sequence[Tensor], *, retain_graph: bool = False) -> dict[Tensor, Tensor]:
+    """Return the gradients of a risk by parameter, copied: a CUDA graph would overwrite them in the next forward."""
+    gradients = torch.autograd.grad(risk, parameters, retain_graph=retain_graph, materialize_grads=True)
+    return {parameter: gradient.clone() for parameter, gradient in zip(parameters, gradients, strict=True)}
 
 
 class SANDMask(ANDMask):

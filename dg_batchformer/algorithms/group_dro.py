@@ -14,6 +14,8 @@ from dg_batchformer.hparams import HParam
 class GroupDRO(ERM):
     """Distributionally robust optimisation over environments, whose weights rise exponentially with their risk.
 
+    Under BatchFormer an environment's risk, and so its weight, is of both streams.
+
     Differs from DomainBed: the weights are allocated at once, so that a state dict reloads; one forward serves all
     environments, which is equal unless BatchNorm is live.
     """

@@ -7,10 +7,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
+from dg_batchformer.networks.batchformer import without_batchformer
 
 
 class IGA(ERM):
-    """Inter-environmental gradient alignment: distances of the environments' gradients to their mean are penalised."""
+    """Inter-environmental gradient alignment: distances of the environments' gradients to their mean are penalised.
+
+    Under BatchFormer the risk is of both streams, and the gradients that are aligned are those of plain rows.
+    """
 
     attends = "per_domain"
     differentiates_twice = True
@@ -20,10 +24,12 @@ class IGA(ERM):
         return {"penalty": HParam(1000.0, lambda rng: 10 ** rng.uniform(1, 5), "weight of the misalignment", low=0)}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
-        parameters = list(self.network.parameters())
+        parameters = list(without_batchformer(self.network).parameters())
         with sdpa_kernel(SDPBackend.MATH):  # the attention of a transformer whose gradients have gradients
-            risks = [self.risk(self.network(x), y) for x, y in minibatches]
-        gradients = [torch.autograd.grad(risk, parameters, create_graph=True, materialize_grads=True) for risk in risks]
+            outputs = [(self.network(x), y) for x, y in minibatches]
+        risks = [self.risk(logits, y) for logits, y in outputs]
+        aligned = [self.plain_risk(logits, y) for logits, y in outputs] if self.streams > 1 else risks
+        gradients = [torch.autograd.grad(one, parameters, create_graph=True, materialize_grads=True) for one in aligned]
         risk = torch.stack(risks).mean()
         means = [torch.stack(by_env).mean(dim=0).detach() for by_env in zip(*gradients, strict=True)]
         distances = [

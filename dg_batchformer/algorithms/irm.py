@@ -11,7 +11,8 @@ class IRM(AnnealedPenalty):
     """Invariant risk minimisation: the risk's gradient with respect to a scale of the logits is penalised.
 
     Its square is estimated without bias by the product over two halves of a minibatch. Under BatchFormer
-    the halves are taken inside each stream, so that no sample is in both.
+    an environment's risk, and so the penalty, is of both streams; the halves are taken inside each stream, so that no
+    sample is in both.
     """
 
     penalties = {"irm": Anneal(weight=100.0, before=1.0)}

@@ -17,7 +17,7 @@ from dg_batchformer.hparams import HParam
 class RDM(ERM):
     """Risk distribution matching: a discrepancy of per-sample losses, and their variances, are penalised.
 
-    Distributions are of the plain stream's losses.
+    Distributions are of the plain stream's losses, which also say which domain is the worst.
 
     Differs from DomainBed: runs on the CPU too; constants are not reported as metrics.
     """
@@ -62,7 +62,8 @@ class RDM(ERM):
         logits = forward_domains(self.network, minibatches)
         risks = self.risks(logits, [y for _, y in minibatches])
         losses = torch.stack([self._losses(z, y) for z, (_, y) in zip(logits, minibatches, strict=True)])
-        worst = losses.index_select(0, risks.argmax(dim=0, keepdim=True)).squeeze(0)  # (environments, n) -> (n,)
+        place = losses.detach().mean(dim=1).argmax(dim=0, keepdim=True)
+        worst = losses.index_select(0, place).squeeze(0)  # (environments, n) -> (n,)
         matching = mmd_distance(worst[:, None], losses.flatten()[:, None], (0.0001, *GAMMAS))
         variance = losses.var() + worst.var()
         if self.updates == self.hparams["rdm_penalty_anneal_iters"]:

@@ -22,7 +22,8 @@ class SagNet(Algorithm):
     """Style-agnostic network: the classifier sees features with another's style mixed in.
 
     An adversary classifies features with another's content, and the featurizer learns to deceive it. BatchFormer
-    acts in front of the content classifier only; both streams get the same styles.
+    acts in front of the content classifier only: twins mix styles among themselves, with the shares and partners of
+    their plain rows. The adversary sees plain features, and deceiving it moves the featurizer without the encoder.
 
     Differs from DomainBed: adversary and deception share one forward, which is equal without dropout and live
     BatchNorm.
@@ -54,7 +55,7 @@ class SagNet(Algorithm):
         descend(self.optimizer_f, content_loss)
         self.optimizer_c.step()
 
-        z, _ = self.split_streams(self.featurizer(x), num_domains)
+        z = self.forward_plain(self.featurizer, minibatches)
         labels, _ = self.split_streams(y, num_domains)
         style_loss = F.cross_entropy(self._style_logits(z.detach()), labels)
         descend(self.optimizer_s, style_loss)

@@ -22,7 +22,7 @@ def same_class_partners(y: Tensor) -> Tensor:
 class SelfReg(ERM):
     """Self-supervised contrastive regularisation: distances to a partner of the class, and to a mixture of two.
 
-    Partners are taken among plain features and logits.
+    Partners are taken among plain features and logits; distances weigh as much as the risk of plain rows, at most 1.
 
     Differs from DomainBed: the projection head is trained (upstream gives it to no optimizer).
     """
@@ -50,7 +50,8 @@ class SelfReg(ERM):
         logits = self.classifier(z)
         risk = self.risk(logits, y, num_domains)
         plain = [self.split_streams(rows, num_domains)[0] for rows in (z, logits, y)]
-        loss = risk + risk.detach().clamp_max(1) * self._dissimilarity(*plain)
+        weight = self.plain_risk(logits, y, num_domains).detach().clamp_max(1)
+        loss = risk + weight * self._dissimilarity(*plain)
         descend(self.optimizer, loss)
         return {"loss": loss.detach()}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from dg_batchformer.algorithms.base import Metrics, Minibatches, descend, forward_domains
+from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
 
@@ -17,7 +17,7 @@ from dg_batchformer.hparams import HParam
 class Transfer(ERM):
     """Transferability: a second classifier, near the first, widens the gap between losses; the features close it.
 
-    The gap is of plain features.
+    The gap is of plain features, and closing it moves the featurizer without the encoder.
 
     Differs from DomainBed: under ``gda`` featurizer and classifier descend by SGD (upstream gives that optimizer the
     second classifier only: with random hparams nothing is trained); ``weight_decay_d`` is read; the ascent shares one
@@ -66,7 +66,7 @@ class Transfer(ERM):
         return {"loss": risk.detach(), "gap": gap.detach()}
 
     def _features(self, minibatches: Minibatches) -> list[Tensor]:
-        return [self.split_streams(z)[0] for z in forward_domains(self.featurizer, minibatches)]
+        return list(self.forward_plain(self.featurizer, minibatches).chunk(len(minibatches)))
 
     def _gap(self, features: list[Tensor], minibatches: Minibatches) -> Tensor:
         losses = [

@@ -9,6 +9,8 @@ from dg_batchformer.algorithms.base import Metrics, Minibatches, forward_domains
 class VREx(AnnealedPenalty):
     """Risk extrapolation: the variance of the risks over environments is penalised.
 
+    Under BatchFormer an environment's risk, and so the variance, is of both streams.
+
     Differs from DomainBed: ``nll`` is the mean risk, not the last environment's.
     """
 

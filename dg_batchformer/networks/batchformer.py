@@ -11,7 +11,8 @@ follows is shared and runs on both.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import gcd
 from typing import Any
 
@@ -76,7 +77,7 @@ class BatchFormer(nn.Module):
             sequence = z.transpose(0, 1).reshape(n, -1, width)  # one sequence per domain and position
         else:
             sequence = z.reshape(1, -1, width)
-        with sdpa_kernel(SDPBackend.MATH):  # the one whose gradients have gradients, for IGA; short sequences
+        with sdpa_kernel(SDPBackend.MATH):  # the one whose gradients have gradients; sequences are short
             for layer in self.layers:
                 sequence = layer(sequence)
         if self.scope == "per_domain":
@@ -145,6 +146,19 @@ def attach_batchformer(featurizer: nn.Module, hparams: dict[str, Any], input_sha
 def batchformers(module: nn.Module) -> list[BatchFormer]:
     """Return every BatchFormer inside a module."""
     return [layer for layer in module.modules() if isinstance(layer, BatchFormer)]
+
+
+@contextmanager
+def pairing(module: nn.Module, rows: int | None) -> Iterator[None]:
+    """Pair minibatches of ``rows`` plain rows and as many twins for a while; None leaves BatchFormer out."""
+    before = [(layer, layer.paired_rows) for layer in batchformers(module)]
+    for layer, _ in before:
+        layer.paired_rows = rows
+    try:
+        yield
+    finally:
+        for layer, paired in before:
+            layer.paired_rows = paired
 
 
 def without_batchformer(module: nn.Module) -> nn.Module:

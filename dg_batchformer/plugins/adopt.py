@@ -13,7 +13,8 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.plugins.foreign import Foreign, Pasted
 
-_STREAMS = {"risk", "risks", "split_streams", "in_both_streams", "streams"}  # what knows of twins names one of them
+# What knows of twins names one of these.
+_STREAMS = {"risk", "plain_risk", "risks", "forward_plain", "split_streams", "in_both_streams", "streams"}
 
 
 def offered(module: ModuleType) -> dict[str, type[Algorithm]]:

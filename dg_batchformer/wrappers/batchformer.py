@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
-from dg_batchformer.networks.batchformer import SCOPES, batchformers, without_batchformer
+from dg_batchformer.networks.batchformer import SCOPES, batchformers, pairing, without_batchformer
 from dg_batchformer.wrappers.base import Wrapper
 
 
 class BF(Wrapper):
     """The algorithm sees every sample twice: with its features and, as a twin, with those that attended the batch.
 
-    Both streams share the classifier; ``Algorithm.risk`` weighs them. Statistics, penalties and discriminators
-    on features use the plain stream. Outside ``update`` nothing of this is there: evaluation, averaging and the
+    Both streams share the classifier; ``Algorithm.risk`` weighs them. All else uses the plain stream alone:
+    statistics, penalties and discriminators on features or gradients, masks, the choice of the worst environment.
+    Methods that penalise or weigh the environments' risks take those of both streams, and say so. An update takes at
+    most one optimizer step of the encoder. Outside ``update`` nothing of this is there: evaluation, averaging and the
     kept model are those of the algorithm without BF.
 
     A twin stream of weight 0 can change nothing but rounding, so then no twins are made.
@@ -73,17 +75,8 @@ class BF(Wrapper):
         sizes = {len(x) for x, _ in minibatches}
         if len(sizes) > 1:
             raise ValueError(f"BF pairs minibatches of one size, got sizes {sorted(sizes)}")
-        encoders = batchformers(self.inner)
-        self._set_paired_rows(encoders, sizes.pop())
-        try:
+        with pairing(self.inner, sizes.pop()):
             return self.inner.update([(_twice(x), _twice(y)) for x, y in minibatches], unlabeled)
-        finally:
-            self._set_paired_rows(encoders, None)
-
-    @staticmethod
-    def _set_paired_rows(encoders: list[Any], rows: int | None) -> None:
-        for encoder in encoders:
-            encoder.paired_rows = rows
 
 
 def _twice(rows: Tensor) -> Tensor:

@@ -226,7 +226,8 @@ class CleanValley(LossValley):
     def _begin(self) -> None:
         self.pending: list[Segment] = []
         for segment in self.window:
-            self._follow(segment)
+            if not self.dead:
+                self._follow(segment)
 
     def _follow(self, segment: Segment) -> None:
         self.pending.append(segment)

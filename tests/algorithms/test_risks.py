@@ -171,6 +171,19 @@ def test_erm_plus_plus_trains_the_classifier_first_and_then_everything(lars):
     assert moved == [(False, True)] * 2 + [(True, True)] * 2
 
 
+@pytest.mark.parametrize("suffix", ["", "+BF"])
+def test_the_warm_up_of_erm_plus_plus_leaves_no_gradient_of_the_featurizer_behind(suffix):
+    algorithm = make_algorithm(f"ERMPlusPlus{suffix}", dataset="Toy", linear_steps=1)
+    inner = algorithm.inner if suffix else algorithm
+    gradients = []
+    for seed in range(3):
+        algorithm.update(make_minibatches(dataset="Toy", seed=seed))
+        gradients.append([parameter.grad is not None for parameter in inner.featurizer.parameters()])
+
+    assert [any(of_update) for of_update in gradients] == [False, False, True]
+    assert all(gradients[2])
+
+
 def test_erm_plus_plus_predicts_with_the_mean_of_the_weights_from_its_step_on():
     algorithm = make_algorithm("ERMPlusPlus", dataset="Toy", linear_steps=0, lr=1e-2)
     algorithm.average_from = 4

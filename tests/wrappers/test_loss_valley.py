@@ -1,4 +1,6 @@
+import random
 from math import nan
+from statistics import fmean
 
 import pytest
 
@@ -34,6 +36,37 @@ def test_the_released_bookkeeping(losses, units):
 )
 def test_clean_takes_every_segment_of_the_valley_once(losses, units):
     assert loss_valley_weights(losses, mode="clean") == pytest.approx([unit / sum(units) for unit in units])
+
+
+def test_clean_ends_where_the_valley_dies_even_among_the_losses_that_it_was_found_by():
+    assert loss_valley_weights([0.3, 0.5, 0.6, 0.3, 0.9, 0.9, 0.9], 4, 2, 0.1, "clean") == [1, 0, 0, 0, 0, 0, 0]
+
+
+def _clean_by_definition(losses, n_converge, n_tolerance, ratio, iterates):
+    """Find the first window whose first loss is lowest; end before ``n_tolerance`` in a row above its threshold."""
+    for first in range(len(losses) - n_converge + 1):
+        window = losses[first : first + n_converge]
+        if window[0] == min(window):
+            break
+    else:
+        return [float(place == len(losses) - 1) for place in range(len(losses))]
+    above = [loss > fmean(window) * (1 + ratio) for loss in losses]
+    deaths = [end for end in range(first, len(losses) - n_tolerance + 1) if all(above[end : end + n_tolerance])]
+    shares = [count * (first <= place < min([*deaths, len(losses)])) for place, count in enumerate(iterates)]
+    return [share / sum(shares) for share in shares]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clean_is_its_definition_on_random_curves(seed):
+    rng = random.Random(seed)
+    for _ in range(20):
+        losses = [rng.choice([0.3, 0.31, 0.35, 0.5, 0.6, 0.9]) for _ in range(rng.randint(1, 25))]
+        asked = rng.randint(1, 5), rng.randint(1, 7), rng.choice([0.1, 0.2, 0.3])
+        iterates = [rng.randint(1, 5) for _ in losses]
+
+        shares = loss_valley_weights(losses, *asked, "clean", iterates)
+
+        assert shares == pytest.approx(_clean_by_definition(losses, *asked, iterates), abs=1e-9)
 
 
 def test_clean_weighs_by_iterates():

@@ -1,3 +1,5 @@
+import random
+
 import pytest
 import torch
 from support import make_algorithm, make_minibatches
@@ -47,6 +49,32 @@ def test_the_final_weights_are_the_weighted_mean_of_stored_iterates(name, mode):
     assert_close(_weights(algorithm), expected)
     assert algorithm.summary["averaged_to"] == 15
     assert algorithm.summary["valley_threshold"] == pytest.approx(0.31 * 1.3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("mode", ["exact", "clean"])
+def test_training_averages_what_the_function_says_of_the_whole_curve(mode, seed):
+    rng = random.Random(seed)
+    for _ in range(4):
+        losses = [rng.choice([0.3, 0.31, 0.35, 0.5, 0.6, 0.9]) for _ in range(rng.randint(1, 16))]
+        n_converge, n_tolerance = rng.randint(1, 4), rng.randint(1, 5)
+        asked = {"swad_mode": mode, "swad_n_converge": n_converge, "swad_n_tolerance": n_tolerance}
+        algorithm = make_algorithm("SWAD", dataset="Toy", swad_tolerance_ratio=0.1, lr=1e-2, **asked)
+        iterates = [rng.randint(1, 3) for _ in losses]
+        shares = loss_valley_weights(losses, n_converge, n_tolerance, 0.1, mode, iterates)
+        expected = [torch.zeros_like(tensor) for tensor in _weights(algorithm)]
+        for loss, share, updates in zip(losses, shares, iterates, strict=True):
+            if algorithm.finished:
+                assert share == 0
+                continue
+            for _ in range(updates):
+                algorithm.update(make_minibatches(dataset="Toy", seed=algorithm.updates))
+                torch._foreach_add_(expected, _weights(algorithm), alpha=share / updates)
+            algorithm.observe(algorithm.updates, Validation(loss, 0.5), None)
+
+        algorithm.finalize([])
+
+        assert_close(_weights(algorithm), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_segment_is_what_torchs_averaged_model_gives():
