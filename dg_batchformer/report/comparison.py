@@ -10,11 +10,12 @@ from dg_batchformer.report.collection import Collection
 from dg_batchformer.report.pairs import Block, accuracy, mean_difference, pair
 from dg_batchformer.report.selection import METHODS, Method
 from dg_batchformer.report.statistics import (
-    MIN_BLOCKS,
+    Interval,
     Outcomes,
-    bootstrap_interval,
+    count_intervals,
     count_outcomes,
     holm,
+    mean_interval,
     sign_test_p,
     signed_rank_p,
 )
@@ -28,7 +29,7 @@ class Verdict(StrEnum):
     WORSE = "worse"
     EQUAL = "equal"
     OPEN = "open"  # the interval contains 0
-    FEW = "too few environments"
+    FEW = "too few environments or trials"  # no interval
     EMPTY = "no pairs"
 
 
@@ -54,7 +55,8 @@ class Comparison:
 
     Args:
         mean: B less A in percentage points, averaged as DomainBed averages; None without pairs.
-        interval: of the mean, 95 %; None for fewer than two environments.
+        interval: of the mean, 95 %, corrected for ``family``; None below two environments or two trials.
+        family: how many comparisons the interval holds together with.
         num_tests: how many rows were tested against A: p-values are corrected for them.
 
     """
@@ -65,7 +67,8 @@ class Comparison:
     blocks: Sequence[Block]
     missing: Sequence[Missing]
     mean: float | None
-    interval: tuple[float, float] | None
+    interval: Interval | None
+    family: int
     outcomes: Outcomes
     signed_rank: PValue
     sign_test: PValue
@@ -73,17 +76,20 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """What may be said, judged on numbers as they are printed."""
-        if not self.blocks:
-            return Verdict.EMPTY
-        if len(self.blocks) < MIN_BLOCKS or self.interval is None:
-            return Verdict.FEW
-        low, high = (round(bound, 1) for bound in self.interval)
-        if low > 0:
-            return Verdict.BETTER
-        if high < 0:
-            return Verdict.WORSE
-        return Verdict.EQUAL if low == high else Verdict.OPEN
+        """What may be said."""
+        return judge(self.interval) if self.blocks else Verdict.EMPTY
+
+
+def judge(interval: Interval | None) -> Verdict:
+    """Return what the interval of a mean difference allows to say, judged on bounds as they are printed."""
+    if interval is None:
+        return Verdict.FEW
+    low, high = (round(bound, 1) for bound in interval)
+    if low > 0:
+        return Verdict.BETTER
+    if high < 0:
+        return Verdict.WORSE
+    return Verdict.EQUAL if low == high else Verdict.OPEN
 
 
 def compare_rows(
@@ -94,7 +100,8 @@ def compare_rows(
     repeated = sorted({label for label in others if [baseline, *others].count(label) > 1})
     if repeated:
         raise InputError(f"{repeated[0]!r} is given twice; a comparison takes different rows")
-    return [comparison for name in methods for comparison in _by_method(collection, baseline, others, METHODS[name])]
+    pairs = [(baseline, other) for other in others]
+    return [comparison for name in methods for comparison in compare_pairs(collection, pairs, METHODS[name])]
 
 
 def check_rows(collection: Collection, labels: Sequence[str]) -> None:
@@ -104,9 +111,18 @@ def check_rows(collection: Collection, labels: Sequence[str]) -> None:
             raise unknown("row", label, collection.rows)
 
 
-def _by_method(collection: Collection, baseline: str, others: Sequence[str], method: Method) -> list[Comparison]:
+def compare_pairs(
+    collection: Collection, pairs: Sequence[tuple[str, str]], method: Method, *, family: int | None = None
+) -> list[Comparison]:
+    """Compare pairs of rows (A, B), with intervals and p-values corrected for their number.
+
+    Args:
+        family: from how many pairs these were chosen by their results; None where they were not.
+
+    """
     scores = score(collection, method)
-    paired = [pair(scores, collection.environments, baseline, other) for other in others]
+    paired = [pair(scores, collection.environments, baseline, other) for baseline, other in pairs]
+    family = family or count_intervals(paired)
     signed_ranks = _corrected([signed_rank_p(blocks) for blocks in paired])
     sign_tests = _corrected([sign_test_p(blocks) for blocks in paired])
     return [
@@ -117,13 +133,16 @@ def _by_method(collection: Collection, baseline: str, others: Sequence[str], met
             blocks=blocks,
             missing=_missing(collection, scores, blocks, (baseline, other)),
             mean=mean_difference(blocks) if blocks else None,
-            interval=bootstrap_interval(blocks),
+            interval=mean_interval(blocks, family=family),
+            family=family,
             outcomes=count_outcomes(blocks),
             signed_rank=signed_rank,
             sign_test=sign_test,
             num_tests=sum(p.plain is not None for p in signed_ranks),
         )
-        for other, blocks, signed_rank, sign_test in zip(others, paired, signed_ranks, sign_tests, strict=True)
+        for (baseline, other), blocks, signed_rank, sign_test in zip(
+            pairs, paired, signed_ranks, sign_tests, strict=True
+        )
     ]
 
 

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dg_batchformer.report.collection import Collection, how_many
-from dg_batchformer.report.comparison import check_rows
-from dg_batchformer.report.pairs import Block, mean_difference, pair
+from dg_batchformer.report.comparison import Verdict, check_rows, judge
+from dg_batchformer.report.pairs import Block, pair
 from dg_batchformer.report.render.wording import SIGNIFICANCE
-from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, holm, signed_rank_p
+from dg_batchformer.report.statistics import count_intervals, mean_interval
 from dg_batchformer.report.table import Section, Table
+
+_MARKS = {Verdict.BETTER: "above", Verdict.WORSE: "below"}
 
 
 def mark_significant(sections: Sequence[Section], collection: Collection, baseline: str) -> list[Section]:
     """Return sections whose tables mark, at the average, the rows that differ from a baseline row.
 
-    A row differs if Wilcoxon's signed-rank test on its paired differences by environment gives p < 0.05,
-    Holm-corrected for the rows of the table. Raises InputError if no row has that label.
+    A row differs where the interval of its mean paired difference, corrected for the rows of the table, excludes 0, as
+    in ``compare``. Raises InputError if no row has that label.
     """
     check_rows(collection, [baseline])
     others = [label for label in collection.rows if label != baseline]
@@ -31,24 +33,23 @@ def _mark(table: Table, paired: dict[str, list[Block]], baseline: str) -> Table:
     shown = {
         label: [block for block in blocks if block.dataset in table.benchmarks] for label, blocks in paired.items()
     }
-    p_values = dict(zip(shown, holm([signed_rank_p(blocks) for blocks in shown.values()]), strict=True))
+    family = count_intervals(list(shown.values()))
+    verdicts = {label: judge(mean_interval(blocks, family=family)) for label, blocks in shown.items()}
     column = table.average
     differing = {
-        (label, column): "above" if mean_difference(shown[label]) > 0 else "below"
-        for label, p in p_values.items()
-        if p is not None and p < ALPHA and table.rows[label][column].mean is not None
+        (label, column): _MARKS[verdict]
+        for label, verdict in verdicts.items()
+        if verdict in _MARKS and table.rows[label][column].mean is not None
     }
-    tested = sum(p is not None for p in p_values.values())
-    notes = [*table.notes, _about_marks(baseline, tested, len(differing))]
+    notes = [*table.notes, _about_marks(baseline, family, len(differing))]
     return replace(table, differing=differing, notes=notes)
 
 
-def _about_marks(baseline: str, tested: int, differing: int) -> str:
-    if not tested:
-        return f"no row is tested against {baseline}: a test needs {MIN_BLOCKS} environments with trials of both"
-    test = f"Wilcoxon signed-rank test over environments, Holm-corrected for {how_many(tested, 'row')}, p < {ALPHA}"
-    caution = "environments share training data, so p is optimistic"
+def _about_marks(baseline: str, family: int, differing: int) -> str:
+    if not family:
+        return f"no row is compared with {baseline}: that takes 2 environments and 2 trials of both rows"
+    test = f"95 % interval of the mean paired difference, corrected for {how_many(family, 'row')}; see compare"
     if not differing:
         return f"no row differs significantly from {baseline} ({test})"
     above, below = SIGNIFICANCE["above"], SIGNIFICANCE["below"]
-    return f"{above} above, {below} below {baseline} significantly ({test}; {caution})"
+    return f"{above} above, {below} below {baseline} significantly ({test})"

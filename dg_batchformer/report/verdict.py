@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dg_batchformer.report.collection import how_many
 from dg_batchformer.report.comparison import Comparison, Missing, Verdict
 from dg_batchformer.report.pairs import Block, by_dataset
-from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, RESAMPLES
+from dg_batchformer.report.statistics import ALPHA, MIN_BLOCKS, max_trials
 
 MIN_TRIALS = 3
 
+PROCEDURE = (
+    "The 95 % interval adds two t intervals of the mean difference in quadrature: one over environments, within their "
+    "dataset, and one over trials. Means are over environments, then over datasets, as in DomainBed."
+)
 DEPENDENCE = (
     "Environments of a dataset share training data: each is trained on when another one is held out. "
-    "So they are not independent, and intervals and p-values are optimistic."
-)
-PROCEDURE = (
-    f"The interval is of {RESAMPLES:,} bootstrap resamples: of environments within their dataset, then of trials "
-    "within each environment. Means are over environments, then over datasets, as in DomainBed."
+    "Neither the interval nor the tests see that dependence. The tests also take the environments of a trial as "
+    "independent, so the sentence rests on the interval alone."
 )
 
 
@@ -40,9 +41,7 @@ def sentence(comparison: Comparison) -> str:
     where = _where(comparison)
     if verdict is Verdict.FEW:
         place = f"{abs(mean):.1f} points {'above' if mean > 0 else 'below'}" if round(mean, 1) else "level with"
-        few = how_many(len(comparison.blocks), "environment")
-        be = "is" if len(comparison.blocks) == 1 else "are"
-        return f"{b} is {place} {a}{_interval(comparison)} {where}, but {few} {be} too few to tell whether it helps."
+        return f"{b} is {place} {a} {where}, but {_why_too_few(comparison.blocks)}."
     if verdict is Verdict.EQUAL:
         return f"{b} is level with {a}, to 0.1 points{_interval(comparison)}, {where}."
     if verdict is Verdict.OPEN:
@@ -51,7 +50,19 @@ def sentence(comparison: Comparison) -> str:
             f"the difference is {signed(mean)} points{_interval(comparison)} {where}."
         )
     does = "improves on" if verdict is Verdict.BETTER else "falls behind"
-    return f"{b} {does} {a} by {abs(mean):.1f} points{_interval(comparison)} {where}{_reservation(comparison)}."
+    return f"{b} {does} {a} by {abs(mean):.1f} points{_interval(comparison)} {where}."
+
+
+def order(comparison: Comparison) -> str:
+    """Return whether it may be chance that B leads A."""
+    verdict = comparison.verdict
+    if verdict is Verdict.BETTER:
+        return f"The lead is more than chance{_interval(comparison)}."
+    if verdict is Verdict.EMPTY:
+        return "The order may be chance: no trial has a test accuracy of both."
+    if verdict is Verdict.FEW:
+        return f"The order may be chance: {_why_too_few(comparison.blocks)}."
+    return f"The order may be chance: the difference is {signed(comparison.mean or 0)} points{_interval(comparison)}."
 
 
 def _where(comparison: Comparison) -> str:
@@ -75,11 +86,10 @@ def _interval(comparison: Comparison) -> str:
     return f" (95 % interval {signed(low)} to {signed(high)})"
 
 
-def _reservation(comparison: Comparison) -> str:
-    p = comparison.signed_rank.corrected
-    if p is None or p < ALPHA:
-        return ""
-    return f", which the signed-rank test does not confirm ({p_text(p)})"
+def _why_too_few(blocks: Sequence[Block]) -> str:
+    if len(blocks) == 1:
+        return "one environment does not tell whether it helps on others"
+    return "one trial does not tell a gain from the chance of its splits and seeds; run at least 3 trials"
 
 
 def warnings(comparison: Comparison) -> list[str]:
@@ -91,18 +101,16 @@ def warnings(comparison: Comparison) -> list[str]:
             f"no p-values: tests of {few} give p = {best:.3f} at best, "
             f"and can give less than {ALPHA} from {MIN_BLOCKS} on"
         )
-    if 1 < len(blocks) < MIN_BLOCKS:
-        found.append(
-            "an interval of so few environments is too narrow: with 4 it holds the truth in as few as 84 of 100 cases"
-        )
     alone = [names[0] for names in by_dataset(blocks).values() if len(names) == 1 < len(blocks)]
-    if len(alone) == 1:
-        where = _environment(alone[0])
-        found.append(f"{where} is the only environment of its dataset here: the interval lacks how these differ")
+    if alone and max_trials(blocks) > 1:
+        where = ", ".join(map(_environment, alone))
+        found.append(
+            f"the only environment of its dataset: {where}; so the interval takes all environments as of one dataset"
+        )
     thin = [block for block in blocks if len(block.trials) < MIN_TRIALS]
     if thin:
         where = ", ".join(f"{_environment(block)} ({len(block.trials)})" for block in thin)
-        found.append(f"fewer than {MIN_TRIALS} trials, so chance weighs much: {where}")
+        found.append(f"fewer than {MIN_TRIALS} trials, so no interval or a wide one: {where}")
     return [*found, *_left_out(comparison)]
 
 

@@ -25,7 +25,7 @@ def add_parser(verbs: Verbs) -> None:
     add("other", metavar="B", help="the row that may be better, as ERM+BF")
     add("folders", nargs="+", type=Path, metavar="DIR", help="as results/quickstart, or of a DomainBed sweep")
     add("--also", nargs="+", default=[], metavar="ROW",
-        help="further rows to compare with A; p-values are then corrected for their number")  # fmt: skip
+        help="further rows to compare with A; intervals and p-values are then corrected for their number")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
         help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip
     add_reading(verb)

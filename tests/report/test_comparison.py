@@ -55,11 +55,11 @@ def _finish(files, env, test):
 @pytest.mark.parametrize(
     ("gain", "sentence"),
     [
-        (1.2, "ERM+BF improves on ERM by 1.2 points (95 % interval 1.0 to 1.5) on average over 8 environments of 2"),
-        (-1.2, "ERM+BF falls behind ERM by 1.2 points (95 % interval 1.0 to 1.4) on average over 8 environments of 2"),
+        (1.2, "ERM+BF improves on ERM by 1.2 points (95 % interval 0.9 to 1.5) on average over 8 environments of 2"),
+        (-1.2, "ERM+BF falls behind ERM by 1.2 points (95 % interval 0.9 to 1.5) on average over 8 environments of 2"),
         (
             0,
-            "The runs do not tell whether ERM+BF improves on ERM: the difference is 0.0 points (95 % interval -0.2 to",
+            "The runs do not tell whether ERM+BF improves on ERM: the difference is 0.0 points (95 % interval -0.3 to",
         ),
     ],
 )
@@ -82,19 +82,40 @@ def test_every_environment_has_its_line_and_tests_stand_below(compare):
     assert not any(line.startswith("warning") for line in lines)
 
 
-def test_few_environments_and_trials_claim_nothing_and_say_why(compare):
+def test_one_trial_claims_nothing_and_says_why(compare):
+    said = compare({"ERM+BF": 3}, datasets=("PACS",), trials=1)
+
+    assert "ERM+BF is 3.0 points above ERM on average over 4 environments of PACS, but one trial does not tell" in said
+    assert "run at least 3 trials" in said
+    assert "interval" not in said.splitlines()[1]
+
+
+def test_few_environments_have_no_p_values_and_few_trials_are_named(compare):
     said = compare({"ERM+BF": 3}, datasets=("PACS",), trials=2)
 
-    assert "on average over 4 environments of PACS, but 4 environments are too few to tell whether it helps." in said
+    assert "ERM+BF improves on ERM by 3.0 points (95 % interval 2.4 to 3.6)" in said
     assert "no p-values: tests of 4 environments give p = 0.125 at best, and can give less than 0.05 from 6 on" in said
-    assert "fewer than 3 trials, so chance weighs much: PACS/art_painting (2), PACS/cartoon (2)" in said
+    assert "fewer than 3 trials, so no interval or a wide one: PACS/art_painting (2), PACS/cartoon (2)" in said
     assert "p = 0.0" not in said.replace("p = 0.05", "")
+
+
+def test_chance_that_the_environments_of_a_trial_share_widens_the_interval(compare):
+    """All environments gain alike in every trial, but the trials disagree: the p-values do not see it."""
+    shift = {0: 0.5, 1: -0.3, 2: 3.0}
+
+    def accuracy(run, test):
+        return test + (run.label == "ERM+BF") * shift[run.spec.trial_seed] / 100
+
+    said = compare({"ERM+BF": 0}, accuracy=accuracy)
+
+    assert "The runs do not tell whether ERM+BF improves on ERM: the difference is +1.1 points" in said
+    assert "Wilcoxon signed-rank test: p = 0.008" in said
 
 
 def test_one_environment_has_no_interval(compare):
     said = compare({"ERM+BF": 3}, datasets=("PACS",), test_envs=("sketch",))
 
-    assert "ERM+BF is 2.7 points above ERM on PACS/sketch, but 1 environment is too few to tell whether it" in said
+    assert "ERM+BF is 2.7 points above ERM on PACS/sketch, but one environment does not tell whether it" in said
     assert "interval" not in said
 
 
@@ -137,19 +158,19 @@ def test_many_rows_are_corrected_for_their_number(compare):
 
     assert said.count("p = 0.008; Holm-corrected for 2 rows: p = 0.016") == 4
     assert "a_b falls behind ERM by 2.0 points" in said
-    assert "Intervals are not corrected for the number of comparisons." in said
+    assert "The intervals of 2 rows hold together in 95 % of cases (Bonferroni)." in said
 
 
-def test_a_sentence_that_the_test_does_not_support_says_so(compare):
-    points = {"PACS": (-0.5, 2, 2, 2), "VLCS": (-0.5, 0.3, 2, 2)}
+def test_further_rows_widen_the_interval(compare):
+    def width(said):
+        low, high = json.loads(said)[0]["interval"]
+        return high - low
 
-    def accuracy(run, test):
-        return 0.6 + (run.label == "ERM+BF") * points[run.spec.dataset][run.spec.test_envs[0]] / 100
+    one = compare({"ERM+BF": 1}, "--format", "json")
+    two = compare({"ERM+BF": 1, "a_b": -2}, "--also", "a_b", "--format", "json")
 
-    said = compare({"ERM+BF": 0}, accuracy=accuracy)
-
-    assert "ERM+BF improves on ERM by 1.2 points" in said
-    assert ", which the signed-rank test does not confirm (p = 0.0" in said
+    assert width(two) > width(one)
+    assert [json.loads(said)[0]["corrected_for"] for said in (one, two)] == [1, 2]
 
 
 def test_markdown_escapes_and_json_holds_the_numbers(compare):
@@ -191,9 +212,8 @@ def test_tables_mark_rows_that_differ_significantly_and_explain_the_mark(form, a
     assert above in said
     assert below in said
     if form in ("text", "markdown"):
-        assert said.count("†") == 2  # the cell, and the note of its table
-        assert "† above, ‡ below ERM significantly (Wilcoxon signed-rank test over environments" in said
-        assert said.count("no row is tested against ERM: a test needs 6 environments with trials of both") == 2
+        assert said.count("†") == 2 * 3  # the cell and the note of every table
+        assert "† above, ‡ below ERM significantly (95 % interval of the mean paired difference" in said
 
 
 def test_tables_mark_nothing_where_nothing_differs_or_nobody_asked(compare):

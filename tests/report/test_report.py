@@ -12,6 +12,7 @@ from generated import LABEL, ROWS, write_sweep
 from dg_batchformer.cli import main
 from dg_batchformer.record import to_line
 from dg_batchformer.report.collect import collect
+from dg_batchformer.report.comparison import Verdict, compare_rows
 from dg_batchformer.report.page.choices import Choices
 from dg_batchformer.report.page.figures.curves import mean_curve
 from dg_batchformer.report.page.figures.draws import draw_plots
@@ -120,6 +121,14 @@ def test_the_header_says_what_came_out(page, sweep):
     trained = sum(run.state.is_final for run in collection.runs)
     assert trained < 80
     assert f"{trained} of 80 runs are trained." in page.said[""]
+
+
+def test_the_report_claims_what_compare_claims(page, sweep):
+    [gain] = compare_rows(collect([sweep.path]), "ERM", ["ERM+BF"], ["training-domain"])
+
+    assert gain.interval is not None
+    assert {Verdict.OPEN: "The runs do not tell whether ERM+BF improves on ERM"}[gain.verdict] in page.said["gain"]
+    assert re.search(r"The (lead is more than|order may be) chance.*95 % interval", page.said[""])
 
 
 def test_tables_stand_by_every_selection_that_says_something_else(page):
@@ -234,7 +243,7 @@ def test_of_many_rows_the_best_are_drawn_and_the_page_says_so(tmp_path):
     assert sum(f"{name}\n" in page.said["curves"] for name in names) == 8
     assert averages
     assert averages[0] in page.said["curves"]
-    assert "The order may be chance: there is 1 trial only." in page.said[""]
+    assert "The order may be chance: one trial does not tell" in page.said[""]
 
 
 def test_a_sweep_that_only_started_has_a_page(tmp_path):

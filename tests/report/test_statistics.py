@@ -11,9 +11,9 @@ from dg_batchformer.report.pairs import average, mean_difference, pair
 from dg_batchformer.report.selection import Score
 from dg_batchformer.report.statistics import (
     Outcomes,
-    bootstrap_interval,
     count_outcomes,
     holm,
+    mean_interval,
     sign_test_p,
     signed_rank_p,
 )
@@ -91,7 +91,7 @@ def test_rows_that_are_equal_up_to_rounding_errors_do_not_differ():
     blocks = _of(*[0] * 8)
     assert {block.difference for block in blocks} == {0}
     assert (signed_rank_p(blocks), sign_test_p(blocks), count_outcomes(blocks)) == (1, 1, (0, 8, 0))
-    assert bootstrap_interval(blocks) == (0, 0)
+    assert mean_interval(_blocks({("PACS", env): [0, 0] for env in range(4)})) == (0, 0)
 
     scores = {("PACS", row, 0, 0): Score(0.9, test, 0) for row, test in (("A", 0.3), ("B", 0.1 + 0.2))}
     almost = pair(scores, NAMES, "A", "B") * 6
@@ -116,8 +116,8 @@ def test_exchanging_the_rows_changes_signs_only():
     )
     forth, back = pair(scores, NAMES, "A", "B"), pair(scores, NAMES, "B", "A")
 
-    low, high = bootstrap_interval(forth)
-    assert bootstrap_interval(back) == pytest.approx((-high, -low))
+    low, high = mean_interval(forth)
+    assert mean_interval(back) == pytest.approx((-high, -low))
     assert mean_difference(back) == pytest.approx(-mean_difference(forth))
     assert signed_rank_p(back) == signed_rank_p(forth)
     assert count_outcomes(back) == count_outcomes(forth)[::-1]
@@ -131,39 +131,80 @@ def test_the_order_of_runs_changes_nothing():
     blocks = pair(dict(shuffled), NAMES, "A", "B")
 
     assert blocks == pair(scores, NAMES, "A", "B")
-    assert bootstrap_interval(blocks) == bootstrap_interval(pair(scores, NAMES, "A", "B"))
+    assert mean_interval(blocks) == mean_interval(pair(scores, NAMES, "A", "B"))
 
 
-def test_an_interval_is_as_wide_as_the_spread_of_environments_makes_it():
-    blocks = _blocks({("SVIRO", env): [env] for env in range(10)})
+def test_an_interval_adds_two_t_intervals_in_quadrature():
+    # environment means 1, 2, 3, 6: variance 14/3, over 4 environments 7/6, t(3) = 3.182
+    # trials deviate by -1, 0, 1: variance 1, over 3 trials 1/3, t(2) = 4.303
+    blocks = _blocks({("PACS", env): [mean - 1, mean, mean + 1] for env, mean in enumerate((1, 2, 3, 6))})
 
-    low, high = bootstrap_interval(blocks)
+    low, high = mean_interval(blocks)
 
-    expected = 2 * 1.96 * np.std(range(10), ddof=1) / 10**0.5
-    assert high - low == pytest.approx(expected, rel=0.03)  # drawing 10 of 10 would make it 5 % narrower
-    assert (low + high) / 2 == pytest.approx(4.5, abs=0.1)
+    half = (7 / 6 * 3.182446**2 + 1 / 3 * 4.302653**2) ** 0.5
+    assert (low, high) == pytest.approx((3 - half, 3 + half), abs=1e-5)
+
+
+def test_environments_vary_within_their_dataset():
+    # PACS and VLCS each have a variance of 1/2 over 2 environments, so 1/4 of the dataset's mean, 1/8 of the whole
+    # mean's, with 2 degrees of freedom by Welch and Satterthwaite; t(2) = 4.303. Trials are equal.
+    gains = {("PACS", 0): [0, 0], ("PACS", 1): [1, 1], ("VLCS", 0): [10, 10], ("VLCS", 1): [11, 11]}
+
+    low, high = mean_interval(_blocks(gains))
+
+    assert high - low == pytest.approx(2 * 4.302653 * (1 / 8) ** 0.5, abs=1e-5)
 
 
 def test_datasets_with_one_environment_each_vary_among_each_other():
-    low, high = bootstrap_interval(
-        _blocks({(name, 0): [gain] for name, gain in (("VLCS", -4), ("PACS", 1), ("SVIRO", 6))})
-    )
+    places = (("VLCS", -4), ("PACS", 1), ("SVIRO", 6))
+    low, high = mean_interval(_blocks({(name, 0): [gain, gain] for name, gain in places}))
 
-    assert (low, high) == pytest.approx((-4, 6))
-    assert bootstrap_interval(_of(1)) is None
+    assert high - low == pytest.approx(2 * 4.302653 * (25 / 3) ** 0.5, abs=1e-4)
 
 
-@pytest.mark.parametrize(("between", "within"), [(1, 1), (0.3, 1.5)])
-def test_intervals_hold_a_planted_effect_about_as_often_as_they_say(between, within):
+def test_an_interval_needs_two_environments_and_two_trials():
+    assert mean_interval([]) is None
+    assert mean_interval(_blocks({("PACS", 0): [1, 2, 3]})) is None
+    assert mean_interval(_blocks({("PACS", env): [env] for env in range(4)})) is None
+    assert mean_interval(_blocks({("PACS", env): [env, 1] for env in range(2)})) is not None
+
+
+def test_an_environment_with_one_trial_widens_the_interval():
+    gains = {("PACS", env): [0.0, 1.0, 2.0] for env in range(4)}
+    whole, thin = _blocks(gains), _blocks({**gains, ("PACS", 3): [1.0]})
+
+    def width(blocks):
+        low, high = mean_interval(blocks)
+        return high - low
+
+    # the trials' shares in the mean are 1/4 and three, once four, twelfths: squares sum to 3/8 instead of 1/3
+    assert width(thin) / width(whole) == pytest.approx((3 / 8 / (1 / 3)) ** 0.5)
+
+
+def test_intervals_of_a_family_are_wider_than_one():
+    blocks = _blocks({("PACS", env): [env, 1, 2] for env in range(4)})
+
+    (low, high), (lowest, highest) = mean_interval(blocks), mean_interval(blocks, family=5)
+
+    assert lowest < low < high < highest
+
+
+@pytest.mark.parametrize(
+    ("datasets", "between", "shared", "noise"),
+    [(("PACS",), 1, 0, 1), (("PACS",), 0, 2, 1), (("PACS", "VLCS", "OfficeHome"), 0.5, 1, 0.5)],
+    ids=["environments vary", "trials vary", "both"],
+)
+def test_intervals_hold_a_planted_effect_as_often_as_they_say(datasets, between, shared, noise):
     rng, truth, times = np.random.default_rng(0), 1.3, 300
     held = 0
     for _ in range(times):
+        trials = shared * rng.normal(size=3)
         gains = {
-            (dataset, env): truth + between * rng.normal() + within * rng.normal(size=3)
-            for dataset in ("VLCS", "PACS", "OfficeHome")
+            (dataset, env): truth + between * rng.normal() + trials + noise * rng.normal(size=3)
+            for dataset in datasets
             for env in range(4)
         }
-        low, high = bootstrap_interval(_blocks(gains), resamples=400)
+        low, high = mean_interval(_blocks(gains))
         held += low <= truth <= high
 
-    assert 0.91 <= held / times <= 0.99
+    assert held / times >= 0.93

@@ -55,7 +55,7 @@ def build_page(collection: Collection, folders: Sequence[Path]) -> str:
         style=Markup(STYLE.read_text() + (_HERE / "style.css").read_text()),
         asked=summary.asked(collection),
         progress=summary.progress(collection),
-        outcome=summary.outcome(shown),
+        outcome=summary.outcome(shown, collection),
         made=time.strftime("%Y-%m-%d %H:%M %Z"),
         made_with=provenance.made_with(),
         methods=[(section.method, Markup(section_html(section, level=3))) for section in sections],

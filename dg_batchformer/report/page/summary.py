@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from math import isnan
 
 from dg_batchformer.report.collection import Collection
+from dg_batchformer.report.comparison import compare_pairs
 from dg_batchformer.report.render.wording import number
+from dg_batchformer.report.selection import METHODS
 from dg_batchformer.report.table import Cell, Section
-
-_FEW = 3  # trials below which a standard error says next to nothing
+from dg_batchformer.report.verdict import order
 
 
 def asked(collection: Collection) -> list[tuple[str, str]]:
@@ -31,8 +32,8 @@ def progress(collection: Collection) -> str:
     return f"All {runs} runs are trained." if trained == runs else f"{trained} of {runs} runs are trained."
 
 
-def outcome(section: Section) -> str:
-    """Say which row has the highest average, and how far the next one is."""
+def outcome(section: Section, collection: Collection) -> str:
+    """Say which row has the highest average, how far the next one is, and whether that may be chance."""
     averages = _averages(section)
     by = f"selected by {section.method.title}"
     if not averages:
@@ -43,16 +44,14 @@ def outcome(section: Section) -> str:
     if not others:
         return f"{label} reaches an average test accuracy of {_percent(best, trials)} on {where}, {by}."
     second, next_best = others[0]
+    pairs = len(averages) * len(others) // 2  # any two rows might have come first
+    [comparison] = compare_pairs(collection, [(second, label)], METHODS[section.method.name], family=pairs)
     lead = _mean(best) - _mean(next_best)
-    said = (
+    return (
         f"{label} has the highest average test accuracy on {where}, {_percent(best, trials)}; "
-        f"{second} follows {lead:.1f} points behind with {_percent(next_best, trials)}, {by}"
+        f"{second} follows {lead:.1f} points behind with {_percent(next_best, trials)}, {by}. "
+        f"{order(comparison)}"
     )
-    if trials < _FEW:
-        return f"{said}. The order may be chance: there {'is 1 trial' if trials == 1 else f'are {trials} trials'} only."
-    if lead**2 <= (best.error or 0) ** 2 + (next_best.error or 0) ** 2:
-        return f"{said}. The order may be chance: that is less than one standard error of the difference."
-    return f"{said}."
 
 
 def _averages(section: Section) -> Sequence[tuple[str, Cell]]:

@@ -94,10 +94,14 @@ def _facts(comparison: Comparison) -> list[str]:
 
 def _notes(comparisons: Sequence[Comparison]) -> list[str]:
     """Return how the numbers came about, and what they are worth."""
-    if not any(comparison.interval for comparison in comparisons):
-        return []
-    many = " Intervals are not corrected for the number of comparisons." if len(comparisons) > 1 else ""
-    return [PROCEDURE + many, DEPENDENCE]
+    notes = []
+    if any(comparison.interval for comparison in comparisons):
+        family = max(comparison.family for comparison in comparisons)
+        together = f" The intervals of {family} rows hold together in 95 % of cases (Bonferroni)." * (family > 1)
+        notes.append(PROCEDURE + together)
+    if notes or any(comparison.num_tests for comparison in comparisons):
+        notes.append(DEPENDENCE)
+    return notes
 
 
 def _object(comparison: Comparison) -> dict[str, Any]:
@@ -110,6 +114,7 @@ def _object(comparison: Comparison) -> dict[str, Any]:
         "mean_difference": comparison.mean,
         "interval": comparison.interval,
         "level": LEVEL,
+        "corrected_for": comparison.family,
         **comparison.outcomes._asdict(),
         "wilcoxon_signed_rank": _p_object(comparison.signed_rank),
         "sign_test": _p_object(comparison.sign_test),

@@ -1,14 +1,17 @@
 """What BatchFormer adds: a row with +BF less the same row without, trial by trial."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from dg_batchformer.names import name_parts
+from dg_batchformer.report.comparison import compare_pairs
 from dg_batchformer.report.page.choices import Choices
 from dg_batchformer.report.page.figures.intervals import Values, draw_intervals, height
 from dg_batchformer.report.page.figures.plot import Plot
 from dg_batchformer.report.page.figures.svg import render
 from dg_batchformer.report.page.looks import Looks
+from dg_batchformer.report.verdict import sentence
 
 ABOUT = (
     "Test accuracy of a row with +BF less that of the row without, in percentage points: both of the same trial, which "
@@ -38,7 +41,13 @@ def gain_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
         shown = {_name(pair): looks[pair[1]] for pair in pairs}
         about = f"{dataset}: gain of test accuracy by BF for {len(pairs)} pairs of rows on each test environment"
         draw = partial(draw_intervals, values=values, looks=shown, unit="points", zero=True)
-        yield Plot(dataset, render(about, height(len(values), len(pairs)), draw))
+        yield Plot(dataset, render(about, height(len(values), len(pairs)), draw), _sentences(choices, dataset, pairs))
+
+
+def _sentences(choices: Choices, dataset: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Say of every pair, as ``compare`` does, whether BF helps."""
+    runs = [run for run in choices.collection.runs if run.benchmark == dataset]
+    return [sentence(one) for one in compare_pairs(replace(choices.collection, runs=runs), pairs, choices.method)]
 
 
 def _name(pair: tuple[str, str]) -> str:
