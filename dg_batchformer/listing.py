@@ -77,6 +77,8 @@ def _behaviour(algorithm: type[Algorithm]) -> str:
     alone = "depends on the other samples of its batch" if algorithm.batch_dependent else "of each sample alone"
     scopes = {"joint": "all training domains", "per_domain": "its own domain, which the method forwards alone"}
     rows = [["prediction", alone], ["under BF", f"a sample attends to {scopes[algorithm.attends]}"]]
+    if algorithm.compares_domains:
+        rows.append(["on one domain", "trains much as ERM: it compares training domains"])
     return tabulate(rows, tablefmt="plain")
 
 

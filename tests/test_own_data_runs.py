@@ -77,6 +77,17 @@ def test_a_single_source_is_tested_on_all_others(tmp_path, capsys):
     assert "MLDG needs at least 2 training environments, got 1; hold out" in capsys.readouterr().err
 
 
+def test_a_method_that_compares_environments_says_that_it_has_a_single_one(tmp_path, capsys):
+    write_own(tmp_path)
+    note = "CORAL compares training environments and has night alone: it trains much as ERM does"
+
+    assert _train(tmp_path, "--train_envs", "night", "--algorithm", "CORAL") == 0
+    assert capsys.readouterr().out.count(note) == 1
+    assert note in (tmp_path / "out" / "log.txt").read_text()
+    assert _train(tmp_path, "--test_envs", "night", "--algorithm", "CORAL", "--output_dir", str(tmp_path / "two")) == 0
+    assert "compares training environments" not in capsys.readouterr().out
+
+
 def test_a_sweep_of_ones_own_data_has_tables_without_the_data(tmp_path, capsys):
     write_own(tmp_path)
     folder = _sweep(tmp_path, "datasets: [Mine]\ntest_envs: [day, rain]\n")
@@ -110,6 +121,9 @@ def test_a_sweep_by_source_has_a_table_for_each_and_is_validated_on_it_alone(tmp
             column = ("day", "night", "rain")[env]
             found = float(cells[f"Mine from {source}", run.label, column])
             assert found == pytest.approx(100 * best[f"env{env}_in_acc"])
+    assert main(["tables", str(folder.path), "--selection", "training-domain"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("CORAL: nothing to compare with one training environment, much as ERM") == 1
     assert main(["tables", str(folder.path), "--format", "domainbed"]) == 2
     assert "is a sweep with train_envs, of which DomainBed has no tables" in capsys.readouterr().err
 

@@ -40,6 +40,8 @@ on images, with `+MixStyle` too. In the table,
 A prediction depends on the batch that it is made in, by definition of the method, for {batch_dependent}; for all others
 it does not.
 
+With a single training environment, those that compare environments train much as ERM does, and say so: {compares}.
+
 ## What is refused
 
 {refusals}
@@ -60,6 +62,7 @@ def readme() -> str:
         averaged=_joined([f"`{name}+...`" for name in AVERAGING_WRAPPERS], "or"),
         overview=_overview(),
         batch_dependent=_joined(dependent, "and"),
+        compares=_joined([name for name in NAMES if ALGORITHMS[name].compares_domains], "and"),
         refusals=_refusals(),
         sections="\n\n".join(_section(name) for name in NAMES),
     )

@@ -45,6 +45,8 @@ class ADRMX(Algorithm):
     Differs from DomainBed: the two samples of a remix are of one class (upstream takes the first rows of the batch).
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         if has_small_images(dataset):

@@ -39,6 +39,7 @@ class Algorithm(nn.Module):
 
     registered = False
     min_domains: ClassVar[int] = 1  # training environments without which the method means nothing
+    compares_domains: ClassVar[bool] = False  # whether it adds what vanishes on one: it then trains much as ERM does
     batch_dependent: ClassVar[bool] = False  # whether a prediction depends on the other samples, by definition
     differentiates_twice: ClassVar[bool] = False  # through a featurizer, which PyTorch cannot do compiled
     attends: ClassVar[str] = "joint"  # under BatchFormer, to all domains, or where forwarded alone ``per_domain``
@@ -59,6 +60,11 @@ class Algorithm(nn.Module):
                 f"{cls.__name__} needs at least {cls.min_domains} training environments, got {num_domains}; "
                 "hold out fewer, or train on more"
             )
+
+    @classmethod
+    def has_nothing_to_compare(cls, num_domains: int) -> bool:
+        """Return whether a method that compares training environments gets a single one."""
+        return cls.compares_domains and num_domains == 1
 
     def check_pairing(self) -> None:
         """Raise InputError where BatchFormer, whose layer is there already, would come out wrong around this."""

@@ -23,6 +23,8 @@ class CAD(ERM):
     finite terms without waiting for the device.
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         decades = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2]

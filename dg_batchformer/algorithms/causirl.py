@@ -11,6 +11,8 @@ from dg_batchformer.algorithms.mmd import MMD
 class CausIRL_CORAL(CORAL):  # noqa: N801 the field's name
     """ERM plus the CORAL distance between two pools, each with a random part of every environment."""
 
+    compares_domains = False  # its pools differ on one environment too
+
     def penalty(self, features: list[Tensor]) -> Tensor:
         """Return the distance between the pools, 0 where one has fewer than two samples."""
         cuts = [np.random.randint(0, len(z)) for z in features]

@@ -30,6 +30,8 @@ class CORAL(ERM):
     Differs from DomainBed: one forward serves all environments, which is equal unless BatchNorm is live.
     """
 
+    compares_domains = True
+
     distance: Callable[[Tensor, Tensor], Tensor] = staticmethod(coral_distance)
 
     @classmethod

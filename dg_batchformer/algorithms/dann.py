@@ -22,6 +22,8 @@ class DANN(Algorithm):
     throws away.
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         small = has_small_images(dataset)

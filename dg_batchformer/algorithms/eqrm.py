@@ -39,6 +39,8 @@ class EQRM(ERM):
     environment its risk is the quantile.
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {

@@ -21,6 +21,7 @@ class Fish(ERM):
     a state dict reloads.
     """
 
+    compares_domains = True
     attends = "per_domain"
 
     @classmethod

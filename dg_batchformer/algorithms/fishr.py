@@ -21,6 +21,8 @@ class Fishr(ERM):
     Differs from DomainBed: per-sample gradients by torch.func, without BackPACK.
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {

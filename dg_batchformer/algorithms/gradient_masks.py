@@ -23,6 +23,7 @@ class ANDMask(ERM):
     not reach, is masked by its own gradients.
     """
 
+    compares_domains = True
     attends = "per_domain"
 
     @classmethod

@@ -20,6 +20,8 @@ class GroupDRO(ERM):
     environments, which is equal unless BatchNorm is live.
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {

@@ -16,6 +16,7 @@ class IGA(ERM):
     Under BatchFormer the risk is of both streams, and the gradients that are aligned are those of plain rows.
     """
 
+    compares_domains = True
     attends = "per_domain"
     differentiates_twice = True
 

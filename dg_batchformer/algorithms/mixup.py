@@ -17,6 +17,8 @@ class Mixup(ERM):
     Differs from DomainBed: one forward serves all mixtures, which is equal unless BatchNorm is live.
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {"mixup_alpha": HParam(0.2, lambda rng: 10 ** rng.uniform(-1, 1), "of the Beta distribution", low=1e-3)}

@@ -22,6 +22,8 @@ class RDM(ERM):
     Differs from DomainBed: runs on the CPU too; constants are not reported as metrics.
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         big, terra = dataset == "DomainNet", dataset == "TerraIncognita"

@@ -24,6 +24,8 @@ class Transfer(ERM):
     forward, which is equal without dropout and live BatchNorm.
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {

@@ -24,6 +24,8 @@ class TRM(ERM):
     term once (upstream adds the second one twice, by aliasing).
     """
 
+    compares_domains = True
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {

@@ -14,6 +14,7 @@ class VREx(AnnealedPenalty):
     Differs from DomainBed: ``nll`` is the mean risk, not the last environment's.
     """
 
+    compares_domains = True
     penalties = {"vrex": Anneal(weight=10.0, before=1.0)}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:

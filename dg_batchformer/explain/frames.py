@@ -26,10 +26,10 @@ class View(NamedTuple):
 
 def views(held_out: HeldOut, measured: Measured) -> dict[str, View]:
     """Look at the features of both streams, by stream, each on principal components of its own."""
-    envs, classes = held_out.envs[measured.rows], held_out.classes[measured.rows]
+    domains, classes = held_out.domains[measured.rows], held_out.classes[measured.rows]
 
     def view(z: Tensor, beside: Projection | None = None) -> View:
-        return View(principal_components(z, beside), accounted_for(z, envs), accounted_for(z, classes))
+        return View(principal_components(z, beside), accounted_for(z, domains), accounted_for(z, classes))
 
     plain = view(held_out.z[measured.rows.to(held_out.z.device)].cpu())
     return dict(zip(STREAMS, (plain, view(measured.attended, plain.projection)), strict=True))
@@ -66,7 +66,7 @@ def _pair_frames(
         for index, relation in enumerate(RELATIONS)
     ]
     tables = {f"{stem}_by_relation": pd.DataFrame(relations)}
-    for what, names in (("domain", kept.spec.facts.names), ("class", kept.classes)):
+    for what, names in (("domain", kept.domains), ("class", kept.classes)):
         rows = [
             {key: name, f"{prefix}{what}": names[i], other: names[j], quantity: mean, "pairs": int(pairs)}
             for name, means in found.items()
@@ -87,10 +87,10 @@ def _cells(means: PairMeans, what: str) -> Iterator[tuple[int, int, float, float
 
 def _points(kept: Kept, held_out: HeldOut, measured: Measured, seen: dict[str, View]) -> pd.DataFrame:
     """Return one row for each image: where it lies on the principal components of both streams."""
-    envs = held_out.envs[measured.rows].tolist()
+    domains = held_out.domains[measured.rows].tolist()
     columns = {
-        "domain": [kept.spec.facts.names[env] for env in envs],
-        "unseen": [env in kept.spec.test_envs for env in envs],
+        "domain": [kept.domains[domain] for domain in domains],
+        "unseen": [domain in kept.unseen for domain in domains],
         "index": held_out.indices[measured.rows].tolist(),
         "class": [kept.classes[label] for label in held_out.classes[measured.rows].tolist()],
     }

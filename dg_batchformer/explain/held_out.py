@@ -24,16 +24,16 @@ MOST_IMAGES = 512  # of an environment: more would cost minutes on a CPU and mov
 
 
 class HeldOut(NamedTuple):
-    """Held-out images of all environments, one a row: features (N, width); classes, envs and indices (N,)."""
+    """Held-out images, one a row: features (N, width); classes, domains (of ``Kept.domains``) and indices (N,)."""
 
     z: Tensor
     classes: Tensor
-    envs: Tensor
+    domains: Tensor
     indices: Tensor
 
 
 def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, watcher: Watcher) -> HeldOut:
-    """Run the featurizer over the ``out`` split of every environment, of large ones over a random part.
+    """Run the featurizer over the ``out`` split of every environment of the run, of large ones over a random part.
 
     Raises InputError where the data is not there, or is not what the run was trained on.
     """
@@ -46,16 +46,17 @@ def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, w
         for [batch] in progress(loaded, len(requests), "features"):
             features.append(kept.features(normalise(batch.images.to(device))))
             classes.append(batch.labels.cpu())
-    envs = [torch.full((len(request.indices),), request.env) for request in requests]
+    places = kept.places([request.env for request in requests])
+    domains = [torch.full((len(request.indices),), place) for place, request in zip(places, requests, strict=True)]
     indices = [torch.tensor(request.indices) for request in requests]
-    return HeldOut(torch.cat(features), torch.cat(classes), torch.cat(envs), torch.cat(indices))
+    return HeldOut(torch.cat(features), torch.cat(classes), torch.cat(domains), torch.cat(indices))
 
 
 def _requests(kept: Kept, dataset: Dataset) -> list[Request]:
     """Ask for held-out images as evaluation does, in batches of one environment."""
     splits = split_environments(kept.spec, dataset)
     requests = []
-    for env in range(len(dataset)):
+    for env in kept.spec.used_envs:
         indices = torch.tensor(splits[env, "out"])
         order = torch.randperm(len(indices), generator=_generator("images", env))
         chosen = indices[order[:MOST_IMAGES]].tolist()
@@ -63,18 +64,18 @@ def _requests(kept: Kept, dataset: Dataset) -> list[Request]:
     return requests
 
 
-def draw_batches(envs: Tensor, most: int, count: int) -> Iterator[Tensor]:
+def draw_batches(domains: Tensor, most: int, count: int) -> Iterator[Tensor]:
     """Yield batches as rows of the held-out images, (domains, n): equally many of every domain.
 
     No image is in a batch twice, or it would attend to itself under another name.
 
     Args:
-        envs: (N,) environment of every row.
-        most: n, unless the smallest environment has fewer rows.
+        domains: (N,) domain of every row.
+        most: n, unless the smallest domain has fewer rows.
         count: how many batches, always the same ones.
 
     """
-    rows = [torch.nonzero(envs == env).flatten() for env in envs.unique()]
+    rows = [torch.nonzero(domains == domain).flatten() for domain in domains.unique()]
     n = min(most, *map(len, rows))
     for batch in range(count):
         generator = _generator("batch", batch)

@@ -1,5 +1,6 @@
 """What a run has kept, read back: its predictor, and the BatchFormer that trained with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,20 @@ class Kept:
     def is_batch_dependent(self) -> bool:
         """Whether the algorithm's predictions depend on the other samples, with or without BatchFormer."""
         return get_algorithm_class(self.spec.algorithm).batch_dependent
+
+    @property
+    def domains(self) -> list[str]:
+        """The names of the environments that the run trained or tested on: domain ``i`` of what is measured."""
+        return [self.spec.facts.names[env] for env in self.spec.used_envs]
+
+    def places(self, envs: Sequence[int]) -> list[int]:
+        """Return which of ``domains`` some environments are."""
+        return [self.spec.used_envs.index(env) for env in envs]
+
+    @property
+    def unseen(self) -> list[int]:
+        """The domains that were not trained on."""
+        return self.places(self.spec.test_envs)
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:

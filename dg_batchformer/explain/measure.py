@@ -43,21 +43,21 @@ def measure(kept: Kept, held_out: HeldOut, batches: int = BATCHES) -> Measured:
     """Let BatchFormer attend to batches of held-out images, and look on."""
 
     def means() -> PairMeans:
-        return PairMeans(int(held_out.envs.max()) + 1, len(kept.classes))
+        return PairMeans(len(kept.domains), len(kept.classes))
 
     attention = [means() for _ in kept.batchformer.layers]
     gradients, plain_gradients = means(), means()
     sums, counts = torch.zeros_like(held_out.z), torch.zeros(len(held_out.z), 1, device=held_out.z.device)
-    drawn = draw_batches(held_out.envs, kept.hparams["batch_size"], batches)
+    drawn = draw_batches(held_out.domains, kept.hparams["batch_size"], batches)
     for rows in progress(drawn, batches, "attention and gradients"):
-        z, classes, envs = held_out.z[rows], held_out.classes[rows], held_out.envs[rows]
+        z, classes, domains = held_out.z[rows], held_out.classes[rows], held_out.domains[rows]
         with torch.no_grad(), recorded_attention(kept.batchformer) as weights:
             twins = kept.batchformer(z)
         for layer, of_layer in zip(attention, weights, strict=True):
             sequences, length, _ = of_layer.shape
-            labels = (x.reshape(sequences, length) for x in (envs, classes))
+            labels = (x.reshape(sequences, length) for x in (domains, classes))
             layer.add(relative_to_uniform(of_layer), torch.arange(length), *labels)
-        _add_gradients(kept, (gradients, plain_gradients), z, classes, envs)
+        _add_gradients(kept, (gradients, plain_gradients), z, classes, domains)
         sums[rows.flatten()] += twins.flatten(0, 1)
         counts[rows.flatten()] += 1
     seen = torch.nonzero(counts[:, 0].cpu()).flatten()
@@ -65,11 +65,13 @@ def measure(kept: Kept, held_out: HeldOut, batches: int = BATCHES) -> Measured:
     return Measured(rows.shape[1], attention, gradients, plain_gradients, seen, attended)
 
 
-def _add_gradients(kept: Kept, streams: tuple[PairMeans, PairMeans], z: Tensor, classes: Tensor, envs: Tensor) -> None:
+def _add_gradients(
+    kept: Kept, streams: tuple[PairMeans, PairMeans], z: Tensor, classes: Tensor, domains: Tensor
+) -> None:
     """Take the gradients of the first losses of every domain, in both streams."""
-    domains, n, _ = z.shape
-    rows = torch.arange(domains * n).view(domains, n)[:, : -(-LOSSES // domains)].flatten()
+    count, n, _ = z.shape
+    rows = torch.arange(count * n).view(count, n)[:, : -(-LOSSES // count)].flatten()
     labels = classes.flatten().to(z.device)
     for means, attend in zip(streams, (kept.batchformer, torch.nn.Identity()), strict=True):
         magnitudes = gradient_magnitudes(stream_losses(kept.logits, attend, labels), z, rows)
-        means.add(magnitudes[None], rows, envs.reshape(1, -1), classes.reshape(1, -1))
+        means.add(magnitudes[None], rows, domains.reshape(1, -1), classes.reshape(1, -1))

@@ -112,7 +112,7 @@ def _rows(kept: Kept, count: int, title: str, about: str) -> tuple[Figure, list[
 
 
 def _batches(kept: Kept, measured: Measured) -> str:
-    count, domains = len(measured.gradients.batches), len(kept.spec.facts.names)
+    count, domains = len(measured.gradients.batches), len(kept.domains)
     return f"{count} batches of {domains} × {measured.n} held-out images; {_unseen(kept)}"
 
 
@@ -121,8 +121,7 @@ def _unseen(kept: Kept) -> str:
 
 
 def _domains(kept: Kept) -> list[str]:
-    names = kept.spec.facts.names
-    return [f"{name}\n(unseen)" if env in kept.spec.test_envs else name for env, name in enumerate(names)]
+    return [f"{name}\n(unseen)" if place in kept.unseen else name for place, name in enumerate(kept.domains)]
 
 
 def _draw_pair(
@@ -157,10 +156,10 @@ def _draw_points(axes: Axes, kept: Kept, points: pd.DataFrame, stream: str) -> N
     x, y = points[f"{stream}_pc1"], points[f"{stream}_pc2"]
     markers = _markers(kept)
     points = points.assign(marker=points["class"].map(markers))
-    for (env, domain), marker in product(enumerate(kept.spec.facts.names), sorted(set(markers.values()))):
+    for (place, domain), marker in product(enumerate(kept.domains), sorted(set(markers.values()))):
         rows = (points["domain"] == domain) & (points["marker"] == marker)
-        colour = _COLOURS[env % len(_COLOURS)]
-        faces, edges = ("none", colour) if env in kept.spec.test_envs else (colour, "white")
+        colour = _COLOURS[place % len(_COLOURS)]
+        faces, edges = ("none", colour) if place in kept.unseen else (colour, "white")
         axes.scatter(x[rows], y[rows], s=28, marker=marker, facecolors=faces, edgecolors=edges, linewidths=0.8)
     if _are_marked(kept):
         _draw_class_names(axes, pd.DataFrame({"x": x, "y": y}).groupby(points["class"]).mean())
@@ -189,9 +188,9 @@ def _markers(kept: Kept) -> dict[str, str]:
 
 def _legend(kept: Kept) -> list[Line2D]:
     handles = []
-    for env, name in enumerate(_domains(kept)):
-        fill = "none" if env in kept.spec.test_envs else "full"
-        handles.append(_handle(name, marker="o", color=_COLOURS[env % len(_COLOURS)], fillstyle=fill))
+    for place, name in enumerate(_domains(kept)):
+        fill = "none" if place in kept.unseen else "full"
+        handles.append(_handle(name, marker="o", color=_COLOURS[place % len(_COLOURS)], fillstyle=fill))
     if not _are_marked(kept):
         return [*handles, _handle(f"({len(kept.classes)} classes, not marked)")]
     classes = (_handle(name, marker=marker, color=GREY) for name, marker in _markers(kept).items())

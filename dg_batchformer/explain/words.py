@@ -28,7 +28,7 @@ def summary(kept: Kept, measured: Measured, seen: dict[str, View]) -> str:
 
 def _setting(kept: Kept, measured: Measured) -> str:
     spec = kept.spec
-    batches, domains = len(measured.gradients.batches), len(spec.facts.names)
+    batches, domains = len(measured.gradients.batches), len(kept.domains)
     return (
         f"{spec.algorithm} on {spec.dataset}: trained on {spec.environment_names(spec.train_envs)}; "
         f"{spec.environment_names(spec.test_envs)} unseen\n"
@@ -59,7 +59,7 @@ def _attention(kept: Kept, means: PairMeans) -> str:
 
 def _to_unseen(kept: Kept, means: PairMeans) -> float:
     """Return the mean over pairs of a sample of a training environment and one of a test environment."""
-    sums, counts = means.domains[:, kept.spec.train_envs][:, :, kept.spec.test_envs].sum(dim=(1, 2))
+    sums, counts = means.domains[:, kept.places(kept.spec.train_envs)][:, :, kept.unseen].sum(dim=(1, 2))
     return float(sums / counts)
 
 

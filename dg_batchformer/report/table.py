@@ -205,6 +205,7 @@ def _dataset_table(
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
     notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].sources))]
+    notes += _about_lone_environments(runs)
     made = _provenance(runs, method)
     table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
     return marked(replace(table, metric=measurements.metric, benchmarks=[dataset]))
@@ -221,6 +222,12 @@ def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
     if few:
         notes.append(f"{', '.join(_SUMMARIES)}: over the trials that have all environments")
     return [*notes, "In-domain: the same models on the held-out splits of the environments that they were trained on"]
+
+
+def _about_lone_environments(runs: Sequence[CollectedRun]) -> list[str]:
+    """Say which rows compare training environments and had a single one."""
+    labels = dict.fromkeys(run.label for run in runs if run.constant.get("lone_environment") is not None)
+    return [f"{', '.join(labels)}: nothing to compare with one training environment, much as ERM"] if labels else []
 
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:

@@ -139,6 +139,12 @@ class _Run:
             len(spec.train_envs),
             Declared(hparams, split_name(spec.algorithm)[0]),
         ).to(device)
+        self.notes = [*dataset.notes, *self.sampler.notes()]
+        if algorithm_class.has_nothing_to_compare(len(spec.train_envs)):
+            lone = self.writer.constant["lone_environment"] = spec.environment_names(spec.train_envs)
+            self.notes.append(
+                f"{spec.algorithm} compares training environments and has {lone} alone: it trains much as ERM does"
+            )
         fingerprint = self.writer.constant["dataset_fingerprint"]
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
         self.begins_from = "" if keep == "none" else self.initial.identity()  # only a kept model says it
@@ -161,7 +167,7 @@ class _Run:
         del self.initial  # it may hold a second model
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
         self.watcher.begin(self.spec, start)
-        for sentence in [*self.dataset.notes, *self.sampler.notes()]:
+        for sentence in self.notes:
             tell(self.watcher, sentence)
         began = saved = time.monotonic()
 

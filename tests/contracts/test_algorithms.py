@@ -120,6 +120,23 @@ def test_one_training_environment_is_enough(name):
     _assert_trains(_make(full, num_domains=1), full, num_domains=1)
 
 
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ("ERM", "MLDG")])
+def test_a_method_that_is_erm_on_one_training_environment_declares_it(name):
+    algorithm, erm = (_make(each, dataset="Toy", num_domains=1) for each in (name, "ERM"))
+    start = erm.predictor.state_dict()
+    if algorithm.predictor.state_dict().keys() == start.keys():
+        algorithm.begin_from(start)
+    for one in (algorithm, erm):
+        for seed in range(6):
+            seed_everything(seed)
+            one.update(make_minibatches(dataset="Toy", num_domains=1, seed=seed))
+
+    x = make_minibatches(dataset="Toy")[0][0]
+    is_erm = torch.allclose(algorithm.predict(x), erm.predict(x), atol=1e-6)
+    assert get_algorithm_class(f"SWAD+{name}+BF").has_nothing_to_compare(1) or not is_erm
+    assert not get_algorithm_class(name).has_nothing_to_compare(2)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_reloads_strictly_and_goes_on_exactly(name, tmp_path):
     algorithm, fresh = _make(name), _make(name, seed=1)

@@ -64,6 +64,20 @@ def test_a_kept_run_is_explained_in_pictures_tables_and_words(run, tmp_path, cap
     assert set(tables["features"].query("unseen")["domain"]) == {"D"}
 
 
+def test_a_run_that_leaves_environments_out_is_explained_on_those_that_it_has(tmp_path, capsys):
+    path = tmp_path / "run"
+    run_quickly(quick_spec(algorithm="BF", steps=1, train_envs=("B", "D"), test_envs=("C",)), path)
+    capsys.readouterr()
+
+    assert main(["explain", str(path), "--output", str(tmp_path)]) == 0
+    assert "trained on B, D; C unseen\n32 batches of 3 x " in capsys.readouterr().out
+    points = pd.read_csv(tmp_path / "features.csv")
+    assert set(zip(points["domain"], points["unseen"], strict=True)) == {("B", False), ("C", True), ("D", False)}
+    attention = pd.read_csv(tmp_path / "attention_by_domain.csv")
+    assert set(attention["domain"]) == set(attention["attends_to"]) == {"B", "C", "D"}
+    assert (attention["pairs"] > 0).all()
+
+
 _SHARES = ["share", "uniform_share", "pairs"]
 _POINTS = ["plain_pc1", "plain_pc2", "batchformer_pc1", "batchformer_pc2"]
 

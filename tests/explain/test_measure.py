@@ -130,16 +130,16 @@ def test_groups_account_for_all_variance_where_they_are_points_and_for_none_wher
 
 
 def test_batches_hold_equally_many_of_every_domain_no_image_twice_and_are_always_the_same():
-    envs = torch.tensor([0] * 5 + [1] * 9 + [2] * 7)
+    domains = torch.tensor([0] * 5 + [1] * 9 + [2] * 7)
 
-    batches = list(draw_batches(envs, 32, 4))
+    batches = list(draw_batches(domains, 32, 4))
 
     for batch in batches:
         assert batch.shape == (3, 5)
         assert len(batch.unique()) == 15
-        assert_close(envs[batch], torch.arange(3)[:, None].expand(3, 5))
+        assert_close(domains[batch], torch.arange(3)[:, None].expand(3, 5))
     assert not torch.equal(batches[0], batches[1])
-    assert torch.equal(torch.stack(batches), torch.stack(list(draw_batches(envs, 32, 4))))
+    assert torch.equal(torch.stack(batches), torch.stack(list(draw_batches(domains, 32, 4))))
 
 
 def _planted():
@@ -151,10 +151,10 @@ def _planted():
         attention = batchformer.layers[0].self_attn
         attention.in_proj_weight[:32] = torch.eye(16).repeat(2, 1) * 3  # query and key: the features
         attention.in_proj_bias.zero_()
-    classes, envs = torch.arange(3).repeat(40), torch.arange(4).repeat_interleave(30)
+    classes, domains = torch.arange(3).repeat(40), torch.arange(4).repeat_interleave(30)
     z = F.one_hot(classes, 16) + 0.1 * torch.randn(120, 16)
     kept = Kept(spec, resolve_hparams(spec), ["a", "b", "c"], (8,), predictor, predictor[0], batchformer)
-    return kept, HeldOut(z, classes, envs, torch.arange(120))
+    return kept, HeldOut(z, classes, domains, torch.arange(120))
 
 
 def test_attention_that_is_planted_on_the_own_class_is_found_there():
@@ -172,7 +172,7 @@ def test_attended_features_are_means_over_the_batches_of_an_image():
 
     measured = measure(kept, held_out, batches=3)
 
-    batches = list(draw_batches(held_out.envs, kept.hparams["batch_size"], 3))
+    batches = list(draw_batches(held_out.domains, kept.hparams["batch_size"], 3))
     for row, attended in zip(measured.rows.tolist(), measured.attended, strict=True):
         found = [kept.batchformer(held_out.z[rows])[rows == row] for rows in batches]
         assert_close(attended[None], torch.cat(found).mean(dim=0, keepdim=True))
