@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.names import split_name
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.plugins.load import load_plugins
@@ -139,7 +140,8 @@ def rebuilding(folder: RunFolder, spec: RunSpec) -> Iterator[None]:
 
 
 def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) -> KeptModel:
-    """Rebuild a model from the content of its file."""
+    """Rebuild a model from the content of its file; raise one of MALFORMED or RuntimeError where it holds none."""
+    _check_content(spec, content)
     input_shape, hparams = tuple(content["input_shape"]), dict(content["hparams"])
     # What is kept replaces initial weights, so these need not be had; and BatchNorm is frozen only once they are.
     initial = {**hparams, "weights": "none", "freeze_bn": False}
@@ -152,3 +154,15 @@ def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) ->
     algorithm.to(device).eval().requires_grad_(False)
     init = str(content.get("init", ""))
     return KeptModel(spec, hparams, list(content["classes"]), input_shape, init, algorithm)
+
+
+def _check_content(spec: RunSpec, content: dict[str, Any]) -> None:
+    """Raise ValueError unless a file says of its model what its run says, and holds tensors."""
+    base, _ = split_name(spec.algorithm)
+    said = content["algorithm"], content["num_domains"], content["num_classes"]
+    if said != (base, len(spec.train_envs), len(content["classes"])):
+        raise ValueError(f"it is of {said[0]!r:.80} with {said[1]!r:.20} domains and {said[2]!r:.20} classes")
+    if not all(isinstance(value, str | int | float) for value in content["hparams"].values()):
+        raise ValueError("its hparams are not texts and numbers")
+    if not all(isinstance(value, Tensor) for value in content["predictor"].values()):
+        raise ValueError("its weights are not tensors")

@@ -1,7 +1,7 @@
 """How a run computes: precision, data path and compilation, asked for by its spec and settled on its device."""
 
 import shutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,12 +10,16 @@ from dg_batchformer.datasets import Dataset
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec import DATA_PATHS, RunSpec
+from dg_batchformer.training.trust import Refused
 
 _WORTH_BF16 = 64  # pixels: networks for smaller images are small, and casting costs more than it saves
 # Compiling takes about a minute of a CPU; it then saves a quarter of the time of evaluation.
 _WORTH_COMPILING = 50_000  # images evaluated in a run
 _LAUNCH_BOUND = 64  # images a step: below, a GPU waits for its CPU, and CUDA graphs help
+
+
+_SETTLED = {"precision": ("fp32", "bf16"), "data_path": DATA_PATHS, "compile": ("on", "off")}
 
 
 class Execution(NamedTuple):
@@ -24,6 +28,13 @@ class Execution(NamedTuple):
     precision: str
     data_path: str
     compile: str
+
+
+def saved_execution(state: dict[str, Any]) -> Execution:
+    """Return what a checkpoint says of how its run computes; raise Refused for what no run settles on."""
+    if state.keys() != _SETTLED.keys() or any(state[name] not in allowed for name, allowed in _SETTLED.items()):
+        raise Refused(f"its execution is {state!s:.200}")
+    return Execution(**state)
 
 
 def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_evaluation: int) -> Execution:

@@ -57,7 +57,7 @@ class Means:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state."""
-        vars(self).update(state)
+        self.sums, self.counts, self.updates, self.seconds = (state[name] for name in vars(self))
 
 
 def train(

@@ -25,7 +25,7 @@ from dg_batchformer.store import RunFolder, State, write_json
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
-from dg_batchformer.training.execution import Execution, apply, gave_up_compiling, settle
+from dg_batchformer.training.execution import Execution, apply, gave_up_compiling, saved_execution, settle
 from dg_batchformer.training.initial import Initial
 from dg_batchformer.training.journal import Watcher, journal, log, tell
 from dg_batchformer.training.keep import keep_model
@@ -35,6 +35,7 @@ from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
 from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, split_environments
 from dg_batchformer.training.stop import Interrupted
+from dg_batchformer.training.trust import Refused
 
 SAVE_SECONDS = 60.0  # between two checkpoints: what a killed run repeats at most
 _MAX_DATA_WORKERS = 8
@@ -251,18 +252,25 @@ class _Run:
 
     def _resume(self) -> int:
         """Take over the saved state, if there is one; return the step to go on from."""
-        state = self._saved_state()
-        if state is None:
-            self.folder.checkpoint_file.unlink(missing_ok=True)
-            self.writer.cut(0)
-            return 0
-        self._refuse_other_state(state)
+        try:
+            state = self._saved_state()
+            if state is None:
+                self.folder.checkpoint_file.unlink(missing_ok=True)
+                self.writer.cut(0)
+                return 0
+            self._refuse_other_state(state)
+            execution = saved_execution(state["execution"])  # what auto meant where the run began
+            self._use(execution)
+            checkpoint.restore(self.algorithm, state["algorithm"])
+        except Refused as error:
+            raise InputError(
+                f"{self.folder.checkpoint_file} was not saved by this run: {error}; delete it to restart the run"
+            ) from error
+        self._use(execution)  # the algorithm's settings came from the device where it was saved
         torch.set_num_threads(state["threads"])  # sums depend on it
         self.writer.cut(state["records_bytes"])
         self.means.load_state_dict(state["means"])
         self.best_validation, self.seconds = state["best_validation"], state["seconds"]
-        checkpoint.restore(self.algorithm, state["algorithm"])
-        self._use(Execution(**state["execution"]))  # what auto meant where the run began, whatever it means here
         return state["step"]
 
     def _saved_state(self) -> dict[str, Any] | None:
@@ -274,6 +282,7 @@ class _Run:
         except checkpoint.Unreadable as error:
             tell(self.watcher, f"{error}; the run begins anew")
             return None
+        checkpoint.refuse_unsaved(state, self.means.state_dict(), self.spec.steps)
         if self.writer.size() < state["records_bytes"]:
             tell(self.watcher, f"{self.writer.file} lacks records from before the checkpoint; the run begins anew")
             return None

@@ -87,7 +87,9 @@ class Average:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state."""
-        vars(self).update(state)
+        self.tensors, self.weight, self.start, self.end = (
+            state[name] for name in ("tensors", "weight", "start", "end")
+        )
 
 
 class LossValley(ABC):

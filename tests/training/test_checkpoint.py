@@ -9,6 +9,7 @@ from torch import nn
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.networks.backbones import BACKBONES
 from dg_batchformer.training import checkpoint
+from dg_batchformer.training.trust import Refused
 
 
 class Holder(nn.Module):
@@ -88,7 +89,7 @@ def test_state_for_something_not_built_yet_is_named(tmp_path):
     one, other = Holder(), Holder()
     other.optimizer = None
 
-    with pytest.raises(TypeError, match="attribute optimizer is restored before it is built"):
+    with pytest.raises(Refused, match="optimizer is the state of an object that is not built yet"):
         checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))
 
 
