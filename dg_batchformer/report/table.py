@@ -22,7 +22,8 @@ class Cell:
 
     NaN where the accuracy of a trial is: its records say so.
 
-    The error is DomainBed's: population deviation over the square root of n. A mean over datasets has none.
+    The error is DomainBed's: population deviation over the square root of n. One trial has none, nor has a mean over
+    datasets, whose n is 0.
     """
 
     mean: float | None = None
@@ -36,6 +37,8 @@ class Cell:
             return cls()
         finite = all(map(isfinite, values))  # diverged runs have others, which statistics does not take
         mean = fmean(values) if finite else sum(values) / len(values)
+        if len(values) == 1:
+            return cls(100 * mean, None, 1)
         deviation = pstdev(values) if finite else nan
         return cls(100 * mean, 100 * deviation / len(values) ** 0.5, len(values))
 

@@ -51,7 +51,7 @@ def test_auto_lr_joins_the_two_stages_of_a_run(tmp_path, capsys):
     (tmp_path / "run" / "results.jsonl").write_text("".join(json.dumps(stage) + "\n" for stage in stages))
     (tmp_path / "run" / "done").touch()
 
-    for form, shown in (("domainbed", "70.0 +/- 0.0"), ("text", "70.0 ± 0.0")):
+    for form, shown in (("domainbed", "70.0 +/- 0.0"), ("text", "70.0 (n=1)")):
         assert main(["tables", str(tmp_path), "--format", form, "--selection", "auto-lr"]) == 0
         assert shown in capsys.readouterr().out
 

@@ -276,7 +276,7 @@ def test_domainbeds_sweeps_have_a_page(tmp_path):
 
     page = _page(tmp_path)
 
-    assert "ERM reaches an average test accuracy of 60.0 ± 0.0 % on VLCS" in page.said[""]
+    assert "ERM reaches an average test accuracy of 60.0 % (n=1) on VLCS" in page.said[""]
     assert page.tags["draws", "svg"]
     assert "not recorded" in page.said["provenance"]
     assert f"python -m dg_batchformer report {tmp_path}" in page.said["reproduce"]

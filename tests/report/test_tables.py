@@ -233,7 +233,7 @@ def test_latex_compiles_and_says_what_the_table_says(tmp_path):
     assert "Overfull" not in log
     assert "50% off &" in said
     for row in sections[0].tables[0].rows.values():
-        assert f"{row[0].mean:.1f} ± {row[0].error:.1f}" in said
+        assert f"{row[0].mean:.1f} (n=1)" in said
 
 
 @pytest.mark.system
@@ -267,3 +267,33 @@ def test_all_selections_stand_side_by_side_with_the_averages_of_their_tables(tmp
         average = table["columns"].index("Average")
         for row, own in zip(beside["rows"], table["rows"], strict=True):
             assert row["cells"][place]["mean"] == own["cells"][average]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("text", "52.0 (n=1)"),
+        ("markdown", " 52.0 (n=1) |"),
+        ("latex", "& 52.0 (n=1) &"),
+        ("latex_fragment", "& 52.0 (n=1) &"),
+        ("html", "<span>52.0</span><small> (n=1)</small>"),
+        ("csv", ",,1,"),
+        ("json", '"error": null'),
+    ],
+)
+def test_one_trial_has_its_n_and_no_error(form, shown, tmp_path):
+    text = render(_sections(_sweep(tmp_path, trials=1, test_envs=("cartoon",), algorithms=ROWS[:1])), form)
+
+    assert shown in text
+    assert "± 0.0" not in text
+    if form not in ("csv", "json"):
+        assert "one trial (n = 1), so no standard error" in text
+
+
+def test_a_cell_of_one_trial_among_more_has_no_error(tmp_path):
+    def keep(run):
+        return run.spec.trial_seed == 0 or run.spec.test_envs != (3,)
+
+    cell = _sections(_sweep(tmp_path, keep=keep))[0].tables[0].rows["ERM"][3]
+
+    assert (cell.error, cell.n) == (None, 1)

@@ -65,7 +65,8 @@ def _averages(section: Section) -> Sequence[tuple[str, Cell]]:
 
 
 def _percent(cell: Cell, trials: int) -> str:
-    return f"{number(cell, ' ± ', trials)} %".replace(" ", "\N{NO-BREAK SPACE}")
+    value, bracket, n = number(cell, " ± ", trials).partition(" (")
+    return f"{value} %{bracket}{n}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _mean(cell: Cell) -> float:

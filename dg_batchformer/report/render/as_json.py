@@ -9,8 +9,8 @@ A table has
 * ``title`` (a dataset, or Averages), ``metric`` (accuracy, balanced, worst-class or ece), ``corner`` (what columns
   are), ``columns`` (their names), ``trials``, ``notes``;
 * ``rows``, ours: ``label`` and ``cells``, one per column: ``mean`` and ``error`` in percent, null where there is
-  none; ``n`` trials; ``mark``: ``best``, ``second`` or null; ``significance``: ``above`` or ``below`` the row that
-  was compared to, or null;
+  none, as of one trial; ``n`` trials; ``mark``: ``best``, ``second`` or null; ``significance``: ``above`` or
+  ``below`` the row that was compared to, or null;
 * ``published``: ``label``, ``algorithm``, ``key`` (of its BibTeX entry), ``source`` (citation and place) and
   ``cells`` with ``mean`` and ``error``;
 * ``provenance``: null where nothing is trained, else ``runs``, ``trials``, ``draws``, ``protocols``,

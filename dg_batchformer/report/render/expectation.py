@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from dg_batchformer.expected import Expected
 from dg_batchformer.report.expect import ALLOWANCE, Reproduction
-from dg_batchformer.report.render.wording import sentence
+from dg_batchformer.report.render.wording import number, sentence
 from dg_batchformer.report.selection import METHODS
 
 
@@ -37,7 +37,7 @@ def expectation(expected: Expected, comparisons: Sequence[Reproduction], notes: 
 
 def _row(comparison: Reproduction) -> list[str]:
     cell, difference = comparison.found, comparison.difference
-    found = "" if cell.mean is None else f"{cell.mean:.1f} ± {cell.error:.1f} (n={cell.n})"
+    found = "" if cell.mean is None else number(cell, " ± ", trials=cell.n + 1)  # always with its n
     tolerated = difference is not None and comparison.tolerance is not None
     return [
         comparison.dataset,

@@ -76,7 +76,7 @@ def _table(table: Table, method: Selection) -> list[Element]:
 
 
 def _cell(table: Table, label: str, column: int) -> Element:
-    value, plus_minus, error = number(table.rows[label][column], " ± ", table.trials).partition(" ± ")
+    value, _, spread = number(table.rows[label][column], " ± ", table.trials).partition(" ")
     cell = Element("td")
     if value == EMPTY:
         cell.append(_element("abbr", EMPTY, title="no value: the reason stands below the table"))
@@ -85,8 +85,8 @@ def _cell(table: Table, label: str, column: int) -> Element:
     cell.append(_element(mark, value))
     if sign := significance(table, label, column):
         cell.append(_element("sup", sign))
-    if plus_minus:
-        cell.append(_element("small", f"{plus_minus}{error}"))
+    if spread:
+        cell.append(_element("small", f" {spread}"))
     return cell
 
 

@@ -9,13 +9,12 @@ UNPUBLISHED = "–"
 
 
 def number(cell: Cell, plus_minus: str, trials: int) -> str:
-    """Return a cell as text: mean and error in percent; n where it is less than the table's."""
+    """Return a cell as text: mean and error in percent; n where it is one, or less than the table's."""
     if cell.mean is None:
         return EMPTY
-    if cell.error is None:
-        return f"{cell.mean:.1f}"
-    few = f" (n={cell.n})" if cell.n < trials else ""
-    return f"{cell.mean:.1f}{plus_minus}{cell.error:.1f}{few}"
+    error = "" if cell.error is None else f"{plus_minus}{cell.error:.1f}"
+    few = f" (n={cell.n})" if cell.n == 1 or 0 < cell.n < trials else ""
+    return f"{cell.mean:.1f}{error}{few}"
 
 
 def significance(table: Table, label: str, column: int) -> str:
@@ -40,8 +39,9 @@ def no_table(section: Section) -> str:
 
 def caption(table: Table, method: Selection) -> str:
     """Return what a table shows."""
-    noun = "trial" if table.trials == 1 else "trials"
-    return (
-        f"{table.title}: {table.metric.title} (%); model selection: {method.title}; "
-        f"mean and standard error over n = {table.trials} {noun}"
+    trials = (
+        "one trial (n = 1), so no standard error"
+        if table.trials == 1
+        else f"mean and standard error over n = {table.trials} trials"
     )
+    return f"{table.title}: {table.metric.title} (%); model selection: {method.title}; {trials}"
