@@ -1,4 +1,7 @@
-"""Locks: who trains a run. A file that names its owner, who lives as a process here or by a heartbeat elsewhere."""
+"""Locks: who trains a run. A file that names its owner, who lives as a process here or by a heartbeat elsewhere.
+
+A lock is a file that is created exclusively, which all file systems can, those without hard links or flock too.
+"""
 
 import fcntl
 import json
@@ -12,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import NOTE, read_text
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
+UNNAMED_SECONDS = 30.0  # for which a lock without an owner may be one that is just being written
+_WAIT_SECONDS = 1.0  # between two looks at a lock that is waited for
 _SLURM = {"slurm_job": "SLURM_JOB_ID", "slurm_restarts": "SLURM_RESTART_COUNT"}
 
 
@@ -51,18 +57,14 @@ class Lock:
             )
 
     def take(self) -> None:
-        """Create the file with its whole content at once; raise Busy if somebody alive holds it."""
-        content = self.file.with_name(f".lock.{secrets.token_hex(16)}")
-        content.write_text(json.dumps(self.owner))
+        """Create the file; raise Busy if somebody alive holds it."""
         try:
             with _alone_in(self.file.parent):
-                if self.file.exists():
+                if os.path.lexists(self.file):
                     _remove_stale(self.file)
-                os.link(content, self.file)
+                _create(self.file, json.dumps(self.owner))
         except FileExistsError:
-            raise Busy(f"{self.file.parent} is being trained by {_owner_text(self.file)}") from None
-        finally:
-            content.unlink(missing_ok=True)
+            raise Busy(f"{self.file.parent} is in use by {_owner_text(self.file)}") from None
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -88,6 +90,22 @@ class Lock:
                     os.utime(self.file)
 
 
+@contextmanager
+def held(file: Path, *, waits: bool = False) -> Iterator[Lock]:
+    """Hold a lock for a while; while somebody alive holds it, raise Busy or wait."""
+    lock = Lock(file)
+    while True:
+        try:
+            lock.take()
+            break
+        except Busy:
+            if not waits:
+                raise
+        time.sleep(_WAIT_SECONDS)
+    with lock.kept():
+        yield lock
+
+
 def is_held(file: Path) -> bool:
     """Whether the owner of a lock lives: its process on this host, its heartbeat elsewhere."""
     owner = owner_of(file)
@@ -96,7 +114,7 @@ def is_held(file: Path) -> bool:
     if _is_former_self(owner):
         return False
     try:
-        return time.time() - file.stat().st_mtime < STALE_SECONDS
+        return time.time() - file.stat().st_mtime < (STALE_SECONDS if owner else UNNAMED_SECONDS)
     except OSError:
         return False
 
@@ -129,6 +147,12 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _create(file: Path, content: str) -> None:
+    """Create a file with some content; raise FileExistsError where there is one."""
+    with open_own(file, "x") as new:
+        new.write(content)
+
+
 def _remove_stale(file: Path) -> None:
     """Move a dead owner's lock away; of several who try, one succeeds. A live owner's stays."""
     seen = owner_of(file)
@@ -141,7 +165,7 @@ def _remove_stale(file: Path) -> None:
         return
     try:
         if owner_of(moved) != seen:  # somebody took over in between, and this is the new lock
-            os.link(moved, file)
+            _create(file, read_text(moved, NOTE))
     finally:
         moved.unlink()
 

@@ -4,13 +4,14 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.lock import Lock, is_held
+from dg_batchformer.lock import Lock, held, is_held
+from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import NOTE, TABLE, Unreadable, read_text
 
 KEEP = ("none", "final", "best")  # the model that a run keeps
@@ -26,7 +27,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a whole file or none: to a temporary one beside it, synced, then renamed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(16)}")
     try:
-        with temporary.open("wb") as file:
+        with open_own(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -136,13 +137,12 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[Lock]:
         """Hold the run; raise Busy if somebody alive does, InputError where nothing can be written."""
-        lock = Lock(self.lock_file)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.take()
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
-        with lock.kept():
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(held(self.lock_file))
+            except OSError as error:
+                raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
             for left_over in self.path.glob(".*.*.????????????????????????????????"):  # of a save that was killed
                 left_over.unlink(missing_ok=True)
             yield lock
@@ -170,9 +170,7 @@ class SweepFolder:
     def launching(self) -> Iterator[None]:
         """Be known as a launch while it lasts, so that it can be cancelled from elsewhere."""
         self.launches.mkdir(parents=True, exist_ok=True)
-        lock = Lock(self.launches / secrets.token_hex(16))
-        lock.take()
-        with lock.kept():
+        with held(self.launches / secrets.token_hex(16)):
             yield
 
     def log_final(self, run_id: str, state: State, seconds: float | None) -> None:
@@ -180,7 +178,7 @@ class SweepFolder:
 
         Where that cannot be written, the folder goes on saying it.
         """
-        with suppress(OSError), self.states_log.open("a") as file:
+        with suppress(OSError), open_own(self.states_log, "a") as file:
             file.write(f"\n{run_id} {state} {seconds}\n")  # the first: a torn line ends there
 
     def final_states(self) -> dict[str, tuple[State, float | None]]:

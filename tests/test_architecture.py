@@ -20,7 +20,7 @@ PACKAGE = ROOT / "dg_batchformer"
 LAYERS = [
     {"spelling", "times", "allocator", "terminal"},
     {"errors"},
-    {"regular_files", "zip_files"},
+    {"regular_files", "own_files", "zip_files"},
     {"image_formats"},
     {"seeds", "catalog", "yaml_lines", "every_core"},
     {"hparams", "names", "registry", "lock", "environments", "manifest"},
@@ -137,6 +137,23 @@ def test_images_are_opened_in_one_place(folder):
             named = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             assert opened not in ("Image.open", "PIL.Image.open", "plt.imread", "read_image"), f"{path} opens images"
             assert not (isinstance(node, ast.ImportFrom) and node.module == "PIL.Image" and "open" in named), path
+
+
+# What writes into folders that this process alone has just made.
+_WRITES_ITS_OWN = {"own_files.py", "datasets/pixels.py", "datasets/prepare/archives.py", "datasets/prepare/parquet.py"}
+_WRITING = {"write_text", "write_bytes", "touch"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if str(path) not in _WRITES_ITS_OWN], ids=str)
+def test_nothing_is_written_through_a_link(path):
+    """What others can put into a folder of ours must not lead to other files: see ``own_files``."""
+    calls = [node for node in ast.walk(ast.parse((PACKAGE / path).read_text())) if isinstance(node, ast.Call)]
+    for call in calls:
+        if isinstance(call.func, ast.Attribute):
+            name, modes = call.func.attr, [one.value for one in call.args if isinstance(one, ast.Constant)]
+            assert name not in _WRITING, f"{path}:{call.lineno} writes past own_files"
+            written = [mode for mode in modes if isinstance(mode, str) and mode[:1] in ("a", "w", "x", "+")]
+            assert name not in ("open", "FileHandler") or not written, f"{path}:{call.lineno} writes past own_files"
 
 
 # What reads the package's own files, or the kernel's.

@@ -50,7 +50,7 @@ def test_a_run_that_diverged_is_said_to_have_each_time(tmp_path, capsys):
 def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys):
     with RunFolder(tmp_path / "out").lock():
         assert _train(tmp_path) == 1
-    assert f"error: {tmp_path / 'out'} is being trained by process {os.getpid()} on" in capsys.readouterr().err
+    assert f"error: {tmp_path / 'out'} is in use by process {os.getpid()} on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

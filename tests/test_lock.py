@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -100,15 +101,13 @@ def test_one_who_takes_over_waits_for_another_who_is_at_it(tmp_path, hold):
     holder = hold(tmp_path)
     holder.kill()
     holder.wait()
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    command = [sys.executable, "-c", f"print('taking', flush=True); {HOLD}", str(tmp_path)]
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)  # the other
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as taker:
         try:
-            deadline = time.monotonic() + 60
-            while not list(tmp_path.glob(".lock.*")) and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.1)
+            assert taker.stdout.readline() == "taking\n"
+            time.sleep(0.5)
             assert json.loads(RunFolder(tmp_path).lock_file.read_text())["pid"] == holder.pid
 
             os.close(descriptor)
@@ -161,3 +160,75 @@ def test_the_heart_beats_while_a_run_is_held(tmp_path, monkeypatch):
             time.sleep(0.01)
 
         assert time.time() - folder.lock_file.stat().st_mtime < 60
+
+
+def test_a_lock_needs_no_hard_links(tmp_path, hold, monkeypatch):
+    def refuse(*arguments, **given):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    holder = hold(tmp_path)
+    holder.kill()
+    holder.wait()
+    folder = RunFolder(tmp_path)
+
+    with folder.lock() as lock:
+        assert lock.is_mine
+        with pytest.raises(Busy), folder.lock():
+            pass
+
+
+def test_a_lock_that_is_just_being_written_is_held_and_one_left_empty_is_taken_over(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.lock_file.touch()
+    with pytest.raises(Busy, match="another process"), folder.lock():
+        pass
+
+    long_ago = time.time() - lock_module.UNNAMED_SECONDS - 1
+    os.utime(folder.lock_file, (long_ago, long_ago))
+
+    with folder.lock() as lock:
+        assert lock.is_mine
+
+
+def test_a_lock_of_somebody_in_between_is_put_back(tmp_path, monkeypatch):
+    file = tmp_path / "lock"
+    owners = iter([{"pid": 1}, {"pid": 2}])
+    write_text(file, json.dumps({"pid": 2}))
+    monkeypatch.setattr(lock_module, "is_held", lambda file: False)
+    monkeypatch.setattr(lock_module, "owner_of", lambda file: next(owners))
+
+    lock_module._remove_stale(file)
+
+    assert json.loads(file.read_text()) == {"pid": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_a_lock_is_not_written_through_a_symbolic_link(tmp_path):
+    target, folder = tmp_path / "target", RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.lock_file.symlink_to(target)  # leads nowhere
+
+    with folder.lock() as lock:
+        assert lock.is_mine
+
+    assert not target.exists()
+
+
+def test_who_waits_for_a_lock_gets_it_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock_module, "_WAIT_SECONDS", 0.01)
+    file, order = tmp_path / "lock", []
+
+    def wait():
+        with lock_module.held(file, waits=True):
+            order.append("second")
+
+    with lock_module.held(file):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.1)
+        order.append("first")
+    waiting.join()
+
+    assert order == ["first", "second"]
+    assert not file.exists()

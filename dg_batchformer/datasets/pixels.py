@@ -4,7 +4,6 @@ Two planes: ``train`` keeps the aspect and shrinks the short side to 256 pixels 
 for random crops; ``eval-SIZE`` is squared to SIZE pixels by Pillow, bit-equal to what is evaluated without a cache.
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -26,6 +25,7 @@ from dg_batchformer.datasets.decoding import Undecodable, decode, decode_whole, 
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
+from dg_batchformer.lock import held
 from dg_batchformer.regular_files import TABLE, read_text
 from dg_batchformer.store import cache_dir, write_text
 
@@ -116,8 +116,7 @@ def _writing(folder: Path) -> Iterator[None]:
     """Be the only one who builds planes of a dataset, and teach where they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with held(folder / "lock", waits=True):
             for left_over in folder.glob(".*"):  # of a build that was killed
                 shutil.rmtree(left_over)
             yield

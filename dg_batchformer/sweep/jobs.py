@@ -1,6 +1,5 @@
 """The SLURM jobs of a sweep: which were submitted with which runs, and what SLURM says has become of them."""
 
-import fcntl
 import json
 import os
 import re
@@ -10,6 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.lock import held
+from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import TABLE, read_text
 from dg_batchformer.store import SweepFolder
 
@@ -40,15 +41,13 @@ class Job:
 def submitting(folder: SweepFolder) -> Iterator[None]:
     """Be the only one who plans and submits for a sweep."""
     folder.slurm.mkdir(parents=True, exist_ok=True)
-    with (folder.slurm / "lock").open("w") as lock:
-        with suppress(OSError):  # file systems without flock: two at once may then submit twice, and train once
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(folder.slurm / "lock", waits=True):
         yield
 
 
 def log_jobs(folder: SweepFolder, jobs: Sequence[Job]) -> None:
     """Remember jobs that were submitted."""
-    with folder.jobs_log.open("a") as file:
+    with open_own(folder.jobs_log, "a") as file:
         file.write("\n")  # a torn line ends here
         file.writelines(json.dumps({"job": job.job_id, "runs": list(job.runs)}) + "\n" for job in jobs)
         file.flush()

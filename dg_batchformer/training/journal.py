@@ -11,6 +11,7 @@ import torch
 
 from dg_batchformer.errors import InputError, as_sentence
 from dg_batchformer.lock import Busy
+from dg_batchformer.own_files import open_own
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
 from dg_batchformer.training.stop import Interrupted
@@ -68,7 +69,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
 
     Memory that ran out is raised as OutOfMemory. Trouble with a disk is raised as StorageTrouble and fails no run.
     """
-    handler = logging.FileHandler(folder.log_file, encoding="utf-8", errors="backslashreplace")
+    handler = logging.StreamHandler(open_own(folder.log_file, "a", encoding="utf-8", errors="backslashreplace"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -98,7 +99,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         with suppress(OSError):  # of a disk that is full
-            handler.close()
+            handler.stream.close()
 
 
 def storage_error(error: BaseException | None) -> OSError | None:

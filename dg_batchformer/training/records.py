@@ -13,6 +13,7 @@ import torchvision
 from dg_batchformer import __version__
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.datasets.counts import dataset_version
+from dg_batchformer.own_files import open_own
 from dg_batchformer.record import FORMAT, to_line
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
@@ -71,7 +72,7 @@ class RecordWriter:
             "mem_gb": memory / 2**30,
             "threads": torch.get_num_threads(),
         }
-        with self.file.open("a") as file:
+        with open_own(self.file, "a") as file:
             file.write(to_line(values))
             file.flush()
             os.fsync(file.fileno())  # before any checkpoint that counts on it
@@ -83,7 +84,7 @@ class RecordWriter:
 
     def cut(self, size: int) -> None:
         """Forget what was written beyond a size."""
-        with self.file.open("a") as file:
+        with open_own(self.file, "a") as file:
             file.truncate(size)
 
 

@@ -15,6 +15,7 @@ import torch
 from dg_batchformer.allocator import return_memory
 from dg_batchformer.errors import InputError, as_sentence
 from dg_batchformer.lock import Busy
+from dg_batchformer.own_files import open_own
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
 from dg_batchformer.sweep.launchers.memory import told_by_kernel
@@ -69,7 +70,7 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
     "predictions": false}``. What anybody prints goes to the log file.
     """
     stop = StopOnSignal()
-    with log.open("ab") as output:
+    with open_own(log, "ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
     prepare_streams()

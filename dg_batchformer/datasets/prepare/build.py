@@ -1,10 +1,9 @@
 """A dataset put in its place: built beside it from what was fetched or given, checked, and there by one rename."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
@@ -18,7 +17,7 @@ from dg_batchformer.datasets.prepare.material import Material, sort_material
 from dg_batchformer.datasets.prepare.mirrors import fetch_dataset
 from dg_batchformer.datasets.prepare.sources import Source, find_source
 from dg_batchformer.errors import InputError
-from dg_batchformer.lock import Busy
+from dg_batchformer.lock import held
 from dg_batchformer.store import sync_folder
 
 Note = Callable[[str], None]
@@ -37,14 +36,10 @@ class Workspace:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Be the only one who works here, with nothing left of who was killed but downloads; raise Busy if not."""
-        with writing(self.folder):
-            self.downloads.mkdir(parents=True, exist_ok=True)
-            lock = self.lock_file.open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy(f"another process is working in {self.folder}; wait for it, or end it") from None
+        with ExitStack() as stack:
+            with writing(self.folder):
+                self.downloads.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(self.lock_file))
             try:
                 for folder in (self.unpacked, self.built):
                     shutil.rmtree(folder, ignore_errors=True)
@@ -119,14 +114,14 @@ def _fill(built: Path, material: Material, unpacked: Path, facts: DatasetFacts, 
         return
     labels = [path for path in material.archives if source.camera_traps and first_file(path).endswith(".json")]
     if labels or material.annotations:
-        layouts.link_images(_camera_traps(material, labels, unpacked, note), built)
+        layouts.link_images(_camera_traps(material, labels, unpacked, note), built, note)
         return
     for archive in material.archives:
         extract(archive, unpacked)
     if source.duplicates and not material.duplicates:
         note(f"no image is left out as a duplicate, which papers do: give the list too, {source.duplicates}")
     environments = _environments([*material.folders, unpacked], facts, source)
-    layouts.link_images(layouts.images_of(environments, source, material.left_out), built)
+    layouts.link_images(layouts.images_of(environments, source, material.left_out), built, note)
 
 
 def _environments(folders: Iterable[Path], facts: DatasetFacts, source: Source) -> dict[str, Path]:

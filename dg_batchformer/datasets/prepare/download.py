@@ -18,6 +18,7 @@ from dg_batchformer import __version__
 from dg_batchformer.datasets.prepare.disk import amount, require_room, writing
 from dg_batchformer.datasets.prepare.partial import Part
 from dg_batchformer.datasets.prepare.sources import RemoteFile
+from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import ARCHIVE, open_regular
 
 _CHUNK = 1 << 20
@@ -139,7 +140,7 @@ def _open(file: RemoteFile, part: Part, patience: Patience) -> http.client.HTTPR
 
 def _append(response: http.client.HTTPResponse, file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> None:
     rest = "" if bar.total is None else f"{file.name} needs {amount(bar.total - part.size)} more"
-    with writing(part.path.parent, rest), part.path.open("ab") as out:
+    with writing(part.path.parent, rest), open_own(part.path, "ab") as out:
         for chunk in _chunks(response, patience):
             if not out.tell() and _PAGE.match(chunk):
                 part.discard()

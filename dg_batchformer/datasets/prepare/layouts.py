@@ -4,11 +4,10 @@ Understood are DomainBed's archives, Transfer-Learning-Library's folders (``Real
 split into ``train``, ``val`` ..., VLCS with numbered classes), each below whatever folders hold them.
 """
 
-import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,10 +18,11 @@ from dg_batchformer.datasets.prepare.disk import writing
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import InputError
 from dg_batchformer.own_data import folders_in, is_junk
+from dg_batchformer.own_files import open_own
+from dg_batchformer.regular_files import IMAGE, open_regular
 
 _DEPTH = 5  # folders around the environments
 _SPLITS = frozenset({"train", "val", "valid", "validation", "crossval", "test", "full", "all"})
-_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def find_environments(folder: Path, facts: DatasetFacts, source: Source) -> dict[str, Path]:
@@ -103,22 +103,29 @@ def _images_below(folder: Path) -> Iterator[tuple[str, Path]]:
             )
 
 
-def link_images(images: Iterable[tuple[str, Path]], folder: Path) -> None:
-    """Put images in their places below a folder, as hard links or, where those cannot be, copies."""
-    made = set()
+def link_images(images: Iterable[tuple[str, Path]], folder: Path, note: Callable[[str], None]) -> None:
+    """Put images in their places below a folder, as hard links or, where those cannot be, copies, which is noted."""
+    made, copied = set(), False
     with writing(folder):
         for place, file in tqdm(images, desc=folder.name, unit=" images", disable=None, leave=False):
             target = folder / place
             if target.parent not in made:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 made.add(target.parent)
-            _link(file, target)
+            copied = not _link(file, target) or copied
+    if copied:
+        note(f"{folder} cannot hold hard links to the images that were given, so they are copied")
 
 
-def _link(file: Path, target: Path) -> None:
+def _link(file: Path, target: Path) -> bool:
+    """Put a file in its place; return whether as a hard link, not as a copy."""
     try:
         os.link(os.path.realpath(file), target)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        shutil.copyfile(file, target)
+    except FileExistsError:
+        raise
+    except OSError:  # file systems without hard links say so by many numbers; of a broken one, copying tells
+        # x: also names that only this disk takes for equal
+        with open_regular(file, IMAGE) as content, open_own(target, "xb") as copy:
+            shutil.copyfileobj(content, copy)
+        return False
+    return True

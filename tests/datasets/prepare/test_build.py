@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import tarfile
@@ -20,7 +19,7 @@ from dg_batchformer.datasets.prepare.download import Patience
 from dg_batchformer.datasets.prepare.sources import SOURCES, Mirror, RemoteFile, Source
 from dg_batchformer.datasets.prepare.terra import CLASSES
 from dg_batchformer.errors import InputError
-from dg_batchformer.lock import Busy
+from dg_batchformer.lock import Busy, held
 
 PACS_CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 VLCS_CLASSES = ("bird", "car", "chair", "dog", "person")
@@ -116,14 +115,18 @@ def test_folders_of_other_suites_are_linked_not_copied(tmp_path, monkeypatch, na
         assert file.samefile(theirs / other / "dog" / "1.jpg")
 
 
-def test_where_links_cannot_be_images_are_copied(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
+def test_where_links_cannot_be_images_are_copied_which_is_said(tmp_path, monkeypatch, number):
     def link(*paths):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(layouts.os, "link", link)
     _images(tmp_path / "theirs", dataset_facts("PACS").names, PACS_CLASSES)
+    notes = []
 
-    dataset = _prepare("PACS", tmp_path, tmp_path / "theirs")
+    dataset = prepare("PACS", tmp_path / "data", [tmp_path / "theirs"], note=notes.append)
+
+    assert [note for note in notes if "so they are copied" in note]
 
     assert dataset.files[0].read_text() == "art_painting dog"
     assert dataset.files[0].stat().st_nlink == 1
@@ -248,10 +251,8 @@ def test_what_a_killed_process_left_is_no_part_of_the_next_result(tmp_path):
 def test_two_processes_do_not_prepare_the_same_dataset(tmp_path):
     space = Workspace(tmp_path / "data", "PACS")
     space.folder.mkdir(parents=True)
-    with space.lock_file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(Busy, match=r"another process is working in"):
-            _prepare("PACS", tmp_path, tmp_path)
+    with held(space.lock_file), pytest.raises(Busy, match=r"\.prepare/PACS is in use by process"):
+        _prepare("PACS", tmp_path, tmp_path)
 
 
 def test_nothing_is_built_over_what_is_there(tmp_path):
