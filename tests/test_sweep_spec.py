@@ -143,3 +143,11 @@ def test_every_committed_sweep_expands_and_resolves(file):
     assert runs
     for spec in {(run.label, run.spec.dataset): run.spec for run in runs}.values():
         resolve_hparams(spec)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_sweeps_under_the_protocols_of_papers_take_large_images_as_the_papers_did(file):
+    sweep = load_sweep(file)
+    large = {"VLCS", "OfficeHome", "TerraIncognita", "DomainNet"} & {*sweep.datasets}
+
+    assert sweep.protocol == "quick" or not large or sweep.data_path == "exact"

@@ -33,10 +33,11 @@ sys.path.insert(0, str(ROOT))
 from dg_batchformer.datasets import get_dataset_class  # noqa: E402
 from dg_batchformer.datasets.decoding import decode_whole, open_file  # noqa: E402
 from dg_batchformer.datasets.integrity import inspect_files  # noqa: E402
-from dg_batchformer.datasets.pixels import prepare_planes, shrunk  # noqa: E402
+from dg_batchformer.datasets.pixels import prepare_planes  # noqa: E402
 from dg_batchformer.datasets.prepare.terra import CLASSES, places_of  # noqa: E402
 from dg_batchformer.datasets.tree import read_tree  # noqa: E402
 from dg_batchformer.datasets.verify import verify  # noqa: E402
+from dg_batchformer.training.cached import planes_for  # noqa: E402
 
 Work: TypeAlias = Callable[[Path, Sequence[Path]], object]
 """What is timed: given ``data_dir`` and the files of its PACS."""
@@ -132,19 +133,17 @@ def _cache(data_dir: Path, files: Sequence[Path]) -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["XDG_CACHE_HOME"] = cache
         dataset = get_dataset_class("PACS")(data_dir, [0], {"image_size": 224})
-        prepare_planes(dataset, [None, 224], lambda done, images: None)
+        prepare_planes(dataset, planes_for(224), lambda done, images: None)
 
 
 def _decode_twice(data_dir: Path, files: Sequence[Path]) -> None:
-    for squared in (False, True):
+    for kind in planes_for(224):
         with tempfile.TemporaryFile() as pixels:
             for file in files:
                 decoded = decode_whole(file)
-                size = (224, 224) if squared else shrunk((decoded.height, decoded.width))[::-1]
-                pixels.write((decoded if decoded.size == size else decoded.resize(size, _BILINEAR)).tobytes())
+                pixels.write(kind.pixels(decoded, kind.size((decoded.height, decoded.width))))
 
 
-_BILINEAR = Image.Resampling.BILINEAR
 PARTS: dict[str, tuple[Work, Work]] = {"verify": (_verify, _load), "cache": (_cache, _decode_twice)}
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """How far are cached pixels from the exact ones? tools/compare_pixels.py FOLDER [--short_side N ...] [--images N]
 
-Cuts equal random crops out of the images below a folder, by Pillow as they are and from what the pixel cache keeps of
-them, and prints, as Markdown, by how much the 224 x 224 pixels differ on average, in 255ths. The cache shrinks images
-whose short side is above 256 pixels to it; --short_side looks how images of other sizes would fare: they are resized
-first, and left out where they are smaller. Evaluated images are equal either way.
+Cuts random crops out of what the pixel cache keeps of the images below a folder, and the same parts out of the images
+themselves by Pillow, and prints, as Markdown, for 224 x 224 pixels: which share of the images the cache shrinks, how
+much fine detail the crops of these keep (mean absolute Laplacian, cached over exact) and by how much their pixels
+differ on average, in 255ths; of all images where it shrinks none. --short_side looks how images of other sizes would
+fare: they are resized first, and left out where they are smaller. Evaluated images are equal either way.
 """
 
 import argparse
@@ -15,12 +16,13 @@ from typing import NamedTuple
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms import functional as F
 
 from dg_batchformer.datasets.decoding import decode
 from dg_batchformer.datasets.folders import image_files
-from dg_batchformer.datasets.pixels import shrunk
 from dg_batchformer.training.batch_augment import crop_and_resize, draw
+from dg_batchformer.training.cached import planes_for
 
 SIZE = 224
 
@@ -44,37 +46,50 @@ def main() -> None:
         for side in sides:
             if side is None or min(image.size) >= side:
                 found[side].append(compare(image if side is None else F.resize(image, [side]), seed))
-    print("| short side | images | shrunk | difference | of the worst tenth |\n|---|---|---|---|---|")
+    print("| short side | images | shrunk | detail kept | difference | of the worst tenth |\n|---|---|---|---|---|---|")
     for side, crops in found.items():
         print(f"| {side or 'as they are'} | {row(crops)} |")
 
 
 class Crop(NamedTuple):
-    """One crop out of one image: whether the cache shrinks that, and by how much they differ, 255ths on average."""
+    """One crop of one image: whether the cache shrinks that, and how the crop compares with the exact one."""
 
     shrunk: bool
+    detail: float
     difference: float
 
 
 def row(crops: Sequence[Crop]) -> str:
     """Return the cells of all images that have, or can be given, a short side."""
     if len(crops) < 2:
-        return f"{len(crops)}, too few to tell | | | "
-    differences = [crop.difference for crop in crops]
-    share, tenth = statistics.mean(crop.shrunk for crop in crops), statistics.quantiles(differences, n=10)[-1]
-    return f"{len(crops)} | {share:.0%} | {statistics.mean(differences):.2f} | {tenth:.2f}"
+        return f"{len(crops)}, too few to tell | | | |"
+    shrunk = [crop for crop in crops if crop.shrunk]
+    shown = shrunk if len(shrunk) > 1 else crops
+    kept = statistics.mean(crop.detail for crop in shown)
+    differences = [crop.difference for crop in shown]
+    mean, tenth = statistics.mean(differences), statistics.quantiles(differences, n=10)[-1]
+    return f"{len(crops)} | {len(shrunk) / len(crops):.0%} | {kept:.2f} | {mean:.2f} | {tenth:.2f}"
 
 
 def compare(image: Image.Image, seed: int) -> Crop:
-    """Cut one random crop out of an image and out of what the cache keeps of it."""
-    size = image.height, image.width
-    [box] = draw([seed], torch.tensor([size])).boxes.tolist()
-    exact = F.pil_to_tensor(F.resized_crop(image, *box, [SIZE, SIZE]))
-    kept = shrunk(size)
-    small = image if kept == size else image.resize(kept[::-1], Image.Resampling.BILINEAR)
-    scaled = [round(part * now / before) for part, now, before in zip(box, kept * 2, size * 2, strict=True)]
-    cached = crop_and_resize(F.pil_to_tensor(small), scaled, SIZE)
-    return Crop(kept != size, (cached - exact).abs().mean().item())
+    """Cut one random crop out of what the cache keeps of an image, and the same part out of the image."""
+    native, (_, plane) = (image.height, image.width), planes_for(SIZE)
+    kept = plane.size(native)
+    pixels = torch.frombuffer(bytearray(plane.pixels(image, kept)), dtype=torch.uint8)
+    [box] = draw([seed], torch.tensor([kept])).boxes.tolist()
+    cached = crop_and_resize(pixels.view(*kept, 3).permute(2, 0, 1), box, SIZE)
+    (top, left, height, width), down, across = box, native[0] / kept[0], native[1] / kept[1]
+    place = (left * across, top * down, (left + width) * across, (top + height) * down)
+    exact = F.pil_to_tensor(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=place)).float()
+    ratio = (detail(cached) / detail(exact).clamp_min(1e-6)).item()
+    return Crop(kept != native, ratio, (cached - exact).abs().mean().item())
+
+
+def detail(x: Tensor) -> Tensor:
+    """Return the mean absolute Laplacian of the grey values of an image, (3, H, W)."""
+    grey = x.mean(dim=0)
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return (around - 4 * grey[1:-1, 1:-1]).abs().mean()
 
 
 if __name__ == "__main__":

@@ -119,24 +119,33 @@ class ImageFolders(Dataset):
         """All images, one environment after another."""
         return [file for environment in self.environments for file in environment.files]
 
-    @cached_property
-    def _identity(self) -> Identity:
+    def _listing(self) -> str:
+        """Return a digest of where every image stands and of what changes when its file does."""
         listing = hashlib.sha256()
         for environment in self.environments:
             labels, held_out = environment.labels, environment.held_out or [False] * len(environment)
             for file, label, held in zip(environment.files, labels, held_out, strict=True):
-                status, where = _status(file), f"{environment.name}\t{self.classes[label]}\t{held}\t{file.absolute()}"
-                listing.update(os.fsencode(f"{where}\t{status.st_size}\t{status.st_mtime_ns}\n"))
-        memo = cache_dir() / "identities" / listing.hexdigest()
-        if memo.is_file():
-            return Identity(*read_text(memo, NOTE).split())
-        identity = super().identity()
-        try:
-            memo.parent.mkdir(parents=True, exist_ok=True)
-            write_text(memo, "\n".join(identity))
-        except OSError:
-            pass  # a memo that cannot be kept costs time, never a result
+                where = f"{environment.name}\t{self.classes[label]}\t{held}\t{file.absolute()}"
+                listing.update(os.fsencode(f"{where}\t{_stamp(file)}\n"))
+        return listing.hexdigest()
+
+    @cached_property
+    def _listed(self) -> str:
+        return self._listing()
+
+    @cached_property
+    def _identity(self) -> Identity:
+        memo = cache_dir() / "identities" / self._listed
+        identity = _recall(memo)
+        if identity is None:
+            identity = super().identity()
+            _remember(memo, identity)
         return identity
+
+    def refuse_changed(self) -> None:
+        """Raise InputError where a file is no longer the one that the identity is of."""
+        if self._listing() != self._listed:
+            raise InputError(f"images of {self.facts.name} changed while they were read; run the same command again")
 
     def identity(self) -> Identity:
         """As for every dataset; remembered outside the data folder as long as no file changes."""
@@ -180,9 +189,11 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES) and not is_junk(name)
 
 
-def _status(file: Path) -> os.stat_result:
+def _stamp(file: Path) -> str:
+    """Return what tells a file from one that takes its place, or that was written over it with its size and time."""
     try:
-        return file.stat()
+        status = file.stat()
+        return f"{status.st_size}\t{status.st_mtime_ns}\t{status.st_ctime_ns}\t{status.st_ino}"
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); replace it or take it out") from None
 
@@ -192,6 +203,27 @@ def _file_digest(file: Path) -> str:
         return hashlib.sha256(read_bytes(file, IMAGE)).hexdigest()
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}); replace it or take it out") from None
+
+
+def _recall(memo: Path) -> Identity | None:
+    """Read an identity back; None where none was kept, or it is damaged."""
+    try:
+        *identity, checksum = read_text(memo, NOTE).split()
+    except (OSError, ValueError):
+        return None
+    return Identity(*identity) if checksum == _checksum(identity) and len(identity) == 2 else None
+
+
+def _remember(memo: Path, identity: Identity) -> None:
+    try:
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        write_text(memo, "\n".join([*identity, _checksum(identity)]))
+    except OSError:
+        pass  # a memo that cannot be kept costs time, never a result
+
+
+def _checksum(identity: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(identity).encode()).hexdigest()
 
 
 class VLCS(ImageFolders):

@@ -1,18 +1,20 @@
 """Pixel cache: every image of a dataset decoded once, into files that all processes read.
 
-Two planes: ``train`` keeps the aspect and shrinks the short side to 256 pixels (smaller images are kept as they are),
-for random crops; ``eval-SIZE`` is squared to SIZE pixels by Pillow, bit-equal to what is evaluated without a cache.
+A dataset has planes of two kinds: ``eval-SIDE`` holds images squared to SIDE pixels by Pillow, bit-equal to the images
+that are evaluated without a cache; ``train-SIDE`` keeps the aspect for random crops, and shrinks images whose short
+side is above SIDE pixels to it. A checksum of every image is checked whenever it is read from a file; a damaged image
+is decoded again.
 """
 
-import json
 import os
 import secrets
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 from weakref import finalize
 
 import numpy as np
@@ -23,14 +25,62 @@ from torch import Tensor
 
 from dg_batchformer.datasets.decoding import Undecodable, decode, decode_whole, size_of, truncated
 from dg_batchformer.datasets.folders import ImageFolders
+from dg_batchformer.datasets.prepare.disk import amount
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
 from dg_batchformer.lock import held
-from dg_batchformer.regular_files import TABLE, read_text
-from dg_batchformer.store import cache_dir, write_text
+from dg_batchformer.regular_files import TABLE, open_regular
+from dg_batchformer.store import atomic_write, cache_dir
 
-SHORT_SIDE = 256
 Progress = Callable[[int, int], None]  # images done, of how many
+_FORMER = "train"  # a plane of earlier versions, shrunk to 256 pixels
+_AT_ONCE = 256  # images copied to a device together
+
+
+class Kind(NamedTuple):
+    """What a plane does to images: squares them to ``side`` pixels, or shrinks their short side to it."""
+
+    side: int
+    squared: bool
+
+    @property
+    def name(self) -> str:
+        """The name of the folder of such a plane."""
+        return f"{'eval' if self.squared else 'train'}-{self.side}"
+
+    def size(self, native: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width in the plane of an image of a height and width."""
+        if self.squared:
+            return self.side, self.side
+        short, long = sorted(native)
+        if short <= self.side:
+            return native
+        long = int(self.side * long / short)  # torchvision's rounding
+        return (self.side, long) if native[0] <= native[1] else (long, self.side)
+
+    def pixels(self, image: Image.Image, size: tuple[int, int]) -> bytes:
+        """Return the bytes of an image in the plane, where its height and width are ``size``."""
+        height, width = size
+        if image.size != (width, height):
+            # Shrinking for crops comes before a second, bilinear resize: Lanczos keeps the detail that one would.
+            filtered = Image.Resampling.BILINEAR if self.squared else Image.Resampling.LANCZOS
+            image = image.resize((width, height), filtered)
+        return image.tobytes()
+
+
+class Index(NamedTuple):
+    """What is known of the images of a plane.
+
+    Attributes:
+        sizes: (images, 2), height and width.
+        checksums: (images,), CRC-32 of their bytes.
+        torn: which of them are truncated.
+
+    """
+
+    sizes: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
+    torn: NDArray[np.int64]
 
 
 class Plane:
@@ -38,17 +88,31 @@ class Plane:
 
     A file is read where it is asked for, not mapped, since what was touched of a mapped one counts as memory of a run.
 
+    Args:
+        kind: what was done to the images.
+        folder: of the plane.
+        files: the images that it was made of.
+
     Attributes:
-        file: their bytes. resident: the same on a GPU; None where they are read from the file.
         sizes: (images, 2), height and width.
-        notes: sentences on what was repaired while decoding.
+        notes: sentences on images that were repaired while decoding.
+        restored: indices of images that were damaged in the cache, and decoded again; for the reader to clear.
+        resident: all bytes on a GPU; None where they are read from the file.
 
     """
 
-    def __init__(self, file: Path, sizes: Tensor, notes: list[str], resident: Tensor | None) -> None:
-        self.file, self.sizes, self.notes, self.resident = file, sizes, notes, resident
-        self._begins = [0, *(sizes.prod(dim=1) * 3).cumsum(0).tolist()]
-        self._descriptor = os.open(file, os.O_RDONLY)
+    def __init__(self, kind: Kind, folder: Path, files: Sequence[Path]) -> None:
+        index = _read_index(folder, len(files))
+        if index is None:
+            raise InputError(f"{folder} is damaged; delete it, and it is built again")
+        self.kind, self.folder, self.files = kind, folder, files
+        self.sizes = torch.from_numpy(index.sizes)
+        self.notes = [truncated(files[torn]) for torn in index.torn.tolist()]
+        self.restored: list[int] = []
+        self.resident: Tensor | None = None
+        self._checksums = index.checksums.tolist()
+        self._begins = [0, *(self.sizes.prod(dim=1) * 3).cumsum(0).tolist()]
+        self._descriptor = os.open(folder / "pixels", os.O_RDONLY)
         finalize(self, os.close, self._descriptor)
 
     def image(self, index: int) -> Tensor:
@@ -70,55 +134,93 @@ class Plane:
             pixels = self.resident.view(-1, height, width, 3)[rows]
         return pixels.permute(0, 3, 1, 2)
 
+    def copy_to(self, device: torch.device) -> None:
+        """Hold all images on a device."""
+        resident = torch.empty(self._begins[-1], dtype=torch.uint8, device=device)
+        for start in range(0, len(self.files), _AT_ONCE):
+            part = range(start, min(start + _AT_ONCE, len(self.files)))
+            resident[self._begins[part[0]] : self._begins[part[-1] + 1]] = self._read(part).to(device)
+        self.resident = resident
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all images."""
+        return self._begins[-1]
+
     def _read(self, indices: Sequence[int]) -> Tensor:
-        places = [(self._begins[index], self._begins[index + 1]) for index in indices]
-        parts = [os.pread(self._descriptor, end - begin, begin) for begin, end in places]
-        if any(len(part) < end - begin for part, (begin, end) in zip(parts, places, strict=True)):
-            raise InputError(f"{self.file} is cut short; delete {self.file.parent}, then it is built again")
-        return torch.frombuffer(bytearray().join(parts), dtype=torch.uint8)
+        parts = bytearray()
+        for index in indices:
+            begin, end = self._begins[index], self._begins[index + 1]
+            part = os.pread(self._descriptor, end - begin, begin)
+            parts += part if zlib.crc32(part) == self._checksums[index] else self._restore(index)
+        return torch.frombuffer(parts, dtype=torch.uint8)
+
+    def _restore(self, index: int) -> bytes:
+        """Decode an image again, and put it where its bytes were damaged."""
+        height, width = self.sizes[index].tolist()
+        image, _ = decode(self.files[index])
+        part = self.kind.pixels(image, (height, width))
+        if zlib.crc32(part) != self._checksums[index]:
+            raise InputError(
+                f"{self.folder} is damaged, and {self.files[index]} no longer gives the pixels that were cached; "
+                "delete that folder, and it is built again"
+            )
+        try:
+            with (self.folder / "pixels").open("r+b") as file:
+                os.pwrite(file.fileno(), part, self._begins[index])
+        except OSError:
+            pass  # a cache that cannot be mended costs time, never a result
+        self.restored.append(index)
+        return part
 
 
-def prepare_planes(dataset: ImageFolders, image_sizes: Sequence[int | None], progress: Progress) -> list[Path]:
-    """Return the folders of planes; those that are not there yet are built first, together, every image decoded once.
+def prepare_planes(dataset: ImageFolders, kinds: Sequence[Kind], progress: Progress) -> list[Path]:
+    """Return the folders of planes; build those that are not there or damaged, together, decoding every image once.
 
-    Another process's building is waited for.
-
-    Args:
-        image_sizes: of squared planes; None for the one that keeps the aspect.
+    Waits for another process that builds them.
 
     Raises InputError where there is no room for them, or an image cannot be decoded.
 
     """
     folder = cache_dir() / "pixels" / dataset.identity().arrangement[:16]
-    planes = {size: folder / ("train" if size is None else f"eval-{size}") for size in image_sizes}
-    if not all(plane.is_dir() for plane in planes.values()):
+    planes = {kind: folder / kind.name for kind in kinds}
+    files = dataset.files
+    if any(_read_index(plane, len(files)) is None for plane in planes.values()):
         with _writing(folder):
-            missing = {size: plane for size, plane in planes.items() if not plane.is_dir()}
+            missing = {kind: plane for kind, plane in planes.items() if _read_index(plane, len(files)) is None}
             if missing:
-                _build(dataset.files, missing, progress)
+                _build(dataset, missing, progress)
     return list(planes.values())
 
 
 @lru_cache(maxsize=4)
-def open_plane(folder: Path, device: torch.device) -> Plane:
+def open_plane(kind: Kind, folder: Path, files: tuple[Path, ...], device: torch.device) -> Plane:
     """Open a plane, on a GPU if it leaves half of its free memory; the last ones stay open between runs."""
-    sizes = torch.from_numpy(np.load(folder / "sizes.npy", allow_pickle=False))
-    total = int((sizes.prod(dim=1) * 3).sum())
-    resident = None
-    if device.type == "cuda" and total < torch.cuda.mem_get_info(device)[0] // 2:
-        mapped = torch.from_file(str(folder / "pixels"), shared=False, size=total, dtype=torch.uint8)
-        resident = mapped.to(device)
-    return Plane(folder / "pixels", sizes, json.loads(read_text(folder / "notes.json", TABLE)), resident)
+    plane = Plane(kind, folder, files)
+    if device.type == "cuda" and plane.num_bytes < torch.cuda.mem_get_info(device)[0] // 2:
+        plane.copy_to(device)
+    return plane
+
+
+def _read_index(folder: Path, images: int) -> Index | None:
+    """Return the index of a plane of so many images; None where there is none, or it does not fit its pixels."""
+    try:
+        with open_regular(folder / "index.npz", TABLE) as file, np.load(file, allow_pickle=False) as arrays:
+            index = Index(*(arrays[name] for name in Index._fields))  # each of them has a checksum, too
+        whole = (folder / "pixels").stat().st_size == int(index.sizes.prod(axis=1).sum()) * 3
+    except Exception:  # whatever damage leads NumPy and zipfile to
+        return None
+    return index if whole and len(index.sizes) == len(index.checksums) == images else None
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Be the only one who builds planes of a dataset, and teach where they cannot be written."""
+    """Be the only one who builds planes of a dataset, and say what to do where they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder / "lock", waits=True):
-            for left_over in folder.glob(".*"):  # of a build that was killed
-                shutil.rmtree(left_over)
+            for left_over in [*folder.glob(".*"), folder / _FORMER]:  # of a build that was killed, or of old
+                shutil.rmtree(left_over, ignore_errors=True)
             yield
     except OSError as error:
         raise InputError(
@@ -127,12 +229,14 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _build(files: Sequence[Path], planes: Mapping[int | None, Path], progress: Progress) -> None:
-    temporary = {size: plane.with_name(f".{plane.name}.{secrets.token_hex(16)}") for size, plane in planes.items()}
+def _build(dataset: ImageFolders, planes: Mapping[Kind, Path], progress: Progress) -> None:
+    temporary = {kind: plane.with_name(f".{plane.name}.{secrets.token_hex(16)}") for kind, plane in planes.items()}
     try:
-        _write(files, temporary, progress)
-        for size, plane in planes.items():
-            temporary[size].rename(plane)
+        _write(dataset.files, temporary, progress)
+        dataset.refuse_changed()
+        for kind, plane in planes.items():
+            shutil.rmtree(plane, ignore_errors=True)  # damaged
+            temporary[kind].rename(plane)
     except BaseException:
         for folder in temporary.values():
             shutil.rmtree(folder, ignore_errors=True)
@@ -142,60 +246,68 @@ def _build(files: Sequence[Path], planes: Mapping[int | None, Path], progress: P
 class _Target:
     """One plane while it is written: its file, and where in it which image goes."""
 
-    def __init__(self, folder: Path, file: IO[bytes], sizes: NDArray[np.int64]) -> None:
-        self.folder, self.file, self.sizes = folder, file, sizes
+    def __init__(self, kind: Kind, folder: Path, file: IO[bytes], sizes: NDArray[np.int64]) -> None:
+        self.kind, self.folder, self.file, self.sizes = kind, folder, file, sizes
         self.ends = (sizes.prod(axis=1) * 3).cumsum()
-        os.posix_fallocate(self.file.fileno(), 0, int(self.ends[-1]))  # a full disk says so now
+        self.checksums = np.zeros(len(sizes), np.uint32)
+        _reserve(file, int(self.ends[-1]))
 
-    def put(self, index: int, image: Image.Image) -> None:
+    def put(self, index: int, image: Image.Image) -> int:
+        """Write an image, also from another process than that which has this target; return its checksum."""
         height, width = self.sizes[index].tolist()
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        os.pwrite(self.file.fileno(), image.tobytes(), int(self.ends[index]) - 3 * height * width)
+        pixels = self.kind.pixels(image, (height, width))
+        os.pwrite(self.file.fileno(), pixels, int(self.ends[index]) - len(pixels))
+        return zlib.crc32(pixels)
 
-    def complete(self, notes: Sequence[str]) -> None:
+    def complete(self, torn: Sequence[int]) -> None:
         os.fsync(self.file.fileno())
-        with (self.folder / "sizes.npy").open("wb") as file:
-            np.save(file, self.sizes)
-        write_text(self.folder / "notes.json", json.dumps(notes))
+        index = Index(self.sizes, self.checksums, np.array(torn, np.int64))
+        with atomic_write(self.folder / "index.npz") as file:
+            np.savez(file, **index._asdict())
 
 
-def _write(files: Sequence[Path], folders: Mapping[int | None, Path], progress: Progress) -> None:
+def _reserve(file: IO[bytes], size: int) -> None:
+    """Take the room that a file will need, so that a full disk says so now."""
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; it takes {amount(size)}") from None
+
+
+def _write(files: Sequence[Path], folders: Mapping[Kind, Path], progress: Progress) -> None:
     """Decode all images into the files of planes; truncated ones are noted."""
-    native = list(in_every_core(_size, files)) if None in folders else []
+    whole = any(not kind.squared for kind in folders)
+    native = list(in_every_core(_size, files)) if whole else [(0, 0)] * len(files)
     with ExitStack() as stack:
         targets = []
-        for size, folder in folders.items():
+        for kind, folder in folders.items():
             folder.mkdir()
             file = stack.enter_context((folder / "pixels").open("wb"))
-            sizes = [shrunk(one) for one in native] if size is None else [(size, size)] * len(files)
-            targets.append(_Target(folder, file, np.array(sizes, np.int64)))
+            targets.append(_Target(kind, folder, file, np.array([kind.size(one) for one in native], np.int64)))
         torn = _fill(targets, files, progress)
         for target in targets:
-            target.complete([truncated(files[index]) for index in torn])
+            target.complete(torn)
 
 
 def _fill(targets: Sequence[_Target], files: Sequence[Path], progress: Progress) -> list[int]:
     """Decode every image once into all targets; return which ones are truncated."""
 
-    def put_whole(index: int) -> bool:
+    def put_whole(index: int) -> list[int] | None:
         try:
             image = decode_whole(files[index])
         except Undecodable:
-            return False
-        for target in targets:
-            target.put(index, image)
-        return True
+            return None
+        return [target.put(index, image) for target in targets]
 
     torn: list[int] = []
-    for index, whole in enumerate(in_every_core(put_whole, range(len(files)))):
-        if not whole:
+    for index, checksums in enumerate(in_every_core(put_whole, range(len(files)))):
+        if checksums is None:
             torn.append(index)
+            image, _ = decode(files[index])
+            checksums = [target.put(index, image) for target in targets]
+        for target, checksum in zip(targets, checksums, strict=True):
+            target.checksums[index] = checksum
         progress(index + 1, len(files))
-    for index in torn:
-        image, _ = decode(files[index])
-        for target in targets:
-            target.put(index, image)
     return torn
 
 
@@ -206,12 +318,3 @@ def _size(file: Path) -> tuple[int, int]:
     except Undecodable:
         decoded, _ = decode(file)
         return decoded.height, decoded.width
-
-
-def shrunk(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the height and width in the plane that keeps the aspect, of an image of a height and width."""
-    short, long = sorted(size)
-    if short <= SHORT_SIDE:
-        return size
-    long = int(SHORT_SIDE * long / short)  # torchvision's rounding
-    return (SHORT_SIDE, long) if size[0] <= size[1] else (long, SHORT_SIDE)

@@ -71,7 +71,7 @@ def _place(run: CollectedRun) -> tuple[object, ...]:
 
 # What must be equal in a cell: numbers of different protocols or data are not comparable. In records of DomainBed and
 # ours; what an older record does not say is a value of its own.
-_SETTINGS = ("protocol", "precision", "dataset_fingerprint")
+_SETTINGS = ("protocol", "precision", "dataset_fingerprint", "training_short_side")
 _ASKED = ("task", "steps", "holdout_fraction", "hparams")
 
 

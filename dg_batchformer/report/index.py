@@ -25,7 +25,7 @@ from dg_batchformer.report.evaluations import Evaluations
 from dg_batchformer.report.runs import RecordsFile, TrainedRun, parse_records
 from dg_batchformer.store import atomic_write, cache_dir
 
-_VERSION = 2
+_VERSION = 3
 
 
 class Stamp(NamedTuple):
@@ -33,6 +33,7 @@ class Stamp(NamedTuple):
 
     size: int
     modified: int
+    changed: int
     inode: int
 
 
@@ -73,7 +74,7 @@ def _stamps(folder: Path) -> dict[str, Stamp]:
     for name in sorted(os.listdir(folder)):  # noqa: PTH208  # Paths would take longer than the index
         with suppress(OSError):
             stat = os.stat(_path(folder, name))  # noqa: PTH116
-            stamps[name] = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ino)
+            stamps[name] = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     return stamps
 
 

@@ -1,10 +1,15 @@
 """Transforms of the exact data path: torchvision's, as DomainBed composes them, with a seed per sample."""
 
+from math import ceil
+
 import torch
 from PIL.Image import Image
 from torch import Tensor
 from torchvision import transforms
 
+CROP_AREA = (0.7, 1.0)  # of a random crop, as a share of the image
+CROP_RATIO = (3 / 4, 4 / 3)  # of its width to its height
+_SHARED_SHORT_SIDE = 320  # enough for 224 pixels; one cache serves all smaller sizes
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
@@ -16,7 +21,7 @@ class Transform:
         self.plain = transforms.Compose([transforms.Resize((size, size)), transforms.PILToTensor()])
         self.augmented = transforms.Compose(
             [
-                transforms.RandomResizedCrop(size, scale=(0.7, 1.0)),
+                transforms.RandomResizedCrop(size, CROP_AREA, CROP_RATIO),
                 transforms.RandomHorizontalFlip(),
                 transforms.ColorJitter(0.3, 0.3, 0.3, 0.3),
                 transforms.RandomGrayscale(),
@@ -30,6 +35,15 @@ class Transform:
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
             torch.default_generator.manual_seed(seed)
             return self.augmented(image)
+
+
+def short_side_for(size: int) -> int:
+    """Return to which short side images may be shrunk before random crops, so that none has to be enlarged to ``size``.
+
+    The smallest crop has the least area and ratio, and is cut out of a square image.
+    """
+    least = size / (CROP_AREA[0] * CROP_RATIO[0]) ** 0.5
+    return max(_SHARED_SHORT_SIDE, 32 * ceil(least / 32))
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dg_batchformer.training.augment import normalise_floats
+from dg_batchformer.training.augment import CROP_AREA, CROP_RATIO, normalise_floats
 
 _ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it takes the centre
 _DRAWS = 4 * _ATTEMPTS + 2 + 8
-_SCALE, _RATIO = (0.7, 1.0), (3 / 4, 4 / 3)
 _GRAYSCALE = 0.1
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -63,8 +62,8 @@ def draw(seeds: Sequence[int], sizes: Tensor) -> Draw:
 def _boxes(uniforms: Tensor, sizes: Tensor) -> Tensor:
     """Draw crops: the first attempt that fits, else the centre; (N, 4, attempts), (N, 2) -> (N, 4)."""
     height, width = sizes[:, :1], sizes[:, 1:]
-    area = (height * width) * (_SCALE[0] + (_SCALE[1] - _SCALE[0]) * uniforms[:, 0])
-    ratio = torch.exp(log(_RATIO[0]) + (log(_RATIO[1]) - log(_RATIO[0])) * uniforms[:, 1])
+    area = (height * width) * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * uniforms[:, 0])
+    ratio = torch.exp(log(CROP_RATIO[0]) + (log(CROP_RATIO[1]) - log(CROP_RATIO[0])) * uniforms[:, 1])
     w, h = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
     fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
     top, left = ((uniforms[:, 2] * (height - h + 1)).long(), (uniforms[:, 3] * (width - w + 1)).long())
@@ -75,9 +74,9 @@ def _boxes(uniforms: Tensor, sizes: Tensor) -> Tensor:
 
 def _centres(sizes: Tensor) -> Tensor:
     height, width = sizes.unbind(dim=1)
-    narrow, wide = width < _RATIO[0] * height, width > _RATIO[1] * height
-    h = torch.where(narrow, (width / _RATIO[0]).round().long(), height)
-    w = torch.where(wide, (height * _RATIO[1]).round().long(), width)
+    narrow, wide = width < CROP_RATIO[0] * height, width > CROP_RATIO[1] * height
+    h = torch.where(narrow, (width / CROP_RATIO[0]).round().long(), height)
+    w = torch.where(wide, (height * CROP_RATIO[1]).round().long(), width)
     return torch.stack([(height - h) // 2, (width - w) // 2, h, w], dim=1)
 
 

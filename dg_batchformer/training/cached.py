@@ -2,14 +2,22 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from dg_batchformer.datasets.folders import ImageFolders
-from dg_batchformer.datasets.pixels import open_plane, prepare_planes
+from dg_batchformer.datasets.pixels import Kind, open_plane, prepare_planes
+from dg_batchformer.training.augment import short_side_for
 from dg_batchformer.training.batch_augment import augment, draw
 from dg_batchformer.training.loaders import Batch, Request, Task
+
+_ALWAYS_WHOLE = 256  # pixels: images with a short side up to this were never shrunk, by any version
+
+
+def planes_for(image_size: int) -> tuple[Kind, Kind]:
+    """Return the planes that images of a size are evaluated and trained from."""
+    return Kind(image_size, squared=True), Kind(short_side_for(image_size), squared=False)
 
 
 class CachedLoader:
@@ -35,11 +43,20 @@ class CachedLoader:
         self.size = dataset.input_shape[-1]
         self.labels = [torch.tensor(environment.labels) for environment in dataset]
         self.starts = [0, *accumulate(len(environment) for environment in dataset)]
-        squared, *whole = prepare_planes(dataset, [self.size, *([None] if augments else [])], progress)
-        self.squared = open_plane(squared, device)
-        self.whole = open_plane(whole[0], device) if augments else None
-        for sentence in self.squared.notes:
+        self.note = note
+        kinds = planes_for(self.size)[: 2 if augments else 1]
+        files = tuple(dataset.files)
+        folders = prepare_planes(dataset, kinds, progress)
+        self.planes = [open_plane(kind, folder, files, device) for kind, folder in zip(kinds, folders, strict=True)]
+        for sentence in self.planes[0].notes:
             note(sentence)
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What numbers depend on: the short side that large training images are shrunk to, where there are any."""
+        if len(self.planes) < 2 or bool((self.planes[1].sizes.amin(dim=1) <= _ALWAYS_WHOLE).all()):
+            return {}
+        return {"training_short_side": self.planes[1].kind.side}
 
     def __enter__(self) -> Self:
         return self
@@ -51,15 +68,22 @@ class CachedLoader:
         """Yield the batches of every task, in order."""
         for task in tasks:
             yield [self._batch(request) for request in task]
+            self._say_restored()
 
     def _batch(self, request: Request) -> Batch:
         rows = [self.starts[request.env] + index for index in request.indices]
         labels = self.labels[request.env][list(request.indices)]
         if request.seeds is None:
-            return Batch(self.squared.images(rows), labels)
+            return Batch(self.planes[0].images(rows), labels)
         return Batch(self._augmented(rows, request.seeds), labels)
 
     def _augmented(self, rows: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
-        assert self.whole is not None
-        images = [self.whole.image(row).to(self.device, non_blocking=True) for row in rows]
-        return augment(images, draw(seeds, self.whole.sizes[list(rows)]), self.size)
+        whole = self.planes[1]
+        images = [whole.image(row).to(self.device, non_blocking=True) for row in rows]
+        return augment(images, draw(seeds, whole.sizes[list(rows)]), self.size)
+
+    def _say_restored(self) -> None:
+        for plane in self.planes:
+            while plane.restored:
+                file = plane.files[plane.restored.pop()]
+                self.note(f"{file} was damaged in the pixel cache {plane.folder}, and was decoded again")

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ _Result = tuple[list[Batch], list[str]]
 
 class Source(Protocol):
     """What serves images: ``Loader`` here, ``cached.CachedLoader``."""
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What numbers depend on, for the records, beside what was asked."""
+        ...
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
         """Yield the batches of every task, in order."""
@@ -73,6 +78,11 @@ class Loader:
             context = torch_multiprocessing.get_context("fork")
             self._pool = ProcessPoolExecutor(workers, context, _begin_worker, (self._load, os.getpid()))
             self._pool.submit(os.getpid).result()
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Nothing: images are used as they are."""
+        return {}
 
     def __enter__(self) -> Self:
         return self

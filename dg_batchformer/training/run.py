@@ -147,6 +147,7 @@ class _Run:
                 f"{spec.algorithm} compares training environments and has {lone} alone: it trains much as ERM does"
             )
         fingerprint = self.writer.constant["dataset_fingerprint"]
+        self.writer.constant.update(source.conditions)
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
         self.begins_from = "" if keep == "none" else self.initial.identity()  # only a kept model says it
         self._use(settle(spec, dataset, device, sum(map(len, self.evaluator.splits.values()))))
@@ -239,6 +240,7 @@ class _Run:
         state = {
             "step": step,
             "dataset_fingerprint": self.writer.constant["dataset_fingerprint"],
+            "conditions": self.source.conditions,
             "keep": self.keep,
             "execution": self.execution._asdict(),
             "records_bytes": self.writer.size(),
@@ -295,6 +297,11 @@ class _Run:
         if begun != now:
             raise InputError(
                 f"{self.folder.path} was begun on data of the fingerprint {begun[:12]}, this is {now[:12]}; {way_out}"
+            )
+        if state.get("conditions", {}) != self.source.conditions:
+            raise InputError(
+                f"{self.folder.path} was begun on training images that an earlier version shrank further; delete "
+                f"{self.folder.checkpoint_file} to begin anew"
             )
         if state["keep"] != self.keep:
             raise InputError(f"{self.folder.path} was begun with --keep {state['keep']}, not {self.keep}; {way_out}")

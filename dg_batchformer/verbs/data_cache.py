@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.datasets import open_dataset
     from dg_batchformer.datasets.folders import ImageFolders
     from dg_batchformer.datasets.pixels import prepare_planes
+    from dg_batchformer.training.cached import planes_for
     from dg_batchformer.training.console import Console
 
     if options.image_size < 1:
@@ -41,6 +42,6 @@ def run(options: argparse.Namespace) -> int:
     console = Console()
     for note in dataset.notes:
         console.note(note)
-    for plane in prepare_planes(dataset, [None, options.image_size], console.caching):
+    for plane in prepare_planes(dataset, planes_for(options.image_size), console.caching):
         print(f"{plane}: {(plane / 'pixels').stat().st_size / 2**30:.2f} GiB")
     return OK

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -100,3 +101,52 @@ def test_the_fingerprint_is_of_the_content_wherever_it_lies(image_folder, tmp_pa
 
     shutil.move(root / "PACS" / "photo" / "dog" / "0.png", root / "PACS" / "photo" / "house" / "other.png")
     assert _pacs(root).fingerprint() != before
+
+
+def _tie(folder):
+    """Give all files of a folder one size and one time, as archives and bitmaps do."""
+    for file in folder.rglob("*.bmp"):
+        os.utime(file, (315532800, 315532800))
+
+
+def test_class_folders_that_swap_their_names_are_other_data_whatever_sizes_and_times_say(image_folder):
+    root = image_folder()
+    for number, file in enumerate(sorted((root / "PACS").rglob("*.png"))):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(file.with_suffix(".bmp"))
+        file.unlink()
+    _tie(root)
+    before = _pacs(root).identity()
+    photo = root / "PACS" / "photo"
+
+    for old, new in (("dog", "x"), ("house", "dog"), ("x", "house")):
+        (photo / old).rename(photo / new)
+
+    assert _pacs(root).fingerprint() != before.fingerprint
+    assert _pacs(root).identity().arrangement != before.arrangement
+
+
+def test_a_file_written_over_with_its_size_and_time_is_another_file(image_folder):
+    root = image_folder()
+    file = root / "PACS" / "photo" / "dog" / "0.bmp"
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(file)
+    _tie(root)
+    before = _pacs(root).fingerprint()
+
+    with file.open("r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"x")
+    _tie(root)
+
+    assert _pacs(root).fingerprint() != before
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:30], lambda text: text.swapcase(), lambda text: ""])
+def test_a_remembered_identity_that_is_damaged_is_found_anew(image_folder, tmp_path, monkeypatch, damage):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = image_folder()
+    before = _pacs(root).identity()
+    [memo] = (tmp_path / "cache" / "dg_batchformer" / "identities").iterdir()
+
+    memo.write_text(damage(memo.read_text()))
+
+    assert _pacs(root).identity() == before

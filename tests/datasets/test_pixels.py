@@ -14,6 +14,7 @@ from dg_batchformer.datasets.decoding import decode
 from dg_batchformer.errors import InputError
 
 CPU = torch.device("cpu")
+SQUARED, WHOLE = pixels.Kind(32, squared=True), pixels.Kind(256, squared=False)
 
 
 @pytest.fixture
@@ -28,14 +29,14 @@ def _pacs(root):
     return get_dataset_class("PACS")(root, [0], {"image_size": 32})
 
 
-def _open(dataset, size, progress=lambda done, images: None):
-    [plane] = pixels.prepare_planes(dataset, [size], progress)
-    return pixels.open_plane(plane, CPU)
+def _open(dataset, kind, progress=lambda done, images: None):
+    [folder] = pixels.prepare_planes(dataset, [kind], progress)
+    return pixels.Plane(kind, folder, dataset.files)
 
 
 def test_the_squared_plane_is_what_is_evaluated_without_a_cache(root):
     dataset = _pacs(root)
-    plane = _open(dataset, 32)
+    plane = _open(dataset, SQUARED)
 
     resized = [np.array(decode(file)[0].resize((32, 32), Image.Resampling.BILINEAR)) for file in dataset.files]
 
@@ -44,7 +45,7 @@ def test_the_squared_plane_is_what_is_evaluated_without_a_cache(root):
 
 def test_the_training_plane_keeps_small_images_as_they_are_and_the_aspect_of_large_ones(root):
     dataset = _pacs(root)
-    plane = _open(dataset, None)
+    plane = _open(dataset, WHOLE)
 
     for index, file in enumerate(dataset.files):
         whole = np.array(decode(file)[0])
@@ -56,43 +57,105 @@ def test_the_training_plane_keeps_small_images_as_they_are_and_the_aspect_of_lar
 
 def test_a_plane_on_a_device_gives_the_same_images_as_its_file(root):
     dataset = _pacs(root)
-    for size in (32, None):
-        plane = _open(dataset, size)
-        content = torch.frombuffer(bytearray(plane.file.read_bytes()), dtype=torch.uint8)
-        resident = pixels.Plane(plane.file, plane.sizes, plane.notes, content)
+    for kind in (SQUARED, WHOLE):
+        plane, resident = _open(dataset, kind), _open(dataset, kind)
+        resident.copy_to(CPU)
 
+        assert resident.resident is not None
         assert all(torch.equal(plane.image(index), resident.image(index)) for index in range(len(dataset.files)))
-        if size is not None:
+        if kind.squared:
             assert torch.equal(plane.images([5, 0, 5]), resident.images([5, 0, 5]))
 
 
-def test_a_plane_that_is_cut_short_says_so(root):
-    dataset = _pacs(root)
-    plane = _open(dataset, 32)
-    plane.file.write_bytes(plane.file.read_bytes()[:-1])
+def _flip(file, place):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 16
+    file.write_bytes(content)
 
-    with pytest.raises(InputError, match=r"pixels is cut short; delete .*eval-32, then it is built again"):
-        plane.image(len(dataset.files) - 1)
+
+@pytest.mark.parametrize("kind", [SQUARED, WHOLE], ids=["squared", "whole"])
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_flipped_bit_of_an_image_is_noticed_and_mended(root, kind, resident):
+    dataset = _pacs(root)
+    expected = [image.clone() for image in map(_open(dataset, kind).image, range(len(dataset.files)))]
+    plane = _open(dataset, kind)
+    _flip(plane.folder / "pixels", 10)
+
+    if resident:
+        plane.copy_to(CPU)
+    assert all(torch.equal(plane.image(index), image) for index, image in enumerate(expected))
+
+    assert plane.restored == [0]
+    again = _open(dataset, kind)
+    assert torch.equal(again.image(0), expected[0])
+    assert again.restored == []
+
+
+def test_an_image_that_is_damaged_in_the_cache_and_changed_on_disk_is_named(root):
+    dataset = _pacs(root)
+    plane = _open(dataset, SQUARED)
+    _flip(plane.folder / "pixels", 10)
+    Image.new("RGB", (40, 30)).save(dataset.files[0])
+
+    with pytest.raises(InputError, match=rf"{plane.folder} is damaged, and {dataset.files[0]} no longer gives"):
+        plane.image(0)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut pixels", "cut index", "former version", "nothing in it"])
+def test_a_plane_that_is_damaged_or_of_an_earlier_version_is_built_again(root, damage):
+    dataset, built = _pacs(root), []
+    expected = [image.clone() for image in map(_open(dataset, SQUARED).image, range(len(dataset.files)))]
+    folder = _open(dataset, SQUARED).folder
+    index, stored = folder / "index.npz", folder / "pixels"
+    if damage == "flip":
+        _flip(index, index.stat().st_size // 3)
+    elif damage == "cut pixels":
+        stored.write_bytes(stored.read_bytes()[:-1])
+    elif damage == "cut index":
+        index.write_bytes(index.read_bytes()[:100])
+    elif damage == "former version":
+        index.rename(folder / "sizes.npy")
+    else:
+        index.unlink()
+        stored.unlink()
+
+    plane = _open(dataset, SQUARED, lambda done, images: built.append(done))
+
+    assert len(built) == len(dataset.files)
+    assert all(torch.equal(plane.image(index), image) for index, image in enumerate(expected))
+
+
+def test_images_that_change_while_they_are_decoded_are_not_cached(root, tmp_path):
+    dataset, large = _pacs(root), root / "PACS" / "photo" / "dog" / "large.png"
+
+    def progress(done, images):
+        if done == images:
+            os.utime(large, (0, 0))
+
+    with pytest.raises(InputError, match=r"images of PACS changed while they were read; run the same command again"):
+        _open(dataset, SQUARED, progress)
+
+    assert not list((tmp_path / "cache").rglob("pixels/*/*eval*"))
 
 
 def test_it_is_built_once_and_again_when_the_data_change(root):
     built = []
     for _ in range(2):
-        _open(_pacs(root), 32, lambda done, images: built.append(done))
+        _open(_pacs(root), SQUARED, lambda done, images: built.append(done))
     assert built == list(range(1, 26))
 
     (root / "PACS" / "photo" / "dog" / "large.png").unlink()
-    _open(_pacs(root), 32, lambda done, images: built.append(done))
+    _open(_pacs(root), SQUARED, lambda done, images: built.append(done))
     assert built == [*range(1, 26), *range(1, 25)]
 
 
 def test_files_renamed_into_another_order_are_another_cache(root):
     folder = root / "PACS" / "photo" / "dog"
-    _open(_pacs(root), None)
+    _open(_pacs(root), WHOLE)
     (folder / "0.png").rename(folder / "9.png")
 
     dataset = _pacs(root)
-    after = _open(dataset, None)
+    after = _open(dataset, WHOLE)
 
     assert [file.name for file in dataset.files[12:16]] == ["1.png", "2.png", "9.png", "large.png"]
     for index in (12, 13, 14):
@@ -103,7 +166,7 @@ def test_files_renamed_into_another_order_are_another_cache(root):
 def test_two_at_once_build_it_once(root):
     built, datasets = [], [_pacs(root) for _ in range(2)]
     threads = [
-        threading.Thread(target=_open, args=(dataset, 32, lambda done, images: built.append(done)))
+        threading.Thread(target=_open, args=(dataset, SQUARED, lambda done, images: built.append(done)))
         for dataset in datasets
     ]
     for thread in threads:
@@ -119,7 +182,7 @@ def test_a_truncated_image_gives_what_is_there_and_is_noted(root):
     Image.effect_noise((64, 64), 100).convert("RGB").save(torn)
     torn.write_bytes(torn.read_bytes()[:-400])
 
-    plane = _open(_pacs(root), 32)
+    plane = _open(_pacs(root), SQUARED)
 
     assert plane.notes == [f"{torn} is truncated; what is there was used"]
 
@@ -129,7 +192,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_left(root, tmp_
     broken.write_bytes(b"text")
 
     with pytest.raises(InputError, match=f"{broken} cannot be decoded"):
-        _open(_pacs(root), 32)
+        _open(_pacs(root), SQUARED)
 
     assert not list((tmp_path / "cache").rglob("*eval*"))
 
@@ -140,8 +203,8 @@ def test_a_full_disk_is_said_with_the_way_out_and_nothing_is_left(root, tmp_path
 
     monkeypatch.setattr(os, "posix_fallocate", full)
 
-    with pytest.raises(InputError, match=r"No space left on device.*make room.*or give --data_path exact"):
-        _open(_pacs(root), 32)
+    with pytest.raises(InputError, match=r"No space left .* takes 75 KiB.*make room.*or give --data_path exact"):
+        _open(_pacs(root), SQUARED)
 
     assert not list((tmp_path / "cache").rglob("*eval*"))
 
@@ -151,6 +214,6 @@ def test_what_a_killed_build_left_is_cleared_away(root, tmp_path):
     left_over = tmp_path / "cache" / "dg_batchformer" / "pixels" / dataset.identity().arrangement[:16] / ".eval-32.dead"
     left_over.mkdir(parents=True)
 
-    _open(dataset, 32)
+    _open(dataset, SQUARED)
 
     assert not left_over.exists()

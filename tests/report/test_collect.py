@@ -159,7 +159,10 @@ def test_runs_on_environments_that_nobody_evaluated_are_named_not_believed(tmp_p
     assert "do not say what was tested" in collect([tmp_path]).skipped[0]
 
 
-@pytest.mark.parametrize("name", ["protocol", "precision", "dataset_fingerprint", "steps", "holdout_fraction", "task"])
+@pytest.mark.parametrize(
+    "name",
+    ["protocol", "precision", "dataset_fingerprint", "training_short_side", "steps", "holdout_fraction", "task"],
+)
 def test_what_differs_within_a_cell_is_refused_unless_it_is_to_be_mixed(name, tmp_path, capsys):
     def change(record):
         if name in ("steps", "holdout_fraction", "task"):

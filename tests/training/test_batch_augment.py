@@ -8,8 +8,9 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from dg_batchformer.training import batch_augment
-from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.augment import normalise, short_side_for
 from dg_batchformer.training.batch_augment import augment, crop_and_resize, draw
+from dg_batchformer.training.cached import planes_for
 
 
 def _picture(seed, size=(90, 70)):
@@ -132,3 +133,47 @@ def test_a_whole_pipeline_is_torchvisions_with_the_same_parameters():
     difference = (augment(images, parameters, 48) - normalise(torch.stack(expected))).abs()
 
     assert difference.mean() * 255 * 0.225 < 3
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 320), (224, 320), (225, 320), (288, 416), (384, 544)])
+def test_no_crop_is_enlarged_because_the_cache_shrank_the_image(size, side):
+    assert short_side_for(size) == side
+    _, whole = planes_for(size)
+    for native in ((2000, 2000), (1500, 2000), (2000, 1500), (900, 3600), (3600, 900), (side + 1, side + 1)):
+        boxes = draw(range(400), torch.tensor([whole.size(native)] * 400)).boxes
+
+        assert boxes[:, 2:].min() >= size
+
+
+@pytest.mark.parametrize("native", [(227, 227), (320, 500), (100, 900)])
+def test_images_that_need_no_shrinking_are_cropped_from_their_own_pixels(native):
+    _, whole = planes_for(224)
+    image = _picture(0, native[::-1])
+
+    assert whole.size(native) == native
+    assert whole.pixels(image, native) == image.tobytes()
+
+
+def _detail(x):
+    """Return the mean absolute Laplacian of an image, (3, H, W)."""
+    grey = x.float().mean(dim=0)
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return (around - 4 * grey[1:-1, 1:-1]).abs().mean()
+
+
+def test_crops_of_a_cached_large_image_keep_its_fine_detail():
+    noise = np.random.RandomState(0).randint(0, 256, (427, 640, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(0.8))
+    (height, width), (_, whole) = (427, 640), planes_for(224)
+    kept = whole.size((height, width))
+    small = torch.frombuffer(bytearray(whole.pixels(image, kept)), dtype=torch.uint8).view(*kept, 3).permute(2, 0, 1)
+    down, across = height / kept[0], width / kept[1]
+
+    for box in draw(range(5), torch.tensor([kept] * 5)).boxes.tolist():
+        top, left, h, w = box
+        place = (left * across, top * down, (left + w) * across, (top + h) * down)
+        exact = _tensor(image.resize((224, 224), Image.Resampling.BILINEAR, box=place))
+        cached = crop_and_resize(small, box, 224)
+
+        assert 0.97 < _detail(cached) / _detail(exact) < 1.03
+        assert (cached - exact).abs().mean() < 1.5

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from support import Silence, make_algorithm, make_minibatches, run_quickly
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +18,7 @@ from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import State
 from dg_batchformer.training import execution
+from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.execution import Execution, apply
 from dg_batchformer.training.loop import seed_everything
 from dg_batchformer.training.stop import Interrupted
@@ -77,6 +79,30 @@ def test_a_cached_run_resumes_exactly(data_dir, tmp_path):
     for record in (*whole, *cut):
         del record["step_time"]
     assert whole == cut
+
+
+def test_records_say_how_far_large_training_images_were_shrunk(data_dir, tmp_path):
+    spec = _folders_spec(data_path="cached")
+    run_quickly(spec, tmp_path / "small", data_dir=data_dir)
+    Image.new("RGB", (400, 257)).save(data_dir / "PACS" / "photo" / "dog" / "0.png")
+    run_quickly(spec, tmp_path / "large", data_dir=data_dir)
+    run_quickly(_folders_spec(data_path="exact"), tmp_path / "exact", data_dir=data_dir)
+
+    said = [_records(tmp_path / run)[0].get("training_short_side") for run in ("small", "large", "exact")]
+
+    assert said == [None, 320, None]
+
+
+def test_a_run_whose_images_an_earlier_version_shrank_further_is_not_resumed(data_dir, tmp_path, monkeypatch):
+    spec, stops = _folders_spec(data_path="cached"), iter([False, True])
+    Image.new("RGB", (400, 300)).save(data_dir / "PACS" / "photo" / "dog" / "0.png")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(CachedLoader, "conditions", {})
+        with pytest.raises(Interrupted):
+            run_quickly(spec, tmp_path / "run", data_dir=data_dir, stop=lambda: next(stops))
+
+    with pytest.raises(InputError, match=r"begun on training images that an earlier version shrank further; delete"):
+        run_quickly(spec, tmp_path / "run", data_dir=data_dir)
 
 
 @pytest.mark.parametrize("name", ["ERM", "CORAL+BF", "SWAD+MLDG+BF", "Fish", "IGA+BF"])
