@@ -20,7 +20,7 @@ def open_own(path: Path | str, mode: str, **given: Any) -> IO[Any]:
     """Open a file for writing as ``open`` does; raise Unwritable for a symbolic link, FIFO or device.
 
     Args:
-        mode: "a" to append, "x" to create; as text or "b" for bytes.
+        mode: "a" to append, "x" to create, "r+" to write into a file; as text or "b" for bytes.
         given: to ``open``.
 
     """

@@ -29,6 +29,7 @@ from dg_batchformer.datasets.prepare.disk import amount
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
 from dg_batchformer.lock import held
+from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import TABLE, open_regular
 from dg_batchformer.store import atomic_write, cache_dir
 
@@ -166,7 +167,7 @@ class Plane:
                 "delete that folder, and it is built again"
             )
         try:
-            with (self.folder / "pixels").open("r+b") as file:
+            with open_own(self.folder / "pixels", "r+b") as file:
                 os.pwrite(file.fileno(), part, self._begins[index])
         except OSError:
             pass  # a cache that cannot be mended costs time, never a result

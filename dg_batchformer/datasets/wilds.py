@@ -1,6 +1,7 @@
 """WILDS — Koh et al., 2021: Camelyon17 by hospital and FMoW by region, all official splits together, as in DomainBed.
 
-The ``wilds`` package reads them; ``pip install "dg_batchformer[wilds]"`` brings it.
+The ``wilds`` package reads them; ``pip install "dg_batchformer[wilds]"`` brings it. Images are squared before anything
+else is done to them, as in DomainBed: random crops are cut out of the squared image, unlike those of image folders.
 """
 
 import hashlib
@@ -16,14 +17,18 @@ from dg_batchformer.errors import InputError
 
 
 class _Environment(Environment):
-    """The images of a hospital or region; ``indices[index]`` is the number of image ``index`` in the WILDS dataset."""
+    """The images of a hospital or region, squared to ``side`` pixels.
 
-    def __init__(self, name: str, wilds_dataset: Any, indices: Sequence[int], labels: Sequence[int]) -> None:
+    ``indices[index]`` is the number of image ``index`` in the WILDS dataset.
+    """
+
+    def __init__(self, name: str, wilds_dataset: Any, indices: Sequence[int], labels: Sequence[int], side: int) -> None:
         super().__init__(name, labels)
-        self.wilds_dataset, self.indices = wilds_dataset, indices
+        self.wilds_dataset, self.indices, self.side = wilds_dataset, indices, side
 
     def load(self, indices: Sequence[int]) -> Loaded:
-        return Loaded([self._image(index) for index in indices], [])
+        squared = (self.side, self.side)
+        return Loaded([self._image(index).resize(squared, Image.Resampling.BILINEAR) for index in indices], [])
 
     def contents(self) -> Iterable[tuple[int, str]]:
         for index, label in enumerate(self.labels):
@@ -55,11 +60,15 @@ class _WILDS(Dataset):
         for name, value in zip(self.facts.names, sorted(set(values.tolist())), strict=True):
             indices = (values == value).nonzero().flatten()
             labels = self.wilds_dataset.y_array[indices].tolist()
-            self.environments.append(_Environment(name, self.wilds_dataset, indices.tolist(), labels))
+            side = hparams["image_size"]
+            self.environments.append(_Environment(name, self.wilds_dataset, indices.tolist(), labels, side))
 
     def identity(self) -> Identity:
-        """Return what tells a version of WILDS from others; its images, which take hours to read, are its own."""
-        version = f"{self.wilds_dataset.dataset_name} {self.wilds_dataset.version}"
+        """Return what tells a version of WILDS from others; its images, which take hours to read, are its own.
+
+        Runs of versions that did not square images first have another one, and are not pooled with later ones.
+        """
+        version = f"{self.wilds_dataset.dataset_name} {self.wilds_dataset.version}, squared"
         labels = [(environment.name, list(environment.labels)) for environment in self.environments]
         digest = hashlib.sha256(f"{version}\n{labels}".encode()).hexdigest()
         return Identity(digest, digest)

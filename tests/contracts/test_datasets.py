@@ -100,3 +100,12 @@ def test_wilds_are_read_by_their_package_or_it_is_said_how_to_get_it(tmp_path, m
     images, _ = dataset[3].load([0, 2])
     assert [image.getpixel((0, 0))[0] for image in images] == [3, 13]  # every fifth image, from the fourth on
     assert dataset[3].labels == [0, 0, 1, 1, 1]
+
+
+def test_wilds_images_are_squared_before_they_are_cropped(tmp_path, monkeypatch):
+    root = write_dataset("WILDSCamelyon", tmp_path, monkeypatch)
+    dataset = open_dataset(RunSpec(dataset="WILDSCamelyon"), root, {"image_size": 40})
+
+    images = dataset[0].load([0, 1]).images
+
+    assert [image.size for image in images] == [(40, 40)] * 2
