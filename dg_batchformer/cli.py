@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from dg_batchformer.errors import InputError, RunFailed, as_sentence, did_you_mean, unknown
+from dg_batchformer.foreign_text import one_line
 from dg_batchformer.lock import Busy
 from dg_batchformer.terminal import outlive_readers
 from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, USAGE
@@ -44,7 +45,7 @@ def _said(error: Exception) -> str:
     if not isinstance(error, OSError):
         return f"{as_sentence(error)}; add --debug to see where"
     where = f"{error.filename}: " if error.filename is not None else ""
-    return f"{where}{error.strerror or error}"
+    return one_line(f"{where}{error.strerror or error}")
 
 
 def verb_of(arguments: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.foreign_text import one_line
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import SweepFolder
 
@@ -79,4 +80,4 @@ def read_declaration(folder: SweepFolder) -> Declared:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.60} stands where a text is expected")
-    return value
+    return one_line(value)

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
+from dg_batchformer.foreign_text import one_line
 from dg_batchformer.spelling import folded
 
 # What making sense of a file that anybody may have written can raise.
@@ -22,7 +23,7 @@ class RunFailed(InputError):
 
 def as_sentence(error: BaseException) -> str:
     """Return what an error says in one line, with its type where nobody wrote the sentence for people."""
-    message = " ".join(str(error).split())
+    message = one_line(str(error))
     return message if isinstance(error, InputError) else f"{type(error).__name__}: {message}".removesuffix(": ")
 
 

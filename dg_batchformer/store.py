@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.foreign_text import printable
 from dg_batchformer.lock import Lock, held, is_held
 from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import NOTE, TABLE, Unreadable, read_text
@@ -48,9 +49,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all; what does not show in it is spelled out."""
     with atomic_write(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # file names may be no UTF-8
+        file.write(printable(text).encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,9 +7,12 @@ import codecs
 import errno
 import io
 import os
+import re
 import signal
 import sys
 from typing import Any
+
+from dg_batchformer.foreign_text import printable
 
 _READER_LEFT = 128 + signal.SIGPIPE  # the status that a shell shows of a program that lost its reader
 _ERRORS = "dg_batchformer.plain"
@@ -42,13 +45,39 @@ def _replaced(stream: Any) -> io.TextIOWrapper:
     output = _Output(stream.fileno(), "wb", closefd=False)
     below: Any = output if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(output)
     settings = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-    return io.TextIOWrapper(below, stream.encoding, _ERRORS, **settings)
+    kind = _Bar if stream is sys.stderr else _Printed
+    return kind(below, stream.encoding, _ERRORS, **settings)
 
 
 def _outlive(stream: Any) -> None:
     output = getattr(getattr(stream, "buffer", None), "raw", getattr(stream, "buffer", None))
     if isinstance(output, _Output):
         output.is_outlived = True
+
+
+class _Printed(io.TextIOWrapper):
+    """Text for people, programs and files: what others wrote into it cannot move the cursor or turn the writing."""
+
+    def write(self, text: str) -> int:
+        super().write(printable(text))
+        return len(text)
+
+
+class _Bar(io.TextIOWrapper):
+    """Messages, and progress bars, which begin their line again and go up one."""
+
+    def write(self, text: str) -> int:
+        super().write(_OF_BARS.sub(lambda part: part[1] or printable(part[0]), text))
+        return len(text)
+
+
+_OF_BARS = re.compile("(\r|\x1b\\[A)|[^\r\x1b]+|\x1b")
+
+
+def clear_screen() -> None:
+    """Empty the terminal that standard output goes to."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(b"\033[2J\033[H")
 
 
 class _Output(io.FileIO):

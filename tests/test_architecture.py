@@ -18,8 +18,9 @@ PACKAGE = ROOT / "dg_batchformer"
 
 # Lowest first; a module may import modules of its own layer's package and of any lower layer.
 LAYERS = [
-    {"spelling", "times", "allocator", "terminal"},
-    {"errors"},
+    {"spelling", "times", "allocator"},
+    {"foreign_text"},
+    {"errors", "terminal"},
     {"regular_files", "own_files", "zip_files"},
     {"image_formats"},
     {"seeds", "catalog", "yaml_lines", "every_core"},

@@ -10,6 +10,7 @@ from dg_batchformer.explain.held_out import held_out_features
 from dg_batchformer.explain.kept import load_kept
 from dg_batchformer.explain.measure import measure
 from dg_batchformer.explain.words import summary
+from dg_batchformer.foreign_text import in_csv
 from dg_batchformer.store import RunFolder, atomic_write, write_text
 from dg_batchformer.training.journal import Watcher
 
@@ -38,7 +39,8 @@ def explain(run: RunFolder, data_dir: Path | None, output: Path, device: torch.d
         "features": feature_picture(kept, tables["features"], seen),
     }
     for stem, table in tables.items():
-        write_text(output / f"{stem}.csv", table.to_csv(index=False))
+        shown = table.map(lambda value: in_csv(value) if isinstance(value, str) else value)
+        write_text(output / f"{stem}.csv", shown.to_csv(index=False))
     for stem, picture in pictures.items():
         _write_picture(output, stem, picture)
     write_text(output / "summary.txt", text)

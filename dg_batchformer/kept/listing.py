@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
+from dg_batchformer.foreign_text import in_csv, one_line
+
 _TOP_OF_TEXT = 3
 
 
@@ -28,6 +30,7 @@ def as_text(predictions: Sequence[Ranked], classes: Sequence[str], top: int | No
     """Return a line for every image: its most probable classes, three unless asked otherwise."""
     shown = min(top or _TOP_OF_TEXT, len(classes))
     rows = [[str(file), *(f"{name} {p:.1%}" for name, p in pairs[:shown])] for file, pairs in predictions]
+    rows = [list(map(one_line, row)) for row in rows]
     headers = ["image", "prediction", *(f"{place}." for place in range(2, shown + 1))]
     return tabulate(rows, headers, disable_numparse=True) + "\n"
 
@@ -37,15 +40,15 @@ def as_csv(predictions: Sequence[Ranked], classes: Sequence[str], top: int | Non
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if top is None:
-        writer.writerow(["image", "prediction", *classes])
+        writer.writerow(["image", "prediction", *map(in_csv, classes)])
         for file, pairs in predictions:
             by_class = dict(pairs)
-            writer.writerow([file, pairs[0][0], *(f"{by_class[name]:.6f}" for name in classes)])
+            writer.writerow([in_csv(str(file)), in_csv(pairs[0][0]), *(f"{by_class[name]:.6f}" for name in classes)])
         return text.getvalue()
     places = range(1, min(top, len(classes)) + 1)
     writer.writerow(["image", *(f"{name}_{place}" for place in places for name in ("class", "probability"))])
     for file, pairs in predictions:
-        writer.writerow([file, *(cell for name, p in pairs[:top] for cell in (name, f"{p:.6f}"))])
+        writer.writerow([in_csv(str(file)), *(cell for name, p in pairs[:top] for cell in (in_csv(name), f"{p:.6f}"))])
     return text.getvalue()
 
 

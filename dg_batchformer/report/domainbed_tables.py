@@ -11,9 +11,11 @@ import numpy as np
 from dg_batchformer.catalog import DATASETS, DOMAINBED_DATASETS, DOMAINBED_ORDER, known_first
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.domainbed_choice import CHOOSE, Chosen, choose_draws, group_runs
+from dg_batchformer.report.render.latex_text import TEXT
 from dg_batchformer.report.runs import RecordsFile, TrainedRun
 from dg_batchformer.report.selection import METHODS
 
+_COMMANDS = "\\{}$&#^~%[*"
 _ENVIRONMENTS = {name: DATASETS[name].labels for name in DOMAINBED_DATASETS}
 
 
@@ -106,7 +108,11 @@ def _table(
 ) -> list[str]:
     """Print rows of cells, each the test accuracies over trials, and their mean, cut to a width."""
     rows = [
-        [name, *(_mean_and_error(cell, latex=latex) for cell in row), _average(row)]
+        [
+            _harmless(name, width) if latex else name,
+            *(_mean_and_error(cell, latex=latex) for cell in row),
+            _average(row),
+        ]
         for name, row in zip(algorithms, cells, strict=True)
     ]
     if not latex:
@@ -124,6 +130,17 @@ def _table(
         r"\end{tabular}}",
         r"\end{center}",
     ]
+
+
+def _harmless(name: str, width: int) -> str:
+    """Return a name, cut to a width, without LaTeX's commands: DomainBed prints it as it is."""
+    cut = ""
+    for character in name:
+        spelled = TEXT[character] if character in _COMMANDS else character
+        if len(cut + spelled) > width:
+            break
+        cut += spelled
+    return cut
 
 
 def _row(cells: Sequence[str], width: int, separator: str, end: str) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from dg_batchformer.declaration import read_declaration
+from dg_batchformer.foreign_text import one_line
 from dg_batchformer.regular_files import TABLE, read_bytes
 from dg_batchformer.report.collection import CollectedRun, Collection, unreadable_lines
 from dg_batchformer.report.index import read_folders
@@ -55,14 +56,14 @@ def _collected(
 ) -> CollectedRun:
     run = CollectedRun(
         label,
-        spec.dataset,
+        one_line(spec.dataset),
         spec.algorithm,
         spec.test_envs,
         spec.trial_seed,
         spec.hparams_seed,
         state,
         path=folder.path,
-        environments=spec.environments,
+        environments=tuple(map(one_line, spec.environments)),
         sources=sources,
     )
     if not ((state.is_final or unfinished) and file.runs):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dg_batchformer.foreign_text import one_line
 from dg_batchformer.report.collection import CollectedRun, how_many
 
 _PACKAGES = ("dg_batchformer", "torch", "torchvision")
@@ -50,6 +51,7 @@ def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:
         return None
     said = [run.constant for run in trained]
     versions = [one["versions"] for one in said if isinstance(one.get("versions"), Mapping)]
+    packages = sorted({name for of_run in versions for name in of_run})
     return Provenance(
         runs=len(trained),
         trials=len({run.trial_seed for run in trained}),
@@ -59,12 +61,12 @@ def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:
         data_paths=_values(said, "data_path"),
         devices=_values(said, "device"),
         fingerprints=_values(said, "dataset_fingerprint"),
-        versions={name: _values(versions, name) for name in sorted({name for one in versions for name in one})},
+        versions={one_line(name): _values(versions, name) for name in packages},
     )
 
 
 def _values(said: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    return sorted({str(one[key]) for one in said if one.get(key)})
+    return sorted({one_line(str(one[key])) for one in said if one.get(key)})
 
 
 def _joined(values: Sequence[str]) -> str:

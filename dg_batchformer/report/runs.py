@@ -8,6 +8,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED
+from dg_batchformer.foreign_text import one_line
 from dg_batchformer.record import read_lines
 from dg_batchformer.report.evaluations import Evaluations, concatenate
 
@@ -40,7 +41,7 @@ class TrainedRun:
             raise ValueError("test_envs of args name an environment twice")
         if not all(type(number) is int and number >= 0 for number in (*envs, *seeds)):
             raise ValueError("test_envs and seeds of args are whole numbers")
-        return Place(dataset, algorithm, tuple(sorted(envs)), *seeds)
+        return Place(one_line(dataset), one_line(algorithm), tuple(sorted(envs)), *seeds)
 
 
 class Place(NamedTuple):

@@ -3,6 +3,7 @@
 import json
 
 from dg_batchformer.errors import MALFORMED
+from dg_batchformer.foreign_text import one_line
 from dg_batchformer.regular_files import TABLE, TEXT, read_bytes, read_text
 from dg_batchformer.report.collection import CollectedRun
 from dg_batchformer.report.runs import parse_records
@@ -30,6 +31,7 @@ def _read(folder: RunFolder) -> CollectedRun:
         raise ValueError(f"its label is {label!r:.60}")
     spec = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT)))
     record = parse_records(read_bytes(folder.records_file, TABLE)).runs[-1]
-    place = label, spec.dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
-    of_run = State.DONE, record.evaluations, record.constant, folder.path, spec.environments
+    label, dataset, *environments = map(one_line, (label, spec.dataset, *spec.environments))
+    place = label, dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
+    of_run = State.DONE, record.evaluations, record.constant, folder.path, tuple(environments)
     return CollectedRun(*place, *of_run, spec.train_envs if spec.leaves_some_out else ())

@@ -3,6 +3,8 @@
 import argparse
 from typing import TypeAlias
 
+from dg_batchformer.foreign_text import printable
+
 OK, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: done; done, but runs failed, diverged or are somebody else's; wrong input; interrupted."""
 
@@ -18,5 +20,5 @@ def positive(text: str) -> int:
 
 
 def say(text: str) -> None:
-    """Print what may hold names of files, which need not be UTF-8."""
-    print(text.encode(errors="backslashreplace").decode())
+    """Print what may hold names of files, which may hold anything."""
+    print(printable(text))

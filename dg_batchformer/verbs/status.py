@@ -11,6 +11,7 @@ from dg_batchformer.sweep.jobs import queued_states, read_jobs
 from dg_batchformer.sweep.launches import is_launched
 from dg_batchformer.sweep.plan import run_states
 from dg_batchformer.sweep.status import status_text
+from dg_batchformer.terminal import clear_screen
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs, positive
 
 
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     while True:
         states = run_states(folder, declared.runs)
         if options.watch and sys.stdout.isatty():
-            print("\033[2J\033[H", end="")  # an empty screen
+            clear_screen()
         print(status_text(folder, declared, states), flush=True)
         if not options.watch or not (states.having(State.RUNNING) or _is_launched(folder)):
             return INCOMPLETE if states.having(State.FAILED, State.DIVERGED) else OK

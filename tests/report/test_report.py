@@ -219,7 +219,7 @@ def test_labels_that_xml_cannot_hold_are_drawn_all_the_same(tmp_path):
     rows = (Row("bell \x07 ￾ 🤖", "ERM"),)
     folder = write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("0",), records=2)
 
-    assert "bell � � 🤖" in _page(folder.path).said["accuracy"]
+    assert r"bell \u0007 � 🤖" in _page(folder.path).said["accuracy"]
 
 
 def test_without_a_pair_and_draws_the_page_says_less(tmp_path):

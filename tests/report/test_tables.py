@@ -200,7 +200,7 @@ def test_latex_spells_unicode_out(text, printed):
 
 def test_latex_leaves_what_no_command_spells_out_to_fonts_and_escapes_what_no_font_has():
     assert escape("BF 晴雨 é") == r"BF \resulttext{26228 }{晴雨} \'{e}"
-    assert escape("a\x00\udcff") == r"a\textbackslash{}x00\textbackslash{}udcff"
+    assert escape("a\x00\udcff") == r"a\textbackslash{}u0000\textbackslash{}udcff"
 
 
 def test_a_name_that_pdflatex_cannot_print_leaves_every_format_written(tmp_path, capsys):

@@ -6,9 +6,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from dg_batchformer.foreign_text import in_markdown
 from dg_batchformer.report.comparison import Comparison, PValue
 from dg_batchformer.report.pairs import average
-from dg_batchformer.report.render.markdown import escape
 from dg_batchformer.report.statistics import LEVEL
 from dg_batchformer.report.verdict import DEPENDENCE, PROCEDURE, p_text, sentence, signed, warnings
 
@@ -31,15 +31,16 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
     """Return comparisons as GitHub Markdown."""
     parts = []
     for comparison in comparisons:
-        parts.append(f"## {escape(f'{comparison.other} against {comparison.baseline}: {comparison.method.title}')}")
-        parts.append(f"**{escape(sentence(comparison))}**")
+        title = f"{comparison.other} against {comparison.baseline}: {comparison.method.title}"
+        parts.append(f"## {in_markdown(title)}")
+        parts.append(f"**{in_markdown(sentence(comparison))}**")
         if comparison.blocks:
-            headers = [escape(header) for header in _headers(comparison)]
-            cells = [[escape(cell) for cell in row] for row in _cells(comparison)]
+            headers = [in_markdown(header) for header in _headers(comparison)]
+            cells = [[in_markdown(cell) for cell in row] for row in _cells(comparison)]
             parts.append(tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=_ALIGNMENT))
         lines = [*_facts(comparison), *(f"Warning: {warning}" for warning in warnings(comparison))]
-        parts.append("\n".join(f"- {escape(line)}" for line in lines))
-    return "\n\n".join([*filter(None, parts), *map(escape, _notes(comparisons))]) + "\n"
+        parts.append("\n".join(f"- {in_markdown(line)}" for line in lines))
+    return "\n\n".join([*filter(None, parts), *map(in_markdown, _notes(comparisons))]) + "\n"
 
 
 def comparison_json(comparisons: Sequence[Comparison]) -> str:

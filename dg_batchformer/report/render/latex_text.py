@@ -3,6 +3,8 @@
 import unicodedata
 from itertools import groupby
 
+from dg_batchformer.foreign_text import printable
+
 _GREEK = {
     "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
     "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "µ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho",
@@ -28,7 +30,7 @@ TEXT = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': "''", "\N{NO-BREAK SPACE}": "~", "–": "--",
     "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\dots{}", "§": r"$\S$", "ß": r"\ss{}",
     "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}",
-    "Ł": r"\L{}", "ı": r"\i{}",
+    "Ł": r"\L{}", "ı": r"\i{}", "[": "{[}", "*": "{*}",  # which after a row would be its spacing
 }  # fmt: skip
 _ACCENTS = {
     "\N{COMBINING GRAVE ACCENT}": "`", "\N{COMBINING ACUTE ACCENT}": "'", "\N{COMBINING CIRCUMFLEX ACCENT}": "^",
@@ -38,7 +40,7 @@ _ACCENTS = {
 }  # fmt: skip
 
 
-_WITHOUT_GLYPH = ("Cc", "Cs", "Cn", "Co", "Zl", "Zp")  # controls, surrogates, unassigned, private, separators of lines
+_WITHOUT_GLYPH = ("Cc", "Cn", "Co")  # line ends, unassigned, private
 
 # The first of these fonts that is there and has the first character of a text that no command spells out.
 _FONTS = ("Noto Serif CJK SC", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Serif", "Noto Sans", "Noto Emoji",
@@ -86,6 +88,8 @@ def _spell(character: str) -> str:
         return f"${MATHS[character]}$"
     if " " <= character <= "~":
         return character
+    if printable(character) != character:
+        return escape(printable(character))
     if unicodedata.category(character) in _WITHOUT_GLYPH:
         return escape(character.encode("unicode_escape").decode())
     decomposed = unicodedata.normalize("NFD", character)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from dg_batchformer.foreign_text import in_markdown
 from dg_batchformer.report.render.wording import caption, no_table, number, published_number, sentence, significance
 from dg_batchformer.report.selection import Selection
 from dg_batchformer.report.table import Section, Table
@@ -14,27 +15,27 @@ def markdown(sections: Sequence[Section]) -> str:
     blocks = []
     for section in sections:
         if not section.tables:
-            blocks.append(escape(f"{no_table(section)}."))
+            blocks.append(in_markdown(f"{no_table(section)}."))
             continue
-        blocks.append(f"## Model selection: {section.method.title}\n\n{escape(sentence(section.method.about))}")
+        blocks.append(f"## Model selection: {section.method.title}\n\n{in_markdown(sentence(section.method.about))}")
         blocks.extend(_table(table, section.method) for table in section.tables)
         blocks.extend(_list(section.notes))
     return "\n\n".join(blocks) + "\n"
 
 
 def _table(table: Table, method: Selection) -> str:
-    rows = [
-        [escape(label), *(_cell(table, label, column) for column in range(len(table.columns)))] for label in table.rows
-    ]
-    rows += [[escape(row.label), *(published_number(cell, " ± ") for cell in row.cells)] for row in table.published]
-    headers = [escape(header) for header in (table.corner, *table.columns)]
+    columns = range(len(table.columns))
+    rows = [[in_markdown(label), *(_cell(table, label, column) for column in columns)] for label in table.rows]
+    for row in table.published:
+        rows.append([in_markdown(row.label), *(published_number(cell, " ± ") for cell in row.cells)])
+    headers = [in_markdown(header) for header in (table.corner, *table.columns)]
     alignment = ("left", *["right"] * len(table.columns))
     body = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
-    return "\n\n".join([f"### {escape(caption(table, method))}", body, *_list(table.notes)])
+    return "\n\n".join([f"### {in_markdown(caption(table, method))}", body, *_list(table.notes)])
 
 
 def _list(notes: Sequence[str]) -> list[str]:
-    return ["\n".join(f"- {escape(note)}" for note in notes)] if notes else []
+    return ["\n".join(f"- {in_markdown(note)}" for note in notes)] if notes else []
 
 
 def _cell(table: Table, label: str, column: int) -> str:
@@ -42,11 +43,3 @@ def _cell(table: Table, label: str, column: int) -> str:
     if (label, column) in table.best:
         return f"**{shown}**"
     return f"<u>{shown}</u>" if (label, column) in table.second else shown
-
-
-def escape(text: str) -> str:
-    """Return text as Markdown prints it, in one line."""
-    text = " ".join(text.split())
-    for special in "\\`*_|<>":
-        text = text.replace(special, f"\\{special}")
-    return text

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from dg_batchformer.foreign_text import in_csv
 from dg_batchformer.report.table import Cell, Section, Table
 
 _COLUMNS = ("selection", "table", "row", "column", "mean", "standard_error", "n", "source", "significance")
@@ -37,9 +38,9 @@ def tidy_csv(sections: Sequence[Section]) -> str:
 def _line(section: Section, table: Table, row: str, column: str, cell: Cell, source: str) -> dict[str, Any]:
     return {
         "selection": section.method.name,
-        "table": table.title,
-        "row": row,
-        "column": column,
+        "table": in_csv(table.title),
+        "row": in_csv(row),
+        "column": in_csv(column),
         "mean": cell.mean,
         "standard_error": cell.error,
         "n": None if source else cell.n,
