@@ -284,14 +284,12 @@ DATASETS: dict[str, DatasetFacts] = {facts.name: facts for facts in (*_OURS, *_D
 # What DomainBed's tables know, in their order.
 DOMAINBED_DATASETS = tuple(facts.name for facts in _DOMAINBED)
 
-# The row order of DomainBed's tables.
+# The row order of DomainBed's tables; other algorithms come after them.
 DOMAINBED_ORDER = (
     "ERM", "ERMPlusPlus", "Fish", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "CDANN", "MTL",
     "SagNet", "ARM", "VREx", "RSC", "SD", "ANDMask", "SANDMask", "IGA", "SelfReg", "Fishr", "TRM", "IB_ERM",
     "IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM",
 )  # fmt: skip
-# Of all algorithms: those that DomainBed lacks come last.
-ALGORITHM_ORDER = (*DOMAINBED_ORDER, "SAM", "SAGM", "CutMix", "MIRO")
 
 # The names of selection methods, known without importing one: sweep files name them too. The first is the default.
 SELECTION_NAMES = (

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dg_batchformer.catalog import DATASETS
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.manifest import SUFFIXES, read_manifest
-from dg_batchformer.spelling import one_form, one_spelling
+from dg_batchformer.spelling import folded, one_form, one_spelling
 
 _LEAST = 2  # environments: one to train on and one to test on
 
@@ -49,10 +49,29 @@ def find_dataset(name: str, data_dir: Path | None) -> Found:
     return Found(place.name if place.is_dir() else place.stem, tuple(names))
 
 
+def namesakes(name: str, data_dir: Path | None) -> list[str]:
+    """Return a note on every folder and manifest that is called as a dataset of the catalog and is not read for it."""
+    if name not in DATASETS or data_dir is None or not data_dir.is_dir():
+        return []
+    folder = DATASETS[name].folder
+    source = f"reads {data_dir / folder}" if folder else "is built in"
+    entries = [path for path in sorted(data_dir.iterdir()) if folded(_data_name(path)) == folded(name)]
+    others = [path for path in entries if not folder or path.resolve() != (data_dir / folder).resolve()]
+    return [f"{path} is not read: {name} {source}; rename it to train on it as data of your own" for path in others]
+
+
+def _data_name(path: Path) -> str:
+    """Return the name by which a folder or a manifest would be data of one's own; '' for anything else."""
+    if path.is_dir():
+        return path.name
+    return path.stem if path.suffix in SUFFIXES else ""
+
+
 def find_own(name: str, data_dir: Path | None) -> Path:
     """Return the manifest or else the folder of data of one's own; raise InputError where there is none."""
     if known := _known_as(name):
-        raise InputError(f"unknown dataset {name!r}; did you mean {known!r}?")
+        own = namesakes(known, data_dir) if name != DATASETS[known].folder else []
+        raise InputError("; ".join([f"unknown dataset {name!r}; did you mean {known!r}?", *own]))
     if name != Path(name).name:
         place = Path(name)
         raise InputError(f"dataset {name!r} is a path; give --dataset {place.name} --data_dir {place.parent}")
@@ -76,8 +95,7 @@ def _as_on_disk(name: str, data_dir: Path) -> str:
     """Return a name in the Unicode form of its folder or manifest; as it is where there is none."""
     if name.isascii() or not data_dir.is_dir():
         return name
-    entries = {path.stem if path.suffix in SUFFIXES else path.name for path in data_dir.iterdir()}
-    forms = [entry for entry in entries if one_form(entry) == one_form(name)]
+    forms = sorted({entry for entry in map(_data_name, data_dir.iterdir()) if one_form(entry) == one_form(name)})
     if len(forms) > 1:
         raise _two_forms(data_dir, name)
     return forms[0] if forms else name
@@ -137,5 +155,5 @@ def _names_in(data_dir: Path | None) -> set[str]:
     """Return the names of what could be data of one's own."""
     if data_dir is None or not data_dir.is_dir():
         return set()
-    manifests = {path.stem for path in data_dir.iterdir() if path.suffix in SUFFIXES}
-    return {name for name in manifests | {path.name for path in folders_in(data_dir)} if _known_as(name) is None}
+    names = {_data_name(path) for path in data_dir.iterdir()} - {""}
+    return {name for name in names if not is_junk(name) and _known_as(name) is None}

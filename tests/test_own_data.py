@@ -9,7 +9,7 @@ from data_folders import write_images, write_manifest, write_own
 from dg_batchformer.datasets import open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.manifest import read_manifest
-from dg_batchformer.own_data import find_dataset
+from dg_batchformer.own_data import find_dataset, namesakes
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.training.sampling import Sampler, split_environments
 
@@ -60,8 +60,8 @@ def test_a_folder_and_its_manifest_are_the_same_data(tmp_path):
     [
         ("PAC", r"unknown dataset 'PAC'; did you mean 'PACS'\? \(see: .*; data of your own is --data_dir .*PAC.csv"),
         ("Mien", r"did you mean 'Mine'"),
-        ("pacs", r"unknown dataset 'pacs'; did you mean 'PACS'\?$"),
-        ("office_home", r"did you mean 'OfficeHome'"),
+        ("pacs", r"unknown dataset 'pacs'; did you mean 'PACS'\?; .*pacs is not read: PACS reads .*PACS; rename it to"),
+        ("office_home", r"did you mean 'OfficeHome'\?$"),
         ("here/Mine", r"dataset 'here/Mine' is a path; give --dataset Mine --data_dir here"),
         ("Listed.csv", r"dataset 'Listed.csv' is a manifest; give its name without the ending: Listed"),
         ("Two", r"Two.csv and .*Two.json are two manifests of one name; take one away"),
@@ -79,6 +79,36 @@ def test_a_name_that_leads_nowhere_is_answered_with_what_is_near_or_wrong(name, 
 
     with pytest.raises(InputError, match=message):
         find_dataset(name, root)
+
+
+def test_data_that_is_called_as_a_known_dataset_and_not_read_is_said(tmp_path):
+    root = write_own(tmp_path)
+    (root / "Shapes" / "day").mkdir(parents=True)
+    (root / "pacs.csv").touch()
+    (root / "PACS").mkdir()
+    (root / "Shapes.txt").touch()
+
+    notes = open_dataset(RunSpec(dataset="Shapes"), root, {}).notes
+    assert notes == [f"{root}/Shapes is not read: Shapes is built in; rename it to train on it as data of your own"]
+    assert [note.split(":")[0] for note in namesakes("PACS", root)] == [f"{root}/pacs.csv is not read"]
+    assert namesakes("Mine", root) == namesakes("VLCS", root) == namesakes("PACS", None) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("OfficeHome/Art/cup", r"has no folder office_home; rename .*OfficeHome to office_home"),
+        (
+            "office_home/day/cup",
+            r"lacks the environments Art, .*; it holds day; rename it to train on it as data of your",
+        ),
+    ],
+)
+def test_a_folder_of_a_known_dataset_that_is_not_it_is_answered_with_what_to_rename(folder, message, tmp_path):
+    (tmp_path / folder).mkdir(parents=True)
+
+    with pytest.raises(InputError, match=message):
+        open_dataset(RunSpec(dataset="OfficeHome"), tmp_path, HPARAMS)
 
 
 def test_the_folder_itself_is_no_data_dir(tmp_path):

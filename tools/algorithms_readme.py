@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
-from dg_batchformer.catalog import ALGORITHM_ORDER, AVERAGING_WRAPPERS, DOMAINBED_ORDER, dataset_facts
+from dg_batchformer.catalog import AVERAGING_WRAPPERS, DOMAINBED_ORDER, dataset_facts, known_first
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "dg_batchformer" / "algorithms" / "README.md"
 EQUAL_UPDATES = json.loads((ROOT / "tests" / "data" / "upstream_trajectories.json").read_text())
 SHAPES = ("{}", "{}+BF", "SWAD+{}", "SWAD+{}+BF")
-NAMES = ALGORITHM_ORDER
+NAMES = known_first(ALGORITHMS, DOMAINBED_ORDER)
 DIFFERS = "Differs from DomainBed: "
 
 TEMPLATE = """# Algorithms

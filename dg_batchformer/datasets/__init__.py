@@ -8,6 +8,7 @@ from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.datasets.base import Dataset, Environment
 from dg_batchformer.datasets.own import OwnImages
 from dg_batchformer.errors import InputError
+from dg_batchformer.own_data import namesakes
 from dg_batchformer.registry import DATASETS
 from dg_batchformer.spec import RunSpec
 
@@ -17,7 +18,9 @@ __all__ = ["DATASETS", "Dataset", "Environment", "get_dataset_class", "num_envir
 def open_dataset(spec: RunSpec, data_dir: Path | None, hparams: dict[str, Any]) -> Dataset:
     """Open the dataset of a run; raise InputError where the data is not there, or not what the run was asked on."""
     dataset_class = OwnImages if spec.environments else get_dataset_class(spec.dataset)
-    return dataset_class.of_run(spec, data_dir, hparams)
+    dataset = dataset_class.of_run(spec, data_dir, hparams)
+    dataset.notes = [*namesakes(spec.dataset, data_dir), *dataset.notes]
+    return dataset
 
 
 def get_dataset_class(name: str) -> type[Dataset]:

@@ -102,6 +102,7 @@ class ImageFolders(Dataset):
             there = sorted(path.name for path in folder.iterdir() if path.is_dir())
             raise InputError(
                 f"{folder} lacks the environments {', '.join(missing)}; it holds {', '.join(there) or 'no folder'}"
+                f"{'; rename it to train on it as data of your own' * (len(missing) == len(names))}"
             )
         return folder
 
@@ -165,6 +166,8 @@ def dataset_folder(facts: DatasetFacts, root: Path | None, names: Sequence[str])
     if not folder.is_dir():
         inside = all((root / name).is_dir() for name in names)
         way_out = f"give its parent, {root.parent}" if inside else f"{facts.name} is expected there"
+        if (root / facts.name).is_dir():
+            way_out = f"rename {root / facts.name} to {facts.folder}"
         raise InputError(f"--data_dir {root} has no folder {facts.folder}; {way_out}")
     return folder
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dg_batchformer.catalog import ALGORITHM_ORDER, known_first
+from dg_batchformer.catalog import DOMAINBED_ORDER, known_first
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.report.collection import CollectedRun, Collection, listed, unreadable_lines
 from dg_batchformer.report.index import read_folders
@@ -41,7 +41,7 @@ def read_domainbed_sweep(folder: Path, unfinished: bool = False) -> Collection:
     skipped = [f"{folder}: skipped ({reason}): {listed(names)}" for reason, names in reasons.items() if names]
     return Collection(
         folder.name,
-        known_first((run.label for run in runs), ALGORITHM_ORDER),
+        known_first((run.label for run in runs), DOMAINBED_ORDER),
         runs,
         skipped=[*unreadable_lines(folder, files), *skipped],
         unfinished=_about_unmarked(folder, runs, unfinished),
