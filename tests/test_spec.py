@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.hparams_registry import default_hparams
 from dg_batchformer.spec import RunSpec
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "domainbed_golden.json").read_text())
@@ -88,8 +89,18 @@ def test_steps_and_frequency_come_from_protocol_and_dataset():
     assert (RunSpec(dataset="PACS").steps, RunSpec(dataset="PACS").checkpoint_freq) == (5001, 300)
     swad = RunSpec(dataset="DomainNet", protocol="swad-2021")
     assert (swad.steps, swad.checkpoint_freq) == (15001, 500)
-    assert RunSpec(dataset="VLCS", protocol="swad-2021").checkpoint_freq == 50
-    assert RunSpec(dataset="VLCS", protocol="batchformer-2022").checkpoint_freq == 100
+    for protocol in ("swad-2021", "batchformer-2022"):  # the commands of SWAD's release
+        specs = [RunSpec(dataset=name, protocol=protocol) for name in ("PACS", "VLCS", "DomainNet")]
+        assert [spec.checkpoint_freq for spec in specs] == [100, 50, 500]
+        assert [default_hparams("SWAD", spec.dataset)["swad_tolerance_ratio"] for spec in specs] == [0.3, 0.2, 0.3]
+
+
+def test_a_frequency_of_an_earlier_protocol_keeps_its_identity_and_the_present_one_has_another():
+    asked = {"dataset": "VLCS", "protocol": "batchformer-2022", "algorithm": "SWAD+BF"}
+    as_written_before = RunSpec.from_dict({**asked, "checkpoint_freq": 100})
+
+    assert as_written_before.id == "82feeeded9c1efd3"
+    assert RunSpec(**asked).id != as_written_before.id
 
 
 def test_every_step_on_the_grid_and_the_last_is_evaluated():

@@ -18,13 +18,14 @@ from dg_batchformer.catalog import AVERAGING_WRAPPERS
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.kept.members import Group
 from dg_batchformer.kept.model import KeptModel, load_model, open_trained, read_content, read_spec, rebuilding
+from dg_batchformer.kept.precision import Precision, compute_as_runs
 from dg_batchformer.kept.soup import Soup, State, greedy_soup, uniform_soup
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
 from dg_batchformer.store import RunFolder, SweepFolder, write_json
 from dg_batchformer.store import State as RunState
 from dg_batchformer.training.evaluate import Evaluation
-from dg_batchformer.training.execution import Execution
+from dg_batchformer.training.execution import Execution, data_path
 from dg_batchformer.training.journal import Watcher
 from dg_batchformer.training.keep import keep_model
 from dg_batchformer.training.loaders import Source
@@ -42,6 +43,7 @@ class MadeSoup(NamedTuple):
     Args:
         members, offered: how many models it averages, of how many.
         best_single: validation accuracy of the best of these. evaluation: of the soup.
+        precision: of all evaluations.
 
     """
 
@@ -50,13 +52,17 @@ class MadeSoup(NamedTuple):
     offered: int
     best_single: float
     evaluation: Evaluation
+    precision: Precision
 
 
 class _Setting:
     """What the models of a group are put into, validated and evaluated with."""
 
-    def __init__(self, model: KeptModel, dataset: Dataset, source: Source, device: torch.device) -> None:
+    def __init__(
+        self, model: KeptModel, precision: Precision, dataset: Dataset, source: Source, device: torch.device
+    ) -> None:
         self.model, self.dataset, self.source, self.device = model, dataset, source, device
+        self.precision = precision
         self.splits = split_environments(model.spec, dataset)
         self.evaluator = build_evaluator(model.spec, model.hparams, source, self.splits, device)
         self.sampler = Sampler(model.spec, model.hparams, dataset, self.splits)
@@ -78,7 +84,8 @@ class _Setting:
     def records(self, folder: RunFolder) -> RecordWriter:
         """Return what writes the records of a soup; they say how it was computed."""
         writer = RecordWriter(folder, self.model.spec, self.model.hparams, self.dataset, self.splits, self.device)
-        writer.constant.update(Execution("fp32", self.model.spec.data_path, "off")._asdict())
+        execution = Execution(self.precision.used, data_path(self.model.spec, self.dataset), "off")
+        writer.constant.update(execution._asdict())
         return writer
 
 
@@ -107,7 +114,7 @@ def make_soups(
         with rebuilding(runs[place], setting.model.spec):  # these weights are put in for the first time
             return setting.validate(load(place), averaged=False)
 
-    with _setting(load_model(runs[0], device), data_dir, device, watcher) as setting:
+    with _setting(runs, data_dir, device, watcher) as setting:
         accuracies = [validate_alone(place) for place in range(len(runs))]
         for kind in kinds:
             if kind == "uniform":
@@ -115,14 +122,18 @@ def make_soups(
             else:
                 soup = greedy_soup(accuracies, load, partial(setting.validate, averaged=True))
             evaluation = _write(sweep, group, kind, soup, runs, setting)
-            yield MadeSoup(kind, len(soup.members), len(runs), max(accuracies), evaluation)
+            yield MadeSoup(kind, len(soup.members), len(runs), max(accuracies), evaluation, setting.precision)
 
 
 @contextmanager
-def _setting(model: KeptModel, data_dir: Path | None, device: torch.device, watcher: Watcher) -> Iterator[_Setting]:
+def _setting(
+    runs: Sequence[RunFolder], data_dir: Path | None, device: torch.device, watcher: Watcher
+) -> Iterator[_Setting]:
+    model = load_model(runs[0], device)
+    precision = compute_as_runs(model, runs, device)
     dataset = open_trained(model.spec, model.classes, data_dir, model.hparams)
     with open_source(model.spec, model.hparams, dataset, device, watcher) as source:
-        yield _Setting(model, dataset, source, device)
+        yield _Setting(model, precision, dataset, source, device)
 
 
 def _write(

@@ -40,18 +40,27 @@ def saved_execution(state: dict[str, Any]) -> Execution:
 def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_evaluation: int) -> Execution:
     """Decide what ``auto`` means for a run on a device; raise InputError for what the device cannot do."""
     precision = _precision(dataset, device) if spec.precision == "auto" else spec.precision
-    data_path = spec.data_path if isinstance(dataset, ImageFolders) else "exact"  # others are in memory as they are
     evaluated = images_per_evaluation * (spec.steps // spec.checkpoint_freq + 1)
-    return Execution(precision, data_path, _compile(spec.compile, device, evaluated))
+    return Execution(precision, data_path(spec, dataset), _compile(spec.compile, device, evaluated))
+
+
+def data_path(spec: RunSpec, dataset: Dataset) -> str:
+    """Return the data path that a run takes: datasets other than image folders are in memory as they are."""
+    return spec.data_path if isinstance(dataset, ImageFolders) else "exact"
 
 
 def _precision(dataset: Dataset, device: torch.device) -> str:
     if max(dataset.input_shape[1:], default=0) < _WORTH_BF16:
         return "fp32"
+    return "bf16" if has_bf16(device) else "fp32"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bf16 by itself, without emulation."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _compile(asked: str, device: torch.device, evaluated: int) -> str:
@@ -71,11 +80,17 @@ def apply(execution: Execution, algorithm: Algorithm, device: torch.device, imag
     On a CPU only evaluation is compiled: training ResNets gains nothing there.
     """
     compiles, on_gpu = execution.compile == "on", device.type == "cuda"
+    set_precision(algorithm, execution.precision)
     for featurizer in _featurizers(algorithm):
-        featurizer.autocast = torch.bfloat16 if execution.precision == "bf16" else None
         featurizer.compiles_evaluation = compiles
         featurizer.compiles_training = compiles and on_gpu and not algorithm.differentiates_twice
         featurizer.uses_cuda_graphs = on_gpu and images_per_step <= _LAUNCH_BOUND
+
+
+def set_precision(algorithm: Algorithm, precision: str) -> None:
+    """Make the featurizers of an algorithm compute in ``fp32`` or ``bf16``."""
+    for featurizer in _featurizers(algorithm):
+        featurizer.autocast = torch.bfloat16 if precision == "bf16" else None
 
 
 def gave_up_compiling(execution: Execution, algorithm: Algorithm) -> bool:

@@ -21,7 +21,8 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = (
         "Predict the classes of images with the model that a run kept. Images are prepared as the run prepared those "
-        "that it evaluated. Bad images are named, the rest predicted; the status is then 1."
+        "that it evaluated, and computed in its precision where the device has it. Bad images are named, the rest "
+        "predicted; the status is then 1."
     )
     verb = verbs.add_parser("predict", help="class probabilities of images by a kept model", description=text)
     verb.set_defaults(run=run)
@@ -39,12 +40,14 @@ def run(options: argparse.Namespace) -> int:
     """Predict the classes of images."""
     from dg_batchformer.kept.images import find_images
     from dg_batchformer.kept.model import load_model
+    from dg_batchformer.kept.precision import compute_as_runs
     from dg_batchformer.kept.predict import refuse_without_images
     from dg_batchformer.training.device import parse_device
 
-    device = parse_device(options.device)
-    model = load_model(RunFolder(options.folder), device)
+    device, folder = parse_device(options.device), RunFolder(options.folder)
+    model = load_model(folder, device)
     refuse_without_images(model)
+    precision = compute_as_runs(model, [folder], device)
     files, problems = find_images(options.images)
     if not files:
         raise InputError("; ".join(problems))
@@ -52,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--output {options.output}: there is no folder {options.output.absolute().parent}; make it")
     if model.is_batch_dependent and len(files) > 1:
         print(f"note: {model.spec.algorithm} predicts an image by those beside it too", file=sys.stderr)
+    if precision.deviation:
+        print(f"note: {precision.deviation}", file=sys.stderr)
     predictions, bad = _predict(model, files, device)
     suffix = options.output.suffix[1:] if options.output is not None else ""
     form = options.format or (suffix if suffix in FORMATS else "text")

@@ -67,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
 def _said(made: "MadeSoup", spec: "RunSpec") -> str:
     validation = made.evaluation.validation(spec.train_envs).accuracy
     tests = [f"{spec.facts.names[env]} {made.evaluation.accuracy[env, 'in']:.1%}" for env in spec.test_envs]
+    deviation = f"; {made.precision.deviation}" if made.precision.deviation else ""
     return (
         f"soup-{made.kind} of {made.members} of {made.offered} models, validation {validation:.1%} "
-        f"(best single {made.best_single:.1%}), {', '.join(tests)}"
+        f"(best single {made.best_single:.1%}), {', '.join(tests)}{deviation}"
     )

@@ -86,6 +86,14 @@ def test_numbers_stand_where_they_belong(label, selection, dataset, environment,
     assert found == [mean]
 
 
+def test_values_quoted_from_papers_of_other_protocols_stand_beside_no_selection_of_ours():
+    older = {"MASF", "DMG", "MetaReg", "ER", "pAdaIN", "EISNet", "DSON"}
+
+    selections = [entry.selection for entry, _, _ in NUMBERS if entry.algorithm in older]
+
+    assert selections == ["other"] * 9
+
+
 def test_every_source_has_an_entry_that_agrees_on_arxiv_and_year():
     known = entries()
     for source in {entry.source for entry in load_published()}:
