@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import NOTE, read_text
 
@@ -45,7 +45,7 @@ class Lock:
             return False
         try:
             return json.loads(content)["token"] == self.owner["token"]
-        except (ValueError, LookupError, TypeError):
+        except MALFORMED:
             return False
 
     def check(self) -> None:
@@ -110,7 +110,7 @@ def is_held(file: Path) -> bool:
     """Whether the owner of a lock lives: its process on this host, its heartbeat elsewhere."""
     owner = owner_of(file)
     if is_here(owner):
-        return owner.get("started") is not None and owner["started"] == _process_start(owner["pid"])
+        return owner.get("started") is not None and owner["started"] == _process_start(owner.get("pid"))
     if _is_former_self(owner):
         return False
     try:
@@ -193,7 +193,7 @@ def owner_of(file: Path) -> dict[str, Any]:
     """Return who took a lock: host, pid, SLURM job ...; nothing where it cannot be read."""
     try:
         content = json.loads(read_text(file, NOTE))
-    except (OSError, ValueError):
+    except (OSError, *MALFORMED):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -203,8 +203,10 @@ def _owner_text(file: Path) -> str:
     return f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
 
 
-def _process_start(pid: int) -> str | None:
+def _process_start(pid: object) -> str | None:
     """Return when a process started, in ticks since boot; None if there is none or it is a zombie."""
+    if type(pid) is not int:  # of a lock that somebody else wrote
+        return None
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.foreign_text import printable
 from dg_batchformer.lock import Lock, held, is_held
 from dg_batchformer.own_files import open_own
@@ -64,7 +63,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file; nothing where it cannot be read."""
     try:
         content = json.loads(read_text(path, NOTE))
-    except (OSError, ValueError):
+    except (OSError, *MALFORMED):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -136,14 +135,6 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.error_file, f"{sentence}\n\n{details}".rstrip() + "\n")
 
-    def leave_if_never_begun(self) -> None:
-        """Remove what a run left that could not be built: then it has no spec."""
-        if not self.spec_file.exists():
-            for file in (self.log_file, self.error_file):
-                file.unlink(missing_ok=True)
-            with suppress(OSError):  # it holds something else
-                self.path.rmdir()
-
     @contextmanager
     def lock(self) -> Iterator[Lock]:
         """Hold the run; raise Busy if somebody alive does, InputError where nothing can be written."""
@@ -156,43 +147,6 @@ class RunFolder:
             for left_over in self.path.glob(".*.*.????????????????????????????????"):  # of a save that was killed
                 left_over.unlink(missing_ok=True)
             yield lock
-
-
-TRAINED = Path("results") / "train"  # where runs are kept that are given no folder
-_NAME_LENGTH = 55  # characters, of up to four bytes: file systems take names of 255
-
-
-def folder_of_run(run_id: str, *words: str, root: Path = TRAINED) -> RunFolder:
-    """Return the folder of a run that is given none: the one that ends in its id, else a new one named after words."""
-    found = sorted(root.glob(f"*_{run_id}"))
-    readable = "_".join(re.sub(r"[^\w.+-]+", "-", word) for word in words)[:_NAME_LENGTH].lstrip("-.")
-    return RunFolder(found[0] if found else root / f"{readable}_{run_id}")
-
-
-def refuse_misplaced(folder: "RunFolder | SweepFolder", run_id: str = "") -> None:
-    """Raise InputError where results would lie in a folder of the other kind, inside other results, or around some.
-
-    Args:
-        run_id: of a run, whose place within its own sweep is right; '' for a sweep.
-
-    """
-    path, own = folder.path.resolve(), "run" if run_id else "sweep"
-    kinds = {place: _kind(place) for place in (path, *path.parents)}
-    if kinds[path] == own:
-        del kinds[path]
-    elif run_id and (inner := next((place for place in path.glob("*") if _kind(place)), None)):
-        raise InputError(f"{folder.path} holds other results, such as {inner.name}; a run takes a folder of its own")
-    for place, kind in kinds.items():
-        if kind and not (kind == "sweep" and run_id and path == SweepFolder(place).run(run_id).path):
-            lies = "is" if place == path else f"lies in {place},"
-            raise InputError(f"{folder.path} {lies} the folder of a {kind}; keep these results elsewhere")
-
-
-def _kind(place: Path) -> str:
-    """Return whose folder a place is: that of a ``sweep``, of a ``run``, or ''."""
-    run = RunFolder(place)
-    is_run = run.spec_file.is_file() and run.log_file.is_file()
-    return "sweep" if SweepFolder(place).sweep_file.is_file() else "run" * is_run
 
 
 class SweepFolder:
@@ -217,8 +171,15 @@ class SweepFolder:
     def launching(self) -> Iterator[None]:
         """Be known as a launch while it lasts, so that it can be cancelled from elsewhere."""
         self.launches.mkdir(parents=True, exist_ok=True)
+        for file in self.launched():
+            if not is_held(file):  # of a launch that was killed
+                file.unlink(missing_ok=True)
         with held(self.launches / secrets.token_hex(16)):
             yield
+
+    def launched(self) -> list[Path]:
+        """Return the locks of launches, of some that were killed too."""
+        return [file for file in self.launches.glob("*") if not file.name.startswith(".")]
 
     def log_final(self, run_id: str, state: State, seconds: float | None) -> None:
         """Append that a run was trained to its end, so that nobody has to look into its folder again.

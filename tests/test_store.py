@@ -1,9 +1,11 @@
 import json
+import os
 
 import pytest
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import RunFolder, State, SweepFolder, atomic_write, write_text
+from dg_batchformer.sweep.launches import end_launches
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -51,3 +53,27 @@ def test_a_folder_that_is_no_sweep_says_so(tmp_path):
     write_text(tmp_path / "sweep.json", "{")
     with pytest.raises(InputError, match=r"sweep.json cannot be read"):
         SweepFolder(tmp_path).read()
+
+
+def test_a_launch_removes_what_killed_launches_left_and_leaves_others_alone(tmp_path):
+    folder = SweepFolder(tmp_path)
+    folder.launches.mkdir()
+    killed = folder.launches / "killed"
+    killed.write_text(json.dumps({"host": "another"}))
+    os.utime(killed, (0, 0))
+    (alive := folder.launches / "alive").write_text(json.dumps({"host": "another"}))
+
+    with folder.launching():
+        assert not killed.exists()
+        assert alive.exists()
+        assert len(folder.launched()) == 2
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"pid": "../self"}', '{"pid": -1}', "\0", "[1]", ""])
+def test_a_lock_that_somebody_made_up_is_held_by_nobody(tmp_path, content):
+    folder = SweepFolder(tmp_path)
+    folder.launches.mkdir()
+    (lock := folder.launches / "made_up").write_text(content)
+    os.utime(lock, (0, 0))
+
+    assert end_launches(folder) == (0, set())

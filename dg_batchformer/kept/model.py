@@ -16,7 +16,7 @@ from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.tensor_files import read_tensors
-from dg_batchformer.plugins.load import load_plugins
+from dg_batchformer.plugins.load import require_plugins
 from dg_batchformer.regular_files import TEXT, Unreadable, read_text
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, SweepFolder
@@ -58,8 +58,8 @@ def load_model(folder: RunFolder, device: torch.device) -> KeptModel:
     """Read the model of a run back; raise InputError where there is none, or it cannot be rebuilt."""
     spec = read_spec(folder)
     refuse_missing(folder, folder.model_file)
+    require_plugins(spec.plugins, folder.path)
     content = read_content(folder.model_file, spec)
-    load_plugins(spec.plugins)
     with rebuilding(folder, spec):
         return build_model(spec, content, device)
 

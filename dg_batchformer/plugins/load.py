@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,15 @@ def load_plugins(modules: Sequence[str]) -> None:
             found = offered(_import(name, name))
         ALGORITHMS.add(found, f"plug-in {name}")
         _loaded.add(name)
+
+
+def require_plugins(modules: Sequence[str], where: Path) -> None:
+    """Raise InputError unless modules are imported already: what a folder names is not reason enough to run it."""
+    if missing := [name for name in modules if name not in _loaded]:
+        names = " ".join(missing)
+        raise InputError(
+            f"{where} needs the plug-in {names} to be rebuilt, whose code would run; if you trust it: --plugins {names}"
+        )
 
 
 def installed() -> list[str]:

@@ -46,6 +46,9 @@ class Cluster:
             low = 0 if name in ("gpus", "signal") else 1
             if getattr(self, name) < low:
                 raise InputError(f"slurm {name} is {getattr(self, name)}, allowed is a whole number, at least {low}")
+        for name in ("partition", "account", "qos", "constraint", "mem"):
+            if not str(getattr(self, name)).isprintable():
+                raise InputError(f"slurm {name} is {getattr(self, name)!r}, allowed is one line that can be printed")
         if self.signal >= 60 * self.time:
             raise InputError(f"slurm signal is {self.signal} seconds, but the time limit is {self.time} minutes")
 

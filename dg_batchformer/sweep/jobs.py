@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.lock import held
 from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import TABLE, read_text
@@ -62,7 +62,7 @@ def read_jobs(folder: SweepFolder) -> list[Job]:
         return []
     jobs = []
     for line in lines:
-        with suppress(ValueError, LookupError, TypeError):
+        with suppress(*MALFORMED):
             content = json.loads(line)
             jobs.append(Job(str(content["job"]), [str(run) for run in content["runs"]]))
     return jobs

@@ -3,7 +3,6 @@
 import os
 import signal
 from contextlib import suppress
-from pathlib import Path
 
 from dg_batchformer.lock import is_held, is_here, owner_of
 from dg_batchformer.store import SweepFolder
@@ -11,13 +10,13 @@ from dg_batchformer.store import SweepFolder
 
 def is_launched(folder: SweepFolder) -> bool:
     """Whether a local launch is under way, here or elsewhere."""
-    return any(is_held(file) for file in _files(folder))
+    return any(is_held(file) for file in folder.launched())
 
 
 def end_launches(folder: SweepFolder) -> tuple[int, set[str]]:
     """Ask every local launch on this machine to save its runs and end; return how many, and the hosts of others."""
     told, elsewhere = 0, set[str]()
-    for file in _files(folder):
+    for file in folder.launched():
         owner = owner_of(file)
         if not is_held(file):
             continue
@@ -28,7 +27,3 @@ def end_launches(folder: SweepFolder) -> tuple[int, set[str]]:
         else:
             elsewhere.add(str(owner.get("host")))
     return told, elsewhere
-
-
-def _files(folder: SweepFolder) -> list[Path]:
-    return [file for file in folder.launches.glob("*") if not file.name.startswith(".")]

@@ -19,6 +19,12 @@ def positive(text: str) -> int:
     return value
 
 
+def add_plugins(verb: argparse.ArgumentParser) -> None:
+    """Add the option that says which plug-ins a verb may import; what a folder names is not imported."""
+    verb.add_argument("--plugins", nargs="+", default=[], metavar="MODULE",
+        help="import them first: those that the run was trained with")  # fmt: skip
+
+
 def say(text: str) -> None:
     """Print what may hold names of files, which may hold anything."""
     print(printable(text))

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dg_batchformer.store import RunFolder
-from dg_batchformer.verbs.common import OK, Verbs
+from dg_batchformer.verbs.common import OK, Verbs, add_plugins
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -21,14 +21,17 @@ def add_parser(verbs: Verbs) -> None:
     add("folder", type=Path, metavar="RUN", help="the --output_dir of a train command, its model kept (--keep final)")
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
     add("--output", type=Path, metavar="DIR", help="where pictures and tables go (default: RUN/explain)")
+    add_plugins(verb)
 
 
 def run(options: argparse.Namespace) -> int:
     """Draw what BatchFormer does in a trained run, and say so in words."""
     from dg_batchformer.explain.write import explain
+    from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device
 
+    load_plugins(options.plugins)
     output = options.folder / "explain" if options.output is None else options.output
     console = Console()
     try:

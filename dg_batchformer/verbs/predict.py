@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dg_batchformer.errors import InputError
 from dg_batchformer.kept.listing import FORMATS, Ranked, ranked
 from dg_batchformer.store import RunFolder, write_text
-from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs, positive
+from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs, add_plugins, positive
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,7 @@ def add_parser(verbs: Verbs) -> None:
         help="only the N most probable classes (default: 3 in text, else all)")  # fmt: skip
     add("--output", type=Path, metavar="FILE", help="write there, and print nothing")
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
+    add_plugins(verb)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,8 +43,10 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.kept.model import load_model
     from dg_batchformer.kept.precision import compute_as_runs
     from dg_batchformer.kept.predict import refuse_without_images
+    from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.training.device import parse_device
 
+    load_plugins(options.plugins)
     device, folder = parse_device(options.device), RunFolder(options.folder)
     model = load_model(folder, device)
     refuse_without_images(model)

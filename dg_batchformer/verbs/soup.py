@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import SweepFolder
-from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs
+from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs, add_plugins
 
 if TYPE_CHECKING:
     from dg_batchformer.kept.make_soups import MadeSoup
@@ -30,6 +30,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--row", metavar="LABEL", help="only of this row (default: of every row)")
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
+    add_plugins(verb)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,9 +38,11 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.kept.make_soups import KINDS, make_soups
     from dg_batchformer.kept.members import kept_members, read_groups, refuse_unrelated
     from dg_batchformer.kept.model import read_spec
+    from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
 
+    load_plugins(options.plugins)
     device = parse_device(options.device)
     prepare_device(device)
     sweep = SweepFolder(options.folder)

@@ -5,6 +5,8 @@ task, whose workers save their runs within seconds; it is requeued and goes on. 
 """
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 
 from dg_batchformer.declaration import SweepRun
 from dg_batchformer.errors import InputError
+from dg_batchformer.foreign_text import one_line
 from dg_batchformer.store import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster
 from dg_batchformer.sweep.console import SweepConsole
@@ -23,6 +26,8 @@ _REQUEUES = 100_000  # submitit counts time limits, also those that a task was m
 _DEFAULT_MAX_ARRAY = 1001  # SLURM's own
 _SIGNAL_MARGIN = 30  # seconds of a signal's lead that requeueing takes
 _SHARE_OF_LIMIT = 0.8  # of a time limit that a chunk is planned for
+_ROOT = Path(__file__).parents[3]
+_TAKEN = re.compile(r"[\x00-\x1f\x7f\\]|%[jtaA]")
 _Item = TypeVar("_Item")
 
 
@@ -115,15 +120,17 @@ def submit(
     data_dir = None if data_dir is None else data_dir.absolute()
     seconds = max(5.0, cluster.signal - _SIGNAL_MARGIN)
     path = folder.path.absolute()
+    _refuse_path(path)
     settings = data_dir, devices, threads, seconds, keep, predictions
     chunks = [Chunk(path, part, *settings) for part in _parts(runs, runs_per_task)]
     longest = _longest_array()  # asks SLURM, which submitit takes for granted
-    executor = submitit.SlurmExecutor(folder.slurm, max_num_timeout=_REQUEUES)
+    logs = SweepFolder(path).slurm
+    executor = submitit.SlurmExecutor(logs, max_num_timeout=_REQUEUES)
     submitted = 0
     for part in _parts(chunks, longest):
-        name = f"{folder.path.name}[{submitted + 1}-{submitted + len(part)}]"
+        name = f"{one_line(folder.path.name)}[{submitted + 1}-{submitted + len(part)}]"
         try:
-            executor.update_parameters(job_name=name, **_parameters(cluster))
+            executor.update_parameters(job_name=name, **_parameters(cluster, logs, "%A_%a" if len(part) > 1 else "%j"))
             with executor.batch():
                 jobs = [executor.submit(chunk) for chunk in part]
         except (RuntimeError, OSError, FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
@@ -133,14 +140,29 @@ def submit(
         yield [Job(job.job_id, [run.spec.id for run in chunk.runs]) for job, chunk in zip(jobs, part, strict=True)]
 
 
+def _refuse_path(path: Path) -> None:
+    """Raise InputError for a folder whose name sbatch or submitit would take for something else."""
+    if _TAKEN.search(str(path)):
+        raise InputError(
+            f"{str(path)!r} cannot be a folder of SLURM's logs: it holds a control character, a backslash or one of "
+            "%j, %t, %a and %A, which stand for numbers of jobs; give another --results_dir"
+        )
+
+
 def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
-def _parameters(cluster: Cluster) -> dict[str, Any]:
-    """Return a cluster's settings as submitit names them."""
-    root = Path(__file__).parents[3]
+def _parameters(cluster: Cluster, logs: Path, job: str) -> dict[str, Any]:
+    """Return a cluster's settings as submitit names them.
+
+    Args:
+        logs: folder of the logs, which submitit gives to SLURM as it is, for which % begins a pattern.
+        job: the pattern for the number of a job.
+
+    """
+    log = f"{logs}/".replace("%", "%%") + job
     asked: dict[str, Any] = {name: getattr(cluster, name) for name in ("partition", "account", "qos", "constraint")}
     return {
         **{name: value for name, value in asked.items() if value is not None},
@@ -150,9 +172,11 @@ def _parameters(cluster: Cluster) -> dict[str, Any]:
         "time": cluster.time,
         "signal_delay_s": cluster.signal,
         "array_parallelism": cluster.array,
-        "srun_args": [f"--cpus-per-task={cluster.cpus}"],  # which srun of SLURM 22.05 and later does not inherit
+        "additional_parameters": {"output": f"{log}_0_log.out"},
+        # srun of SLURM 22.05 and later does not inherit the number of cores.
+        "srun_args": [f"--cpus-per-task={cluster.cpus}", f"--output={log}_%t_log.out"],
         # A clone need not be installed.
-        "setup": [*cluster.setup, f'export PYTHONPATH="{root}${{PYTHONPATH:+:$PYTHONPATH}}"'],
+        "setup": [*cluster.setup, f"export PYTHONPATH={shlex.quote(str(_ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
         "stderr_to_stdout": True,
     }
 

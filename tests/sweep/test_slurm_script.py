@@ -1,0 +1,111 @@
+"""What is handed to sbatch: names, settings and paths of any kind are data in it, never commands."""
+
+import os
+import re
+import shlex
+import subprocess
+
+import pytest
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.store import SweepFolder
+from dg_batchformer.sweep.cluster import Cluster, load_cluster
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.launchers.slurm import submit
+from dg_batchformer.sweep_spec import Row, SweepSpec
+
+SWEEP = SweepSpec("tiny", ("Toy",), (Row("ERM", "ERM"),), "quick", 2, 1, ("A",), steps=3)
+CLUSTER = Cluster()
+COMMANDS = {
+    "scontrol": 'echo "MaxArraySize = 1001"',
+    "sbatch": 'cp "$1" "$KEPT/script.sh"; echo "Submitted batch job 7"',
+    "srun": 'printf "%s\\0" "$@" > "$KEPT/arguments"; printf %s "$PYTHONPATH" > "$KEPT/path"',
+    "touch": 'echo ran >> "$KEPT/ran"',
+}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Put commands of SLURM on the path that keep what they get; return the folder where."""
+    (programs := tmp_path / "programs").mkdir()
+    (kept := tmp_path / "kept").mkdir()
+    for name, text in COMMANDS.items():
+        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("KEPT", str(kept))
+    return kept
+
+
+def _submit(path, settings=CLUSTER):
+    folder = SweepFolder(path)
+    folder.slurm.mkdir(parents=True)
+    return [job for jobs in submit(folder, expand(SWEEP), None, settings, 1, "none", False) for job in jobs]
+
+
+def _parameters(script):
+    """Return the options of a script as sbatch reads them."""
+    found = {}
+    for line in script.splitlines():
+        if line.startswith("#SBATCH "):
+            [option] = shlex.split(line.removeprefix("#SBATCH "), comments=True)
+            name, _, value = option.partition("=")
+            found[name] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "a b", 'it\'s "so"', "$(touch x)", "`touch x`", "50%", "100% u %u", "-x", "#x", "a;touch x", "~", "é 晴"],
+)
+def test_names_and_paths_reach_slurm_as_they_are(cluster, tmp_path, name):
+    jobs = _submit(path := tmp_path / name)
+
+    script = (cluster / "script.sh").read_text()
+    subprocess.run(["bash", str(cluster / "script.sh")], check=True, cwd=tmp_path)
+    arguments = (cluster / "arguments").read_text().split("\0")
+    told = str(path).replace("%", "%%")
+    assert [job.job_id for job in jobs] == ["7_0", "7_1"]
+    assert _parameters(script)["--job-name"] == f"{name}[1-2]"
+    assert _parameters(script)["--output"] == f"{told}/slurm/%A_%a_0_log.out"
+    assert f"--output={told}/slurm/%A_%a_%t_log.out" in arguments
+    assert str(path / "slurm") in arguments
+    assert not (cluster / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["a\ntouch x", "a\\b", "%j", "run%A", "\x1b[1m"])
+def test_paths_that_slurm_would_take_for_something_else_are_refused(cluster, tmp_path, name):
+    with pytest.raises(InputError, match=r"cannot be a folder of SLURM's logs"):
+        _submit(tmp_path / name)
+    assert not (cluster / "script.sh").exists()
+
+
+@pytest.mark.parametrize("value", ["$(touch x)", "a;touch x", "it's", "a b", "%j"])
+def test_settings_reach_slurm_as_they_are(cluster, tmp_path, value):
+    settings = load_cluster([f"{name}={value}" for name in ("partition", "account", "qos", "constraint", "mem")], None)
+
+    _submit(tmp_path / "tiny", settings)
+
+    parameters = _parameters((cluster / "script.sh").read_text())
+    assert {parameters[f"--{name}"] for name in ("partition", "account", "qos", "constraint", "mem")} == {value}
+    subprocess.run(["bash", str(cluster / "script.sh")], check=True, cwd=tmp_path)
+    assert not (cluster / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["partition", "account", "qos", "constraint", "mem"])
+def test_settings_of_several_lines_are_refused(name):
+    with pytest.raises(InputError, match=rf"slurm {name} is 'a\\ntouch x', allowed is one line"):
+        load_cluster([f"{name}=a\ntouch x"], None)
+
+
+def test_the_path_of_this_package_is_data_too(cluster, tmp_path, monkeypatch):
+    root = tmp_path / "it's $(touch x)"
+    monkeypatch.setattr("dg_batchformer.sweep.launchers.slurm._ROOT", root)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    _submit(tmp_path / "tiny")
+
+    subprocess.run(["bash", str(cluster / "script.sh")], check=True, cwd=tmp_path)
+
+    assert (cluster / "path").read_text() == str(root)
+    assert not (cluster / "ran").exists()
+    assert not re.search(r"^touch", (cluster / "script.sh").read_text(), re.MULTILINE)
