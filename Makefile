@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test test-all test-system lint clean
 
 demo: .venv/installed
-	$(BIN)/python -m dg_batchformer sweep sweeps/quickstart.yaml
+	$(BIN)/python -m dg_batchformer sweep sweeps/quickstart.yaml --threads 1
 	$(BIN)/python -m dg_batchformer tables results/quickstart --output results/quickstart/tables
 
 test: .venv/installed-dev

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -135,6 +136,14 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.error_file, f"{sentence}\n\n{details}".rstrip() + "\n")
 
+    def leave_if_never_begun(self) -> None:
+        """Remove what a run left that could not be built: then it has no spec."""
+        if not self.spec_file.exists():
+            for file in (self.log_file, self.error_file):
+                file.unlink(missing_ok=True)
+            with suppress(OSError):  # it holds something else
+                self.path.rmdir()
+
     @contextmanager
     def lock(self) -> Iterator[Lock]:
         """Hold the run; raise Busy if somebody alive does, InputError where nothing can be written."""
@@ -147,6 +156,43 @@ class RunFolder:
             for left_over in self.path.glob(".*.*.????????????????????????????????"):  # of a save that was killed
                 left_over.unlink(missing_ok=True)
             yield lock
+
+
+TRAINED = Path("results") / "train"  # where runs are kept that are given no folder
+_NAME_LENGTH = 55  # characters, of up to four bytes: file systems take names of 255
+
+
+def folder_of_run(run_id: str, *words: str, root: Path = TRAINED) -> RunFolder:
+    """Return the folder of a run that is given none: the one that ends in its id, else a new one named after words."""
+    found = sorted(root.glob(f"*_{run_id}"))
+    readable = "_".join(re.sub(r"[^\w.+-]+", "-", word) for word in words)[:_NAME_LENGTH].lstrip("-.")
+    return RunFolder(found[0] if found else root / f"{readable}_{run_id}")
+
+
+def refuse_misplaced(folder: "RunFolder | SweepFolder", run_id: str = "") -> None:
+    """Raise InputError where results would lie in a folder of the other kind, inside other results, or around some.
+
+    Args:
+        run_id: of a run, whose place within its own sweep is right; '' for a sweep.
+
+    """
+    path, own = folder.path.resolve(), "run" if run_id else "sweep"
+    kinds = {place: _kind(place) for place in (path, *path.parents)}
+    if kinds[path] == own:
+        del kinds[path]
+    elif run_id and (inner := next((place for place in path.glob("*") if _kind(place)), None)):
+        raise InputError(f"{folder.path} holds other results, such as {inner.name}; a run takes a folder of its own")
+    for place, kind in kinds.items():
+        if kind and not (kind == "sweep" and run_id and path == SweepFolder(place).run(run_id).path):
+            lies = "is" if place == path else f"lies in {place},"
+            raise InputError(f"{folder.path} {lies} the folder of a {kind}; keep these results elsewhere")
+
+
+def _kind(place: Path) -> str:
+    """Return whose folder a place is: that of a ``sweep``, of a ``run``, or ''."""
+    run = RunFolder(place)
+    is_run = run.spec_file.is_file() and run.log_file.is_file()
+    return "sweep" if SweepFolder(place).sweep_file.is_file() else "run" * is_run
 
 
 class SweepFolder:

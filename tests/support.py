@@ -22,6 +22,7 @@ class Silence:
         self.starts: list[int] = []
         self.records: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self.lines: list[str] = []
         self.cached = 0
 
     def begin(self, spec: RunSpec, start: int) -> None:
@@ -32,6 +33,9 @@ class Silence:
 
     def record(self, values: dict[str, Any]) -> None:
         self.records.append(values)
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
 
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)

@@ -29,7 +29,7 @@ def test_train_says_what_it_does_and_what_came_out(tmp_path, capsys):
     assert _train(tmp_path, "--algorithm", "SWAD+BF", "--test_envs", "D") == 0
     said = capsys.readouterr().out
 
-    assert "BF+SWAD on Toy (quick): trains on A, B, C; 20% of them validate; tests on D" in said
+    assert "SWAD+BF on Toy (quick): trains on A, B, C; 20% of them validate; tests on D" in said
     assert "step      8/8" in said
     assert "final model" in said
     outcome = said[said.index("test accuracy on D: ") :]
@@ -39,6 +39,45 @@ def test_train_says_what_it_does_and_what_came_out(tmp_path, capsys):
     again = capsys.readouterr().out
     assert "holds this run, done" in again
     assert again.endswith(outcome)
+
+
+def test_runs_without_a_folder_have_one_each_and_the_same_command_finds_its_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "--dataset", "Toy", "--protocol", "quick", "--steps", "2", "--device", "cpu"]
+
+    for name in ("SWAD+BF", "ERM", "BF+SWAD"):
+        assert main([*command, "--algorithm", name, "--test_envs", "D"]) == 0
+    said = capsys.readouterr().out
+
+    folders = sorted(path.name for path in Path("results/train").iterdir())
+    assert [name.rpartition("_")[0] for name in folders] == ["Toy_ERM_D", "Toy_SWAD+BF_D"]
+    assert said.count(f"run folder: results/train/{folders[1]}\n") == 1
+    assert f"results/train/{folders[1]} holds this run, done" in said, "another spelling is the same run"
+
+
+def test_results_are_not_mixed_with_other_results(tmp_path, capsys):
+    sweep = load_sweep(SWEEPS / "quickstart.yaml")
+    folder = SweepFolder(tmp_path / "results" / "quickstart")
+    folder.write(declaration(sweep, expand(sweep)))
+    assert _train(tmp_path) == 0
+
+    for place in ("results/quickstart", "results/quickstart/runs/x", "out/inside", "results"):
+        assert _train(tmp_path, "--output_dir", str(tmp_path / place)) == 2
+    [own, within, inside, around] = capsys.readouterr().err.splitlines()
+    quickstart = tmp_path / "results" / "quickstart"
+    assert f"error: {quickstart} is the folder of a sweep" in own
+    assert f"{quickstart / 'runs' / 'x'} lies in {quickstart}, the folder of a sweep" in within
+    assert f"{tmp_path / 'out' / 'inside'} lies in {tmp_path / 'out'}, the folder of a run" in inside
+    assert f"{tmp_path / 'results'} holds other results, such as quickstart" in around
+    assert main(["sweep", str(SWEEPS / "quickstart.yaml"), "--results_dir", str(tmp_path / "out")]) == 2
+    assert "out, the folder of a run" in capsys.readouterr().err
+
+
+def test_a_wrong_hparam_is_said_before_the_folder_of_another_run(tmp_path, capsys):
+    assert _train(tmp_path) == 0
+
+    assert _train(tmp_path, "--hparams", '{"lrr": 1}') == 2
+    assert "unknown hparam of ERM on Toy: 'lrr'; did you mean 'lr'?" in capsys.readouterr().err
 
 
 def test_a_run_that_diverged_is_said_to_have_each_time(tmp_path, capsys):
@@ -73,6 +112,7 @@ def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys):
         (["tables", "nowhere"], "error: nowhere is no sweep folder"),
         (["compare", "ERM", "ERM+BF", "nowhere"], "error: nowhere is no folder"),
         (["list", "algorithms", "ERN"], "did you mean 'ERM'"),
+        (["train", "--holdout_fraction", "0.001", "--dataset", "Toy"], "both need at least one"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_status_2(arguments, message, tmp_path, capsys, monkeypatch):
@@ -85,6 +125,38 @@ def test_wrong_input_is_one_sentence_and_status_2(arguments, message, tmp_path, 
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "nothing is made"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["trian"], "'train'"),
+        (["STATUS"], "'status'"),
+        (["train", "--stesp", "3"], "'--steps'"),
+        (["train", "--precision", "FP32"], "'fp32'"),
+        (["list", "algoritms"], "'algorithms'"),
+    ],
+)
+def test_wrong_words_are_answered_with_what_is_near(arguments, near, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+
+    assert f"did you mean {near}" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_behind_an_error(capsys, monkeypatch):
+    assert main(["list", "algorithms", "ERN"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    for command in (["list", "algorithms", "ERN", "--debug"], ["--debug", "list", "algorithms", "ERN"]):
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "Traceback" in said
+        assert said.splitlines()[-1].startswith("error: unknown algorithm")
+
+    monkeypatch.setattr("dg_batchformer.listing.list_kind", lambda *asked, **where: 1 / 0)
+    assert main(["list", "algorithms"]) == 1
+    assert capsys.readouterr().err == "error: ZeroDivisionError: division by zero; add --debug to see where\n"
 
 
 @pytest.mark.parametrize(

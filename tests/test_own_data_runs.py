@@ -167,11 +167,19 @@ def test_two_data_sets_of_one_name_share_no_table(tmp_path, capsys):
 def test_a_dry_run_prints_commands_that_name_the_same_runs(domains, tmp_path, capsys):
     write_own(tmp_path, domains, n=1)
     (tmp_path / "mine.yaml").write_text(f"datasets: [Mine]\n{SWEEP}")
-    where = ["--data_dir", str(tmp_path), "--results_dir", str(tmp_path / "results"), "--launcher", "dry_run"]
+    where = [
+        "--data_dir",
+        str(tmp_path),
+        "--results_dir",
+        str(tmp_path / "results"),
+        "--launcher",
+        "dry_run",
+        "--verbose",
+    ]
     assert main(["sweep", str(tmp_path / "mine.yaml"), *where, "--devices", "cpu"]) == 0
 
     commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("python")]
-    asked = [run_spec(_parser(["train"]).parse_args(command[3:])) for command in commands]
+    asked = [run_spec(_parser("train").parse_args(command[3:])) for command in commands]
     assert asked == [run.spec for run in expand(load_sweep(tmp_path / "mine.yaml", tmp_path))]
 
 

@@ -90,7 +90,7 @@ def test_a_class_of_domainbeds_signature_trains_as_it_is_and_is_part_of_the_run(
     name = write()
 
     assert _train("--algorithm", "SWAD+MyAlgo+BF", "--plugins", name) == 0
-    assert "BF+MyAlgo+SWAD on Toy" in capsys.readouterr().out
+    assert "SWAD+MyAlgo+BF on Toy" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "spec.json").read_text())["plugins"] == [name]
     assert _train("--algorithm", "MyAlgo", "--plugins", name) == 2
     assert "holds another run" in capsys.readouterr().err

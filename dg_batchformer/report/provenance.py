@@ -28,6 +28,7 @@ class Provenance:
     precisions: Sequence[str] = ()
     data_paths: Sequence[str] = ()
     devices: Sequence[str] = ()
+    threads: Sequence[str] = ()
     fingerprints: Sequence[str] = ()
     versions: Mapping[str, Sequence[str]] | None = None
 
@@ -39,6 +40,8 @@ class Provenance:
         parts += [f"precision {_joined(self.precisions)}"] if self.precisions else []
         parts += [f"data path {_joined(self.data_paths)}"] if self.data_paths else []
         parts += [f"on {_joined(self.devices)}"] if self.devices else []
+        if len(self.threads) > 1:
+            parts += [f"with {_joined(self.threads)} CPU threads, which round sums differently"]
         known = self.versions or {}
         parts += [f"{name} {_joined(known[name])}" for name in _PACKAGES if known.get(name)]
         return f"Made from {', '.join(parts)}"
@@ -60,6 +63,7 @@ def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:
         precisions=_values(said, "precision"),
         data_paths=_values(said, "data_path"),
         devices=_values(said, "device"),
+        threads=_values([one for one in said if one.get("device") == "cpu"], "threads"),
         fingerprints=_values(said, "dataset_fingerprint"),
         versions={one_line(name): _values(versions, name) for name in packages},
     )

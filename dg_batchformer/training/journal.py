@@ -3,7 +3,7 @@
 import errno
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -50,6 +50,9 @@ class Watcher(Protocol):
     def record(self, values: dict[str, Any]) -> None:
         """An evaluation was recorded."""
 
+    def line(self, text: str) -> None:
+        """What the run does, in a line."""
+
     def note(self, sentence: str) -> None:
         """Something a person should know."""
 
@@ -61,6 +64,23 @@ def tell(watcher: Watcher, sentence: str) -> None:
     """Tell a person something, and keep it in the log."""
     log.info("note: %s", sentence)
     watcher.note(sentence)
+
+
+def say(watcher: Watcher, line: str) -> None:
+    """Show a line, and keep it in the log."""
+    log.info("%s", line)
+    watcher.line(line)
+
+
+def caching(watcher: Watcher) -> Callable[[int, int], None]:
+    """Return what follows a pixel cache that is being built, and says when it is."""
+
+    def done(images: int, of: int) -> None:
+        watcher.caching(images, of)
+        if images == of:
+            tell(watcher, f"{of} images decoded into the pixel cache, once for all runs")
+
+    return done
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.training.device import cuda_names, parse_device
 from dg_batchformer.training.initial import check_init
+from dg_batchformer.training.sampling import split_environments
 
 _MOST_CPU_WORKERS = 4
 
@@ -28,7 +29,7 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
         hparams = resolve_hparams(spec)
         size = hparams.get("image_size")
         if (spec.dataset, size) not in opened:
-            open_dataset(spec, data_dir, hparams)
+            split_environments(spec, open_dataset(spec, data_dir, hparams))
             opened.add((spec.dataset, size))
         check_init(hparams["init"])
         shape = spec.facts.shape if size is None else (3, size, size)

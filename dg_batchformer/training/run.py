@@ -27,8 +27,9 @@ from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
 from dg_batchformer.training.execution import Execution, apply, gave_up_compiling, saved_execution, settle
 from dg_batchformer.training.initial import Initial
-from dg_batchformer.training.journal import Watcher, journal, log, tell
+from dg_batchformer.training.journal import Watcher, caching, journal, log, say, tell
 from dg_batchformer.training.keep import keep_model
+from dg_batchformer.training.lines import Lines, outcome
 from dg_batchformer.training.loaders import Loader, Source
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.predictions import write_predictions
@@ -53,6 +54,7 @@ def train_run(
     stop: Callable[[], bool],
     predictions: bool = False,
     save_seconds: float = SAVE_SECONDS,
+    name: str = "",
 ) -> State:
     """Train a run to its end, from where it was left; return DONE or DIVERGED.
 
@@ -61,6 +63,7 @@ def train_run(
         stop: asked after every step; true saves the state and ends.
         predictions: whether to write what the model that the run returns predicts, sample by sample.
         save_seconds: time between two checkpoints.
+        name: the algorithm as a person typed it, for messages.
 
     Raises InputError for what cannot be run, Busy if somebody else trains it, or took it over, and Interrupted when
     stopped. What is raised while the run is held stays in its folder as ``error.txt``, but for the last two.
@@ -78,7 +81,7 @@ def train_run(
             with open_source(spec, hparams, dataset, device, watcher) as source:
                 run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, predictions, watcher)
                 write_json(folder.spec_file, spec.as_dict())  # it can be built, so the folder is its own from here on
-                return run.train(stop, save_seconds)
+                return run.train(stop, save_seconds, Lines(spec, name or spec.algorithm))
 
 
 def open_source(
@@ -88,7 +91,7 @@ def open_source(
     note = partial(tell, watcher)
     if spec.data_path == "cached" and isinstance(dataset, ImageFolders):
         augments = hparams.get("data_augmentation", False)
-        return CachedLoader(dataset, device, augments=augments, note=note, progress=watcher.caching)
+        return CachedLoader(dataset, device, augments=augments, note=note, progress=caching(watcher))
     workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
     return Loader(dataset.environments, dataset.input_shape[-1], workers, note)
 
@@ -161,14 +164,17 @@ class _Run:
         images_per_step = self.hparams["batch_size"] * len(self.spec.train_envs)
         apply(execution, self.algorithm, self.device, images_per_step)
 
-    def train(self, stop: Callable[[], bool], save_seconds: float) -> State:
+    def train(self, stop: Callable[[], bool], save_seconds: float, lines: Lines) -> State:
         """Train from the saved state, or from the beginning, to the end."""
+        self.lines = lines
         start = self._resume()
         if start == 0:
             self.initial.apply(self.source, self.splits, self.device)
         del self.initial  # it may hold a second model
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
         self.watcher.begin(self.spec, start)
+        for line in lines.begin(start, self.folder):
+            say(self.watcher, line)
         for sentence in self.notes:
             tell(self.watcher, sentence)
         began = saved = time.monotonic()
@@ -203,7 +209,9 @@ class _Run:
         if gave_up_compiling(self.execution, self.algorithm):
             tell(self.watcher, "the compiler met more shapes than it keeps graphs for; the run goes on uncompiled")
             self._use(self.execution._replace(compile="off"))
-        self.watcher.record(self.writer.append(step, metrics, evaluation))
+        values = self.writer.append(step, metrics, evaluation)
+        self.watcher.record(values)
+        say(self.watcher, self.lines.record(values))
         validation = evaluation.validation(self.spec.train_envs).accuracy
         if self.keep == "best" and (validation > self.best_validation or "final" in metrics):
             self.best_validation = validation
@@ -223,14 +231,16 @@ class _Run:
 
     def _end(self, ending: Ending, seconds: float) -> State:
         self.lock.check()
-        outcome = State.DIVERGED if ending is Ending.DIVERGED else State.DONE
+        state = State.DIVERGED if ending is Ending.DIVERGED else State.DONE
         write_json(
             self.folder.done_file,
-            {"id": self.spec.id, "outcome": outcome.value, "seconds": round(seconds, 3)},
+            {"id": self.spec.id, "outcome": state.value, "seconds": round(seconds, 3)},
         )
-        log.info("%s after %.1f s", outcome, seconds)  # not before: who is killed before that goes on
+        log.info("%s after %.1f s", state, seconds)  # not before: who is killed before that goes on
         self.folder.checkpoint_file.unlink(missing_ok=True)
-        return outcome
+        for line in outcome(self.spec, self.folder):
+            say(self.watcher, line)
+        return state
 
     def _keep_model(self, model: Algorithm) -> None:
         keep_model(self.folder, model, self.spec, self.hparams, self.dataset, self.begins_from)
@@ -269,7 +279,9 @@ class _Run:
                 f"{self.folder.checkpoint_file} was not saved by this run: {error}; delete it to restart the run"
             ) from error
         self._use(execution)  # the algorithm's settings came from the device where it was saved
-        torch.set_num_threads(state["threads"])  # sums depend on it
+        if state["threads"] != torch.get_num_threads():  # sums depend on it
+            torch.set_num_threads(state["threads"])
+            tell(self.watcher, f"this run began on {state['threads']} CPU threads, and goes on with as many")
         self.writer.cut(state["records_bytes"])
         self.means.load_state_dict(state["means"])
         self.best_validation, self.seconds = state["best_validation"], state["seconds"]

@@ -55,12 +55,15 @@ class Events:
     def record(self, values: dict[str, Any]) -> None:
         pass
 
+    def line(self, text: str) -> None:
+        pass
+
     def note(self, sentence: str) -> None:
         self.tell("note", sentence=sentence)
 
     def caching(self, done: int, images: int) -> None:
-        if done in (1, images):
-            self.note(f"{done} of {images} images are in the pixel cache")
+        if done == 1:
+            self.note(f"{images} images are being decoded into the pixel cache")
 
 
 def serve(channel: Connection, device_name: str, threads: int, log: Path) -> None:

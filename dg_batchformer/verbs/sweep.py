@@ -6,13 +6,15 @@ from pathlib import Path
 
 from dg_batchformer.declaration import SweepRun, declaration
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import KEEP, State, SweepFolder
+from dg_batchformer.store import KEEP, State, SweepFolder, refuse_misplaced
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import log_jobs, queued_states, read_jobs, submitting
 from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
 from dg_batchformer.sweep_spec import SweepSpec, load_sweep
 from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positive
+
+_FIRST_COMMANDS = 3
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -27,7 +29,7 @@ def add_parser(verbs: Verbs) -> None:
     add("file", type=Path, metavar="FILE", help="as sweeps/quickstart.yaml")
     add("--launcher", choices=("local", "slurm", "dry_run"), default="local",
         help="local: train on this machine; slurm: submit job arrays and return; dry_run: print what is due, its "
-        "price and one command for each run (default: %(default)s)")  # fmt: skip
+        "price and the commands of the first runs (default: %(default)s)")  # fmt: skip
     add("--devices", metavar="NAMES", default="auto",
         help="one worker for each name, as cpu,cpu or cuda:0,cuda:1; auto: one for each GPU, else up to 4 on the CPU "
         "(default: %(default)s)")  # fmt: skip
@@ -39,7 +41,10 @@ def add_parser(verbs: Verbs) -> None:
     add("--predictions", action="store_true",
         help="every run writes what its model predicts, for tables --metric: see train --help")  # fmt: skip
     add("--retry", choices=("failed",), help="also start runs again that failed")
-    add("--threads", type=positive, metavar="N", help="of each local worker (default: the cores are shared out)")
+    add("--threads", type=positive, metavar="N",
+        help="of each local worker, on whose number the last digits of sums depend (default: the cores are shared "
+        "out)")  # fmt: skip
+    add("--verbose", action="store_true", help="a dry run prints the commands of all runs, not of the first few")
     add = verb.add_argument_group("on SLURM").add_argument
     add("--slurm", nargs="+", default=[], metavar="KEY=VALUE",
         help=f"what every task gets, as partition=gpu gpus=1 cpus=8 mem=32G time=4:00:00; keys: {', '.join(SETTINGS)}",
@@ -57,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     runs = expand(asked)
     _check_names(options.file, asked, runs)
     folder = SweepFolder(options.results_dir / asked.name)
+    refuse_misplaced(folder)
     if options.launcher == "slurm":
         return _sweep_on_slurm(options, asked, runs, folder)
     from dg_batchformer.training.preflight import check_runs, parse_devices
@@ -64,11 +70,7 @@ def run(options: argparse.Namespace) -> int:
     devices = parse_devices(options.devices)
     planned = _plan(options, folder, runs, len(devices))
     if options.launcher == "dry_run":
-        from dg_batchformer.sweep.launchers.dry_run import commands
-
-        print("note: a dry run starts nothing, and has not looked for data and weights")
-        for command in commands(folder, planned.due, options.data_dir, options.keep, options.predictions):
-            print(command)
+        _print_commands(options, folder, planned.due, devices)
         return OK
     check_runs([run.spec for run in planned.due], options.data_dir)
     folder.write(declaration(asked, runs))
@@ -92,6 +94,22 @@ def _plan(
         kept = "they are kept, but status and tables leave them out"
         print(f"note: {folder.runs} holds {undeclared} more that {options.file} does not declare: {kept}")
     return planned
+
+
+def _print_commands(
+    options: argparse.Namespace, folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str]
+) -> None:
+    """Print what would train the runs that are due, the first few unless all are asked for."""
+    from dg_batchformer.sweep.launchers.dry_run import commands
+    from dg_batchformer.sweep.launchers.local import share_of_cores
+
+    threads = options.threads or (share_of_cores(devices) if set(devices) == {"cpu"} else None)
+    shown = due if options.verbose else due[:_FIRST_COMMANDS]
+    print("note: a dry run starts nothing, and has not looked for data and weights")
+    for command in commands(folder, shown, options.data_dir, options.keep, options.predictions, threads):
+        print(command)
+    if len(shown) < len(due):
+        print(f"... and {len(due) - len(shown)} more commands; --verbose prints all")
 
 
 def _sweep_on_slurm(

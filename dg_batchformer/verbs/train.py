@@ -4,14 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import InputError, RunFailed, as_sentence
 from dg_batchformer.own_data import find_dataset
 from dg_batchformer.protocols import DEFAULT_PROTOCOL
-from dg_batchformer.report.our_sweep import read_run
-from dg_batchformer.report.selection import METHODS
 from dg_batchformer.spec import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunSpec, refuse_other_run
-from dg_batchformer.store import KEEP, RunFolder, State
-from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, OK, Verbs
+from dg_batchformer.store import KEEP, TRAINED, RunFolder, State, folder_of_run, refuse_misplaced
+from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positive
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -65,8 +63,8 @@ def add_parser(verbs: Verbs) -> None:
     add = verb.add_argument_group("where").add_argument
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/, and "
         "data of your own: DIR/NAME/domain/class/ or DIR/NAME.csv")  # fmt: skip
-    add("--output_dir", type=Path, default=Path("train_output"), metavar="DIR",
-        help="where this run is kept, one folder for each (default: %(default)s)")  # fmt: skip
+    add("--output_dir", type=Path, metavar="DIR",
+        help=f"where this run is kept, one folder for each (default: {TRAINED}/, named after the run)")  # fmt: skip
     add("--keep", choices=KEEP, default="final",
         help="the weights to keep: none, of the model that the run returns, or of the one that validates best "
         "(default: %(default)s)")  # fmt: skip
@@ -74,18 +72,36 @@ def add_parser(verbs: Verbs) -> None:
         help="also write predictions.npz: what the model that the run returns predicts, image by image, on every "
         "split that it evaluates")  # fmt: skip
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
+    add("--threads", type=positive, metavar="N",
+        help="of the CPU, on whose number the last digits of sums depend (default: one for each core)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
     """Train one run, or go on with it."""
     spec = run_spec(options)
-    folder = RunFolder(options.output_dir)
-    refuse_other_run(folder, spec)
+    folder = _folder(options, spec)
+    refuse_misplaced(folder, spec.id)
+    from dg_batchformer.training.lines import outcome
+
+    try:
+        refuse_other_run(folder, spec)
+    except InputError:
+        _check_names(spec)  # what no folder would mend comes first
+        raise
     if folder.state().is_final:
         print(f"{folder.path} holds this run, {folder.state()}; give another --output_dir to train it again")
         if options.predictions and not folder.predictions_file.exists():
             print("note: it was trained without --predictions, which are written at the end of a run")
-        return _say_outcome(spec, folder)
+        print("\n".join(outcome(spec, folder)))
+    elif not _train(options, spec, folder):
+        return INTERRUPTED
+    return OK if folder.state() is State.DONE else INCOMPLETE
+
+
+def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> bool:
+    """Train a run to its end; return false where that was interrupted."""
+    import torch
+
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
     from dg_batchformer.training.preflight import check_runs
@@ -95,24 +111,40 @@ def run(options: argparse.Namespace) -> int:
     device = parse_device(options.device)
     prepare_device(device)
     check_runs([spec], options.data_dir)
-    console = Console()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    console, is_new = Console(), not folder.path.exists()
+    kept = {"keep": options.keep, "predictions": options.predictions}
+    where = {"data_dir": options.data_dir, "device": device, "watcher": console, "stop": StopOnSignal()}
     try:
-        train_run(
-            spec,
-            folder,
-            data_dir=options.data_dir,
-            device=device,
-            keep=options.keep,
-            watcher=console,
-            stop=StopOnSignal(),
-            predictions=options.predictions,
-        )
+        train_run(spec, folder, **where, **kept, name=options.algorithm)
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}")
-        return INTERRUPTED
+        return False
+    except InputError:
+        if is_new:
+            folder.leave_if_never_begun()
+        raise
+    except Exception as error:
+        raise RunFailed(f"{as_sentence(error)}; its traceback is in {folder.error_file}") from error
     finally:
         console.end()
-    return _say_outcome(spec, folder)
+    return True
+
+
+def _folder(options: argparse.Namespace, spec: RunSpec) -> RunFolder:
+    if options.output_dir is not None:
+        return RunFolder(options.output_dir)
+    tests = "+".join(spec.facts.names[env] for env in spec.test_envs)
+    return folder_of_run(spec.id, spec.dataset, options.algorithm, tests)
+
+
+def _check_names(spec: RunSpec) -> None:
+    from dg_batchformer.hparams_registry import resolve_hparams
+    from dg_batchformer.plugins.load import load_plugins
+
+    load_plugins(spec.plugins)
+    resolve_hparams(spec)
 
 
 def run_spec(options: argparse.Namespace) -> RunSpec:
@@ -126,21 +158,3 @@ def run_spec(options: argparse.Namespace) -> RunSpec:
     found = find_dataset(options.dataset, options.data_dir)._asdict()
     names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", *found)]
     return RunSpec(**{name: getattr(options, name) for name in names}, **found, hparams=hparams)
-
-
-def _say_outcome(spec: RunSpec, folder: RunFolder) -> int:
-    """Say in plain words what came out of a run that is trained."""
-    state = folder.state()
-    if state is State.DIVERGED:
-        print("diverged: loss or metrics are not finite; a smaller lr may help")
-    else:
-        run = read_run(spec, folder)
-        names = spec.facts.names
-        for method in (METHODS["training-domain"], METHODS["oracle"]):
-            scores = {env: method.select([run], env, len(names)) for env in spec.test_envs}
-            found = {names[env]: score for env, score in scores.items() if score is not None}
-            said = ", ".join(f"{name}: {score.test:.1%}" for name, score in found.items())
-            for score in list(found.values())[:1]:  # the same step for all
-                print(f"test accuracy on {said} (step {score.step}, selected by {method.title})")
-    print(f"records: {folder.records_file}")
-    return OK if state is State.DONE else INCOMPLETE

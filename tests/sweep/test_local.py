@@ -178,11 +178,14 @@ def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
     file, folder, _ = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, C")
     runs = expand(load_sweep(file))
 
-    printed = [_parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir, "final", True)]
+    printed = [
+        _parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir, "final", True, 2)
+    ]
 
     told = [task(folder, run, data_dir, "final", True) for run in runs]
     assert len(runs) > 16
     assert [_asked(options) for options in printed] == told
+    assert {options.threads for options in printed} == {2}
 
 
 def _asked(options):
@@ -200,7 +203,10 @@ def test_a_dry_run_needs_neither_data_nor_weights(tmp_path, capsys):
     plan, note, *lines = capsys.readouterr().out.splitlines()
     assert plan.startswith("pacs: 48 runs: 48 due. To start: 48, price unknown")
     assert note == "note: a dry run starts nothing, and has not looked for data and weights"
-    assert len(lines) == 48
+    assert len(lines) == 4
+    assert lines[-1] == "... and 45 more commands; --verbose prints all"
+    main(["sweep", str(sweep), "--launcher", "dry_run", "--verbose", "--results_dir", str(tmp_path / "results")])
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 48
     assert not (tmp_path / "results").exists()
 
 
@@ -335,9 +341,10 @@ class _Running:
         pass
 
 
-def test_a_dry_run_prints_commands_that_give_the_same_runs(tmp_path):
+def test_a_dry_run_prints_commands_that_give_the_same_numbers(tmp_path):
     file, folder, specs = _sweep(tmp_path)
-    output = _start(file, "--launcher", "dry_run").communicate(timeout=PATIENCE)[0]
+    whole_file, whole, _ = _sweep(tmp_path, name="whole")
+    output = _start(file, "--launcher", "dry_run", "--threads", "2").communicate(timeout=PATIENCE)[0]
     commands = [line for line in output.splitlines() if line.startswith("python -m dg_batchformer train")]
 
     assert len(commands) == len(specs)
@@ -345,4 +352,7 @@ def test_a_dry_run_prints_commands_that_give_the_same_runs(tmp_path):
     command = [sys.executable, *shlex.split(commands[-1])[1:]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert folder.run(specs[-1].id).state() is State.DONE
+    assert _start(whole_file, "--threads", "2").communicate(timeout=PATIENCE)[0]
+    records = _records(folder, specs[-1])
+    assert records == _records(whole, specs[-1])
+    assert {record["threads"] for record in records} == {2}

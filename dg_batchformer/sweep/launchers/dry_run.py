@@ -1,8 +1,7 @@
 """The dry run: one command for every run that is due; starts nothing, and looks for no data, weights or lock.
 
-A command says what is trained, not where: give it a ``--device``, or it takes the first GPU, else all cores of the
-CPU. The local launcher gives each of its CPU workers its share of the cores; sums depend on that number in their last
-digits, so such a run repeats the sweep's to the bit only with ``OMP_NUM_THREADS`` set to that share.
+A command says what is trained, not where: give it a ``--device``, or it takes the first GPU, else the CPU. Where the
+sweep's workers are on CPUs it has their number of threads, on which the last digits of sums depend.
 """
 
 import json
@@ -16,10 +15,16 @@ from dg_batchformer.store import SweepFolder
 
 
 def commands(
-    folder: SweepFolder, runs: Sequence[SweepRun], data_dir: Path | None, keep: str, predictions: bool
+    folder: SweepFolder,
+    runs: Sequence[SweepRun],
+    data_dir: Path | None,
+    keep: str,
+    predictions: bool,
+    threads: int | None = None,
 ) -> list[str]:
     """Return one ``train`` command for each run: what a worker of the local launcher would be told."""
     kept = ["--keep", keep, *["--predictions"] * predictions]
+    kept += [] if threads is None else ["--threads", str(threads)]
     return [shlex.join([*_command(folder, run.spec, data_dir), *kept]) for run in runs]
 
 

@@ -36,6 +36,11 @@ class Report(Protocol):
         """Something a person should know."""
 
 
+def share_of_cores(devices: Sequence[str]) -> int:
+    """Return the CPU threads of each of some workers."""
+    return max(1, len(os.sched_getaffinity(0)) // len(devices))
+
+
 class LocalLauncher:
     """Trains runs on local devices.
 
@@ -60,7 +65,7 @@ class LocalLauncher:
     ) -> None:
         self.folder, self.devices, self.data_dir, self.report = folder, devices, data_dir, report
         self.keep, self.predictions = keep, predictions
-        self.threads = threads or max(1, len(os.sched_getaffinity(0)) // len(devices))
+        self.threads = threads or share_of_cores(devices)
         self.deaths: Counter[tuple[str, int]] = Counter()  # of workers, by the run in hand and when it got on last
         self.queue: deque[SweepRun] = deque()
         self.alone: deque[SweepRun] = deque()  # ran out of memory beside others

@@ -1,0 +1,92 @@
+"""The lines that people read of a run: the console of ``train`` prints them, log.txt keeps them."""
+
+import time
+from statistics import fmean
+from typing import Any
+
+from dg_batchformer.report.collection import CollectedRun, how_many
+from dg_batchformer.report.our_sweep import read_run
+from dg_batchformer.report.selection import METHODS, Score
+from dg_batchformer.spec import RunSpec
+from dg_batchformer.store import RunFolder, State
+from dg_batchformer.times import duration
+
+
+class Lines:
+    """Puts what happens in a run into lines.
+
+    Args:
+        name: the algorithm as a person typed it.
+
+    """
+
+    def __init__(self, spec: RunSpec, name: str) -> None:
+        self.spec, self.name = spec, name
+        self.measured: tuple[int, float] | None = None  # updates done, and when: time is measured from there
+
+    def begin(self, start: int, folder: RunFolder) -> list[str]:
+        """Say what is trained, from which step, and where it is kept."""
+        spec, names = self.spec, self.spec.environment_names
+        resumed = f", resumed at step {start}" if start else ""
+        return [
+            f"{self.name} on {spec.dataset} ({spec.protocol}): trains on {names(spec.train_envs)}; "
+            f"{spec.holdout_fraction:.0%} of them validate; tests on {names(spec.test_envs)}{resumed}",
+            f"run folder: {folder.path}",
+        ]
+
+    def record(self, values: dict[str, Any]) -> str:
+        """Say what an evaluation found, and from the second on how long the rest takes."""
+        spec = self.spec
+        validation = fmean(values[f"env{env}_out_acc"] for env in spec.train_envs)
+        tests = [f"{spec.facts.names[env]} {values[f'env{env}_in_acc']:6.1%}" for env in spec.test_envs]
+        shown = f"validation {validation:6.1%}  {'  '.join(tests)}"
+        if values.get("final"):
+            averaged = "averaged_from" in values
+            span = f"mean of updates {values['averaged_from']} to {values['averaged_to']}" if averaged else ""
+            return f"final model         {shown}  {span}".rstrip()
+        losses = [f"loss {value:7.4f}  " for name, value in values.items() if name in ("loss", "gen_loss")]
+        eta = self._eta(values["step"] + 1)
+        return f"step {values['step']:>6}/{spec.steps - 1}  {''.join(losses[:1])}{shown}{eta}"
+
+    def _eta(self, done: int) -> str:
+        now = time.monotonic()
+        if self.measured is None:  # until now much was waited for once: libraries, compilers, caches
+            self.measured = done, now
+            return ""
+        first, began = self.measured
+        left = (now - began) / (done - first) * (self.spec.steps - done) if done > first else 0
+        return f"  ETA {duration(left)}" if done < self.spec.steps else ""
+
+
+def outcome(spec: RunSpec, folder: RunFolder) -> list[str]:
+    """Say what came out of a run that is trained."""
+    if folder.state() is State.DIVERGED:
+        said = ["diverged: loss or metrics are not finite; a smaller lr may help"]
+    else:
+        said = [line for name in ("training-domain", "oracle") for line in _selected(spec, folder, name)]
+    return [*said, f"records: {folder.records_file}", *_threads(read_run(spec, folder))]
+
+
+def _threads(run: CollectedRun) -> list[str]:
+    """Say how many threads of the CPU the numbers hang on."""
+    threads = run.constant.get("threads")
+    if run.constant.get("device") != "cpu" or threads is None:
+        return []
+    return [
+        f"numbers of {how_many(threads, 'CPU thread')}: with another number of them sums round differently, and a run "
+        f"can end elsewhere; --threads {threads} repeats it"
+    ]
+
+
+def scores(spec: RunSpec, folder: RunFolder, method: str) -> dict[int, Score]:
+    """Return what a selection method reports of one run, by test environment."""
+    run, select = read_run(spec, folder), METHODS[method].select
+    found = {env: select([run], env, len(spec.facts.names)) for env in spec.test_envs}
+    return {env: score for env, score in found.items() if score is not None}
+
+
+def _selected(spec: RunSpec, folder: RunFolder, method: str) -> list[str]:
+    found = scores(spec, folder, method)
+    said = ", ".join(f"{spec.facts.names[env]}: {score.test:.1%}" for env, score in found.items())
+    steps = [score.step for score in found.values()]  # one: the validation is the same for all
+    return [f"test accuracy on {said} (step {steps[0]}, selected by {METHODS[method].title})"] if found else []
