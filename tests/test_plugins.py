@@ -1,6 +1,7 @@
 """Algorithms that other people wrote, as they wrote them."""
 
 import json
+import re
 import textwrap
 import uuid
 from types import SimpleNamespace
@@ -184,6 +185,22 @@ def test_a_class_on_our_base_keeps_what_it_says_of_itself(write):
         ("1 / 0\n", r"cannot be imported: ZeroDivisionError: division by zero (.*\.py, line 1)"),
         ("def (\n", r"cannot be imported: SyntaxError: .*\.py, line 1"),
         ("x = 1\n", "has no algorithm: it defines no torch.nn.Module with update, predict"),
+        (
+            UPSTREAM.replace(
+                "class MyAlgo(Algorithm):\n    def __init__(self, input_shape, ",
+                "class MyAlgo(Algorithm):\n    def __init__(self, ",
+            ),
+            "has no algorithm: .*; MyAlgo has another __init__ than __init__",
+        ),
+        (UPSTREAM.replace("MyAlgo", "SWAD"), "cannot be called SWAD: that names a wrapper; rename the class"),
+        (
+            "from dg_batchformer.wrappers.base import Wrapper\nclass MyAlgo(Wrapper):\n    stage = 'weights'\n",
+            "has no algorithm: .*; MyAlgo is a wrapper, which a plug-in cannot add",
+        ),
+        (
+            "HPARAMS = {'my_weight': None}\n" + UPSTREAM.replace("HPARAMS = {", "x = {"),
+            "hparam my_weight takes one value",
+        ),
         ("HPARAMS = []\n" + UPSTREAM.replace("HPARAMS = {", "x = {"), "HPARAMS is a dict of names to defaults"),
     ],
 )
@@ -195,6 +212,67 @@ def test_a_plugin_that_cannot_be_used_is_one_sentence(write, text, message, caps
     assert said.count("\n") == 1
     with pytest.raises(InputError, match=message.replace("(.*", r"\(.*").replace("1)", r"1\)")):
         raise InputError(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "message"),
+    [
+        (
+            'return {"loss": loss.item()}',
+            "pass",
+            "MyAlgo.update returns None; it has to return a dict of names to numbers",
+        ),
+        ('return {"loss": loss.item()}', "return loss.item()", "MyAlgo.update returns 1."),
+        ('return {"loss": loss.item()}', 'return {"loss": None}', "MyAlgo.update returns None as 'loss'"),
+        ('return {"loss": loss.item()}', 'return {"loss": "low"}', "MyAlgo.update returns 'low' as 'loss'"),
+        ('return {"loss": loss.item()}', 'return {"z": all_x}', r"MyAlgo.update returns a tensor \(24, \d+\) as 'z'"),
+        (
+            "return self.network(x)",
+            "self.network(x)",
+            r"MyAlgo.predict returns None; it has to return logits \(\d+, 3\)",
+        ),
+        ("return self.network(x)", "return x[:1]", r"MyAlgo.predict returns a tensor \(1, \d+\); it has to"),
+    ],
+)
+def test_methods_that_return_something_else_are_named_with_what_they_have_to_return(
+    write, line, instead, message, capsys
+):
+    text = UPSTREAM.replace("F.cross_entropy(self.predict(all_x)", "F.cross_entropy(self.network(all_x)")
+    name = write(text.replace(line, instead))
+
+    for algorithm in ("MyAlgo", "SWAD+MyAlgo+BF"):
+        assert _train("--algorithm", algorithm, "--plugins", name, "--output_dir", algorithm) == 2
+        said = capsys.readouterr().err
+        assert re.search(message.replace("24", "24|48") if "BF" in algorithm else message, said), said
+        assert said.count("\n") == 1
+
+
+def test_an_error_within_a_plugin_is_one_sentence_that_says_where_its_traceback_is(write, capsys, tmp_path):
+    name = write(UPSTREAM.replace("loss.backward()", "loss.backwards()"))
+
+    assert _train("--algorithm", "MyAlgo", "--plugins", name) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: AttributeError: 'Tensor' object has no attribute 'backwards'")
+    assert said.endswith("its traceback is in out/error.txt\n")
+    assert "loss.backwards()" in (tmp_path / "out" / "error.txt").read_text()
+
+
+def test_hparams_may_be_declared_on_the_class(write):
+    text = UPSTREAM.replace("HPARAMS =", "OTHERS =").replace(
+        "class MyAlgo(Algorithm):", "class MyAlgo(Algorithm):\n    HPARAMS = {'my_weight': 2.0}\n"
+    )
+    load.load_plugins([write(text)])
+
+    assert make_algorithm("MyAlgo").hparams["my_weight"] == 2.0
+    assert make_algorithm("MyAlgo", my_weight=3).hparams["my_weight"] == 3.0
+
+
+def test_a_class_that_two_plugins_offer_is_one(write):
+    first = write()
+    second = write(f"from {first} import MyAlgo\nMyAlgo.__module__ = __name__\n", more="HPARAMS = {'my_weight': 1.0}")
+
+    load.load_plugins([first, second])
+    assert "MyAlgo" in ALGORITHMS
 
 
 @pytest.mark.parametrize(

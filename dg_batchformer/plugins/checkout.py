@@ -15,7 +15,7 @@ from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam, Value
 from dg_batchformer.networks.batchformer import attach_batchformer
-from dg_batchformer.plugins.foreign import Foreign, Pasted
+from dg_batchformer.plugins.foreign import Checked, Foreign, Pasted
 
 NAME = "domainbed"
 PARTS = ("algorithms", "hparams_registry", "networks")
@@ -60,7 +60,7 @@ def let_attend(networks: Any) -> None:
     networks.Featurizer = featurizer
 
 
-class _Upstream(Pasted, Foreign):
+class _Upstream(Checked, Pasted, Foreign):
     """A class of a checkout: networks, losses and hparams are DomainBed's own."""
 
     registered = False

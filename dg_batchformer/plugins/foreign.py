@@ -1,10 +1,12 @@
 """A class with DomainBed's signature, unmodified, as an Algorithm; what BatchFormer can do around such code."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from numbers import Real
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -12,6 +14,44 @@ from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.algorithms.base import Metrics, Minibatches
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.batchformer import batchformers
+
+
+class Checked(Algorithm):
+    """Holds what somebody's methods return against what an algorithm returns: the first that differs is named."""
+
+    registered = False
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.logits_shape = lambda x: (len(x), num_classes)  # a function is no state, which checkpoints would keep
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        metrics: object = super().update(minibatches, unlabeled)
+        name, wanted = type(self).__name__, "a dict of names to numbers, such as {'loss': loss.item()}"
+        if not isinstance(metrics, Mapping):
+            raise InputError(f"{name}.update returns {_kind(metrics)}; it has to return {wanted}")
+        for key, value in metrics.items():
+            if not isinstance(key, str) or not _is_number(value):
+                raise InputError(f"{name}.update returns {_kind(value)} as {key!r:.50}; it has to return {wanted}")
+        return dict(metrics)
+
+    def predict(self, x: Tensor) -> Tensor:
+        logits: object = super().predict(x)
+        if not isinstance(logits, Tensor) or logits.shape != self.logits_shape(x):
+            wanted = f"logits {self.logits_shape(x)}, a row for each image and a column for each class"
+            raise InputError(f"{type(self).__name__}.predict returns {_kind(logits)}; it has to return {wanted}")
+        return logits
+
+
+def _is_number(value: object) -> bool:
+    """Whether a mean over values of this kind can be recorded; 0-dim tensors and arrays are numbers."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, Real) or (isinstance(value, np.ndarray) and value.size == 1)
+
+
+def _kind(value: object) -> str:
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.50}"
 
 
 class Pasted(Algorithm):

@@ -33,7 +33,7 @@ def load_plugins(modules: Sequence[str]) -> None:
             found = checkout.offered(*(_import(name, f"{name}.{part}") for part in checkout.PARTS))
         else:
             found = offered(_import(name, name))
-        ALGORITHMS.add(found, f"plug-in {name}")
+        ALGORITHMS.add(_unknown(found), f"plug-in {name}")
         _loaded.add(name)
 
 
@@ -44,6 +44,12 @@ def require_plugins(modules: Sequence[str], where: Path) -> None:
         raise InputError(
             f"{where} needs the plug-in {names} to be rebuilt, whose code would run; if you trust it: --plugins {names}"
         )
+
+
+def _unknown(found: dict[str, type]) -> dict[str, type]:
+    """Leave out classes that another plug-in offered already, as a package and a module in it do."""
+    known = {name: getattr(ALGORITHMS[name], "written", None) for name in found if name in ALGORITHMS}
+    return {name: one for name, one in found.items() if vars(one)["written"] is not known.get(name)}
 
 
 def installed() -> list[str]:
