@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.foreign_text import one_line
 from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.store import State, SweepFolder
 
 if TYPE_CHECKING:  # loading YAML takes a tenth of the time of a table
     from dg_batchformer.sweep_spec import SweepSpec
@@ -43,9 +43,10 @@ class Declared:
     runs: Sequence[SweepRun]
     by_source: bool = False
 
-    def command(self, *, retry_failed: bool = False) -> str:
-        """Return what is typed to train what is left of it."""
-        return f"python -m dg_batchformer sweep sweeps/{self.name}.yaml" + " --retry failed" * retry_failed
+    def command(self, *, retry: Sequence[State] = ()) -> str:
+        """Return what is typed to train what is left of it, and what has failed or is damaged if asked."""
+        again = ["--retry", *retry] if retry else []
+        return " ".join(["python -m dg_batchformer sweep", f"sweeps/{self.name}.yaml", *again])
 
 
 def declaration(sweep: "SweepSpec", runs: Sequence[SweepRun]) -> dict[str, Any]:

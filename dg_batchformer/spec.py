@@ -13,9 +13,9 @@ from dg_batchformer.errors import MALFORMED, InputError, unknown
 from dg_batchformer.hparams import same_spelling
 from dg_batchformer.names import canonical_name, module_names, split_name
 from dg_batchformer.protocols import DEFAULT_PROTOCOL, get_protocol
-from dg_batchformer.regular_files import TEXT, read_text
+from dg_batchformer.regular_files import TABLE, TEXT, read_text
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.store import RunFolder
+from dg_batchformer.store import RunFolder, SweepFolder, read_object
 
 EVALUATE = ("needed", "all")
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -176,6 +176,8 @@ def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
     if not files:
         return
     way_out = "give another --output_dir, or move it away"
+    if _can_be_written_again(folder, spec):
+        return
     if not folder.spec_file.exists():
         names = ", ".join(file.name for file in files)
         raise InputError(f"{folder.path} has {names} but no spec.json, so it is no run of ours; {way_out}")
@@ -188,6 +190,14 @@ def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
         fields = [name for name in RunSpec.__dataclass_fields__ if asked.get(name) != there.get(name)]
         differing = [f"{name} {_said(there, name)}, not {_said(asked, name)}" for name in fields]
         raise InputError(f"{folder.path} holds another run ({', '.join(differing)}); {way_out}")
+
+
+def _can_be_written_again(folder: RunFolder, spec: RunSpec) -> bool:
+    """Whether spec.json of an unfinished run cannot be read, but the sweep that the folder is in declares the run."""
+    if folder.done_file.exists() or folder.path.name != spec.id or read_object(folder.spec_file):
+        return False
+    declared = read_object(SweepFolder(folder.path.absolute().parents[1]).sweep_file, TABLE).get("runs")
+    return isinstance(declared, list) and any(isinstance(run, dict) and run.get("id") == spec.id for run in declared)
 
 
 def _said(fields: Mapping[str, Any], name: str) -> object:

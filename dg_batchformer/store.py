@@ -60,10 +60,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object of a JSON file; nothing where it cannot be read."""
+def read_object(path: Path, limit: int = NOTE) -> dict[str, Any]:
+    """Return the object of a JSON file of at most ``limit`` bytes; nothing where it cannot be read."""
     try:
-        content = json.loads(read_text(path, NOTE))
+        content = json.loads(read_text(path, limit))
     except (OSError, *MALFORMED):
         return {}
     return content if isinstance(content, dict) else {}
@@ -73,10 +73,12 @@ class State(StrEnum):
     """What a run folder says of its run."""
 
     DUE = "due"
+    GONE = "folder is gone"  # was trained to its end, and its folder was deleted
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     UNMARKED = "not marked done"  # of another suite: nothing says whether it ended
     FAILED = "failed"
+    DAMAGED = "damaged"  # was trained to its end, and a file differs from what it wrote
     DIVERGED = "diverged"
     DONE = "done"
 
@@ -87,8 +89,8 @@ class State(StrEnum):
 
     @property
     def is_settled(self) -> bool:
-        """Whether nobody goes on with the run unless asked: it is final, or failed."""
-        return self.is_final or self is State.FAILED
+        """Whether nobody goes on with the run unless asked: it is final, failed or damaged."""
+        return self.is_final or self in (State.FAILED, State.DAMAGED)
 
 
 class RunFolder:
@@ -107,6 +109,12 @@ class RunFolder:
         self.done_file = path / "done"
         self.error_file = path / "error.txt"
         self.lock_file = path / "lock"
+
+    @property
+    def final_files(self) -> tuple[Path, ...]:
+        """The files that do not change once the run is done."""
+        written = (self.records_file, self.model_file, self.batchformer_file, self.predictions_file)
+        return self.spec_file, self.soup_file, *written
 
     def state(self, *, locked: bool = False) -> State:
         """Read off the state; ``locked`` says that the lock is the caller's own."""
@@ -227,16 +235,36 @@ class SweepFolder:
         """Return the locks of launches, of some that were killed too."""
         return [file for file in self.launches.glob("*") if not file.name.startswith(".")]
 
-    def log_final(self, run_id: str, state: State, seconds: float | None) -> None:
-        """Append that a run was trained to its end, so that nobody has to look into its folder again.
+    def run_names(self) -> set[str]:
+        """Return the names of the run folders that are there."""
+        try:
+            return set(os.listdir(self.runs))  # noqa: PTH208  # of 50,000, Paths would take longer
+        except OSError:
+            return set()
 
-        Where that cannot be written, the folder goes on saying it.
+    def restart(self, run_id: str) -> None:
+        """Let a trained run be trained again, from its beginning: nothing says any more that it is done."""
+        run = self.run(run_id)
+        try:
+            run.checkpoint_file.unlink(missing_ok=True)
+            run.done_file.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {run.path}: {error.strerror}") from None
+        self.log_final(run_id, State.DUE, None)
+
+    def log_final(self, run_id: str, state: State, seconds: float | None) -> None:
+        """Append that a run was trained to its end, so that nobody has to look into its folder again, or is due again.
+
+        Where that cannot be written, the folder still says it.
         """
         with suppress(OSError), open_own(self.states_log, "a") as file:
             file.write(f"\n{run_id} {state} {seconds}\n")  # the first: a torn line ends there
 
     def final_states(self) -> dict[str, tuple[State, float | None]]:
-        """Return the runs known to be trained to their end, each with the seconds it took; torn lines are skipped."""
+        """Return the runs logged as trained to their end, each with the seconds it took; torn lines are skipped.
+
+        The log is a cache: a run whose folder is gone since then may be among them.
+        """
         try:
             lines = read_text(self.states_log, TABLE, errors="replace").splitlines()
         except OSError:
@@ -246,6 +274,8 @@ class SweepFolder:
             with suppress(ValueError):
                 run_id, state, seconds = line.split()
                 found[run_id] = State(state), None if seconds == "None" else float(seconds)
+                if not found[run_id][0].is_final:
+                    del found[run_id]
         return found
 
     def write(self, declaration: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dg_batchformer.catalog import dataset_facts
 from dg_batchformer.declaration import SweepRun, declaration
+from dg_batchformer.digests import mark_done
 from dg_batchformer.record import to_line
 from dg_batchformer.store import SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -36,5 +37,5 @@ def write_sweep(
         made = {"versions": VERSIONS, "device": "cpu", "dataset_fingerprint": "f00d"}
         final = "SWAD" in run.spec.algorithm
         files.records_file.write_text(to_line({**values, **constant, **made, "step": 300, "final": final}))
-        files.done_file.write_text('{"outcome": "done"}')
+        mark_done(files, {"outcome": "done"})
     return folder

@@ -27,7 +27,7 @@ LAYERS = [
     {"hparams", "names", "registry", "lock", "environments", "manifest"},
     {"own_data"},
     {"protocols", "store", "record"},
-    {"spec", "expected"},
+    {"spec", "expected", "digests"},
     {"sweep_spec"},
     {"declaration"},
     {"report", "sweep"},

@@ -65,6 +65,7 @@ def plan(path: Path, options: argparse.Namespace) -> None:
     for share in (0.0, 0.5, 1.0):
         folder.states_log.unlink(missing_ok=True)
         for run in runs[: int(share * len(runs))]:
+            folder.run(run.spec.id).path.mkdir(parents=True, exist_ok=True)
             folder.log_final(run.spec.id, State.DONE, 60.0)
         verbs = {"status": ["status", str(folder.path)]}
         if share < 1:

@@ -16,6 +16,7 @@ import torch
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.catalog import AVERAGING_WRAPPERS
 from dg_batchformer.datasets import Dataset
+from dg_batchformer.digests import mark_done
 from dg_batchformer.kept.members import Group
 from dg_batchformer.kept.model import KeptModel, load_model, open_trained, read_content, read_spec, rebuilding
 from dg_batchformer.kept.precision import Precision, compute_as_runs
@@ -158,5 +159,5 @@ def _write(
     write_json(folder.soup_file, {"label": label, "kind": kind, "members": members, "offered": len(runs)})
     write_json(folder.spec_file, spec.as_dict())
     keep_model(folder, algorithm, spec, model.hparams, setting.dataset, model.init)
-    write_json(folder.done_file, {"id": name, "outcome": RunState.DONE.value, "seconds": 0.0})
+    mark_done(folder, {"id": name, "outcome": RunState.DONE.value, "seconds": 0.0})
     return evaluation

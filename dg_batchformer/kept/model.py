@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
+from dg_batchformer.digests import refuse_damaged
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
@@ -114,6 +115,7 @@ def refuse_missing(folder: RunFolder, *files: Path) -> None:
 
 def read_content(file: Path, spec: RunSpec) -> dict[str, Any]:
     """Read a file that ``training.keep`` wrote for a run; raise InputError for a damaged one, or another run's."""
+    refuse_damaged(RunFolder(file.parent), file)
     try:
         content = read_tensors(file)
         held = RunSpec.from_dict(content["spec"])

@@ -11,7 +11,7 @@ from dg_batchformer.report.our_sweep import read_our_sweep
 from dg_batchformer.store import SweepFolder
 
 
-def collect(folders: Sequence[Path], *, unfinished: bool = False) -> Collection:
+def collect(folders: Sequence[Path], *, unfinished: bool = False, predictions: bool = False) -> Collection:
     """Read sweeps into one collection; raise InputError for a folder that is none.
 
     A run that is there twice counts once: the first that was trained.
@@ -19,9 +19,10 @@ def collect(folders: Sequence[Path], *, unfinished: bool = False) -> Collection:
     Args:
         unfinished: whether runs count that are not trained to their end, with what they recorded so far; else these
             are listed without evaluations.
+        predictions: whether files of predictions are to be read, and damage to them counts.
 
     """
-    collections = [_read(folder, unfinished) for folder in folders]
+    collections = [_read(folder, unfinished, predictions) for folder in folders]
     runs, skipped = _distinct([run for collection in collections for run in collection.runs])
     left = {id(run) for run in runs if not run.state.is_final}
     lacking = [collection for collection in collections if any(id(run) in left for run in collection.runs)]
@@ -38,9 +39,11 @@ def collect(folders: Sequence[Path], *, unfinished: bool = False) -> Collection:
     )
 
 
-def _read(folder: Path, unfinished: bool) -> Collection:
+def _read(folder: Path, unfinished: bool, predictions: bool) -> Collection:
     ours = SweepFolder(folder)
-    return read_our_sweep(ours, unfinished) if ours.sweep_file.exists() else read_domainbed_sweep(folder, unfinished)
+    if ours.sweep_file.exists():
+        return read_our_sweep(ours, unfinished, predictions)
+    return read_domainbed_sweep(folder, unfinished)
 
 
 def _unfinished(collection: Collection, left: Set[int]) -> str:

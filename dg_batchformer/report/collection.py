@@ -109,6 +109,12 @@ def unreadable_lines(folder: Path, files: Mapping[str, RecordsFile]) -> list[str
     return [f"{sum(torn.values())} unreadable lines skipped, of {listed(list(torn))}"] if torn else []
 
 
+def damaged_records(folder: Path, files: Mapping[str, RecordsFile]) -> list[str]:
+    """Say which files of records differ from what their runs wrote, by the names of the runs below a folder."""
+    found = [f"{folder / name / 'results.jsonl'}" for name, file in files.items() if file.intact is False]
+    return [f"damaged after the end of the run, but counted as DomainBed does: {listed(found)}"] if found else []
+
+
 def how_many(number: int, noun: str) -> str:
     """Return a number of things."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -11,32 +11,27 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from dg_batchformer.digests import is_intact
 from dg_batchformer.every_core import in_every_core
-from dg_batchformer.regular_files import TABLE, WEIGHTS, open_regular, read_bytes
+from dg_batchformer.regular_files import NOTE, TABLE, WEIGHTS, open_regular, read_bytes
 from dg_batchformer.report.evaluations import Evaluations
 from dg_batchformer.report.runs import RecordsFile, TrainedRun, parse_records
-from dg_batchformer.store import atomic_write, cache_dir
+from dg_batchformer.store import RunFolder, atomic_write, cache_dir
 
-_VERSION = 3
+_VERSION = 4
 
-
-class Stamp(NamedTuple):
-    """By what a file is known to be the one that was read."""
-
-    size: int
-    modified: int
-    changed: int
-    inode: int
-
-
+Stamp = tuple[int, ...]  # by what the records of a run, and its ``done``, are known to be the ones that were read
+_ABSENT = (0, 0, 0, 0)
+_RECORDS, _DONE = RunFolder(Path()).records_file.name, RunFolder(Path()).done_file.name
 Index = dict[str, tuple[Stamp, RecordsFile]]  # by the name of the run's folder
 _Arrays = dict[str, NDArray[Any]]
 
@@ -73,13 +68,18 @@ def _stamps(folder: Path) -> dict[str, Stamp]:
     stamps = {}
     for name in sorted(os.listdir(folder)):  # noqa: PTH208  # Paths would take longer than the index
         with suppress(OSError):
-            stat = os.stat(_path(folder, name))  # noqa: PTH116
-            stamps[name] = Stamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+            stamps[name] = _stamp(_path(folder, name, _RECORDS)) + _ABSENT
+            stamps[name] = stamps[name][:4] + _stamp(_path(folder, name, _DONE))
     return stamps
 
 
-def _path(folder: Path, name: str) -> str:
-    return f"{folder}/{name}/results.jsonl"
+def _path(folder: Path, name: str, file: str) -> str:
+    return f"{folder}/{name}/{file}"  # Paths would take longer than the index
+
+
+def _stamp(path: str) -> Stamp:
+    stat = os.stat(path)  # noqa: PTH116
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns
 
 
 def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
@@ -87,7 +87,9 @@ def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
     index = {}
     for name, stamp in stamps.items():
         with suppress(OSError):
-            index[name] = stamp, parse_records(read_bytes(_path(folder, name), TABLE))
+            content = read_bytes(_path(folder, name, _RECORDS), TABLE)
+            done = read_bytes(_path(folder, name, _DONE), NOTE) if stamp[4:] != _ABSENT else b""
+            index[name] = stamp, replace(parse_records(content), intact=is_intact(_RECORDS, content, done))
     return index
 
 
@@ -144,7 +146,7 @@ def _pack(index: Index) -> _Arrays:
                 continue
             kinds[run.evaluations.keys].append(run.evaluations)
             runs.append((constant, list(kinds).index(run.evaluations.keys), len(run.evaluations)))
-        files.append((os.fsencode(name).decode("latin-1"), tuple(stamp), unreadable, runs))  # names are bytes
+        files.append((os.fsencode(name).decode("latin-1"), stamp, unreadable, file.intact, runs))  # names are bytes
     arrays: _Arrays = {"text": np.frombuffer(orjson.dumps([_VERSION, list(kinds), files]), np.uint8)}
     for kind, of_kind in enumerate(kinds.values()):
         for column in _COLUMNS:
@@ -170,7 +172,7 @@ def _unpack(arrays: _Arrays) -> Index:
     columns = [[arrays[f"{column}{kind}"] for column in _COLUMNS] for kind in range(len(kinds))]
     begins = [0] * len(kinds)
     index = {}
-    for name, stamp, unreadable, runs in files:
+    for name, stamp, unreadable, intact, runs in files:
         unpacked = []
         for constant, kind, count in runs:
             begin, begins[kind] = begins[kind], begins[kind] + count
@@ -178,6 +180,6 @@ def _unpack(arrays: _Arrays) -> Index:
             said = json.loads(constant) if isinstance(constant, str) else constant
             unpacked.append(TrainedRun(said, Evaluations(steps, final, kinds[kind], values, recorded)))
         is_plain = not any(isinstance(constant, str) for constant, *_ in runs)
-        file = RecordsFile(unpacked, unreadable, is_plain)
-        index[os.fsdecode(name.encode("latin-1"))] = Stamp(*stamp), file
+        file = RecordsFile(unpacked, unreadable, is_plain, intact)
+        index[os.fsdecode(name.encode("latin-1"))] = tuple(stamp), file
     return index

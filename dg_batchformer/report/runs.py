@@ -60,12 +60,14 @@ class RecordsFile:
 
     Args:
         is_plain: whether it is known to be JSON as the standard has it, without DomainBed's bare NaN.
+        intact: whether it is what its run wrote, by the digest in ``done``; None where there is no digest.
 
     """
 
     runs: Sequence[TrainedRun]
     unreadable: int = 0
     is_plain: bool = True
+    intact: bool | None = None
 
 
 def parse_records(content: bytes) -> RecordsFile:

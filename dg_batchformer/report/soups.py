@@ -2,6 +2,7 @@
 
 import json
 
+from dg_batchformer.digests import damaged
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.foreign_text import one_line
 from dg_batchformer.regular_files import TABLE, TEXT, read_bytes, read_text
@@ -17,6 +18,9 @@ def read_soups(sweep: SweepFolder) -> tuple[list[CollectedRun], list[str]]:
     for path in sorted(sweep.soups.glob("*/")) if sweep.soups.is_dir() else []:
         folder = RunFolder(path)
         if folder.state() is not State.DONE:
+            continue
+        if names := damaged(folder):
+            skipped.append(f"the soup {path} is damaged ({', '.join(names)}); make it once more")
             continue
         try:
             soups.append(_read(folder))

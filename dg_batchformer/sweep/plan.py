@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from dg_batchformer.declaration import SweepRun
+from dg_batchformer.digests import damaged
 from dg_batchformer.errors import MALFORMED
+from dg_batchformer.every_core import in_every_core
 from dg_batchformer.record import read_line
 from dg_batchformer.regular_files import TABLE, read_bytes
 from dg_batchformer.store import RunFolder, State, SweepFolder
@@ -22,32 +24,50 @@ class States:
         of: the state of every distinct run, by id.
         seconds: what finished runs took, by id, where that is known.
         undeclared: how many runs were trained in the sweep's folder that the sweep does not declare.
+        damaged: the names of damaged files, by the id of their run; known where runs were verified.
 
     """
 
     of: Mapping[str, State]
     seconds: Mapping[str, float]
     undeclared: int
+    damaged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def having(self, *states: State) -> set[str]:
         """Return the ids of the runs in some states."""
         return {run_id for run_id, state in self.of.items() if state in states}
 
 
-def run_states(folder: SweepFolder, runs: Sequence[SweepRun]) -> States:
-    """Return what has become of runs. Only folders of those are looked into that nobody has logged as trained."""
+def run_states(folder: SweepFolder, runs: Sequence[SweepRun], *, verify: bool = False) -> States:
+    """Return what has become of runs. Only folders of those are looked into that nobody has logged as trained.
+
+    Args:
+        verify: whether to read all files of trained runs, and compare them with what the runs wrote.
+
+    """
     declared = dict.fromkeys(run.spec.id for run in runs)
-    final = folder.final_states()
+    final, there = folder.final_states(), folder.run_names()
     states: dict[str, State] = {}
     seconds: dict[str, float] = {}
     for run_id in declared:
-        if run_id in final:
+        if run_id in final and run_id not in there:
+            states[run_id], took = State.GONE, None
+        elif run_id in final:
             states[run_id], took = final[run_id]
         else:
             states[run_id], took = _look(folder, run_id)
         if took is not None:
             seconds[run_id] = took
-    return States(states, seconds, len(final.keys() - declared.keys()))
+    found = _verify(folder, states) if verify else {}
+    states.update(dict.fromkeys(found, State.DAMAGED))
+    return States(states, seconds, len((final.keys() & there) - declared.keys()), found)
+
+
+def _verify(folder: SweepFolder, states: Mapping[str, State]) -> dict[str, list[str]]:
+    """Return the damaged files of trained runs, by id."""
+    trained = [run_id for run_id, state in states.items() if state.is_final]
+    found = in_every_core(lambda run_id: damaged(folder.run(run_id)), trained, at_once=4, few=16)
+    return {run_id: names for run_id, names in zip(trained, found, strict=True) if names}
 
 
 def _look(folder: SweepFolder, run_id: str) -> tuple[State, float | None]:
@@ -86,18 +106,19 @@ class Plan:
 
 
 def plan(
-    folder: SweepFolder, runs: Sequence[SweepRun], *, retry_failed: bool = False, queued: Collection[str] = ()
+    folder: SweepFolder, runs: Sequence[SweepRun], *, retry: Collection[State] = (), queued: Collection[str] = ()
 ) -> Plan:
     """Decide what is to be started.
 
-    Failed runs are started again only if asked; runs that somebody trains are left to them.
+    Failed and damaged runs are started again only if asked; runs that somebody trains are left to them.
 
     Args:
+        retry: FAILED, DAMAGED; for the latter all files of trained runs are read.
         queued: ids of runs that SLURM has in hand already.
 
     """
-    states = run_states(folder, runs)
-    startable = states.having(State.DUE, State.INTERRUPTED, *([State.FAILED] if retry_failed else []))
+    states = run_states(folder, runs, verify=State.DAMAGED in retry)
+    startable = states.having(State.DUE, State.GONE, State.INTERRUPTED, *retry)
     distinct = {run.spec.id: run for run in runs}
     due = [run for run_id, run in distinct.items() if run_id in startable and run_id not in queued]
     return Plan(states, due, prices(folder, runs, states, due))
@@ -124,7 +145,7 @@ def prices(
 
     def price(run: SweepRun) -> float | None:
         mean = means.get((run.label, run.spec.dataset))
-        if mean is None or states.of[run.spec.id] is State.DUE:
+        if mean is None or states.of[run.spec.id] in (State.DUE, State.GONE, State.DAMAGED):
             return mean
         return mean * (1 - steps_done(folder.run(run.spec.id), run.spec.steps) / run.spec.steps)
 

@@ -17,9 +17,9 @@ _SHOWN = 20  # lines of each kind
 def status_text(folder: SweepFolder, declared: Declared, states: States) -> str:
     """Return the status of a sweep as text."""
     lines = [_states_table(declared, states)]
-    for state in (State.RUNNING, State.FAILED, State.DIVERGED):
+    for state in (State.RUNNING, State.FAILED, State.DIVERGED, State.DAMAGED, State.GONE):
         found = {run.spec.id: run for run in declared.runs if states.of[run.spec.id] is state}
-        lines += [_line(folder, run, state) for run in list(found.values())[:_SHOWN]]
+        lines += [_line(folder, run, states) for run in list(found.values())[:_SHOWN]]
         lines += [f"... and {len(found) - _SHOWN} more {state}"] * (len(found) > _SHOWN)
     return "\n".join([*lines, *_slurm_lines(folder, declared, states), *_ways_on(folder, declared, states)])
 
@@ -37,7 +37,7 @@ def _slurm_lines(folder: SweepFolder, declared: Declared, states: States) -> lis
     lines = [f"SLURM: {', '.join(f'{count} tasks {state.lower()}' for state, count in sorted(counts.items()))}"]
     lines = lines if counts else ["SLURM: no task is left"]
     latest = {run_id: job for job in jobs for run_id in job.runs}
-    left = states.having(State.DUE, State.INTERRUPTED)
+    left = states.having(State.DUE, State.GONE, State.INTERRUPTED)
     stranded = {run_id: job for run_id, job in latest.items() if run_id in left and job.job_id not in queued}
     ended = ended_states(list(stranded.values()))
     names = {run.spec.id: run.name for run in declared.runs}
@@ -61,13 +61,18 @@ def _states_table(declared: Declared, states: States) -> str:
     return tabulate(rows, headers=[declared.name, *map(str, shown), "runs"])
 
 
-def _line(folder: SweepFolder, run: SweepRun, state: State) -> str:
-    """Return what there is to say of a run that runs, failed or diverged."""
+def _line(folder: SweepFolder, run: SweepRun, states: States) -> str:
+    """Return what there is to say of a run that runs, or whose results are missing."""
+    state = states.of[run.spec.id]
     files, name = folder.run(run.spec.id), f"{run.name} ({run.spec.id})"
     if state is State.RUNNING:
         return f"running: {name}, past step {steps_done(files, run.spec.steps)} of {run.spec.steps}"
     if state is State.FAILED:
         return f"failed: {name}: {files.failure()}"
+    if state is State.DAMAGED:
+        return f"damaged: {name}: {', '.join(states.damaged[run.spec.id])} differs from what the run wrote"
+    if state is State.GONE:
+        return f"folder is gone: {name}: it was trained; the sweep trains it again"
     return f"diverged: {name}: loss or metrics are not finite"
 
 
@@ -81,10 +86,12 @@ def _ways_on(folder: SweepFolder, declared: Declared, states: States) -> list[st
         workers = max(1, len(states.having(State.RUNNING)))
         left: Sequence[float | None] = prices(folder, declared.runs, states, list(untrained.values()))
         lines.append(f"{len(untrained)} runs left, {price_text(left, workers)}")
-    if there & {State.DUE, State.INTERRUPTED}:
+    if there & {State.DUE, State.GONE, State.INTERRUPTED}:
         lines.append(f"continue: {declared.command()}")
     if State.FAILED in there:
-        lines.append(f"try failed runs again: {declared.command(retry_failed=True)}")
+        lines.append(f"try failed runs again: {declared.command(retry=[State.FAILED])}")
+    if State.DAMAGED in there:
+        lines.append(f"train damaged runs again: {declared.command(retry=[State.DAMAGED])}")
     if there & {State.DONE, State.DIVERGED}:
         lines.append(f"tables: {command} tables {folder.path}")
     return lines

@@ -60,11 +60,15 @@ class Lines:
 
 def outcome(spec: RunSpec, folder: RunFolder) -> list[str]:
     """Say what came out of a run that is trained."""
-    if folder.state() is State.DIVERGED:
+    run = read_run(spec, folder)
+    if run.state is State.DAMAGED:
+        way_out = f"delete {folder.done_file} to train the run again"
+        return [f"damaged: {folder.records_file} differs from what the run wrote; {way_out}"]
+    if run.state is State.DIVERGED:
         said = ["diverged: loss or metrics are not finite; a smaller lr may help"]
     else:
         said = [line for name in ("training-domain", "oracle") for line in _selected(spec, folder, name)]
-    return [*said, f"records: {folder.records_file}", *_threads(read_run(spec, folder))]
+    return [*said, f"records: {folder.records_file}", *_threads(run)]
 
 
 def _threads(run: CollectedRun) -> list[str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.datasets.folders import ImageFolders
+from dg_batchformer.digests import mark_done
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import Declared
 from dg_batchformer.hparams_registry import resolve_hparams
@@ -232,10 +233,7 @@ class _Run:
     def _end(self, ending: Ending, seconds: float) -> State:
         self.lock.check()
         state = State.DIVERGED if ending is Ending.DIVERGED else State.DONE
-        write_json(
-            self.folder.done_file,
-            {"id": self.spec.id, "outcome": state.value, "seconds": round(seconds, 3)},
-        )
+        mark_done(self.folder, {"id": self.spec.id, "outcome": state.value, "seconds": round(seconds, 3)})
         log.info("%s after %.1f s", state, seconds)  # not before: who is killed before that goes on
         self.folder.checkpoint_file.unlink(missing_ok=True)
         for line in outcome(self.spec, self.folder):

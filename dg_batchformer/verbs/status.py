@@ -21,6 +21,8 @@ def add_parser(verbs: Verbs) -> None:
     verb = verbs.add_parser("status", help="what has become of a sweep", description=text)
     verb.set_defaults(run=run)
     verb.add_argument("folder", type=Path, metavar="DIR", help="as results/quickstart")
+    verb.add_argument("--verify", action="store_true",
+        help="read every file of trained runs, and name those that differ from what the runs wrote")  # fmt: skip
     verb.add_argument("--watch", type=positive, nargs="?", const=10, metavar="SECONDS",
         help="show it again every so many seconds (10), until nothing is left to wait for")  # fmt: skip
 
@@ -30,12 +32,12 @@ def run(options: argparse.Namespace) -> int:
     folder = SweepFolder(options.folder)
     declared = read_declaration(folder)
     while True:
-        states = run_states(folder, declared.runs)
+        states = run_states(folder, declared.runs, verify=options.verify)
         if options.watch and sys.stdout.isatty():
             clear_screen()
         print(status_text(folder, declared, states), flush=True)
         if not options.watch or not (states.having(State.RUNNING) or _is_launched(folder)):
-            return INCOMPLETE if states.having(State.FAILED, State.DIVERGED) else OK
+            return INCOMPLETE if states.having(State.FAILED, State.DIVERGED, State.DAMAGED) else OK
         time.sleep(options.watch)
 
 

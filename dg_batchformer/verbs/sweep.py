@@ -40,7 +40,9 @@ def add_parser(verbs: Verbs) -> None:
         help="the weights that every run keeps, for explain: see train --help (default: %(default)s)")  # fmt: skip
     add("--predictions", action="store_true",
         help="every run writes what its model predicts, for tables --metric: see train --help")  # fmt: skip
-    add("--retry", choices=("failed",), help="also start runs again that failed")
+    add("--retry", nargs="+", choices=(State.FAILED.value, State.DAMAGED.value), default=[],
+        help="also start runs again that failed, or whose files are damaged; for the latter all files of trained runs "
+        "are read")  # fmt: skip
     add("--threads", type=positive, metavar="N",
         help="of each local worker, on whose number the last digits of sums depend (default: the cores are shared "
         "out)")  # fmt: skip
@@ -74,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         return OK
     check_runs([run.spec for run in planned.due], options.data_dir)
     folder.write(declaration(asked, runs))
+    _restart(folder, planned)
     if not _launch(folder, planned.due, devices, options):
         print("interrupted: every run is saved; the same command goes on from there")
         return INTERRUPTED
@@ -88,7 +91,7 @@ def _plan(
     queued: Collection[str] = (),
 ) -> Plan:
     """Plan a sweep and say so."""
-    planned = plan(folder, runs, retry_failed=options.retry == "failed", queued=queued)
+    planned = plan(folder, runs, retry=[State(name) for name in options.retry], queued=queued)
     print(f"{folder.path.name}: {planned.text(workers)}", flush=True)
     if undeclared := planned.states.undeclared:
         kept = "they are kept, but status and tables leave them out"
@@ -127,6 +130,7 @@ def _sweep_on_slurm(
         planned = _plan(options, folder, runs, cluster.array, queued)
         check_runs([run.spec for run in planned.due], options.data_dir)
         folder.write(declaration(asked, runs))
+        _restart(folder, planned)
         for run_id in planned.states.having(State.FAILED) & {run.spec.id for run in planned.due}:
             folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
@@ -138,6 +142,12 @@ def _sweep_on_slurm(
     print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
     print(f"follow: python -m dg_batchformer status {folder.path} --watch")
     return OK
+
+
+def _restart(folder: SweepFolder, planned: Plan) -> None:
+    """Let runs begin again that were trained, where their folder is gone or a file is damaged."""
+    for run_id in planned.states.having(State.GONE, State.DAMAGED) & {run.spec.id for run in planned.due}:
+        folder.restart(run_id)
 
 
 def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None:

@@ -16,9 +16,9 @@ def add_reading(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--unfinished", action="store_true", help=text)
 
 
-def collect_asked(options: argparse.Namespace) -> Collection:
+def collect_asked(options: argparse.Namespace, *, predictions: bool = False) -> Collection:
     """Read the sweeps asked for; raise InputError where conditions differ within a cell, unless to be mixed."""
-    collection = collect(options.folders, unfinished=options.unfinished)
+    collection = collect(options.folders, unfinished=options.unfinished, predictions=predictions)
     if not options.mix:
         refuse_mixed(collection)
     return collection

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dg_batchformer.declaration import read_declaration
 from dg_batchformer.errors import InputError
-from dg_batchformer.report.collection import unreadable_lines
+from dg_batchformer.report.collection import damaged_records, unreadable_lines
 from dg_batchformer.report.domainbed_choice import CHOOSE
 from dg_batchformer.report.domainbed_tables import domainbed_tables, left_out
 from dg_batchformer.report.index import read_folders
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     asked = options.selection or list(DEFAULT_METHODS)
     if options.format in _DOMAINBED:
         return _print_as_domainbed(options, asked)
-    collection = collect_asked(options)
+    collection = collect_asked(options, predictions=metric.measure is not None)
     sections = build_sections(collection, list(METHODS) if "all" in asked else asked, metric)
     if options.compare_to is not None:
         from dg_batchformer.report.significance import mark_significant
@@ -109,7 +109,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
         known = "DomainBed knows none of that name, so its tables leave their runs out, and X stands for no value"
         tell([f"{', '.join(strange)}: {known}; tables of them: drop --format {options.format}"])
     for folder, by_name in read.items():
-        tell(unreadable_lines(folder, by_name))
+        tell([*unreadable_lines(folder, by_name), *damaged_records(folder, by_name)])
     return OK
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from dg_batchformer.errors import InputError, RunFailed, as_sentence
 from dg_batchformer.own_data import find_dataset
 from dg_batchformer.protocols import DEFAULT_PROTOCOL
+from dg_batchformer.report.our_sweep import read_run
 from dg_batchformer.spec import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunSpec, refuse_other_run
 from dg_batchformer.store import KEEP, TRAINED, RunFolder, State, folder_of_run, refuse_misplaced
 from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positive
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(outcome(spec, folder)))
     elif not _train(options, spec, folder):
         return INTERRUPTED
-    return OK if folder.state() is State.DONE else INCOMPLETE
+    return OK if read_run(spec, folder).state is State.DONE else INCOMPLETE
 
 
 def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> bool:

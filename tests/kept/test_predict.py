@@ -100,7 +100,7 @@ def test_what_cannot_be_predicted_with_is_refused_in_a_sentence(kept_run, images
     run_quickly(quick_spec(steps=1), tmp_path / "unkept", keep="none")
 
     for given, sentence in {
-        (str(tmp_path / "torn"), image): "model.pt cannot be read (",
+        (str(tmp_path / "torn"), image): "torn/model.pt is damaged: it differs from what its run wrote",
         (str(tmp_path / "toy"), image): "the model of ERM on Toy takes 8 numbers; give a run on images",
         (str(tmp_path / "unkept"), image): "has no model.pt: train and sweep keep them with --keep final",
         (str(kept_run), str(tmp_path / "nothing")): "nothing is not there, and no file matches it",

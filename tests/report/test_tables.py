@@ -148,7 +148,8 @@ def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
     collection = collect([folder.path])
 
     assert sum(not len(collected.evaluations) for collected in collection.runs) == 1
-    torn, unfinished = collection.skipped
+    torn, older, unfinished = collection.skipped
+    assert "36 runs have no digests" in older
     assert torn == f"1 unreadable lines skipped, of {other / 'results.jsonl'}"
     assert unfinished.startswith("1 of 36 runs of mine are not trained to their end; train them: python -m")
 

@@ -1,6 +1,7 @@
 import pytest
 
 from dg_batchformer.declaration import declaration, read_declaration
+from dg_batchformer.digests import mark_done
 from dg_batchformer.record import to_line
 from dg_batchformer.store import RunFolder, State, SweepFolder, write_json, write_text
 from dg_batchformer.sweep.expand import expand
@@ -34,7 +35,7 @@ def test_a_plan_starts_what_is_due_and_prices_it_from_what_is_done(tmp_path):
     assert [run.spec.id for run in planned.due] == [run.spec.id for run in runs[2:4] + runs[5:]]
     assert planned.seconds == [60, 60, 120, 120, 120]
     assert planned.text(2) == "8 runs: 5 due, 1 failed, 2 done. To start: 5, about 4 min on 2 workers."
-    assert len(plan(folder, runs, retry_failed=True).due) == 6
+    assert len(plan(folder, runs, retry=[State.FAILED]).due) == 6
 
 
 def test_an_interrupted_run_is_priced_by_what_is_left_of_it(tmp_path):
@@ -116,3 +117,68 @@ def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):
     assert "continue: python -m dg_batchformer sweep sweeps/s.yaml" in text
     assert "try failed runs again: python -m dg_batchformer sweep sweeps/s.yaml --retry failed" in text
     assert f"tables: python -m dg_batchformer tables {tmp_path}" in text
+
+
+def test_a_deleted_run_folder_is_said_and_trained_again(tmp_path):
+    """The log of states is a cache, the folder is the truth."""
+    runs = expand(SWEEP)
+    folder = _folder(tmp_path, runs)
+    for run in runs:
+        folder.log_final(run.spec.id, State.DONE, 60.0)
+    gone = runs[2].spec.id
+    folder.run(gone).path.rmdir()
+
+    planned = plan(folder, runs)
+
+    assert counted(planned.states.of) == "1 folder is gone, 7 done"
+    assert [run.spec.id for run in planned.due] == [gone]
+    assert planned.seconds == [60]
+    text = status_text(folder, read_declaration(folder), planned.states)
+    assert f"folder is gone: ERM on PACS/photo, trial 0 ({gone})" in text
+    assert "continue: python -m dg_batchformer sweep sweeps/s.yaml" in text
+
+
+def test_a_run_that_begins_again_is_no_longer_known_as_trained(tmp_path):
+    runs = expand(SWEEP)
+    folder = _folder(tmp_path, runs)
+    run_id = runs[0].spec.id
+    mark_done(folder.run(run_id), {"outcome": "done", "seconds": 1.0})
+    folder.log_final(run_id, State.DONE, 1.0)
+
+    folder.restart(run_id)
+
+    assert run_states(folder, runs).of[run_id] is State.DUE
+    folder.log_final(run_id, State.DIVERGED, 2.0)
+    assert run_states(folder, runs).of[run_id] is State.DIVERGED
+
+
+def test_damage_is_found_where_runs_are_verified_and_trained_again_if_asked(tmp_path):
+    runs = expand(SWEEP)
+    folder = _folder(tmp_path, runs)
+    for run in runs:
+        files = folder.run(run.spec.id)
+        files.model_file.write_bytes(b"weights")
+        mark_done(files, {"outcome": "done", "seconds": 1.0})
+    damaged = runs[1].spec.id
+    folder.run(damaged).model_file.write_bytes(b"weight!")
+
+    assert counted(run_states(folder, runs).of) == "8 done"
+    states = run_states(folder, runs, verify=True)
+
+    assert counted(states.of) == "1 damaged, 7 done"
+    text = status_text(folder, read_declaration(folder), states)
+    assert f"damaged: ERM on PACS/cartoon, trial 0 ({damaged}): model.pt differs" in text
+    assert "train damaged runs again: python -m dg_batchformer sweep sweeps/s.yaml --retry damaged" in text
+    assert not plan(folder, runs).due
+    assert [run.spec.id for run in plan(folder, runs, retry=[State.DAMAGED]).due] == [damaged]
+
+
+def test_status_opens_no_folder_of_a_trained_run(tmp_path, monkeypatch):
+    runs = expand(SWEEP)
+    folder = _folder(tmp_path, runs)
+    for run in runs:
+        folder.log_final(run.spec.id, State.DONE, 1.0)
+    monkeypatch.setattr(RunFolder, "state", None)
+    monkeypatch.setattr(RunFolder, "outcome", None)
+
+    assert counted(run_states(folder, runs).of) == "8 done"

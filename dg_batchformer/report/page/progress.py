@@ -35,6 +35,10 @@ def troubles(collection: Collection) -> list[Trouble]:
     for run in collection.runs:
         if run.state is State.FAILED:
             by_reason[run.state, RunFolder(run.path).failure() or "it left no reason"].append(run)
+        elif run.state is State.DAMAGED:
+            by_reason[run.state, "a file differs from what the run wrote, or is gone"].append(run)
+        elif run.state is State.GONE:
+            by_reason[run.state, "it was trained, and its folder was deleted"].append(run)
         elif run.state is State.DIVERGED:
             by_reason[run.state, "loss or metrics are not finite"].append(run)
     found = [
