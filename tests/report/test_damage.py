@@ -147,6 +147,16 @@ def test_damaged_predictions_and_models_are_named_by_what_reads_them(tmp_path, c
     assert _states(folder) == [State.DONE]  # the accuracy needs neither
 
 
+def test_train_says_that_its_finished_run_is_damaged(tmp_path, capsys):
+    words = f"train --dataset Toy --output_dir {tmp_path / 'run'} --protocol quick --steps 2".split()
+    assert main(words) == 0
+    with (tmp_path / "run" / "results.jsonl").open("a") as file:
+        file.write("\n")
+
+    assert main(words) == 1
+    assert "results.jsonl differs from what the run wrote; delete" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\x00"])
 def test_an_unreadable_spec_of_an_unfinished_run_that_its_sweep_declares_is_written_again(content, tmp_path):
     spec = quick_spec()
