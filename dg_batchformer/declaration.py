@@ -22,11 +22,15 @@ class SweepRun(NamedTuple):
     @property
     def name(self) -> str:
         """The run as people say it."""
+        draw = f", draw {self.spec.hparams_seed}" if self.spec.hparams_seed else ""
+        return f"{self.label} on {self.place}{draw}"
+
+    @property
+    def place(self) -> str:
+        """What the draws of a row have in common: dataset, environments and trial."""
         spec = self.spec
-        draw = f", draw {spec.hparams_seed}" if spec.hparams_seed else ""
         source = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
-        tests = spec.environment_names(spec.test_envs)
-        return f"{self.label} on {spec.dataset}/{tests}{source}, trial {spec.trial_seed}{draw}"
+        return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{source}, trial {spec.trial_seed}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dg_batchformer.store import RunFolder, State, SweepFolder
 
 
 class Group(NamedTuple):
-    """The runs of one row, dataset, test environments and trial, in the order of their draws."""
+    """The runs of one row, dataset, environments and trial, in the order of their draws."""
 
     label: str
     name: str
@@ -26,10 +26,8 @@ def read_groups(sweep: SweepFolder, row: str | None) -> list[Group]:
     groups: dict[tuple[str, str], list[RunFolder]] = defaultdict(list)
     for run in declared.runs:
         if row in (None, run.label):
-            spec = run.spec
-            where = f"{spec.dataset}/{spec.environment_names(spec.test_envs)}, trial {spec.trial_seed}"
-            groups[run.label, where].append(sweep.run(spec.id))
-    found = [Group(label, f"{label} on {where}", runs) for (label, where), runs in groups.items()]
+            groups[run.label, run.place].append(sweep.run(run.spec.id))
+    found = [Group(label, f"{label} on {place}", runs) for (label, place), runs in groups.items()]
     if not any(run.model_file.is_file() for group in found for run in group.runs):
         raise InputError(
             f"{sweep.path} holds no kept models; run its sweep with --keep final, with another --results_dir where it "

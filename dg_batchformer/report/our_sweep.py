@@ -37,7 +37,7 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
     left = {run.state for run in runs if not run.state.is_final}
     retry = [state for state in (State.FAILED, State.DAMAGED) if state in left]
     commands = [declared.command(retry=retry)] if left else []
-    soups, skipped = read_soups(folder)
+    soups, skipped = read_soups(folder, by_source=declared.by_source)
     rows = list(dict.fromkeys([*declared.rows, *(soup.label for soup in soups)]))
     said = f"are not trained to their end{' but count, with what they recorded so far' * unfinished}"
     train = f"{said}; train them: {' '.join(commands)}"

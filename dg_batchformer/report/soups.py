@@ -12,8 +12,13 @@ from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder, State, SweepFolder
 
 
-def read_soups(sweep: SweepFolder) -> tuple[list[CollectedRun], list[str]]:
-    """Return the soups of a sweep, by row, and a sentence for every folder that cannot be read."""
+def read_soups(sweep: SweepFolder, *, by_source: bool) -> tuple[list[CollectedRun], list[str]]:
+    """Return the soups of a sweep, by row, and a sentence for every folder that cannot be read.
+
+    Args:
+        by_source: whether the sweep says what to train on.
+
+    """
     soups, skipped = [], []
     for path in sorted(sweep.soups.glob("*/")) if sweep.soups.is_dir() else []:
         folder = RunFolder(path)
@@ -23,13 +28,13 @@ def read_soups(sweep: SweepFolder) -> tuple[list[CollectedRun], list[str]]:
             skipped.append(f"the soup {path} is damaged ({', '.join(names)}); make it once more")
             continue
         try:
-            soups.append(_read(folder))
+            soups.append(_read(folder, by_source=by_source))
         except (OSError, *MALFORMED) as error:
             skipped.append(f"the soup {path} cannot be read ({error}); make it once more")
     return sorted(soups, key=lambda soup: (soup.label, soup.dataset, soup.test_envs, soup.trial_seed)), skipped
 
 
-def _read(folder: RunFolder) -> CollectedRun:
+def _read(folder: RunFolder, *, by_source: bool) -> CollectedRun:
     label = json.loads(read_text(folder.soup_file, TEXT))["label"]
     if not isinstance(label, str):
         raise ValueError(f"its label is {label!r:.60}")
@@ -38,4 +43,4 @@ def _read(folder: RunFolder) -> CollectedRun:
     label, dataset, *environments = map(one_line, (label, spec.dataset, *spec.environments))
     place = label, dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
     of_run = State.DONE, record.evaluations, record.constant, folder.path, tuple(environments)
-    return CollectedRun(*place, *of_run, spec.train_envs if spec.leaves_some_out else ())
+    return CollectedRun(*place, *of_run, spec.train_envs if by_source else ())

@@ -51,9 +51,11 @@ def test_a_greedy_soup_that_nothing_improves_is_the_best_model_itself():
 ROWS = (Row("ERM", "ERM"), Row("SWAD+BF", "SWAD+BF"))
 
 
-def _sweep(path, init, rows=ROWS):
+def _sweep(path, init, rows=ROWS, **given):
     small = {"mlp_width": 16, "init": init}
-    asked = SweepSpec("mine", ("Toy",), rows, "quick", 1, 3, ("D",), steps=12, checkpoint_freq=6, hparams=small)
+    asked = SweepSpec(
+        "mine", ("Toy",), rows, "quick", 1, 3, ("D",), steps=12, checkpoint_freq=6, hparams=small, **given
+    )
     folder, runs = SweepFolder(path), expand(asked)
     folder.write(declaration(asked, runs))
     for run in runs:
@@ -119,6 +121,20 @@ def test_tables_show_soups_as_rows(related, capsys):
     assert main(["tables", str(related.path), "--selection", "training-domain", "--metric", "ece"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert all(" X" not in row for row in rows if row.startswith(tuple(expected)))
+
+
+def test_draws_that_trained_on_different_environments_share_no_soup(tmp_path, capsys):
+    folder = _sweep(tmp_path / "sources", "linear_probe", ROWS[:1], train_envs=(("A",), ("A", "B", "C")))
+
+    assert main(["soup", str(folder.path), "--kind", "uniform", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "ERM on Toy/D from A, trial 0: soup-uniform of 3 of 3 models" in said
+    assert "ERM on Toy/D, trial 0: soup-uniform of 3 of 3 models" in said
+    assert main(["tables", str(folder.path), "--format", "json", "--selection", "training-domain"]) == 0
+    tables = json.loads(capsys.readouterr().out)["sections"][0]["tables"]
+    for table, source in zip(tables, ("Toy from A", "Toy from A + B + C"), strict=False):
+        assert (table["title"], [row["label"] for row in table["rows"]]) == (source, ["ERM", "ERM soup-uniform"])
+        assert all(row["cells"][0]["mean"] is not None for row in table["rows"])
 
 
 def test_what_is_no_soup_is_refused_in_a_sentence(related, tmp_path, capsys):
