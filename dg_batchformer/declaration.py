@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.foreign_text import one_line
 from dg_batchformer.spec import RunSpec
+from dg_batchformer.spelling import one_form
 from dg_batchformer.store import State, SweepFolder
 
 if TYPE_CHECKING:  # loading YAML takes a tenth of the time of a table
@@ -67,8 +68,8 @@ def read_declaration(folder: SweepFolder) -> Declared:
     """Read ``sweep.json``; raise InputError where there is none, or it is none of ours."""
     content = folder.read()
     try:
-        rows = [_text(label) for label in content["rows"]]
-        runs = [SweepRun(_text(run["label"]), RunSpec.from_dict(run["spec"])) for run in content["runs"]]
+        rows = [one_form(_text(label)) for label in content["rows"]]
+        runs = [SweepRun(one_form(_text(run["label"])), RunSpec.from_dict(run["spec"])) for run in content["runs"]]
         name = _text(content["name"])
         by_source = content.get("declared", {}).get("train_envs") is not None
     except KeyError as error:

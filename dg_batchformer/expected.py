@@ -6,6 +6,7 @@ from typing import Any
 
 from dg_batchformer.catalog import SELECTION_NAMES
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.spelling import one_form
 
 _SETTINGS = ("source", "selection", "tolerance")
 Error = Callable[[tuple[str, ...], str], InputError]  # (the key that it is about, the sentence)
@@ -48,26 +49,30 @@ def parse_expected(content: Any, datasets: Collection[str], labels: Collection[s
     if tolerance is not None and (not _is_number(tolerance) or not 0 < tolerance <= 100):
         raise error(("tolerance",), f"tolerance takes points of accuracy, above 0 and at most 100; got {tolerance!r}")
     named = {name: averages for name, averages in content.items() if name not in _SETTINGS}
+    spelled = {one_form(dataset): dataset for dataset in datasets}
     for dataset in named:
-        if dataset not in datasets:
+        if one_form(dataset) not in spelled:
             raise error((dataset,), str(unknown("dataset of this sweep", dataset, [*datasets, *_SETTINGS])))
     if not named:
         raise error(
             (), f"expected names no dataset; give percentages by label, as in '{next(iter(datasets))}: {{ERM: 85.5}}'"
         )
-    averages = {dataset: _averages(dataset, given, labels, error) for dataset, given in named.items()}
+    averages = {
+        spelled[one_form(dataset)]: _averages(dataset, given, labels, error) for dataset, given in named.items()
+    }
     return Expected(source, selection, None if tolerance is None else float(tolerance), averages)
 
 
 def _averages(dataset: str, given: Any, labels: Collection[str], error: Error) -> dict[str, float]:
     if not isinstance(given, Mapping) or not given:
         raise error((dataset,), f"{dataset} takes percentages by label, as in {{ERM: 85.5}}; got {given!r}")
+    spelled = {one_form(label): label for label in labels}
     for label, value in given.items():
-        if label not in labels:
+        if one_form(label) not in spelled:
             raise error((dataset, label), str(unknown("row of this sweep", label, labels)))
         if not _is_number(value) or not 0 <= value <= 100:
             raise error((dataset, label), f"{label} takes a percentage between 0 and 100, got {value!r}")
-    return {label: float(value) for label, value in given.items()}
+    return {spelled[one_form(label)]: float(value) for label, value in given.items()}
 
 
 def _is_number(value: object) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from dg_batchformer.catalog import WRAPPER_NAMES
 from dg_batchformer.errors import InputError
+from dg_batchformer.spelling import one_form
 
 
 def split_name(name: str) -> tuple[str, tuple[str, ...]]:
@@ -11,7 +12,7 @@ def split_name(name: str) -> tuple[str, tuple[str, ...]]:
 
     Raises InputError for empty or repeated parts and for two algorithms.
     """
-    parts = [part.strip() for part in name.split("+")]
+    parts = [one_form(part.strip()) for part in name.split("+")]
     if not all(parts):
         raise InputError(f"algorithm name {name!r} has an empty part; join parts by one '+', as in SWAD+CORAL+BF")
     repeated = sorted({part for part in parts if parts.count(part) > 1})

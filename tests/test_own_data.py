@@ -111,6 +111,30 @@ def test_a_folder_of_a_known_dataset_that_is_not_it_is_answered_with_what_to_ren
         open_dataset(RunSpec(dataset="OfficeHome"), tmp_path, HPARAMS)
 
 
+def test_two_unicode_forms_of_a_domain_or_label_are_one_and_their_folders_are_not_two_domains(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    root = write_own(tmp_path, (composed, "bar"))
+    spec, _ = _open("Mine", root)
+    write_manifest(
+        root,
+        *(f"Mine/{composed}/{kind}/{index}.png,{kind},{name}" for index, name in enumerate((composed, decomposed))
+          for kind in ("cat", "dog")),
+        f"Mine/bar/cat/0.png,{composed},bar",
+        f"Mine/bar/dog/0.png,{decomposed},bar",
+    )  # fmt: skip
+
+    _, listed = _open("Listed", root)
+    assert ([environment.name for environment in listed], listed.classes) == (
+        ["bar", composed],
+        [composed, "cat", "dog"],
+    )
+    (root / "Mine" / composed).rename(root / "Mine" / decomposed)
+    assert [environment.name for environment in open_dataset(spec, root, HPARAMS)] == ["bar", composed]
+    (root / "Mine" / composed / "cat").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"Mine has caf.* twice, in two Unicode forms \(NFC and NFD\) of one name"):
+        find_dataset("Mine", root)
+
+
 def test_the_folder_itself_is_no_data_dir(tmp_path):
     root = write_own(tmp_path)
     with pytest.raises(InputError, match=rf"has no folder Mine; give its parent, {root}"):

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.expected import parse_expected
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import load_sweep
@@ -61,6 +62,24 @@ def test_numbers_are_decimal_and_never_hours_and_minutes(tmp_path):
     assert _load(tmp_path, f"{head}trials: 010\n").trials == 10
     with pytest.raises(InputError, match="steps takes a whole number, at least 1, got '1:30'"):
         _load(tmp_path, f"{head}steps: 1:30\n")
+
+
+def test_a_name_is_found_whatever_unicode_form_it_is_typed_in(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for domain in ("bar", decomposed):
+        (tmp_path / decomposed / domain / "cat").mkdir(parents=True)
+    text = f"""
+        datasets: [{composed}]
+        algorithms: [{{name: ERM, label: {decomposed}}}]
+        test_envs: [{composed}]
+        expected: {{source: a paper, {composed}: {{{decomposed}: 50.0}}}}
+    """
+
+    sweep = _load(tmp_path, text, tmp_path)
+    [run] = expand(sweep)[:1]
+    assert (run.spec.dataset, run.spec.environments, run.spec.test_envs) == (decomposed, ("bar", decomposed), (1,))
+    expected = parse_expected(sweep.expected, sweep.datasets, [run.label], lambda key, text: InputError(text))
+    assert expected.averages == {decomposed: {composed: 50.0}}
 
 
 def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):

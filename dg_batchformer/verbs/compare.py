@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.selection import METHODS
+from dg_batchformer.spelling import one_form
 from dg_batchformer.verbs.common import OK, Verbs
 from dg_batchformer.verbs.sweeps_read import add_reading, collect_asked, tell
 
@@ -21,10 +22,10 @@ def add_parser(verbs: Verbs) -> None:
     )
     verb.set_defaults(run=run)
     add = verb.add_argument
-    add("baseline", metavar="A", help="the row to compare with, as ERM; rows are named as in the tables")
-    add("other", metavar="B", help="the row that may be better, as ERM+BF")
+    add("baseline", metavar="A", type=one_form, help="the row to compare with, as ERM; rows are named as in the tables")
+    add("other", metavar="B", type=one_form, help="the row that may be better, as ERM+BF")
     add("folders", nargs="+", type=Path, metavar="DIR", help="as results/quickstart, or of a DomainBed sweep")
-    add("--also", nargs="+", default=[], metavar="ROW",
+    add("--also", nargs="+", type=one_form, default=[], metavar="ROW",
         help="further rows to compare with A; intervals and p-values are then corrected for their number")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
         help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.spelling import one_form
 from dg_batchformer.store import SweepFolder
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs, add_plugins
 
@@ -27,7 +28,7 @@ def add_parser(verbs: Verbs) -> None:
     add = verb.add_argument
     add("folder", type=Path, metavar="DIR", help="as results/pacs, of a sweep that was started with --keep final")
     add("--kind", choices=("uniform", "greedy", "both"), default="both", help="(default: %(default)s)")
-    add("--row", metavar="LABEL", help="only of this row (default: of every row)")
+    add("--row", metavar="LABEL", type=one_form, help="only of this row (default: of every row)")
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
     add_plugins(verb)

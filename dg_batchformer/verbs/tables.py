@@ -16,6 +16,7 @@ from dg_batchformer.report.render.latex_text import needs_fonts
 from dg_batchformer.report.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.report.side_by_side import side_by_side
 from dg_batchformer.report.table import Section, build_sections
+from dg_batchformer.spelling import one_form
 from dg_batchformer.store import SweepFolder, write_text
 from dg_batchformer.verbs.common import INCOMPLETE, OK, Verbs
 from dg_batchformer.verbs.sweeps_read import add_reading, collect_asked, tell
@@ -47,7 +48,12 @@ def add_parser(verbs: Verbs) -> None:
     add("--published", nargs="*", metavar="NAME",
         help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
         "algorithms, of those named, or all")  # fmt: skip
-    add("--compare_to", metavar="ROW", help="mark at the average the rows that differ significantly from this one")
+    add(
+        "--compare_to",
+        metavar="ROW",
+        type=one_form,
+        help="mark at the average the rows that differ significantly from this one",
+    )
     add_reading(verb)
     add("--expect", action="store_true",
         help="instead, set averages beside those that the sweep expects; status 1 if one is outside")  # fmt: skip
