@@ -7,13 +7,13 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from dg_batchformer.command import PROGRAM
 from dg_batchformer.errors import InputError, RunFailed, as_sentence, did_you_mean, unknown
 from dg_batchformer.foreign_text import one_line
 from dg_batchformer.lock import Busy
 from dg_batchformer.terminal import outlive_readers
 from dg_batchformer.verbs.common import INCOMPLETE, INTERRUPTED, USAGE
 
-_PROGRAM = "python -m dg_batchformer"
 # In the order of --help; each is a module of ``verbs``.
 _VERBS = (
     "train", "sweep", "status", "cancel", "tables", "compare", "report", "explain", "predict", "soup", "list", "data",
@@ -84,12 +84,12 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(verb: str = "") -> argparse.ArgumentParser:
     """Return the parser of a verb alone, or of all where none is known: to load them all takes longer than a table."""
-    first = f"first steps: {_PROGRAM} sweep sweeps/quickstart.yaml   (minutes)\n"
-    first += f"             {_PROGRAM} tables results/quickstart"
+    first = f"first steps: {PROGRAM} sweep sweeps/quickstart.yaml   (minutes)\n"
+    first += f"             {PROGRAM} tables results/quickstart"
     parser = _Parser(
-        prog=_PROGRAM,
+        prog=PROGRAM,
         description="Domain generalization, from a sweep file to a table.",
-        epilog=f"{first}\n\n{_PROGRAM} VERB --help explains a verb.",
+        epilog=f"{first}\n\n{PROGRAM} VERB --help explains a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(debug=False, works=False)

@@ -1,11 +1,16 @@
 """What ``sweep.json`` keeps of a sweep: its rows and runs, spelled out, so that status and tables scan no folders."""
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dg_batchformer.command import command
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.foreign_text import one_line
+from dg_batchformer.launch import DEFAULT_RESULTS, Launch
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.spelling import one_form
 from dg_batchformer.store import State, SweepFolder
@@ -39,24 +44,46 @@ class Declared:
     """A sweep as it was declared when it last started: rows in table order, runs in order.
 
     Args:
+        folder: where it lies.
         by_source: whether it says what to train on (``train_envs``), not only what to hold out.
+        launch: how it was started last; None where an earlier version did that.
 
     """
 
     name: str
     rows: Sequence[str]
     runs: Sequence[SweepRun]
+    folder: Path
     by_source: bool = False
+    launch: Launch | None = None
 
     def command(self, *, retry: Sequence[State] = ()) -> str:
         """Return what is typed to train what is left of it, and what has failed or is damaged if asked."""
-        again = ["--retry", *retry] if retry else []
-        return " ".join(["python -m dg_batchformer sweep", f"sweeps/{self.name}.yaml", *again])
+        launch = self.launch or self._usual_launch()
+        here = Path(os.path.normpath(self.folder.absolute()))
+        results = self.folder.parent if self.folder.name == here.name else Path(os.path.relpath(here.parent))
+        where = None if results == DEFAULT_RESULTS else results
+        continues = command(
+            "sweep", launch.file, **launch.options, results_dir=where, retry=[str(state) for state in retry]
+        )
+        if here.name == self.name or (results / self.name).exists():
+            return continues
+        return f"{shlex.join(['mv', str(results / here.name), str(results / self.name)])} && {continues}"
+
+    def _usual_launch(self) -> Launch:
+        on_disk = any(run.spec.facts.folder for run in self.runs)
+        return Launch(Path("sweeps", f"{self.name}.yaml"), {"data_dir": "DATA"} if on_disk else {})
 
 
-def declaration(sweep: "SweepSpec", runs: Sequence[SweepRun]) -> dict[str, Any]:
-    """Return what ``sweep.json`` keeps."""
+def declaration(sweep: "SweepSpec", runs: Sequence[SweepRun], launch: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what ``sweep.json`` keeps.
+
+    Args:
+        launch: what ``Launch.kept`` returned.
+
+    """
     return {
+        **({"launch": launch} if launch else {}),
         "name": sweep.name,
         "declared": asdict(sweep),
         "rows": [row.label for row in sweep.algorithms],
@@ -72,6 +99,7 @@ def read_declaration(folder: SweepFolder) -> Declared:
         runs = [SweepRun(one_form(_text(run["label"])), RunSpec.from_dict(run["spec"])) for run in content["runs"]]
         name = _text(content["name"])
         by_source = content.get("declared", {}).get("train_envs") is not None
+        launch = Launch.read(content.get("launch"), folder.path)
     except KeyError as error:
         raise InputError(f"{folder.sweep_file} is no declaration of a sweep: it lacks {error}") from None
     except MALFORMED as error:
@@ -80,7 +108,7 @@ def read_declaration(folder: SweepFolder) -> Declared:
     if strange or not runs:
         what = f"its runs name rows that it lacks: {', '.join(strange)}" if strange else "it has no runs"
         raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {what}")
-    return Declared(name, rows, runs, by_source)
+    return Declared(name, rows, runs, folder.path, by_source, launch)
 
 
 def _text(value: object) -> str:

@@ -74,7 +74,7 @@ def find_own(name: str, data_dir: Path | None) -> Path:
         raise InputError("; ".join([f"unknown dataset {name!r}; did you mean {known!r}?", *own]))
     if name != Path(name).name:
         place = Path(name)
-        raise InputError(f"dataset {name!r} is a path; give --dataset {place.name} --data_dir {place.parent}")
+        raise InputError(f"dataset {name!r} is a path; its name is {place.name}, in --data_dir {place.parent}")
     if data_dir is None or is_junk(name):
         raise _unknown(name, None)
     if Path(name).suffix in SUFFIXES and (data_dir / name).is_file():
@@ -87,7 +87,7 @@ def find_own(name: str, data_dir: Path | None) -> Path:
     if manifests or folder.is_dir():
         return [*manifests, folder][0]
     if data_dir.name == name and data_dir.is_dir():
-        raise InputError(f"--data_dir {data_dir} has no folder {name}; give its parent, {data_dir.parent}")
+        raise InputError(f"--data_dir {data_dir} has no folder {name}; give its parent: --data_dir {data_dir.parent}")
     raise _unknown(name, data_dir)
 
 

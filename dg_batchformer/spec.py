@@ -159,6 +159,14 @@ class RunSpec:
         said = {name: value for name, value in listed.items() if not unsaid.get(name)}
         return {**said, "hparams": dict(self.hparams)}
 
+    def options(self) -> dict[str, Any]:
+        """Return the options of ``train`` that ask for this run, by name, as they are typed."""
+        values = self.as_dict()
+        values.pop("environments", None)  # found again where the data lies
+        for name in {"test_envs", "train_envs"} & values.keys():
+            values[name] = [self.facts.typed(env) for env in values[name]]
+        return {**values, "hparams": json.dumps(values["hparams"]) if values["hparams"] else None}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
         """Rebuild a spec from ``as_dict``; raise InputError for a field that this version does not know."""

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "dg_batchformer"
 
 # Lowest first; a module may import modules of its own layer's package and of any lower layer.
 LAYERS = [
-    {"spelling", "times", "allocator"},
+    {"spelling", "times", "allocator", "command", "launch"},
     {"foreign_text"},
     {"errors", "terminal"},
     {"regular_files", "own_files", "zip_files"},

@@ -62,7 +62,7 @@ def test_a_folder_and_its_manifest_are_the_same_data(tmp_path):
         ("Mien", r"did you mean 'Mine'"),
         ("pacs", r"unknown dataset 'pacs'; did you mean 'PACS'\?; .*pacs is not read: PACS reads .*PACS; rename it to"),
         ("office_home", r"did you mean 'OfficeHome'\?$"),
-        ("here/Mine", r"dataset 'here/Mine' is a path; give --dataset Mine --data_dir here"),
+        ("here/Mine", r"dataset 'here/Mine' is a path; its name is Mine, in --data_dir here"),
         ("Listed.csv", r"dataset 'Listed.csv' is a manifest; give its name without the ending: Listed"),
         ("Two", r"Two.csv and .*Two.json are two manifests of one name; take one away"),
         ("One", r"One has one domain, day, and at least 2 are needed"),
@@ -137,7 +137,7 @@ def test_two_unicode_forms_of_a_domain_or_label_are_one_and_their_folders_are_no
 
 def test_the_folder_itself_is_no_data_dir(tmp_path):
     root = write_own(tmp_path)
-    with pytest.raises(InputError, match=rf"has no folder Mine; give its parent, {root}"):
+    with pytest.raises(InputError, match=rf"has no folder Mine; give its parent: --data_dir {root}"):
         find_dataset("Mine", root / "Mine")
     with pytest.raises(InputError, match=r"data of your own is --data_dir DIR with Mine/domain/class/image"):
         find_dataset("Mine", None)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
 from dg_batchformer.datasets.decoding import decode, truncated
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
-from dg_batchformer.own_data import is_junk
+from dg_batchformer.own_data import folders_in, is_junk
 from dg_batchformer.regular_files import IMAGE, NOTE, read_bytes, read_text
 from dg_batchformer.store import cache_dir, write_text
 
@@ -100,10 +101,13 @@ class ImageFolders(Dataset):
         missing = [name for name in names if not (folder / name).is_dir()]
         if missing:
             there = sorted(path.name for path in folder.iterdir() if path.is_dir())
-            raise InputError(
-                f"{folder} lacks the environments {', '.join(missing)}; it holds {', '.join(there) or 'no folder'}"
-                f"{'; rename it to train on it as data of your own' * (len(missing) == len(names))}"
-            )
+            within = next((folder / name for name in there if _holds(folder / name, names)), None)
+            found = f"it holds {', '.join(there) or 'no folder'}"
+            if within:
+                found = f"{within} holds them: mv {shlex.quote(str(within))}/* {shlex.quote(str(folder))}/"
+            elif len(missing) == len(names):
+                found += "; rename it to train on it as data of your own"
+            raise InputError(f"{folder} lacks the environments {', '.join(missing)}; {found}")
         return folder
 
     def _environment(self, name: str, by_class: dict[str, list[Path]]) -> FolderEnvironment:
@@ -164,12 +168,33 @@ def dataset_folder(facts: DatasetFacts, root: Path | None, names: Sequence[str])
         raise InputError(f"{facts.name} needs --data_dir: the folder that holds {facts.folder}/{names[0]}/ ...")
     folder = root / facts.folder
     if not folder.is_dir():
-        inside = all((root / name).is_dir() for name in names)
-        way_out = f"give its parent, {root.parent}" if inside else f"{facts.name} is expected there"
-        if (root / facts.name).is_dir():
-            way_out = f"rename {root / facts.name} to {facts.folder}"
-        raise InputError(f"--data_dir {root} has no folder {facts.folder}; {way_out}")
+        raise InputError(f"--data_dir {root} has no folder {facts.folder}; {_way_out(facts, root, names)}")
     return folder
+
+
+def _way_out(facts: DatasetFacts, root: Path, names: Sequence[str]) -> str:
+    """Say where the environments of a dataset are instead, and how they get to where they are expected."""
+    if _holds(root, names):
+        parent = Path(os.path.relpath(root.absolute().parent)) if root.name in ("", "..") else root.parent
+        give = f"give its parent: --data_dir {shlex.quote(str(parent))}"
+        if _holds(parent / facts.folder, names):
+            return give
+        return f"it is {facts.name} under another name: {_link(root, parent / facts.folder)}; then {give}"
+    for inner in folders_in(root) if root.is_dir() else []:
+        if _holds(inner, names):
+            return f"{inner} holds its environments: {_link(inner, root / facts.folder)}"
+    if (root / facts.name).is_dir():
+        return f"rename {root / facts.name} to {facts.folder}"
+    return f"{facts.name} is expected there"
+
+
+def _holds(folder: Path, names: Sequence[str]) -> bool:
+    return all((folder / name).is_dir() for name in names)
+
+
+def _link(folder: Path, link: Path) -> str:
+    """Return the command that gives a folder another name."""
+    return shlex.join(["ln", "-s", str(folder.absolute()), str(link)])
 
 
 def images_by_class(folder: Path) -> dict[str, list[Path]]:

@@ -226,7 +226,7 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"the pixel cache cannot be written to {folder} ({error.strerror}); make room, set XDG_CACHE_HOME to "
-            "another disk, or give --data_path exact"
+            "another disk, or train with --data_path exact (data_path: exact in a sweep file)"
         ) from None
 
 

@@ -82,7 +82,7 @@ class _WILDS(Dataset):
         if root is None or not (root / folder).is_dir():
             raise InputError(
                 f"{name} needs --data_dir: a folder that holds {folder}; get it by python -c 'from wilds import "
-                f'get_dataset; get_dataset("{folder.split("_")[0]}", root_dir="DIR", download=True)\''
+                f'get_dataset; get_dataset("{folder.split("_")[0]}", root_dir="{root or "DIR"}", download=True)\''
             )
         return wilds_class(root_dir=str(root))
 

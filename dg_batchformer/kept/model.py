@@ -104,8 +104,8 @@ def refuse_missing(folder: RunFolder, *files: Path) -> None:
     state = folder.state()
     if not state.is_final and folder.checkpoint_file.exists():
         raise InputError(
-            f"{folder.path} has no {' and no '.join(missing)} yet: its run is {state}, and --keep final keeps the "
-            "model when it ends"
+            f"{folder.path} has no {' and no '.join(missing)} yet: its run is {state}, and train --keep final "
+            "keeps the model when it ends"
         )
     raise InputError(
         f"{folder.path} has no {' and no '.join(missing)}: train and sweep keep them with --keep final; train this run "

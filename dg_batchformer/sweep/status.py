@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from dg_batchformer.command import command
 from dg_batchformer.declaration import Declared, SweepRun
 from dg_batchformer.errors import InputError
 from dg_batchformer.store import State, SweepFolder
@@ -78,7 +79,6 @@ def _line(folder: SweepFolder, run: SweepRun, states: States) -> str:
 
 def _ways_on(folder: SweepFolder, declared: Declared, states: States) -> list[str]:
     """Return what is left, and the commands that come next."""
-    command = "python -m dg_batchformer"
     there = set(states.of.values())
     untrained = {run.spec.id: run for run in declared.runs if not states.of[run.spec.id].is_settled}
     lines = []
@@ -93,5 +93,5 @@ def _ways_on(folder: SweepFolder, declared: Declared, states: States) -> list[st
     if State.DAMAGED in there:
         lines.append(f"train damaged runs again: {declared.command(retry=[State.DAMAGED])}")
     if there & {State.DONE, State.DIVERGED}:
-        lines.append(f"tables: {command} tables {folder.path}")
+        lines.append(f"tables: {command('tables', folder.path)}")
     return lines

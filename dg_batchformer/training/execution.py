@@ -66,7 +66,10 @@ def has_bf16(device: torch.device) -> bool:
 def _compile(asked: str, device: torch.device, evaluated: int) -> str:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if asked == "on" and device.type == "cpu" and not compiler:
-        raise InputError("--compile on needs a C++ compiler on a CPU, and none is installed; give --compile off")
+        raise InputError(
+            "compile: on needs a C++ compiler on a CPU, and none is installed; train with --compile off "
+            "(compile: off in a sweep file)"
+        )
     if asked == "auto":
         # On GPUs nobody has measured yet from when on it pays: there it is on only where it is asked for.
         worth = device.type == "cpu" and compiler and evaluated >= _WORTH_COMPILING

@@ -1,10 +1,10 @@
 """``data prepare``: fetch a dataset, or build it from what is there already."""
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
+from dg_batchformer.command import command
 from dg_batchformer.verbs.common import OK, Verbs, positive
 
 
@@ -48,8 +48,7 @@ def run(options: argparse.Namespace) -> int:
         f"{options.data_dir / dataset.facts.folder}: {len(dataset.files):,} images of {dataset.num_classes} classes "
         f"({counts})"
     )
-    command = ["data", "verify", options.name, "--data_dir", str(options.data_dir)]
-    print(f"next: python -m dg_batchformer {shlex.join(command)}")
+    print(f"next: {command('data', 'verify', options.name, data_dir=options.data_dir)}")
     return OK
 
 

@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     collection = collect_asked(options)
     from dg_batchformer.report.page.page import build_page  # loads matplotlib and Jinja2
 
-    page = build_page(collection, folders)
+    given = {name: getattr(options, name) for name in ("mix", "unfinished", "output")}
+    page = build_page(collection, folders, **given)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, page)

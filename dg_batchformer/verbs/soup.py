@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dg_batchformer.command import command
 from dg_batchformer.errors import InputError
 from dg_batchformer.spelling import one_form
 from dg_batchformer.store import SweepFolder
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(refused[0] if len(groups) == 1 else f"{refused[0]} (and so for all {len(groups)} groups)")
     for sentence in refused:
         print(f"error: {sentence}", file=sys.stderr)
-    print(f"tables: python -m dg_batchformer tables {options.folder}")
+    print(f"tables: {command('tables', options.folder)}")
     return INCOMPLETE if refused else OK
 
 

@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from dg_batchformer.command import command
 from dg_batchformer.declaration import SweepRun, declaration
 from dg_batchformer.errors import InputError
+from dg_batchformer.launch import DEFAULT_RESULTS, REMEMBERED, Launch
 from dg_batchformer.store import KEEP, State, SweepFolder, refuse_misplaced
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
 from dg_batchformer.sweep.expand import expand
@@ -24,7 +26,7 @@ def add_parser(verbs: Verbs) -> None:
         "RESULTS_DIR/NAME/ for a file NAME.yaml; sweeps/README.md explains sweep files."
     )
     verb = verbs.add_parser("sweep", help="train what is due of a sweep file", description=text)
-    verb.set_defaults(run=run, works=True)
+    verb.set_defaults(run=run, works=True, default=verb.get_default)
     add = verb.add_argument
     add("file", type=Path, metavar="FILE", help="as sweeps/quickstart.yaml")
     add("--launcher", choices=("local", "slurm", "dry_run"), default="local",
@@ -34,7 +36,7 @@ def add_parser(verbs: Verbs) -> None:
         help="one worker for each name, as cpu,cpu or cuda:0,cuda:1; auto: one for each GPU, else up to 4 on the CPU "
         "(default: %(default)s)")  # fmt: skip
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
-    add("--results_dir", type=Path, metavar="DIR", default=Path("results"),
+    add("--results_dir", type=Path, metavar="DIR", default=DEFAULT_RESULTS,
         help="where sweeps are kept (default: %(default)s)")  # fmt: skip
     add("--keep", choices=KEEP, default="none",
         help="the weights that every run keeps, for explain: see train --help (default: %(default)s)")  # fmt: skip
@@ -75,12 +77,19 @@ def run(options: argparse.Namespace) -> int:
         _print_commands(options, folder, planned.due, devices)
         return OK
     check_runs([run.spec for run in planned.due], options.data_dir)
-    folder.write(declaration(asked, runs))
+    _declare(folder, asked, runs, options)
     _restart(folder, planned)
     if not _launch(folder, planned.due, devices, options):
         print("interrupted: every run is saved; the same command goes on from there")
         return INTERRUPTED
     return _say_what_lacks(folder, runs)
+
+
+def _declare(folder: SweepFolder, asked: SweepSpec, runs: Sequence[SweepRun], options: argparse.Namespace) -> None:
+    """Write the declaration of a sweep, with what was typed to start it."""
+    given = {name: getattr(options, name) for name in REMEMBERED}
+    changed = {name: value for name, value in given.items() if value != options.default(name)}
+    folder.write(declaration(asked, runs, Launch(options.file, changed).kept(folder.path)))
 
 
 def _plan(
@@ -109,8 +118,8 @@ def _print_commands(
     threads = options.threads or (share_of_cores(devices) if set(devices) == {"cpu"} else None)
     shown = due if options.verbose else due[:_FIRST_COMMANDS]
     print("note: a dry run starts nothing, and has not looked for data and weights")
-    for command in commands(folder, shown, options.data_dir, options.keep, options.predictions, threads):
-        print(command)
+    for line in commands(folder, shown, options.data_dir, options.keep, options.predictions, threads):
+        print(line)
     if len(shown) < len(due):
         print(f"... and {len(due) - len(shown)} more commands; --verbose prints all")
 
@@ -129,7 +138,7 @@ def _sweep_on_slurm(
         queued = {run for job in jobs if job.job_id in states for run in job.runs}
         planned = _plan(options, folder, runs, cluster.array, queued)
         check_runs([run.spec for run in planned.due], options.data_dir)
-        folder.write(declaration(asked, runs))
+        _declare(folder, asked, runs, options)
         _restart(folder, planned)
         for run_id in planned.states.having(State.FAILED) & {run.spec.id for run in planned.due}:
             folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
@@ -140,7 +149,7 @@ def _sweep_on_slurm(
             log_jobs(folder, part)
             submitted += len(part)
     print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
-    print(f"follow: python -m dg_batchformer status {folder.path} --watch")
+    print(f"follow: {command('status', folder.path, watch=True)}")
     return OK
 
 
@@ -185,10 +194,10 @@ def _launch(folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str]
 
 def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:
     """Close a sweep: where its tables are, and which of its runs they lack."""
-    print(f"tables: python -m dg_batchformer tables {folder.path}")
+    print(f"tables: {command('tables', folder.path)}")
     lacking = {run_id: state for run_id, state in run_states(folder, runs).of.items() if state is not State.DONE}
     if not lacking:
         return OK
     others = "; running ones are trained by another launch" if State.RUNNING in lacking.values() else ""
-    print(f"not done: {counted(lacking)}{others}; see: python -m dg_batchformer status {folder.path}")
+    print(f"not done: {counted(lacking)}{others}; see: {command('status', folder.path)}")
     return INCOMPLETE

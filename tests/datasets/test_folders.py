@@ -58,7 +58,7 @@ def test_missing_data_is_named_with_the_way_out(image_folder, tmp_path):
     root = image_folder()
     with pytest.raises(InputError, match=r"PACS needs --data_dir: the folder that holds PACS/art_painting"):
         _pacs(None)
-    with pytest.raises(InputError, match=rf"has no folder PACS; give its parent, {root}"):
+    with pytest.raises(InputError, match=rf"has no folder PACS; give its parent: --data_dir {root}"):
         _pacs(root / "PACS")
     with pytest.raises(InputError, match=r"has no folder PACS; PACS is expected there"):
         _pacs(tmp_path)

@@ -203,7 +203,7 @@ def test_a_full_disk_is_said_with_the_way_out_and_nothing_is_left(root, tmp_path
 
     monkeypatch.setattr(os, "posix_fallocate", full)
 
-    with pytest.raises(InputError, match=r"No space left .* takes 75 KiB.*make room.*or give --data_path exact"):
+    with pytest.raises(InputError, match=r"No space left .* takes 75 KiB.*make room.*or train with --data_path exact"):
         _open(_pacs(root), SQUARED)
 
     assert not list((tmp_path / "cache").rglob("*eval*"))

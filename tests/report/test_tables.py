@@ -138,10 +138,9 @@ def test_leave_one_out_reads_pairs_and_names_what_it_lacks(tmp_path):
 
 
 def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
-    folder = _sweep(tmp_path)
-    run = next((tmp_path / "runs").iterdir())
+    folder = _sweep(tmp_path / "mine")
+    run, other, *_ = folder.runs.iterdir()
     (run / "done").unlink()
-    other = next(path for path in (tmp_path / "runs").iterdir() if path != run)
     with (other / "results.jsonl").open("a") as file:
         file.write('{"step": 7, "env0')
 

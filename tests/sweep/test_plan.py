@@ -12,8 +12,12 @@ from dg_batchformer.sweep_spec import Row, SweepSpec
 SWEEP = SweepSpec("s", ("PACS",), (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF")), trials=1)
 
 
+def _sweep_again(tmp_path):
+    return f"python -m dg_batchformer sweep sweeps/s.yaml --data_dir DATA --results_dir {tmp_path}"
+
+
 def _folder(tmp_path, runs):
-    folder = SweepFolder(tmp_path)
+    folder = SweepFolder(tmp_path / "s")
     folder.write(declaration(SWEEP, runs))
     for run in runs:
         folder.run(run.spec.id).path.mkdir(parents=True)
@@ -114,9 +118,10 @@ def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):
     )
     assert f"diverged: ERM+BF on PACS/art_painting, trial 0 ({runs[4].spec.id})" in text
     assert "6 runs left, price unknown until a run of every row is done" in text
-    assert "continue: python -m dg_batchformer sweep sweeps/s.yaml" in text
-    assert "try failed runs again: python -m dg_batchformer sweep sweeps/s.yaml --retry failed" in text
-    assert f"tables: python -m dg_batchformer tables {tmp_path}" in text
+    sweep = _sweep_again(tmp_path)
+    assert f"continue: {sweep}\n" in text
+    assert f"try failed runs again: {sweep} --retry failed\n" in text
+    assert f"tables: python -m dg_batchformer tables {tmp_path / 's'}" in text
 
 
 def test_a_deleted_run_folder_is_said_and_trained_again(tmp_path):
@@ -135,7 +140,7 @@ def test_a_deleted_run_folder_is_said_and_trained_again(tmp_path):
     assert planned.seconds == [60]
     text = status_text(folder, read_declaration(folder), planned.states)
     assert f"folder is gone: ERM on PACS/photo, trial 0 ({gone})" in text
-    assert "continue: python -m dg_batchformer sweep sweeps/s.yaml" in text
+    assert f"continue: {_sweep_again(tmp_path)}\n" in text
 
 
 def test_a_run_that_begins_again_is_no_longer_known_as_trained(tmp_path):
@@ -168,7 +173,7 @@ def test_damage_is_found_where_runs_are_verified_and_trained_again_if_asked(tmp_
     assert counted(states.of) == "1 damaged, 7 done"
     text = status_text(folder, read_declaration(folder), states)
     assert f"damaged: ERM on PACS/cartoon, trial 0 ({damaged}): model.pt differs" in text
-    assert "train damaged runs again: python -m dg_batchformer sweep sweeps/s.yaml --retry damaged" in text
+    assert f"train damaged runs again: {_sweep_again(tmp_path)} --retry damaged\n" in text
     assert not plan(folder, runs).due
     assert [run.spec.id for run in plan(folder, runs, retry=[State.DAMAGED]).due] == [damaged]
 

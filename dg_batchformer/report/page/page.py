@@ -38,11 +38,12 @@ class Figures:
     lacking: str
 
 
-def build_page(collection: Collection, folders: Sequence[Path]) -> str:
+def build_page(collection: Collection, folders: Sequence[Path], **options: object) -> str:
     """Return the report of a collection as one HTML page that loads nothing.
 
     Args:
         folders: that the collection was read from.
+        options: that ``report`` was given, to name the command that makes the page again.
 
     """
     sections = _telling(build_sections(collection, list(METHODS)))
@@ -70,7 +71,7 @@ def build_page(collection: Collection, folders: Sequence[Path]) -> str:
         settings=provenance.settings(collection),
         costs=provenance.costs(collection),
         skipped=collection.skipped,
-        commands=reproduce.commands(collection, folders),
+        commands=reproduce.commands(collection, folders, **options),
         sweep_files=reproduce.sweep_files(folders),
     )
 

@@ -1,6 +1,5 @@
 """How to get the same again: the declaration as a sweep file, and the commands."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from dg_batchformer.catalog import DATASETS
+from dg_batchformer.command import command
 from dg_batchformer.declaration import read_declaration
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.report.collection import Collection
@@ -37,17 +36,19 @@ def sweep_files(folders: Sequence[Path]) -> list[SweepFile]:
     return found
 
 
-def commands(collection: Collection, folders: Sequence[Path]) -> list[str]:
-    """Return what is typed to train, to see the tables, and to make this page again."""
-    program = "python -m dg_batchformer"
+def commands(collection: Collection, folders: Sequence[Path], **options: object) -> list[str]:
+    """Return what is typed to train, to see the tables, and to make this page again.
+
+    Args:
+        options: that ``report`` was given; ``tables`` takes all of them but ``output``.
+
+    """
     ours = [SweepFolder(path) for path in folders if SweepFolder(path).sweep_file.exists()]
-    sweeps = dict.fromkeys([*(read_declaration(folder).command() for folder in ours), *collection.commands])
-    on_disk = any(name not in DATASETS or DATASETS[name].folder for name in {run.dataset for run in collection.runs})
-    there = shlex.join(map(str, folders))
+    reading = {name: value for name, value in options.items() if name != "output"}
     return [
-        *(command + " --data_dir DATA" * on_disk for command in sweeps),
-        f"{program} tables {there}",
-        f"{program} report {there}",
+        *dict.fromkeys([*(read_declaration(folder).command() for folder in ours), *collection.commands]),
+        command("tables", *folders, **reading),
+        command("report", *folders, **options),
     ]
 
 

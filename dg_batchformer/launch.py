@@ -1,0 +1,62 @@
+"""What was typed to start a sweep, kept in its ``sweep.json``: status, tables and report print how to continue it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_PATHS = ("data_dir", "cluster")
+DEFAULT_RESULTS = Path("results")
+REMEMBERED = (*_PATHS, "keep", "predictions", "launcher", "slurm", "runs_per_task", "devices", "threads")
+"""The options of ``sweep`` that the command that continues it repeats."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A sweep file and the options that were given with it, paths as they are reached from here.
+
+    Args:
+        options: some of ``REMEMBERED``, those that differ from their defaults.
+
+    """
+
+    file: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def kept(self, folder: Path) -> dict[str, Any]:
+        """Return what ``sweep.json`` in a sweep folder keeps: relative paths are kept relative to that folder."""
+        return {"file": _seen_from(folder, self.file), "options": self._moved(lambda path: _seen_from(folder, path))}
+
+    @classmethod
+    def read(cls, content: object, folder: Path) -> "Launch | None":
+        """Read what ``kept`` returned; None where it is not there, or nothing that this program writes."""
+        if not isinstance(content, dict) or not _is_text(content.get("file")):
+            return None
+        options = content.get("options")
+        if not isinstance(options, dict) or not all(map(_is_value, options.values())) or set(options) - set(REMEMBERED):
+            return None
+        launch = cls(_seen_from_here(folder, content["file"]), options)
+        return cls(launch.file, launch._moved(lambda path: _seen_from_here(folder, path)))
+
+    def _moved(self, move: Any) -> dict[str, Any]:
+        return {name: move(value) if name in _PATHS else value for name, value in self.options.items()}
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """Return a path as it is reached from a folder, by names alone: links stay as they were typed."""
+    return str(path) if path.is_absolute() else os.path.relpath(path, folder)
+
+
+def _seen_from_here(folder: Path, path: str) -> Path:
+    return Path(path) if Path(path).is_absolute() else Path(os.path.relpath(folder / path))
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_text, value))
+    return isinstance(value, bool | int) or _is_text(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
