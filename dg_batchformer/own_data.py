@@ -4,7 +4,6 @@
 The environments become part of every RunSpec, so that nobody who reads a run later needs the data.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +44,6 @@ def find_dataset(name: str, data_dir: Path | None) -> Found:
         names = sorted({row.domain for row in read_manifest(place)})
         if len(names) < _LEAST:
             raise InputError(f"{_too_few(place, names)}; name more of them in the column domain")
-    _refuse_two_forms(place, names)
     return Found(place.name if place.is_dir() else place.stem, tuple(names))
 
 
@@ -102,8 +100,15 @@ def _as_on_disk(name: str, data_dir: Path) -> str:
 
 
 def folder_environments(folder: Path) -> list[str]:
-    """Return the folders in a folder that hold folders in turn, sorted."""
-    return [path.name for path in folders_in(folder) if folders_in(path)]
+    """Return the folders in a folder that hold folders in turn, sorted.
+
+    Raises InputError for two whose names look alike.
+    """
+    names = [path.name for path in folders_in(folder) if folders_in(path)]
+    for name, spelling in one_spelling(names).items():
+        if name != spelling:
+            raise _two_forms(folder, name)
+    return names
 
 
 def is_junk(name: str) -> bool:
@@ -119,12 +124,6 @@ def folders_in(folder: Path) -> list[Path]:
 def _too_few(place: Path, names: list[str]) -> str:
     found = f"one domain, {names[0]}" if names else "no domain"
     return f"{place} has {found}, and at least {_LEAST} are needed: to train on, and to test on"
-
-
-def _refuse_two_forms(place: Path, names: Sequence[str]) -> None:
-    for name, spelling in one_spelling(names).items():
-        if name != spelling:
-            raise _two_forms(place, name)
 
 
 def _two_forms(place: Path, name: str) -> InputError:

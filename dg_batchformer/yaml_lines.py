@@ -54,11 +54,9 @@ class LinedYaml:
         """Return the value of a key as it is written, as ``010``, ``no`` or ``~``; None for a list and a mapping."""
         node = self._root
         for part in key:
-            assert node is not None  # the key is one of ``data``
-            values = (
-                node.value if isinstance(part, int) else [value for name, value in node.value if name.value == part]
-            )
-            node = values[part if isinstance(part, int) else 0]
+            assert isinstance(node, yaml.CollectionNode)  # the key is one of ``data``
+            by_name = {str(name.value): value for name, value in node.value} if isinstance(part, str) else node.value
+            node = by_name[part]
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
     def _build(self, node: yaml.Node, key: Key) -> Any:

@@ -237,6 +237,15 @@ def test_what_is_odd_about_classes_is_said(tmp_path):
     assert sampler.notes() == ["no environment trained on has images of zebra: those tested count as errors"]
 
 
+def test_classes_that_differ_in_case_alone_are_named(tmp_path):
+    root = write_own(tmp_path)
+    (root / "Mine" / "night" / "cat").rename(root / "Mine" / "night" / "Cat")
+
+    _, dataset = _open("Mine", root)
+    assert dataset.classes == ["Cat", "cat", "dog"]
+    assert "Mine has different classes Cat and cat" in dataset.notes
+
+
 def test_data_that_changed_its_domains_is_not_what_a_run_was_asked_on(tmp_path):
     root = write_own(tmp_path)
     spec, _ = _open("Mine", root)

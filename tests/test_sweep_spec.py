@@ -44,7 +44,7 @@ def test_a_name_is_what_is_written_whatever_else_yaml_would_make_of_it(tmp_path,
     text = f"""
         datasets: [{written}]
         algorithms: [ERM, {{name: ERM, label: {written}}}]
-        test_envs: &envs [{written}]
+        test_envs: [{written}]
         expected: {{source: a paper, {written}: {{{written}: 50.0}}}}
     """
 
@@ -52,7 +52,8 @@ def test_a_name_is_what_is_written_whatever_else_yaml_would_make_of_it(tmp_path,
     assert sweep.datasets == sweep.test_envs == (written,)
     assert [row.label for row in sweep.algorithms] == ["ERM", written]
     assert [run.spec.environment_names(run.spec.test_envs) for run in expand(sweep)] == [written] * 6
-    by_source = _load(tmp_path, f"datasets: [{written}]\nalgorithms: [ERM]\ntrain_envs: [{written}]\n", tmp_path)
+    keys = f"datasets: &names [{written}]\nalgorithms: [ERM]\ntrain_envs: *names\n"
+    by_source = _load(tmp_path, keys, tmp_path)
     assert [run.spec.environment_names(run.spec.train_envs) for run in expand(by_source)] == [written] * 3
 
 

@@ -11,7 +11,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.manifest import Row, read_manifest
 from dg_batchformer.own_data import find_own, folder_environments
 from dg_batchformer.spec import RunSpec
-from dg_batchformer.spelling import one_form
+from dg_batchformer.spelling import one_form, twins
 
 _IMBALANCED = 3  # times as many images of one class as of another
 
@@ -37,7 +37,7 @@ class OwnImages(ImageFolders):
             self.notes.append(
                 f"{facts.name} has a column split: its val images validate, in every trial, not a random share"
             )
-        self.notes += _imbalance(self)
+        self.notes += [*_twins(self), *_imbalance(self)]
 
     @classmethod
     def of_run(cls, spec: RunSpec, root: Path | None, hparams: dict[str, Any]) -> Self:
@@ -85,6 +85,13 @@ def _by_class(folder: Path, rows: Sequence[Row]) -> dict[str, list[Path]]:
             raise InputError(f"{row.place}: there is no file {folder / row.path}")
         files[row.label].append(folder / row.path)
     return files
+
+
+def _twins(dataset: ImageFolders) -> list[str]:
+    """Say which domains, and which classes, have names that differ in case alone."""
+    names = {"domains": [environment.name for environment in dataset], "classes": dataset.classes}
+    groups = {what: ", ".join(" and ".join(group) for group in twins(of)) for what, of in names.items()}
+    return [f"{dataset.facts.name} has different {what} {said}" for what, said in groups.items() if said]
 
 
 def _imbalance(dataset: ImageFolders) -> list[str]:
