@@ -18,7 +18,7 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.store import RunFolder, SweepFolder, read_object
 
 EVALUATE = ("needed", "all")
-PRECISIONS = ("fp32", "bf16", "auto")
+PRECISIONS = ("fp32", "bf16", "tf32", "auto")
 DATA_PATHS = ("exact", "cached")
 COMPILE = ("off", "on", "auto")
 CHOICES = {"evaluate": EVALUATE, "precision": PRECISIONS, "data_path": DATA_PATHS, "compile": COMPILE}
@@ -58,7 +58,8 @@ class RunSpec:
         holdout_fraction: share of every environment that is held out, in (0, 1).
         protocol: a name of ``protocols.PROTOCOLS``.
         evaluate: ``needed`` leaves out the trained-on split of training environments, ``all`` does not.
-        precision: of featurizer and BatchFormer: ``fp32``, ``bf16`` (mixed) or ``auto``: bf16 where the device has it.
+        precision: ``fp32``; ``tf32``, in which GPUs round the factors of products; ``bf16``, mixed, in featurizer and
+            BatchFormer; ``auto``: bf16 where the device has it.
         data_path: of image folders: ``exact`` decodes and augments as DomainBed, ``cached`` from the pixel cache on
             the device.
         compile: whether evaluation is compiled; ``auto``: where that is known to pay.

@@ -10,7 +10,8 @@ from dg_batchformer.record import read_lines
 from dg_batchformer.regular_files import TABLE, read_bytes
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
-from dg_batchformer.training.execution import has_bf16, set_precision
+from dg_batchformer.training.device import has_tf32
+from dg_batchformer.training.execution import SETTLED_PRECISIONS, has_bf16, set_precision
 
 
 class Precision(NamedTuple):
@@ -30,10 +31,11 @@ class Precision(NamedTuple):
 def compute_as_runs(model: KeptModel, folders: Sequence[RunFolder], device: torch.device) -> Precision:
     """Make a model compute in the precision of its runs; in fp32 where they differ, or the device lacks it.
 
-    As in training, bf16 that was asked for by name is taken on every device.
+    As in training, bf16 that was asked for by name is taken on every device, and TF32 on none that lacks it.
     """
     recorded = tuple(sorted({_recorded(folder, model.spec) for folder in folders}))
-    lacking = model.spec.precision == "auto" and not has_bf16(device)
+    lacks_bf16 = model.spec.precision == "auto" and not has_bf16(device)
+    lacking = lacks_bf16 if recorded == ("bf16",) else recorded == ("tf32",) and not has_tf32(device)
     used = "fp32" if len(recorded) > 1 or lacking else recorded[0]
     set_precision(model.algorithm, used)
     return Precision(used, recorded)
@@ -45,4 +47,4 @@ def _recorded(folder: RunFolder, spec: RunSpec) -> str:
     records, _, _ = read_lines(content)
     asked = "fp32" if spec.precision == "auto" else spec.precision
     recorded = records[-1].get("precision") if records else None
-    return recorded if recorded in ("fp32", "bf16") else asked
+    return recorded if recorded in SETTLED_PRECISIONS else asked

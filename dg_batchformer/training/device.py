@@ -1,36 +1,152 @@
-"""Devices a run can use, by name."""
+"""Devices that a run can use: their names, what they can do, and the settings that make results repeatable."""
+
+import os
+import re
+import subprocess
+from functools import cache
+from typing import Any
 
 import torch
 
 from dg_batchformer.errors import InputError
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_UUID = re.compile(r"(GPU|MIG)-\S+")
+_HAS_TF32 = 8  # major compute capability: Ampere and later
+
 
 def parse_device(name: str) -> torch.device:
-    """Return the device called ``cpu``, ``cuda``, ``cuda:N`` or ``auto``; raise InputError where it is not there."""
+    """Return the device of a name, as ``device_name`` knows them; a CUDA device has an index.
+
+    CUDA shows a process a single MIG slice. For a slice, or a GPU named by UUID, this hides all others from the
+    process; so call it in the process that uses the device, before anything initializes CUDA.
+
+    Raises InputError where there is no such device.
+    """
+    name = device_name(name)
+    uuid = _uuid(name)
+    if uuid is None:
+        return torch.device(name)
+    os.environ[_VISIBLE] = uuid
+    if not torch.cuda.is_available():
+        raise InputError(f"device {name} cannot be used: CUDA does not find {uuid}; nvidia-smi -L lists UUIDs")
+    return torch.device("cuda", 0)
+
+
+def device_name(name: str) -> str:
+    """Return ``cpu``, ``cuda:N`` or a full UUID for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or the start of a UUID.
+
+    ``auto`` is the first GPU, else the CPU. Raises InputError where there is no such device.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return next(iter(cuda_names()), "cpu")
     if name.startswith("mps"):
         raise InputError("device mps is not supported: nobody has tested it yet; use cpu or cuda")
+    if _UUID.fullmatch(name):
+        return _listed_uuid(name)
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"unknown device {name!r} (known: auto, cpu, cuda, cuda:0, cuda:1 ...)")
-    count = len(cuda_names())
-    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(
+            f"unknown device {name!r} (known: auto, cpu, cuda, cuda:0, cuda:1 ..., and UUIDs, GPU-... or MIG-..., as "
+            "nvidia-smi -L lists them)"
+        )
+    if device.type == "cpu":
+        return "cpu"
+    index, count = device.index or 0, len(cuda_names())
+    if index >= count:
         raise InputError(f"device {name} is not there: {count or 'no'} CUDA device{'s' * (count != 1)} found")
-    return device
+    return f"cuda:{index}"
 
 
 def cuda_names() -> list[str]:
-    """Return the names of all GPUs; none where there is no CUDA."""
-    return [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    """Return the names of all GPUs, or MIG slices, that this process may use; none where there is no CUDA."""
+    count = len(_visible_slices()) or (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return [f"cuda:{index}" for index in range(count)]
 
 
 def prepare_device(device: torch.device) -> None:
-    """Make results repeatable on a device, as DomainBed does."""
-    if device.type == "cuda":
+    """Make results repeatable on a device, as DomainBed does, with all digits of float32.
+
+    Raises InputError for a GPU that cannot be used: lost, busy or full.
+    """
+    allow_tf32(False)
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    try:
         torch.cuda.set_device(device)
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
+        torch.cuda.synchronize(device)  # initializes the device
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InputError(f"device {device} cannot be used: {' '.join(str(error).split())}") from error
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let GPUs round the factors of float32 products to 10 bits (TF32), or not; PyTorch's default allows it."""
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether a device computes in TF32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= _HAS_TF32
+
+
+def arithmetic(device: torch.device) -> dict[str, Any]:
+    """Return the settings that numbers of a GPU depend on, for records; none on a CPU."""
+    if device.type != "cuda":
+        return {}
+    cudnn = torch.backends.cudnn
+    return {
+        "tf32": cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_deterministic": cudnn.deterministic,
+        "cudnn_benchmark": cudnn.benchmark,
+    }
+
+
+def gpu_versions(device: torch.device) -> dict[str, str]:
+    """Return the versions of CUDA, cuDNN and the driver, as far as they are known; none on a CPU."""
+    if device.type != "cuda":
+        return {}
+    driver = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader").split()
+    found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": next(iter(driver), None)}
+    return {name: str(version) for name, version in found.items() if version is not None}
+
+
+def _visible_slices() -> list[str]:
+    """Return the MIG slices that the environment shows this process, by UUID; CUDA itself would use the first."""
+    names = [name.strip() for name in os.environ.get(_VISIBLE, "").split(",")]
+    return names if all(name.startswith("MIG-") for name in names) else []
+
+
+def _uuid(name: str) -> str | None:
+    """Return what CUDA_VISIBLE_DEVICES has to be for a device; None where it is right as it is."""
+    if _UUID.fullmatch(name):
+        return name
+    slices = _visible_slices()
+    return slices[int(name.removeprefix("cuda:"))] if slices and name != "cpu" else None
+
+
+def _listed_uuid(start: str) -> str:
+    """Return the one listed UUID that begins so; where nvidia-smi lists none, what was given."""
+    listed = re.findall(r"\(UUID: *([^)\s]+)\)", _nvidia_smi("-L"))
+    found = [uuid for uuid in listed if uuid.startswith(start)]
+    if start in found or not listed:
+        return start
+    if len(found) != 1:
+        meant = f"{len(found)} devices have UUIDs that begin so" if found else "nvidia-smi lists no such UUID"
+        raise InputError(f"device {start} is not there: {meant} (known: {', '.join(listed)})")
+    return found[0]
+
+
+@cache
+def _nvidia_smi(*arguments: str) -> str:
+    """Return what nvidia-smi prints; '' where it is not installed, hangs or fails."""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

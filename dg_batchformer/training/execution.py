@@ -10,7 +10,8 @@ from dg_batchformer.datasets import Dataset
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
-from dg_batchformer.spec import DATA_PATHS, RunSpec
+from dg_batchformer.spec import DATA_PATHS, PRECISIONS, RunSpec
+from dg_batchformer.training.device import allow_tf32, has_tf32
 from dg_batchformer.training.trust import Refused
 
 _WORTH_BF16 = 64  # pixels: networks for smaller images are small, and casting costs more than it saves
@@ -19,7 +20,8 @@ _WORTH_COMPILING = 50_000  # images evaluated in a run
 _LAUNCH_BOUND = 64  # images a step: below, a GPU waits for its CPU, and CUDA graphs help
 
 
-_SETTLED = {"precision": ("fp32", "bf16"), "data_path": DATA_PATHS, "compile": ("on", "off")}
+SETTLED_PRECISIONS = tuple(name for name in PRECISIONS if name != "auto")
+_SETTLED = {"precision": SETTLED_PRECISIONS, "data_path": DATA_PATHS, "compile": ("on", "off")}
 
 
 class Execution(NamedTuple):
@@ -40,6 +42,10 @@ def saved_execution(state: dict[str, Any]) -> Execution:
 def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_evaluation: int) -> Execution:
     """Decide what ``auto`` means for a run on a device; raise InputError for what the device cannot do."""
     precision = _precision(dataset, device) if spec.precision == "auto" else spec.precision
+    if precision == "tf32" and not has_tf32(device):
+        raise InputError(
+            f"--precision tf32 needs an NVIDIA GPU of 2020 or later, not {device}; give fp32, bf16 or auto"
+        )
     evaluated = images_per_evaluation * (spec.steps // spec.checkpoint_freq + 1)
     return Execution(precision, data_path(spec, dataset), _compile(spec.compile, device, evaluated))
 
@@ -91,7 +97,8 @@ def apply(execution: Execution, algorithm: Algorithm, device: torch.device, imag
 
 
 def set_precision(algorithm: Algorithm, precision: str) -> None:
-    """Make the featurizers of an algorithm compute in ``fp32`` or ``bf16``."""
+    """Make the featurizers of an algorithm compute in a settled precision, and its process in TF32 or not."""
+    allow_tf32(precision == "tf32")
     for featurizer in _featurizers(algorithm):
         featurizer.autocast = torch.bfloat16 if precision == "bf16" else None
 

@@ -12,7 +12,7 @@ from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
 from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec import RunSpec
-from dg_batchformer.training.device import cuda_names, parse_device
+from dg_batchformer.training.device import cuda_names, device_name
 from dg_batchformer.training.initial import check_init
 from dg_batchformer.training.sampling import split_environments
 
@@ -43,6 +43,4 @@ def parse_devices(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise InputError(f"--devices {text!r} has an empty part; write it as cpu,cpu or cuda:0,cuda:1")
-    for name in names:
-        parse_device(name)
-    return names
+    return [device_name(name) for name in names]

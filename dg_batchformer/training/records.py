@@ -17,6 +17,7 @@ from dg_batchformer.own_files import open_own
 from dg_batchformer.record import FORMAT, to_line
 from dg_batchformer.spec import RunSpec
 from dg_batchformer.store import RunFolder
+from dg_batchformer.training.device import arithmetic, gpu_versions
 from dg_batchformer.training.evaluate import Evaluation
 from dg_batchformer.training.sampling import Splits
 
@@ -53,7 +54,7 @@ class RecordWriter:
             "dataset_fingerprint": dataset.fingerprint(),
             "dataset_version": dataset_version(dataset),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "versions": versions(),
+            "versions": {**versions(), **gpu_versions(device)},
             "format": FORMAT,
         }
 
@@ -71,6 +72,7 @@ class RecordWriter:
             "epoch": step / self.steps_per_epoch,
             "mem_gb": memory / 2**30,
             "threads": torch.get_num_threads(),
+            **arithmetic(self.device),
         }
         with open_own(self.file, "a") as file:
             file.write(to_line(values))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dg_batchformer.allocator import return_memory
-from dg_batchformer.errors import InputError, as_sentence
+from dg_batchformer.errors import as_sentence
 from dg_batchformer.lock import Busy
 from dg_batchformer.own_files import open_own
 from dg_batchformer.spec import RunSpec
@@ -78,13 +78,13 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
         os.dup2(output.fileno(), 2)
     prepare_streams()
     outlive_readers()
-    events = Events(channel, stop)
+    events, device = Events(channel, stop), None
     while (task := _next_task(channel, stop)) is not None:
         torch.set_num_threads(threads)
         try:
-            device = parse_device(device_name)
+            device = device or parse_device(device_name)  # once: it may hide other devices
             prepare_device(device)
-        except (InputError, RuntimeError) as error:  # no fault of the run
+        except Exception as error:  # no fault of the run
             events.tell("unusable", sentence=as_sentence(error))
             return
         _serve(task, device, events, stop)

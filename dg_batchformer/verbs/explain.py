@@ -29,13 +29,14 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.explain.write import explain
     from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.training.console import Console
-    from dg_batchformer.training.device import parse_device
+    from dg_batchformer.training.device import parse_device, prepare_device
 
     load_plugins(options.plugins)
     output = options.folder / "explain" if options.output is None else options.output
-    console = Console()
+    device, console = parse_device("auto"), Console()
+    prepare_device(device)
     try:
-        text = explain(RunFolder(options.folder), options.data_dir, output, parse_device("auto"), console)
+        text = explain(RunFolder(options.folder), options.data_dir, output, device, console)
     finally:
         console.end()
     print(text, end="")

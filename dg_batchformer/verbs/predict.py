@@ -33,7 +33,8 @@ def add_parser(verbs: Verbs) -> None:
     add("--top", type=positive, metavar="N",
         help="only the N most probable classes (default: 3 in text, else all)")  # fmt: skip
     add("--output", type=Path, metavar="FILE", help="write there, and print nothing")
-    add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
+    add("--device", metavar="NAME", default="auto",
+        help="auto, cpu, cuda, cuda:1 or a UUID of nvidia-smi -L (default: %(default)s)")  # fmt: skip
     add_plugins(verb)
 
 
@@ -44,10 +45,11 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.kept.precision import compute_as_runs
     from dg_batchformer.kept.predict import refuse_without_images
     from dg_batchformer.plugins.load import load_plugins
-    from dg_batchformer.training.device import parse_device
+    from dg_batchformer.training.device import parse_device, prepare_device
 
     load_plugins(options.plugins)
     device, folder = parse_device(options.device), RunFolder(options.folder)
+    prepare_device(device)
     model = load_model(folder, device)
     refuse_without_images(model)
     precision = compute_as_runs(model, [folder], device)

@@ -31,7 +31,8 @@ def add_parser(verbs: Verbs) -> None:
     add("--kind", choices=("uniform", "greedy", "both"), default="both", help="(default: %(default)s)")
     add("--row", metavar="LABEL", type=one_form, help="only of this row (default: of every row)")
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
-    add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
+    add("--device", metavar="NAME", default="auto",
+        help="auto, cpu, cuda, cuda:1 or a UUID of nvidia-smi -L (default: %(default)s)")  # fmt: skip
     add_plugins(verb)
 
 

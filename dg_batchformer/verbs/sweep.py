@@ -33,8 +33,8 @@ def add_parser(verbs: Verbs) -> None:
         help="local: train on this machine; slurm: submit job arrays and return; dry_run: print what is due, its "
         "price and the commands of the first runs (default: %(default)s)")  # fmt: skip
     add("--devices", metavar="NAMES", default="auto",
-        help="one worker for each name, as cpu,cpu or cuda:0,cuda:1; auto: one for each GPU, else up to 4 on the CPU "
-        "(default: %(default)s)")  # fmt: skip
+        help="one worker for each name, as cpu,cpu or cuda:0,cuda:1, or a UUID of nvidia-smi -L; auto: one for each "
+        "GPU or MIG slice, else up to 4 on the CPU (default: %(default)s)")  # fmt: skip
     add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
     add("--results_dir", type=Path, metavar="DIR", default=DEFAULT_RESULTS,
         help="where sweeps are kept (default: %(default)s)")  # fmt: skip

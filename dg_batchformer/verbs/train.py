@@ -52,8 +52,8 @@ def add_parser(verbs: Verbs) -> None:
         help="needed: what selection and tables read; all: also the images trained on "
         "(default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="auto",
-        help="bf16: mixed precision in networks; auto: that where the device has it "
-        "(default: %(default)s)")  # fmt: skip
+        help="bf16: mixed precision in networks; tf32: products of GPUs, rounded to 10 bits; auto: bf16 where the "
+        "device has it (default: %(default)s)")  # fmt: skip
     add("--data_path", choices=DATA_PATHS, default="cached",
         help="cached: image folders are decoded once and augmented on the device; exact: as DomainBed does, image by "
         "image (default: %(default)s)")  # fmt: skip
@@ -72,7 +72,8 @@ def add_parser(verbs: Verbs) -> None:
     add("--predictions", action="store_true",
         help="also write predictions.npz: what the model that the run returns predicts, image by image, on every "
         "split that it evaluates")  # fmt: skip
-    add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:1 (default: %(default)s)")
+    add("--device", metavar="NAME", default="auto",
+        help="auto, cpu, cuda, cuda:1 or a UUID of nvidia-smi -L (default: %(default)s)")  # fmt: skip
     add("--threads", type=positive, metavar="N",
         help="of the CPU, on whose number the last digits of sums depend (default: one for each core)")  # fmt: skip
 

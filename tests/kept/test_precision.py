@@ -40,6 +40,7 @@ def run_in_auto(run_in_bf16, tmp_path):
     asked = {**json.loads(folder.spec_file.read_text()), "precision": "auto"}
     folder.spec_file.write_text(json.dumps(asked))
     torch.save({**torch.load(folder.model_file, weights_only=True), "spec": asked}, folder.model_file)
+    folder.done_file.unlink()  # it holds digests of the files before
     return folder
 
 
@@ -71,6 +72,14 @@ def test_a_device_without_bf16_computes_a_run_that_took_it_by_auto_in_fp32_and_s
         assert _precision(run_in_auto) == Precision(used, ("bf16",))
 
     assert _precision(run_in_auto).deviation == "computed in fp32, but trained and evaluated in bf16"
+
+
+def test_a_run_in_tf32_is_computed_in_fp32_on_a_cpu_and_says_so(run_in_bf16, tmp_path):
+    shutil.copytree(run_in_bf16.path, tmp_path / "tf32")
+    records = (tmp_path / "tf32" / "results.jsonl").read_text()
+    (tmp_path / "tf32" / "results.jsonl").write_text(records.replace('"precision": "bf16"', '"precision": "tf32"'))
+
+    assert _precision(RunFolder(tmp_path / "tf32")).deviation == "computed in fp32, but trained and evaluated in tf32"
 
 
 def test_runs_that_differ_are_computed_in_fp32(run_in_bf16, tmp_path):

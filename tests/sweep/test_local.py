@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stand_in_gpus import Gpus
 
 from dg_batchformer.cli import _parser, main
 from dg_batchformer.errors import InputError
@@ -166,7 +167,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
         ("cpu,,cpu", "has an empty part"),
     ],
 )
-def test_devices_that_are_not_there_are_refused(devices, message):
+def test_devices_that_are_not_there_are_refused(devices, message, monkeypatch):
+    Gpus(monkeypatch, 0)
     with pytest.raises(InputError, match=message):
         parse_devices(devices)
 
@@ -300,10 +302,10 @@ def test_a_device_that_is_not_there_fails_no_run_and_leaves_the_others_their_wor
     file, folder, _ = _sweep(tmp_path, envs="A, B")
     report = _Running()
 
-    assert local.LocalLauncher(folder, ["cuda:7", "cpu"], None, report, threads=1).launch(expand(load_sweep(file)))
+    assert local.LocalLauncher(folder, ["cuda:99", "cpu"], None, report, threads=1).launch(expand(load_sweep(file)))
     assert report.how == ["done"] * 4
     again = _Running()
-    local.LocalLauncher(SweepFolder(tmp_path / "none"), ["cuda:7"], None, again).launch(expand(load_sweep(file)))
+    local.LocalLauncher(SweepFolder(tmp_path / "none"), ["cuda:99"], None, again).launch(expand(load_sweep(file)))
     assert again.how == ["stopped"] * 4
     assert not (tmp_path / "none" / "runs").exists()
 

@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from PIL import Image
+from stand_in_gpus import Gpus
 from support import Silence, make_algorithm, make_minibatches, run_quickly
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -175,6 +176,26 @@ def test_no_update_waits_for_the_device(name, shape):
 
     with _NoWaiting():
         algorithm.update(make_minibatches(seed=1))
+
+
+def test_fp32_is_fp32_unless_tf32_is_asked_for():
+    algorithm = make_algorithm("ERM")
+    allowed = []
+    for precision in ("tf32", "fp32", "tf32", "bf16"):
+        apply(Execution(precision, "exact", "off"), algorithm, CPU, 18)
+        allowed.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+
+    assert allowed == [(True, True), (False, False)] * 2
+    assert algorithm.featurizer.autocast is torch.bfloat16
+
+
+def test_tf32_is_refused_where_no_gpu_has_it(data_dir, monkeypatch):
+    Gpus(monkeypatch, 1)
+    spec, dataset = _folders_spec(precision="tf32"), get_dataset_class("PACS")(data_dir, [0], {"image_size": 32})
+
+    assert execution.settle(spec, dataset, torch.device("cuda", 0), 10).precision == "tf32"
+    with pytest.raises(InputError, match="tf32 needs an NVIDIA GPU of 2020 or later, not cpu; give fp32, bf16 or auto"):
+        execution.settle(spec, dataset, CPU, 10)
 
 
 def test_what_a_run_began_with_replaces_what_auto_would_mean_now():

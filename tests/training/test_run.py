@@ -188,7 +188,7 @@ def test_a_done_run_is_not_trained_again(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_memory_is_measured_for_each_run_alone(tmp_path):
-    device = torch.device("cuda")
+    device = torch.device("cuda", 0)
     torch.empty(2**28, device=device)  # 1 GiB, of a run before
 
     train_run(
