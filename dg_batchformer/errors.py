@@ -1,6 +1,7 @@
 """The one exception for what a person gave and cannot be used, and what leads to it."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 from dg_batchformer.foreign_text import one_line
@@ -35,13 +36,13 @@ def unknown(kind: str, given: object, known: Iterable[str], *, see: str = "") ->
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """Return the question with the names that are near, whatever their case, or that begin or contain the given one.
+    """Return the question with the names that are near, whatever their case; '' where there is none.
 
-    '' where there is none.
+    Near are names with a word that begins like the given one, then those spelled alike.
     """
     spelled = {folded(name): name for name in known}
     asked = folded(str(given))
-    within = [name for name in spelled if len(asked) > 2 and asked in name]
-    within.sort(key=lambda name: (name.find(asked), len(name)))
-    near = list(dict.fromkeys([*difflib.get_close_matches(asked, spelled, n=2, cutoff=0.6), *within]))[:2]
+    begins = re.compile(rf"(?<![a-z0-9]){re.escape(asked)}")
+    longer = sorted((name for name in spelled if len(asked) > 2 and begins.search(name)), key=len)
+    near = list(dict.fromkeys([*longer, *difflib.get_close_matches(asked, spelled, n=2, cutoff=0.6)]))[:2]
     return f"; did you mean {' or '.join(repr(spelled[name]) for name in near)}?" if near else ""

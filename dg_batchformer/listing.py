@@ -1,7 +1,7 @@
 """What there is, for people: algorithms, wrappers, datasets, protocols, backbones, hparams."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -13,19 +13,34 @@ from dg_batchformer.hparams import HParam
 from dg_batchformer.hparams_registry import search_space
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.backbones import describe_backbone, describe_backbones
+from dg_batchformer.networks.timm_models import matches, search_timm
 from dg_batchformer.plugins.load import installed
 from dg_batchformer.protocols import PROTOCOLS, get_protocol
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 
+_WIDTH = 100  # columns of a table of hparams
+_HEADERS = ["hparam", "default", "", "allowed", "what it is"]
+_DEFAULT_WIDTH, _ALLOWED_WIDTH, _BETWEEN = 20, 25, 10  # the star and what separates columns
+
 
 def list_kind(kind: str, name: str | None, *, dataset: str, protocol: str) -> str:
-    """Return the list of a kind, one line each, or one of its members in full."""
+    """Return the list of a kind, one line each, those that match a glob, or one of its members in full."""
     if kind == "hparams":
         return _hparams(name or "ERM", dataset, protocol)
     lines, in_full = _KINDS[kind]
     if name is None:
         return tabulate(lines().items(), tablefmt="plain")
+    if set(name) & set("*?["):
+        return tabulate(_matching(kind, name).items(), tablefmt="plain")
     return in_full(name)
+
+
+def _matching(kind: str, pattern: str) -> dict[str, str]:
+    lines = {**_KINDS[kind][0](), **(search_timm(pattern) if kind == "backbones" else {})}
+    found = {name: line for name, line in lines.items() if matches(name, pattern)}
+    if not found:
+        raise InputError(f"none of the {kind} matches {pattern!r}; without it, list {kind} shows them all")
+    return found
 
 
 def _hparams(algorithm: str, dataset: str, protocol: str) -> str:
@@ -34,11 +49,15 @@ def _hparams(algorithm: str, dataset: str, protocol: str) -> str:
 
 
 def _space(space: Mapping[str, HParam]) -> str:
-    rows = [
+    rows: list[Sequence[object]] = [
         [name, hparam.default, "*" if hparam.draw else "", hparam.allowed, hparam.about]
         for name, hparam in space.items()
     ]
-    return tabulate(rows, headers=["hparam", "default", "", "allowed", "what it is"], disable_numparse=True)
+    padded = [f"{header}  " for header in _HEADERS]  # tabulate keeps columns that wide
+    names, defaults = (max(len(str(cells[column])) for cells in [padded, *rows]) for column in (0, 1))
+    left = _WIDTH - names - min(defaults, _DEFAULT_WIDTH) - _ALLOWED_WIDTH - _BETWEEN
+    widths = [None, _DEFAULT_WIDTH, None, _ALLOWED_WIDTH, left]
+    return tabulate(rows, headers=_HEADERS, disable_numparse=True, maxcolwidths=widths)
 
 
 def _plugins(registry: Mapping[str, type] | Any) -> dict[str, str]:
@@ -109,7 +128,7 @@ def _dataset(name: str) -> str:
 
 def _protocol(name: str) -> str:
     protocol = get_protocol(name)
-    rows: list[list[object]] = [["about", protocol.about], ["source", protocol.source], ["steps", protocol.steps]]
+    rows: list[Sequence[object]] = [["about", protocol.about], ["source", protocol.source], ["steps", protocol.steps]]
     rows += [[f"steps on {dataset}", steps] for dataset, steps in protocol.steps_for.items()]
     rows.append(["evaluation every", protocol.checkpoint_freq or "as the dataset says (list datasets)"])
     rows += [[f"evaluation every, on {dataset}", freq] for dataset, freq in protocol.checkpoint_freq_for.items()]

@@ -22,9 +22,16 @@ def split_name(name: str) -> tuple[str, tuple[str, ...]]:
     if len(algorithms) > 1:
         raise InputError(
             f"algorithm name {name!r} joins {' and '.join(algorithms)}, but one name takes one algorithm "
-            f"and any of the wrappers {', '.join(WRAPPER_NAMES)}"
+            f"and any of the wrappers {', '.join(WRAPPER_NAMES)}{_meant(algorithms)}"
         )
     return (algorithms or ["ERM"])[0], tuple(sorted(set(parts) & set(WRAPPER_NAMES)))
+
+
+def _meant(parts: Sequence[str]) -> str:
+    """Ask for the wrappers that are written in another case."""
+    folded = {wrapper.casefold(): wrapper for wrapper in WRAPPER_NAMES}
+    meant = [repr(folded[part.casefold()]) for part in parts if part.casefold() in folded]
+    return f"; did you mean {' and '.join(meant)}?" if meant else ""
 
 
 def name_parts(name: str) -> frozenset[str]:

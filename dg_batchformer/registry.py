@@ -3,10 +3,11 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from dg_batchformer.catalog import WRAPPER_NAMES
 from dg_batchformer.errors import InputError, unknown
 
 
@@ -21,20 +22,22 @@ class Registry:
         package: dotted name of the package that is scanned.
         base: dotted ``module:Class`` of the common ancestor.
         elsewhere: dotted ``module:function`` that is asked for a name that the package lacks; it may ``add`` it.
+        near: names of another kind that may be meant by an unknown one.
 
     """
 
-    def __init__(self, kind: str, package: str, base: str, elsewhere: str = "") -> None:
+    def __init__(self, kind: str, package: str, base: str, elsewhere: str = "", near: Sequence[str] = ()) -> None:
         self.kind = kind
         self.package = package
         self.base = base
         self.elsewhere = elsewhere
+        self.near = near
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._classes and self.elsewhere:
             _dotted(self.elsewhere)(name)
         if name not in self._classes:
-            raise unknown(self.kind, name, self, see=f"python -m dg_batchformer list {self.kind}s")
+            raise unknown(self.kind, name, [*self, *self.near], see=f"python -m dg_batchformer list {self.kind}s")
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
@@ -101,6 +104,7 @@ ALGORITHMS = Registry(
     "dg_batchformer.algorithms",
     "dg_batchformer.algorithms.base:Algorithm",
     elsewhere="dg_batchformer.plugins.load:load_installed",
+    near=WRAPPER_NAMES,
 )
 WRAPPERS = Registry("wrapper", "dg_batchformer.wrappers", "dg_batchformer.wrappers.base:Wrapper")
 DATASETS = Registry("dataset", "dg_batchformer.datasets", "dg_batchformer.datasets.base:Dataset")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from dg_batchformer.cli import main
+from dg_batchformer.cli import _parser, main
 from dg_batchformer.declaration import declaration
 from dg_batchformer.store import RunFolder, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import load_sweep
+from dg_batchformer.verbs.train import run_spec
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
@@ -235,10 +236,71 @@ def test_the_full_view_of_an_algorithm_says_what_a_prediction_and_batchformer_lo
 def test_list_shows_a_line_for_each_and_each_in_full(kind, capsys):
     assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert all(len(line.split()) > 1 for line in lines if line)
     if kind != "hparams":
+        assert all(len(line.split()) > 1 for line in lines if line)
         for line in lines:
             assert main(["list", kind, line.split()[0]]) == 0
+
+
+@pytest.mark.parametrize("protocol", ["domainbed-2020", "domainbed-2024"])
+def test_lists_of_hparams_fit_100_columns(protocol, capsys):
+    for name in ("SWAD+CORAL+BF", "MixStyle+IIDMax+BFv2+Fishr"):
+        assert main(["list", "hparams", name, "--protocol", protocol]) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 100
+    assert "timm/NAME" in said
+
+
+def test_globs_search_lists(capsys):
+    assert main(["list", "backbones", "timm/VIT_small_patch14*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(line.startswith("timm/vit_small_patch14") and "weights none" in line for line in lines)
+
+    assert main(["list", "algorithms", "*mmd*"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["CausIRL_MMD", "MMD"]
+    assert main(["list", "wrappers", "x*"]) == 2
+    assert capsys.readouterr().err.startswith("error: none of the wrappers matches 'x*'")
+
+
+@pytest.mark.parametrize(
+    ("given", "hparams"),
+    [
+        (
+            ["--set", "lr=1e-3", "bf_layers=2", "--set", "bf_shared=False"],
+            {"lr": 1e-3, "bf_layers": 2, "bf_shared": False},
+        ),
+        (["--hparams", '{"lr": 0.001}', "--set", "lr=1e-3", "swad_mode=clean"], {"lr": 0.001, "swad_mode": "clean"}),
+        (["--backbone", "resnet18", "--set", "weights=none"], {"backbone": "resnet18", "weights": "none"}),
+    ],
+)
+def test_hparams_can_be_set_without_json(given, hparams):
+    spec = run_spec(_parser("train").parse_args(["train", *given]))
+
+    assert spec.hparams == hparams
+    assert spec.id == run_spec(_parser("train").parse_args(["train", "--hparams", json.dumps(hparams)])).id
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--set", "lr"], "--set takes NAME=VALUE, as lr=1e-4, got 'lr'"),
+        (["--set", "lr=1", "lr=2"], "hparam lr is given twice, as 1 and as 2; keep one"),
+        (["--set", "lr=low"], "hparam lr takes a number, got 'low'"),
+        (["--set", "batch_size=2.5"], "hparam batch_size takes a whole number, got 2.5"),
+        (["--set", "class_balanced=1"], "hparam class_balanced takes true or false, got 1"),
+        (["--set", "rl=1"], "unknown hparam of ERM on Shapes: 'rl'"),
+        (["--backbone", "vit_small"], "did you mean 'timm/vit_small_"),
+        (["--algorithm", "swad"], "unknown algorithm 'swad'; did you mean 'SWAD'"),
+        (["--algorithm", "swad+CORAL"], "did you mean 'SWAD'?"),
+        (["--dataset", "pacs"], "did you mean 'PACS'?"),
+    ],
+)
+def test_what_train_cannot_take_is_answered_with_what_it_takes(given, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["train", *given]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_early_is_no_error():

@@ -1,6 +1,6 @@
 """Backbones by name: the hparam ``backbone``, resolved by the shape of the input where it is ``auto``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dg_batchformer.catalog import SMALL_BACKBONES
@@ -10,7 +10,15 @@ from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.cnn import MnistCnn, SmallCnn, TinyCnn
 from dg_batchformer.networks.mlp import MLP
 from dg_batchformer.networks.resnet import ResNet
-from dg_batchformer.networks.timm_models import PREFIX, TimmFeaturizer, anatomy, describe_timm, is_timm, timm_name
+from dg_batchformer.networks.timm_models import (
+    PREFIX,
+    TimmFeaturizer,
+    anatomy,
+    describe_timm,
+    is_timm,
+    timm_backbones,
+    timm_name,
+)
 from dg_batchformer.networks.wide_resnet import WideResNet
 
 _Build = Callable[[Sequence[int], dict[str, Any]], FeaturizerModule]
@@ -53,6 +61,8 @@ class _BackboneName(HParam):
     def parse(self, name: str, given: object) -> Value:
         if isinstance(given, str) and is_timm(given):
             return PREFIX + timm_name(given)
+        if isinstance(given, str) and given not in self.choices:
+            raise _unknown(f"value of hparam {name}:", given, self.choices)
         return super().parse(name, given)
 
     @property
@@ -75,8 +85,13 @@ def describe_backbone(name: str) -> str:
     if is_timm(name):
         return describe_timm(name)
     if name not in BACKBONES:
-        raise unknown("backbone", name, [*BACKBONES, TIMM])
+        raise _unknown("backbone", name, BACKBONES)
     return f"{name}: {BACKBONES[name].about}"
+
+
+def _unknown(kind: str, name: str, known: Iterable[Value]) -> InputError:
+    ours = [*map(str, known), TIMM]
+    return unknown(kind, name, [*ours, *timm_backbones()], see=f"known: {', '.join(ours)}")
 
 
 def backbone_for(backbone: str, shape: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ timm is an extra, and takes seconds to import: only a backbone of that kind does
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -37,6 +38,30 @@ def timm_name(backbone: str) -> str:
     if tag and plain in models:
         raise InputError(f"backbone {backbone} names its weights, which have a hparam: weights {tag}")
     raise unknown("backbone", backbone, [PREFIX + model for model in models], see="as timm.list_models() has them")
+
+
+def timm_backbones() -> list[str]:
+    """Return the backbones that timm has; none where it is not installed."""
+    try:
+        return [PREFIX + model for model in _timm(PREFIX).list_models()]
+    except InputError:
+        return []
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name matches a glob in any case; of a backbone of timm, with or without ``timm/``."""
+    spellings = (name.casefold(), name.casefold().removeprefix(PREFIX))
+    return any(fnmatchcase(spelling, pattern.casefold()) for spelling in spellings)
+
+
+def search_timm(pattern: str) -> dict[str, str]:
+    """Return the backbones of timm that match a glob, each with the tags of its weights."""
+    from timm.models import get_arch_pretrained_cfgs
+
+    found = [backbone for backbone in timm_backbones() if matches(backbone, pattern)]
+    configs = {backbone: get_arch_pretrained_cfgs(backbone.removeprefix(PREFIX)).values() for backbone in found}
+    tags = {backbone: [str(one.tag) for one in of if one.has_weights] for backbone, of in configs.items()}
+    return {backbone: f"weights {', '.join(['none', *tags[backbone]])}" for backbone in found}
 
 
 def weight_tags(backbone: str) -> list[str]:

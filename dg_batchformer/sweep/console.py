@@ -17,12 +17,13 @@ class SweepConsole:
         self.runs = len(runs)
         self.ended_runs = 0
         self.done = {run.spec.id: 0 for run in runs}
-        self.total = sum(run.spec.steps for run in runs)
+        self.total = sum(run.spec.steps for run in runs)  # updates, but for those of runs that ended without them
         self.skipped = 0  # updates that earlier starts had done
-        self.began = time.monotonic()
+        self.began: float | None = None  # the first update
         self.bar = tqdm(total=self.total, unit="step", disable=not sys.stderr.isatty(), leave=False)
 
     def begin(self, run: SweepRun, start: int) -> None:
+        self.began = time.monotonic() if self.began is None else self.began
         self.skipped += max(0, start - self.done[run.spec.id])
         self.progress(run, start)
 
@@ -32,10 +33,13 @@ class SweepConsole:
 
     def ended(self, run: SweepRun, how: str, sentence: str) -> None:
         self.ended_runs += 1
-        if how != "interrupted":
+        if how == "done":
             self.progress(run, run.spec.steps)
-        reason = f": {sentence}" if sentence else ""
-        self._write(f"[{self.ended_runs}/{self.runs}] {how:<11} {run.name}{reason}{self._eta()}")
+        elif how != "interrupted":
+            self.total -= run.spec.steps - self.done[run.spec.id]
+            self.bar.total = self.total
+        said = [*([how] if how != "done" or not sentence else []), *([sentence] if sentence else [])]
+        self._write(f"[{self.ended_runs}/{self.runs}] {run.name}: {': '.join(said)}{self._eta()}")
 
     def note(self, run: SweepRun, sentence: str) -> None:
         self._write(f"note: {run.name}: {sentence}")
@@ -49,8 +53,9 @@ class SweepConsole:
         sys.stdout.flush()
 
     def _eta(self) -> str:
+        """Return the time left by the updates of this launch, which is known from the first on."""
         done = sum(self.done.values())
-        if done >= self.total or done <= self.skipped:
+        if self.began is None or done >= self.total or done <= self.skipped:
             return ""
         left = (time.monotonic() - self.began) / (done - self.skipped) * (self.total - done)
         return f"  (ETA {duration(left)})"

@@ -71,6 +71,14 @@ def outcome(spec: RunSpec, folder: RunFolder) -> list[str]:
     return [*said, f"records: {folder.records_file}", *_threads(run)]
 
 
+def accuracies(spec: RunSpec, folder: RunFolder) -> str:
+    """Return what training-domain selection finds in a run, in percent; of several test environments, the mean."""
+    found = list(_scores(spec, folder, "training-domain").values())
+    if not found:
+        return ""
+    return f"validation {100 * found[0].validation:.1f}, test {100 * fmean(score.test for score in found):.1f}"
+
+
 def _threads(run: CollectedRun) -> list[str]:
     """Say how many threads of the CPU the numbers hang on."""
     threads = run.constant.get("threads")
@@ -82,7 +90,7 @@ def _threads(run: CollectedRun) -> list[str]:
     ]
 
 
-def scores(spec: RunSpec, folder: RunFolder, method: str) -> dict[int, Score]:
+def _scores(spec: RunSpec, folder: RunFolder, method: str) -> dict[int, Score]:
     """Return what a selection method reports of one run, by test environment."""
     run, select = read_run(spec, folder), METHODS[method].select
     found = {env: select([run], env, len(spec.facts.names)) for env in spec.test_envs}
@@ -90,7 +98,7 @@ def scores(spec: RunSpec, folder: RunFolder, method: str) -> dict[int, Score]:
 
 
 def _selected(spec: RunSpec, folder: RunFolder, method: str) -> list[str]:
-    found = scores(spec, folder, method)
+    found = _scores(spec, folder, method)
     said = ", ".join(f"{spec.facts.names[env]}: {score.test:.1%}" for env, score in found.items())
     steps = [score.step for score in found.values()]  # one: the validation is the same for all
     return [f"test accuracy on {said} (step {steps[0]}, selected by {METHODS[method].title})"] if found else []

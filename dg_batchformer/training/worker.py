@@ -17,11 +17,12 @@ from dg_batchformer.errors import as_sentence
 from dg_batchformer.lock import Busy
 from dg_batchformer.own_files import open_own
 from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder
+from dg_batchformer.store import RunFolder, State
 from dg_batchformer.sweep.launchers.memory import told_by_kernel
 from dg_batchformer.terminal import outlive_readers, prepare_streams
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.journal import OutOfMemory, storage_error
+from dg_batchformer.training.lines import accuracies
 from dg_batchformer.training.run import train_run
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
@@ -118,7 +119,8 @@ def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: Sto
         spec = RunSpec.from_dict(task["spec"])
         kept = {"keep": task["keep"], "predictions": task["predictions"]}
         state = train_run(spec, folder, data_dir=data_dir, device=device, watcher=events, stop=stop, **kept)
-        how, told = "end", {"state": state.value, "seconds": folder.outcome().get("seconds")}
+        found = accuracies(spec, folder) if state is State.DONE else ""
+        how, told = "end", {"state": state.value, "seconds": folder.outcome().get("seconds"), "sentence": found}
     except Busy as error:
         how, told = "busy", {"sentence": str(error)}
     except Interrupted:

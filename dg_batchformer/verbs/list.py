@@ -9,7 +9,7 @@ from dg_batchformer.verbs.common import OK, Verbs
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     kinds = ("algorithms", "wrappers", "datasets", "protocols", "backbones", "hparams")
-    text = "List what there is, one line each; with NAME, that one in full."
+    text = "List what there is, one line each; with NAME, that one in full, with a glob those that match."
     verb = verbs.add_parser(
         "list", help="algorithms, wrappers, datasets, protocols, backbones, hparams", description=text
     )
@@ -17,7 +17,8 @@ def add_parser(verbs: Verbs) -> None:
     add = verb.add_argument
     add("kind", choices=kinds, metavar="KIND", help=f"one of {', '.join(kinds)}")
     add("name", nargs="?", metavar="NAME",
-        help="the one to show in full; for hparams: the algorithm that has them, as SWAD+CORAL+BF (default: ERM)",
+        help="the one to show in full, or a glob, as 'timm/vit_*'; for hparams: the algorithm that has them, as "
+        "SWAD+CORAL+BF (default: ERM)",
     )  # fmt: skip
     add("--dataset", metavar="NAME", default="PACS", help="for hparams, on which dataset (default: %(default)s)")
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,

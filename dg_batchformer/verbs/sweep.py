@@ -102,10 +102,20 @@ def _plan(
     """Plan a sweep and say so."""
     planned = plan(folder, runs, retry=[State(name) for name in options.retry], queued=queued)
     print(f"{folder.path.name}: {planned.text(workers)}", flush=True)
+    if planned.due and options.launcher != "dry_run":
+        _say_what_is_not_kept(options)
     if undeclared := planned.states.undeclared:
         kept = "they are kept, but status and tables leave them out"
         print(f"note: {folder.runs} holds {undeclared} more that {options.file} does not declare: {kept}")
     return planned
+
+
+def _say_what_is_not_kept(options: argparse.Namespace) -> None:
+    """Say what will not work on the runs of a sweep, before they are trained."""
+    if options.keep == "none":
+        print("note: runs keep no model, which predict, explain and soup need; --keep final keeps it")
+    if not options.predictions:
+        print("note: runs keep no predictions, which tables --metric needs; --predictions keeps them")
 
 
 def _print_commands(

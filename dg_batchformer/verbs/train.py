@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from dg_batchformer.errors import InputError, RunFailed, as_sentence
 from dg_batchformer.own_data import find_dataset
@@ -38,6 +39,9 @@ def add_parser(verbs: Verbs) -> None:
         "(default: %(default)s)")  # fmt: skip
     add("--hparams", default="{}", metavar="JSON",
         help="hparams to set, as '{\"lr\": 1e-4}'; see: list hparams ALGORITHM")  # fmt: skip
+    add("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+        help="the same without JSON, as: lr=1e-4 bf_layers=2")  # fmt: skip
+    add("--backbone", metavar="NAME", help="the hparam backbone; see: list backbones")
     add("--hparams_seed", type=int, default=0, metavar="N",
         help="which random draw of hparams; 0: none, the defaults (default: 0)")  # fmt: skip
     add("--trial_seed", type=int, default=0, metavar="N",
@@ -151,12 +155,35 @@ def _check_names(spec: RunSpec) -> None:
 
 def run_spec(options: argparse.Namespace) -> RunSpec:
     """Return the run that the options of ``train`` ask for."""
+    found = find_dataset(options.dataset, options.data_dir)._asdict()
+    names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", *found)]
+    return RunSpec(**{name: getattr(options, name) for name in names}, **found, hparams=_hparams(options))
+
+
+def _hparams(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the hparams that were given in any of the three ways."""
     try:
         hparams = json.loads(options.hparams)
     except (ValueError, RecursionError) as error:
         raise InputError(f"--hparams is not JSON ({error}); write it as '{{\"lr\": 1e-4}}'") from None
     if not isinstance(hparams, dict):
         raise InputError(f"--hparams takes a JSON object such as '{{\"lr\": 1e-4}}', got {options.hparams}")
-    found = find_dataset(options.dataset, options.data_dir)._asdict()
-    names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", *found)]
-    return RunSpec(**{name: getattr(options, name) for name in names}, **found, hparams=hparams)
+    given = [_assignment(text) for text in options.set]
+    given += [] if options.backbone is None else [("backbone", options.backbone)]
+    for name, value in given:
+        if name in hparams and hparams[name] != value:
+            raise InputError(f"hparam {name} is given twice, as {hparams[name]!r} and as {value!r}; keep one")
+        hparams[name] = value
+    return hparams
+
+
+def _assignment(text: str) -> tuple[str, bool | int | float | str]:
+    """Read NAME=VALUE; whether a hparam of that name takes the value is seen where hparams are resolved."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise InputError(f"--set takes NAME=VALUE, as lr=1e-4, got {text!r}")
+    try:
+        read = json.loads(value.lower() if value.lower() in ("true", "false") else value)
+    except ValueError:
+        return name, value
+    return name, read if isinstance(read, bool | int | float) else value

@@ -24,3 +24,25 @@ def test_the_time_left_is_judged_by_the_updates_of_this_launch(start, tmp_path, 
     console.close()
 
     assert "(ETA 17 min)" in capsys.readouterr().out
+
+
+def test_what_ends_has_a_line_with_what_came_out_and_no_time_left_before_an_update(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "two.yaml"
+    file.write_text("datasets: [Toy]\nalgorithms: [ERM]\nprotocol: quick\ntrials: 3\ntest_envs: [A]\nsteps: 100")
+    first, second, third = expand(load_sweep(file))
+    now = [0.0]
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now[0])
+    console = SweepConsole([first, second, third])
+
+    now[0] = 500.0  # of loading and caching
+    console.begin(first, 0)
+    console.ended(first, "failed", "out of memory")
+    console.begin(second, 0)
+    now[0] = 600.0
+    console.ended(second, "done", "validation 72.1, test 33.9")
+    console.close()
+
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/3] ERM on Toy/A, trial 0: failed: out of memory",
+        "[2/3] ERM on Toy/A, trial 1: validation 72.1, test 33.9  (ETA 2 min)",
+    ]

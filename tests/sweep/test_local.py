@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -85,7 +86,7 @@ def test_two_launches_at_once_train_each_run_once(tmp_path):
     for spec in specs:
         starts = [line for line in folder.run(spec.id).log_file.read_text().splitlines() if "from step" in line]
         assert len(starts) == 1
-    assert sum(output.count("] done") for output in outputs) >= len(specs)
+    assert sum(output.count(": validation ") for output in outputs) >= len(specs)
 
 
 def test_a_failing_run_stops_no_other_and_is_tried_again_only_when_asked(tmp_path):
@@ -129,7 +130,7 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path):
     assert State.INTERRUPTED in states
     assert State.RUNNING not in states
     for launch in (_start(file), _start(whole_file)):
-        assert "] done" in launch.communicate(timeout=PATIENCE)[0]
+        assert ": validation " in launch.communicate(timeout=PATIENCE)[0]
     for spec in specs:
         assert _records(folder, spec) == _records(whole, spec)
 
@@ -269,9 +270,9 @@ def test_a_run_whose_memory_runs_out_is_tried_once_more_alone(tmp_path):
 
     assert launch.returncode == 1, output
     assert output.count("out of memory on cpu; use a smaller batch_size or image_size; it is tried once more") == 2
-    assert output.count("failed      huge") == 2
-    done = [index for index, line in enumerate(output.splitlines()) if "] done" in line]
-    failed = [index for index, line in enumerate(output.splitlines()) if "] failed" in line]
+    assert len(re.findall(r"\] huge on Toy/[AB], trial 0: failed: out of memory", output)) == 2
+    done = [index for index, line in enumerate(output.splitlines()) if ": validation " in line]
+    failed = [index for index, line in enumerate(output.splitlines()) if ": failed: " in line]
     assert max(done) < min(failed), "alone means after the others"
     assert [folder.run(spec.id).state() for spec in specs] == [State.FAILED] * 2 + [State.DONE] * 2
 

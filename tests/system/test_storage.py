@@ -91,7 +91,7 @@ def test_a_full_disk_stops_runs_without_harm_and_they_go_on_when_there_is_room(t
     (small_disk / "filler").unlink()
     for each in (command, whole_command):
         again = _start(each)
-        assert "] done" in again.communicate(timeout=PATIENCE)[0]
+        assert ": validation " in again.communicate(timeout=PATIENCE)[0]
         assert again.returncode == 0
     for spec in specs:
         assert _records(folder, spec) == _records(whole, spec)
@@ -117,5 +117,5 @@ def test_a_read_only_disk_is_said_in_a_sentence(tmp_path, small_disk):
     assert f"error: cannot write to {folder.path}: Read-only file system" in output
     assert "Traceback" not in output
     subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-    assert "] done" in _start(command).communicate(timeout=PATIENCE)[0]
+    assert ": validation " in _start(command).communicate(timeout=PATIENCE)[0]
     assert {folder.run(spec.id).state() for spec in specs} == {State.DONE}
