@@ -51,12 +51,19 @@ def has_read_ending(name: str) -> bool:
     return name.lower().endswith(READ_ENDINGS)
 
 
+def is_read(file: Path) -> bool:
+    """Whether a file is in a format that is read, by its ending or else by its first bytes."""
+    return has_read_ending(file.name) or _format_of(file) in READ_FORMATS
+
+
 def could_be_image(file: Path) -> bool:
     """Whether a file could be meant as an image: by its ending, or by its first bytes."""
-    if file.name.lower().endswith((*READ_ENDINGS, *_OTHER_ENDINGS)):
-        return True
+    return file.name.lower().endswith((*READ_ENDINGS, *_OTHER_ENDINGS)) or _format_of(file) != ""
+
+
+def _format_of(file: Path) -> str:
     try:
         with open_regular(file, WEIGHTS) as stream:
-            return format_of(stream.read(HEAD)) != ""
+            return format_of(stream.read(HEAD))
     except OSError:
-        return False
+        return ""

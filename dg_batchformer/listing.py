@@ -11,6 +11,7 @@ from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.hparams_registry import search_space
+from dg_batchformer.image_formats import READ_ENDINGS
 from dg_batchformer.names import split_name
 from dg_batchformer.networks.backbones import describe_backbone, describe_backbones
 from dg_batchformer.networks.timm_models import matches, search_timm
@@ -158,7 +159,9 @@ where: {_OWN_FOLDER}
 or: DATA_DIR/NAME.csv, with a header and a row for each image: path,label,domain[,split]
 or: DATA_DIR/NAME.json, a list of objects with these keys
 
-A path is relative to DATA_DIR. Domains are numbered in the order of their names; at least two are needed.
+Images end in {", ".join(READ_ENDINGS)};
+others are named before training, and not read. A path is relative to DATA_DIR.
+Domains are numbered in the order of their names; at least two are needed.
 split is train or val: val images validate, instead of a random share of every domain.
 Its hparams are those of PACS: list hparams ALGORITHM --dataset PACS"""
 

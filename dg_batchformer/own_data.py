@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dg_batchformer.catalog import DATASETS
+from dg_batchformer.class_folders import folders_in, is_junk
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.manifest import SUFFIXES, read_manifest
 from dg_batchformer.spelling import folded, one_form, one_spelling
@@ -111,16 +112,6 @@ def folder_environments(folder: Path) -> list[str]:
     return names
 
 
-def is_junk(name: str) -> bool:
-    """Whether a name is hidden, or what archives of other systems leave behind."""
-    return name.startswith((".", "__MACOSX"))
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """Return the folders in a folder that are not junk, sorted."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
-
-
 def _too_few(place: Path, names: list[str]) -> str:
     found = f"one domain, {names[0]}" if names else "no domain"
     return f"{place} has {found}, and at least {_LEAST} are needed: to train on, and to test on"
@@ -131,7 +122,15 @@ def _two_forms(place: Path, name: str) -> InputError:
 
 
 def _misplaced(folder: Path) -> str:
-    """Say so where class folders lie where domains are expected."""
+    """Say so where class folders lie where domains are expected, or domains where class folders are."""
+    for wrapping in folders_in(folder):
+        domains = folder_environments(wrapping)
+        if len(domains) >= _LEAST:
+            inside = ", ".join(domains[:3])
+            return (
+                f" ({wrapping.name} holds {inside}: if these are the domains, give --dataset {wrapping.name} "
+                f"--data_dir {folder})"
+            )
     holding = [path.name for path in folders_in(folder) if not folders_in(path)]
     return f" ({', '.join(holding[:3])} hold no class folders)" if holding else ""
 

@@ -23,6 +23,7 @@ LAYERS = [
     {"errors", "terminal"},
     {"regular_files", "own_files", "zip_files"},
     {"image_formats"},
+    {"class_folders"},
     {"seeds", "catalog", "yaml_lines", "every_core"},
     {"hparams", "names", "registry", "lock", "environments", "manifest"},
     {"own_data"},

@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
+from dg_batchformer.class_folders import images_below
 from dg_batchformer.datasets.decoding import decode
-from dg_batchformer.datasets.folders import image_files
 from dg_batchformer.training.batch_augment import crop_and_resize, draw
 from dg_batchformer.training.cached import planes_for
 
@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     if min([options.images, *options.short_side]) < 1:
         parser.error("--images and --short_side take numbers from 1 on")
-    files = image_files(options.folder)
+    files, _ = images_below(options.folder)
     if not files:
         parser.error(f"{options.folder} holds no images")
     sides = [None, *options.short_side]

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from pathlib import Path
 
-from dg_batchformer.datasets.folders import FilesByClass, ImageFolders, images_by_class
+from dg_batchformer.datasets.folders import FilesByClass, ImageFolders
 
 _PARTS = ("train", "val")
 
@@ -13,12 +13,11 @@ class DigitsDG(ImageFolders):
 
     def find(self, root: Path | None) -> FilesByClass:
         folder = self.folder(root, [f"{name}/{part}" for name in self.facts.names for part in _PARTS])
-        return {name: _pooled(folder / name) for name in self.facts.names}
+        return {name: self._pooled(folder / name) for name in self.facts.names}
 
-
-def _pooled(environment: Path) -> dict[str, list[Path]]:
-    pooled: dict[str, list[Path]] = defaultdict(list)
-    for part in _PARTS:
-        for kind, files in images_by_class(environment / part).items():
-            pooled[kind] += files
-    return pooled
+    def _pooled(self, environment: Path) -> dict[str, list[Path]]:
+        pooled: dict[str, list[Path]] = defaultdict(list)
+        for part in _PARTS:
+            for kind, files in self.read_classes(environment / part).items():
+                pooled[kind] += files
+        return pooled

@@ -30,6 +30,13 @@ class Finding:
     items: tuple[str, ...] = ()
 
 
+def unread(tree: Tree, severity: str) -> list[Finding]:
+    """Find files that could be meant as images, and that no run reads."""
+    names = tuple(tree.name_of(file) for file in tree.unread)
+    about = "files that could be meant as images, in another format or beside class folders: no run reads them"
+    return [Finding("unread", severity, about, names)] if names else []
+
+
 _DEFECTS = {
     "unreadable": "files that cannot be read",
     "empty": "files without a byte",

@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.catalog import DatasetFacts
+from dg_batchformer.class_folders import (
+    ClassFolders,
+    deep_classes,
+    folders_in,
+    one_level_too_many,
+    read_class_folders,
+    say_beside,
+    say_unread,
+)
 from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
 from dg_batchformer.datasets.decoding import decode, truncated
 from dg_batchformer.errors import InputError
 from dg_batchformer.every_core import in_every_core
-from dg_batchformer.own_data import folders_in, is_junk
 from dg_batchformer.regular_files import IMAGE, NOTE, read_bytes, read_text
 from dg_batchformer.store import cache_dir, write_text
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
-
 
 FilesByClass = dict[str, dict[str, list[Path]]]  # by environment, then by class
 
@@ -49,9 +54,9 @@ class FolderEnvironment(Environment):
 class ImageFolders(Dataset):
     """The common class of image-folder datasets.
 
-    Classes are the union over environments, so that one without images shifts no label. Other folders beside
-    the environments are ignored; both are reported in ``notes``. A subclass whose files lie otherwise overrides
-    ``find``.
+    Classes are the union over environments, so that one without images shifts no label. Other folders beside the
+    environments are ignored, and files that are not read are left out: ``notes`` report all of it. A subclass whose
+    files lie otherwise overrides ``find``, and reads every folder of class folders by ``read_classes``.
     """
 
     registered = False
@@ -68,14 +73,24 @@ class ImageFolders(Dataset):
         super().__init__(root, test_envs, hparams, facts=facts)
         size = hparams.get("image_size", self.facts.shape[-1])
         self.input_shape = (3, size, size)
+        self._read: dict[Path, ClassFolders] = {}
         files = self.find(root)
+        if nested := one_level_too_many(self._read):
+            raise InputError(f"{nested}, or {self.way_out()}")
         self.classes = sorted({name for classes in files.values() for name in classes})
+        if len(self.classes) == 1:
+            raise InputError(f"{self.facts.name} has one class, {self.classes[0]}, and at least 2 are needed")
         self.environments = [self._environment(name, files[name]) for name in self.facts.names]
         if len(self.classes) != (self.facts.num_classes or len(self.classes)):
             self.notes.append(
                 f"{self.facts.name} has {len(self.classes)} classes here, {self.facts.num_classes} are known: "
                 f"{', '.join(self.classes)}"
             )
+        self.notes += self._left_out()
+
+    def way_out(self) -> str:
+        """Return what else to do where folders cannot be read as they lie."""
+        return f"let data prepare {self.facts.name} --from FOLDER lay them out"
 
     def find(self, root: Path | None) -> FilesByClass:
         """Return the files of every environment by class; raise InputError where they are not all there."""
@@ -93,7 +108,25 @@ class ImageFolders(Dataset):
         strays = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in called.values())
         if strays:
             self.notes.append(f"ignored in {folder}, no {expected}: {', '.join(strays)}")
-        return {name: images_by_class(folder / called[name]) for name in self.facts.names}
+        return {name: self.read_classes(folder / called[name]) for name in self.facts.names}
+
+    def read_classes(self, folder: Path) -> dict[str, list[Path]]:
+        """Return the images in the class folders of a folder, by class; keep in mind what is left out there."""
+        found = self._read[folder] = read_class_folders(folder)
+        return found.images
+
+    def _left_out(self) -> list[str]:
+        """Return sentences on what could be meant as images or classes, and is not read."""
+        unread = [file for found in self._read.values() for file in found.unread]
+        beside = [file for found in self._read.values() for file in found.beside]
+        no_classes = sorted({name for found in self._read.values() for name in found.empty} - {*self.classes})
+        notes = [say_unread(unread)] if unread else []
+        notes += [say_beside(beside)] if beside else []
+        if deep := sorted(deep_classes(self._read)):
+            notes.append(f"images lie in folders below {', '.join(deep)}, and count as of that class")
+        if no_classes:
+            notes.append(f"{', '.join(no_classes)}: no class, since no image in folders of that name is read")
+        return notes
 
     def folder(self, root: Path | None, names: Sequence[str]) -> Path:
         """Return the folder of the dataset; raise InputError where it, or a folder in it, is not there."""
@@ -115,7 +148,8 @@ class ImageFolders(Dataset):
         if missing:
             self.notes.append(f"{self.facts.name}/{name} has no image of: {', '.join(missing)}")
         if not by_class:
-            raise InputError(f"{self.facts.name}/{name} holds no image in class folders (domain/class/image)")
+            left_out = "".join(f"; {sentence}" for sentence in self._left_out())
+            raise InputError(f"{self.facts.name}/{name} holds no image in class folders (domain/class/image){left_out}")
         labelled = [(file, label) for label, kind in enumerate(self.classes) for file in by_class.get(kind, [])]
         return FolderEnvironment(name, [file for file, _ in labelled], [label for _, label in labelled])
 
@@ -195,26 +229,6 @@ def _holds(folder: Path, names: Sequence[str]) -> bool:
 def _link(folder: Path, link: Path) -> str:
     """Return the command that gives a folder another name."""
     return shlex.join(["ln", "-s", str(folder.absolute()), str(link)])
-
-
-def images_by_class(folder: Path) -> dict[str, list[Path]]:
-    """Return the images in and below the folders of a folder, by the name of that, in torchvision's order."""
-    found = {}
-    for kind in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_junk(entry.name)):
-        if images := image_files(folder / kind):
-            found[kind] = images
-    return found
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return all images below a folder, by their endings, ordered by path."""
-    walked = sorted(os.walk(folder, followlinks=True))
-    return [Path(place, name) for place, _, names in walked for name in sorted(names) if is_image(name)]
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of that name is read as an image."""
-    return name.lower().endswith(_SUFFIXES) and not is_junk(name)
 
 
 def _stamp(file: Path) -> str:

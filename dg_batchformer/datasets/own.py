@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from dg_batchformer.catalog import DatasetFacts
+from dg_batchformer.class_folders import SPLITS
 from dg_batchformer.datasets.folders import FilesByClass, ImageFolders
 from dg_batchformer.errors import InputError
+from dg_batchformer.image_formats import is_read
 from dg_batchformer.manifest import Row, read_manifest
 from dg_batchformer.own_data import find_own, folder_environments
 from dg_batchformer.spec import RunSpec
@@ -37,6 +39,11 @@ class OwnImages(ImageFolders):
             self.notes.append(
                 f"{facts.name} has a column split: its val images validate, in every trial, not a random share"
             )
+        if all(name.casefold() in SPLITS for name in facts.names):
+            self.notes.append(
+                f"the domains of {facts.name} are called as splits are ({', '.join(facts.names)}): domains are sources "
+                "of data that differ, and each is split here"
+            )
         self.notes += [*_twins(self), *_imbalance(self)]
 
     @classmethod
@@ -48,6 +55,9 @@ class OwnImages(ImageFolders):
                 "images validate; drop it, or the column split"
             )
         return dataset
+
+    def way_out(self) -> str:
+        return f"list the images in {self.facts.name}.csv beside that folder (path,label,domain[,split])"
 
     def find(self, root: Path | None) -> FilesByClass:
         place = find_own(self.facts.name, root)
@@ -83,6 +93,8 @@ def _by_class(folder: Path, rows: Sequence[Row]) -> dict[str, list[Path]]:
     for row in sorted(rows, key=lambda row: (str(row.path.parent), row.path.name)):
         if not (folder / row.path).is_file():
             raise InputError(f"{row.place}: there is no file {folder / row.path}")
+        if not is_read(folder / row.path):
+            raise InputError(f"{row.place}: {folder / row.path} is in no format that is read; make it a JPEG or PNG")
         files[row.label].append(folder / row.path)
     return files
 

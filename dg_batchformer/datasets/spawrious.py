@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from dg_batchformer.datasets.folders import FilesByClass, ImageFolders, images_by_class
+from dg_batchformer.datasets.folders import FilesByClass, ImageFolders
 
 _BREEDS = ("bulldog", "dachshund", "labrador", "corgi")  # in the order of places
 _IN_FOLDER = 3168
@@ -52,7 +52,7 @@ class _Spawrious(ImageFolders):
         parts = {name: list(self.parts(env)) for env, name in enumerate(self.facts.names)}
         names = sorted({part.folder for of_env in parts.values() for part in of_env})
         folder = self.folder(root, names)
-        there = {name: images_by_class(folder / name) for name in names}
+        there = {name: self.read_classes(folder / name) for name in names}
         found: FilesByClass = {name: defaultdict(list) for name in parts}
         for name, of_env in parts.items():
             for part in of_env:

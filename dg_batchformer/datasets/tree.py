@@ -1,15 +1,16 @@
 """What lies in the folder of a dataset, also where it could not be trained on: images by class, missing and stray."""
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from dg_batchformer.catalog import DATASETS
+from dg_batchformer.class_folders import ClassFolders, is_image, is_junk, one_level_too_many, read_class_folders, walk
 from dg_batchformer.datasets import get_dataset_class
-from dg_batchformer.datasets.folders import ImageFolders, dataset_folder, images_by_class, is_image
+from dg_batchformer.datasets.folders import ImageFolders, dataset_folder
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_data import find_own, folders_in
+from dg_batchformer.own_data import find_own, folder_environments
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,9 @@ class Tree:
         images: by environment and class, in the order that training reads them; an environment without a folder is
             empty, a class without images has no entry.
         missing: environments without a folder.
-        strays: files and folders that no run reads; of a folder, not what is in it.
+        unread: files that could be meant as images, and that no run reads: by their format, or by where they lie.
+        strays: other files and folders that no run reads; of a folder, not what is in it.
+        nested: a sentence where the class folders lie a level too deep, and no run starts; '' where they do not.
 
     """
 
@@ -28,7 +31,9 @@ class Tree:
     folder: Path
     images: dict[str, dict[str, list[Path]]]
     missing: list[str]
+    unread: list[Path]
     strays: list[Path]
+    nested: str
 
     @property
     def environments(self) -> list[str]:
@@ -68,15 +73,13 @@ def read_tree(name: str, data_dir: Path | None) -> Tree:
     Raises InputError where the dataset has no folder.
     """
     folder = _find(name, data_dir)
-    environments = list(DATASETS[name].names) if name in DATASETS else [path.name for path in folders_in(folder)]
-    images = {
-        environment: images_by_class(folder / environment) if (folder / environment).is_dir() else {}
-        for environment in environments
-    }
-    if name not in DATASETS:
-        images = {environment: classes for environment, classes in images.items() if classes}
-    missing = [environment for environment in images if not (folder / environment).is_dir()]
-    return Tree(name, folder, images, missing, _strays(folder, images))
+    environments = list(DATASETS[name].names) if name in DATASETS else folder_environments(folder)
+    missing = [environment for environment in environments if not (folder / environment).is_dir()]
+    found = {folder / name: read_class_folders(folder / name) for name in environments if name not in missing}
+    images = {name: found[folder / name].images if name not in missing else {} for name in environments}
+    unread = sorted(file for each in found.values() for file in (*each.unread, *each.beside))
+    strays = [path for path in _not_read(folder, found) if path not in {*unread}]
+    return Tree(name, folder, images, missing, unread, strays, one_level_too_many(found))
 
 
 def _find(name: str, data_dir: Path | None) -> Path:
@@ -93,13 +96,13 @@ def _find(name: str, data_dir: Path | None) -> Path:
     return folder
 
 
-def _strays(folder: Path, images: dict[str, dict[str, list[Path]]]) -> list[Path]:
+def _not_read(folder: Path, found: Mapping[Path, ClassFolders]) -> list[Path]:
     """Find what is beside environments, beside classes, and among the images of a class."""
-    found = [path for path in folder.iterdir() if path.name not in images]
-    for environment, classes in images.items():
-        if (folder / environment).is_dir():
-            found += [path for path in (folder / environment).iterdir() if path.name not in classes]
-        for kind in classes:
-            for place, _, names in os.walk(folder / environment / kind, followlinks=True):
-                found += [Path(place, name) for name in names if not is_image(name)]
-    return sorted(found)
+    paths = [path for path in folder.iterdir() if path not in found]
+    for environment, classes in found.items():
+        paths += [path for path in environment.iterdir() if path.name not in classes.images]
+        for kind in classes.images:
+            for place, names in walk(environment / kind):
+                litter = (path.name for path in Path(place).iterdir() if is_junk(path.name) and path.is_dir())
+                paths += [Path(place, name) for name in (*names, *litter) if not is_image(name)]
+    return sorted(paths)

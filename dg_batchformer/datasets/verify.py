@@ -7,7 +7,7 @@ from functools import cached_property
 
 from dg_batchformer.datasets.base import Identity
 from dg_batchformer.datasets.counts import EVERY, Recognition, Version, nearest_version, recognise, total
-from dg_batchformer.datasets.findings import ERROR, WARNING, Finding, defects, duplicates, oddities
+from dg_batchformer.datasets.findings import ERROR, WARNING, Finding, defects, duplicates, oddities, unread
 from dg_batchformer.datasets.integrity import Inspection
 from dg_batchformer.datasets.tree import Tree
 
@@ -74,6 +74,7 @@ def verify(tree: Tree, inspections: Sequence[Inspection], *, strict: bool = Fals
         *_missing(tree, published),
         *([] if published is None else _differing(tree, published)),
         *([] if recognition is None else _other_files(recognition)),
+        *unread(tree, ERROR if published is None else WARNING),
         *defects(tree, inspections),
         *duplicates(tree, inspections, ERROR if published is None else WARNING),
         *oddities(tree, inspections),
@@ -93,18 +94,24 @@ def _fingerprint(tree: Tree, inspections: Sequence[Inspection]) -> str | None:
 
 
 def _missing(tree: Tree, published: Version | None) -> list[Finding]:
-    """Find environments without a folder, and classes that one environment has and another lacks."""
+    """Find folders a level too deep, environments without a folder or image, and classes that some of them lack."""
     findings = []
+    if tree.nested:
+        findings.append(Finding("nested", ERROR, tree.nested))
     if tree.missing:
         findings.append(Finding("missing environment", ERROR, "environments without a folder", tuple(tree.missing)))
     if not tree.placed:
         return [*findings, Finding("nothing", ERROR, "no image in folders as environment/class/image")]
+    empty = [name for name, classes in tree.images.items() if not classes and name not in tree.missing]
+    if empty:
+        message = "environments without an image in a class folder: no run starts"
+        findings.append(Finding("empty environment", ERROR, message, tuple(empty)))
     wanted = sorted({*tree.classes, *(published.classes if published is not None else ())})
     lacking = tuple(
         f"{environment}/{kind}"
         for environment, classes in tree.images.items()
         for kind in wanted
-        if environment not in tree.missing and kind not in classes and _is_wanted(environment, kind, published)
+        if classes and kind not in classes and _is_wanted(environment, kind, published)
     )
     if lacking:
         known = published is not None and bool(published.classes)

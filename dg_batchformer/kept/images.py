@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dg_batchformer.class_folders import images_below, say_unread
 from dg_batchformer.datasets.decoding import decode, truncated
-from dg_batchformer.datasets.folders import image_files
 from dg_batchformer.errors import InputError
 from dg_batchformer.training.augment import Transform
 
@@ -32,25 +32,33 @@ def find_images(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     A file that is named is taken whatever its ending.
     """
     found: dict[Path, None] = {}
+    unread: dict[Path, None] = {}
     problems = []
     for name in given:
         path = Path(name)
-        if path.is_dir():
-            files, lack = image_files(path), "holds no images"
-        elif path.exists():
-            files, lack = [path], ""
-        else:
-            files, lack = _matches(name), "is not there, and no file matches it"
-        if not files:
+        files, left_out = _files([path] if path.exists() else _matches(name))
+        if not files and not left_out:
+            lack = "holds no images" if path.is_dir() else "is not there, and no file matches it"
             problems.append(f"{name} {lack}")
         found.update(dict.fromkeys(files))
-    return list(found), problems
+        unread.update(dict.fromkeys(left_out))
+    return list(found), problems + ([say_unread(list(unread))] if unread else [])
 
 
 def _matches(pattern: str) -> list[Path]:
-    """Return the files of a glob, and the images below its folders; ``**`` spans folders."""
-    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # may be absolute
-    return [file for path in paths for file in (image_files(path) if path.is_dir() else [path])]
+    """Return what a glob matches; ``**`` spans folders."""
+    return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # may be absolute
+
+
+def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the files among paths and the images below folders; and files there that could be meant as images."""
+    images: list[Path] = []
+    unread: list[Path] = []
+    for path in paths:
+        read, left_out = images_below(path) if path.is_dir() else ([path], [])
+        images += read
+        unread += left_out
+    return images, [file for file in unread if file not in {*images}]
 
 
 def read_images(files: Sequence[Path], size: int, batch_size: int) -> Iterator[list[ReadImage]]:

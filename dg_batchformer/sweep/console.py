@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tqdm import tqdm
 
@@ -11,9 +11,15 @@ from dg_batchformer.times import duration
 
 
 class SweepConsole:
-    """Prints what a launch does; the bar goes to standard error where that is a terminal."""
+    """Prints what a launch does; the bar goes to standard error where that is a terminal.
 
-    def __init__(self, runs: Sequence[SweepRun]) -> None:
+    Args:
+        said: notes that were printed already; those of runs are printed but for these.
+
+    """
+
+    def __init__(self, runs: Sequence[SweepRun], said: Collection[str] = ()) -> None:
+        self.said = said
         self.runs = len(runs)
         self.ended_runs = 0
         self.done = {run.spec.id: 0 for run in runs}
@@ -42,7 +48,8 @@ class SweepConsole:
         self._write(f"[{self.ended_runs}/{self.runs}] {run.name}: {': '.join(said)}{self._eta()}")
 
     def note(self, run: SweepRun, sentence: str) -> None:
-        self._write(f"note: {run.name}: {sentence}")
+        if sentence not in self.said:
+            self._write(f"note: {run.name}: {sentence}")
 
     def close(self) -> None:
         """Take the bar away."""

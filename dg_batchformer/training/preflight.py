@@ -19,8 +19,12 @@ from dg_batchformer.training.sampling import split_environments
 _MOST_CPU_WORKERS = 4
 
 
-def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
-    """Raise InputError for the first run that cannot be started; download weights that are wanted."""
+def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> list[str]:
+    """Return what a person should know of the data; download weights that are wanted.
+
+    Raises InputError for the first run that cannot be started.
+    """
+    notes: dict[str, None] = {}
     for spec in specs:
         load_plugins(spec.plugins)
         get_algorithm_class(spec.algorithm).check_domains(len(spec.train_envs))
@@ -29,11 +33,14 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> None:
         hparams = resolve_hparams(spec)
         size = hparams.get("image_size")
         if (spec.dataset, size) not in opened:
-            split_environments(spec, open_dataset(spec, data_dir, hparams))
+            dataset = open_dataset(spec, data_dir, hparams)
+            split_environments(spec, dataset)
+            notes.update(dict.fromkeys(dataset.notes))
             opened.add((spec.dataset, size))
         check_init(hparams["init"])
         shape = spec.facts.shape if size is None else (3, size, size)
         fetch_weights(backbone_for(hparams["backbone"], shape), hparams["weights"])
+    return list(notes)
 
 
 def parse_devices(text: str) -> list[str]:

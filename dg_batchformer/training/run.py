@@ -79,6 +79,8 @@ def train_run(
             load_plugins(spec.plugins)
             hparams = resolve_hparams(spec)
             dataset = open_dataset(spec, data_dir, hparams)
+            for sentence in dataset.notes:  # before the pixel cache is built, which may take hours
+                tell(watcher, sentence)
             with open_source(spec, hparams, dataset, device, watcher) as source:
                 run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, predictions, watcher)
                 write_json(folder.spec_file, spec.as_dict())  # it can be built, so the folder is its own from here on
@@ -144,7 +146,7 @@ class _Run:
             len(spec.train_envs),
             Declared(hparams, split_name(spec.algorithm)[0]),
         ).to(device)
-        self.notes = [*dataset.notes, *self.sampler.notes()]
+        self.notes = self.sampler.notes()
         if algorithm_class.has_nothing_to_compare(len(spec.train_envs)):
             lone = self.writer.constant["lone_environment"] = spec.environment_names(spec.train_envs)
             self.notes.append(

@@ -13,10 +13,11 @@ NAME is its folder. Exit status: 0 if the dataset is right, 1 if something is no
 
 _FINDINGS = """\
 what is found:
-  errors    missing environment, missing class, unknown class, counts; subset (counts are a part of those published);
-            unreadable, empty, no image (whatever the name says), too large,
-            truncated, broken
+  errors    nested (a folder level too many), missing environment, empty environment, missing class, unknown class,
+            counts; subset (counts are a part of those published); unreadable, empty, no image (whatever the name says),
+            too large, truncated, broken
   errors in data of your own, warnings in published datasets, which have them
+            unread (files that could be meant as images, in another format or beside class folders);
             equal content: leak (across environments), two labels (across classes), duplicate
   warnings  missing class in data of your own; stray (files and folders that no run reads); tiny; 16-bit;
             other files (the published counts, not the published content)

@@ -76,10 +76,11 @@ def run(options: argparse.Namespace) -> int:
     if options.launcher == "dry_run":
         _print_commands(options, folder, planned.due, devices)
         return OK
-    check_runs([run.spec for run in planned.due], options.data_dir)
+    notes = check_runs([run.spec for run in planned.due], options.data_dir)
+    _say_notes(notes)
     _declare(folder, asked, runs, options)
     _restart(folder, planned)
-    if not _launch(folder, planned.due, devices, options):
+    if not _launch(folder, planned.due, devices, options, notes):
         print("interrupted: every run is saved; the same command goes on from there")
         return INTERRUPTED
     return _say_what_lacks(folder, runs)
@@ -147,7 +148,7 @@ def _sweep_on_slurm(
         states = queued_states(jobs)
         queued = {run for job in jobs if job.job_id in states for run in job.runs}
         planned = _plan(options, folder, runs, cluster.array, queued)
-        check_runs([run.spec for run in planned.due], options.data_dir)
+        _say_notes(check_runs([run.spec for run in planned.due], options.data_dir))
         _declare(folder, asked, runs, options)
         _restart(folder, planned)
         for run_id in planned.states.having(State.FAILED) & {run.spec.id for run in planned.due}:
@@ -169,6 +170,11 @@ def _restart(folder: SweepFolder, planned: Plan) -> None:
         folder.restart(run_id)
 
 
+def _say_notes(notes: Sequence[str]) -> None:
+    for sentence in notes:
+        print(f"note: {sentence}", flush=True)
+
+
 def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
     """Raise InputError, with file and line, for a row whose algorithm or hparams there are not."""
     from dg_batchformer.hparams_registry import resolve_hparams
@@ -186,12 +192,23 @@ def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None
             raise InputError(f"{file}:{lines[label]}: row {label!r}: {error}") from None
 
 
-def _launch(folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str], options: argparse.Namespace) -> bool:
-    """Train what is due on this machine; return false where that was interrupted."""
+def _launch(
+    folder: SweepFolder,
+    due: Sequence[SweepRun],
+    devices: Sequence[str],
+    options: argparse.Namespace,
+    said: Sequence[str],
+) -> bool:
+    """Train what is due on this machine; return false where that was interrupted.
+
+    Args:
+        said: notes that no run needs to repeat.
+
+    """
     from dg_batchformer.sweep.console import SweepConsole
     from dg_batchformer.sweep.launchers.local import LocalLauncher
 
-    console = SweepConsole(due)
+    console = SweepConsole(due, said)
     where = folder, devices, options.data_dir, console
     kept = {"keep": options.keep, "predictions": options.predictions}
     launcher = LocalLauncher(*where, threads=options.threads, **kept)

@@ -6,6 +6,21 @@ from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep_spec import load_sweep
 
 
+def test_a_note_that_was_said_before_is_not_repeated_by_every_run(tmp_path, capsys):
+    file = tmp_path / "one.yaml"
+    file.write_text("datasets: [Toy]\nalgorithms: [ERM]\nprotocol: quick\ntrials: 1\ntest_envs: [A]\nsteps: 10")
+    [run] = expand(load_sweep(file))
+    console = SweepConsole([run], said=["2 images are not read"])
+
+    console.note(run, "2 images are not read")
+    console.note(run, "something else")
+    console.close()
+
+    said = capsys.readouterr().out
+    assert "something else" in said
+    assert "not read" not in said
+
+
 @pytest.mark.parametrize("start", [0, 1, 600])
 def test_the_time_left_is_judged_by_the_updates_of_this_launch(start, tmp_path, monkeypatch, capsys):
     file = tmp_path / "two.yaml"

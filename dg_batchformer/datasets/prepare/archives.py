@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
-from dg_batchformer.datasets.folders import is_junk
+from dg_batchformer.class_folders import is_junk
 from dg_batchformer.datasets.prepare.disk import amount, require_room, writing
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.regular_files import ARCHIVE, open_regular

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.class_folders import images_below, say_unread
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.datasets.prepare import layouts, parquet, terra
@@ -121,6 +122,9 @@ def _fill(built: Path, material: Material, unpacked: Path, facts: DatasetFacts, 
     if source.duplicates and not material.duplicates:
         note(f"no image is left out as a duplicate, which papers do: give the list too, {source.duplicates}")
     environments = _environments([*material.folders, unpacked], facts, source)
+    unread = [file for folder in environments.values() for file in images_below(folder)[1]]
+    if unread:
+        note(say_unread(unread))
     layouts.link_images(layouts.images_of(environments, source, material.left_out), built, note)
 
 

@@ -13,16 +13,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.datasets.folders import is_image
+from dg_batchformer.class_folders import SPLITS, folders_in, is_image, walk
 from dg_batchformer.datasets.prepare.disk import writing
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_data import folders_in, is_junk
 from dg_batchformer.own_files import open_own
 from dg_batchformer.regular_files import IMAGE, open_regular
 
 _DEPTH = 5  # folders around the environments
-_SPLITS = frozenset({"train", "val", "valid", "validation", "crossval", "test", "full", "all"})
 
 
 def find_environments(folder: Path, facts: DatasetFacts, source: Source) -> dict[str, Path]:
@@ -87,15 +85,14 @@ def images_of(environments: Mapping[str, Path], source: Source, left_out: frozen
 def _splits(environment: Path) -> list[tuple[str, Path]]:
     """Return the folders that hold classes: the environment itself, or its splits."""
     below = folders_in(environment)
-    if below and all(path.name.casefold() in _SPLITS for path in below):
+    if below and all(path.name.casefold() in SPLITS for path in below):
         return [(path.name, path) for path in below]
     return [("", environment)]
 
 
 def _images_below(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield (class/image, file) of the images in class folders."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not is_junk(name))
+    for place, names in sorted(walk(folder)):
         relative = Path(place).relative_to(folder)
         if relative.parts:
             yield from (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.datasets.folders import is_junk
+from dg_batchformer.class_folders import is_junk
 from dg_batchformer.datasets.prepare.archives import is_archive
 from dg_batchformer.datasets.prepare.layouts import find_environments
 from dg_batchformer.datasets.prepare.sources import Source

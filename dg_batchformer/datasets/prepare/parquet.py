@@ -9,7 +9,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.datasets.folders import is_image
+from dg_batchformer.class_folders import is_image
 from dg_batchformer.datasets.prepare.archives import Damaged, allowance, most_entries
 from dg_batchformer.datasets.prepare.disk import amount, writing
 from dg_batchformer.datasets.prepare.layouts import environment_named

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.datasets.folders import is_junk
+from dg_batchformer.class_folders import is_junk
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.regular_files import TABLE, read_bytes
 
