@@ -8,10 +8,10 @@ from pathlib import Path
 def main() -> None:
     """Run the command line and exit with its status."""
     leave_working_folder()
-    from dg_batchformer import allocator
-    from dg_batchformer.cli import main as run
-    from dg_batchformer.cli import verb_of
-    from dg_batchformer.terminal import prepare_streams
+    from dg_batchformer.cli.main import main as run
+    from dg_batchformer.cli.main import verb_of
+    from dg_batchformer.runtime import allocator
+    from dg_batchformer.text.terminal import prepare_streams
 
     prepare_streams()
     if verb_of(sys.argv[1:]) == "train":

@@ -15,9 +15,9 @@ from typing import Any
 
 from dg_batchformer.algorithms import compose
 from dg_batchformer.errors import InputError
-from dg_batchformer.names import canonical_name, split_name
 from dg_batchformer.plugins import checkout
 from dg_batchformer.registry import WRAPPERS
+from dg_batchformer.spec.names import canonical_name, split_name
 from dg_batchformer.wrappers.base import Wrapper
 
 __all__ = ["install"]

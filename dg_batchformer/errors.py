@@ -4,8 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from dg_batchformer.foreign_text import one_line
-from dg_batchformer.spelling import folded
+from dg_batchformer.text.printable import one_line
+from dg_batchformer.text.spelling import folded
 
 # What making sense of a file that anybody may have written can raise.
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)

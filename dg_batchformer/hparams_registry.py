@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from dg_batchformer.algorithms import get_algorithm_class
-from dg_batchformer.catalog import DatasetFacts, dataset_facts
+from dg_batchformer.catalog.datasets import DatasetFacts, dataset_facts
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Hparams
 from dg_batchformer.networks.backbones import BACKBONE, backbone_for
 from dg_batchformer.networks.featurizer import check_featurizer, featurizer_search_space
-from dg_batchformer.protocols import DEFAULT_PROTOCOL, Protocol, get_protocol
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, Protocol, get_protocol
+from dg_batchformer.spec.run import RunSpec
 
 _SPELLINGS = ("resnet18", "resnet50_augmix")  # DomainBed's, of backbone and weights
 _NOT_HERE = ("vit", "dinov2", "vit_attn_tune")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dg_batchformer.catalog import WRAPPER_NAMES
+from dg_batchformer.catalog.datasets import WRAPPER_NAMES
 from dg_batchformer.errors import InputError, unknown
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog.datasets import dataset_facts
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dg_batchformer.catalog import DATASETS
+from dg_batchformer.catalog.datasets import DATASETS
 
 _PLACES = ("beach", "desert", "dirt", "jungle", "mountain", "snow")
 _BREEDS = ("bulldog", "corgi", "dachshund", "labrador")

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.catalog import dataset_facts
-from dg_batchformer.declaration import SweepRun, declaration
-from dg_batchformer.record import to_line
-from dg_batchformer.store import State, SweepFolder, write_json, write_text
+from dg_batchformer.catalog.datasets import dataset_facts
+from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.sweep import Row, SweepSpec
+from dg_batchformer.storage.folders import State, SweepFolder, write_json, write_text
+from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep_spec import Row, SweepSpec
 
 LABEL = """<b>&"'</script>$x_1$"""  # a row of the worst name
 ROWS = (Row("ERM", "ERM"), Row("ERM+BF", "BF"), Row("SWAD", "SWAD"), Row("SWAD+BF", "BF+SWAD"), Row(LABEL, "CORAL"))

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, State
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.run import train_run
 
 Minibatches = list[tuple[torch.Tensor, torch.Tensor]]

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.catalog import dataset_facts
-from dg_batchformer.declaration import SweepRun, declaration
-from dg_batchformer.digests import mark_done
-from dg_batchformer.record import to_line
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.catalog.datasets import dataset_facts
+from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.sweep import SweepSpec
+from dg_batchformer.storage.digests import mark_done
+from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep_spec import SweepSpec
 
 VERSIONS = {"dg_batchformer": "0.1.0", "torch": "2.11.0"}
 

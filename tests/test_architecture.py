@@ -8,50 +8,45 @@ from pathlib import Path
 
 import pytest
 
-from dg_batchformer.declaration import declaration
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep_spec import load_sweep
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "dg_batchformer"
 
-# Lowest first; a module may import modules of its own layer's package and of any lower layer.
+# Lowest first; a module may import modules of its own room and of any room below.
 LAYERS = [
-    {"spelling", "times", "allocator", "command", "launch"},
-    {"foreign_text"},
-    {"errors", "terminal"},
-    {"regular_files", "own_files", "zip_files"},
-    {"image_formats"},
-    {"class_folders"},
-    {"seeds", "catalog", "yaml_lines", "every_core"},
-    {"hparams", "names", "registry", "lock", "environments", "manifest"},
-    {"own_data"},
-    {"protocols", "store", "record"},
-    {"spec", "expected", "digests"},
-    {"sweep_spec"},
-    {"declaration"},
-    {"report", "sweep"},
+    {"text"},
+    {"errors"},
+    {"seeds", "storage", "runtime"},
+    {"hparams", "catalog"},
+    {"spec", "registry"},
+    {"results", "sweep"},
+    {"stats"},
+    {"tables"},
+    {"report"},
+    # torch above this line, none below: tables and status run on login nodes
     {"networks", "datasets"},
     {"algorithms"},
     {"wrappers"},
     {"plugins"},
     {"hparams_registry", "domainbed"},
-    {"training", "listing"},
-    {"kept"},
+    {"training"},
+    {"models"},
     {"explain"},
-    {"verbs"},
     {"cli"},
     {"__main__"},
 ]
 # Below the line only these load what takes long, and only where it is asked for.
 HEAVY = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 MAY_IMPORT = {
-    "report/page/figures": {"matplotlib"},
-    "report/page/page.py": {"jinja2"},
-    "report/statistics.py": {"scipy"},
+    "report/figures": {"matplotlib"},
+    "report/page.py": {"jinja2"},
+    "stats/statistics.py": {"scipy"},
 }
-WITHOUT_TORCH = set().union(*LAYERS[: LAYERS.index({"report", "sweep"}) + 1])
+WITHOUT_TORCH = set().union(*LAYERS[: LAYERS.index({"report"}) + 1])
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
@@ -89,6 +84,16 @@ def test_nothing_below_the_line_imports_torch_and_only_few_what_takes_long(path)
     assert not {name.split(".")[0] for name in _imports(path)} & (HEAVY - allowed)
 
 
+def test_the_root_holds_few_modules_and_every_room_says_what_it_is_for():
+    rooms = {path.parts[0] for path in MODULES if len(path.parts) > 1}
+    loose = [path for path in MODULES if len(path.parts) == 1]
+
+    assert len(loose) < 10  # with __init__
+    for room in rooms:
+        docstring = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
+        assert docstring, f"{room} does not say what it is for"
+
+
 def test_nobody_imports_a_plugin_by_name_but_its_relatives():
     """Adding an algorithm is adding a file."""
     common = ("base", "compose", "get_algorithm_class", "Algorithm", "ALGORITHMS")
@@ -108,7 +113,7 @@ def test_verbs_of_login_nodes_run_where_what_they_do_not_need_cannot_be_imported
     sweep = load_sweep(ROOT / "sweeps" / "quickstart.yaml")
     SweepFolder(tmp_path / "quickstart").write(declaration(sweep, expand(sweep)))
     code = f"import sys\nfor name in {sorted(missing)}: sys.modules[name] = None\n"
-    code += "from dg_batchformer.cli import main\nsys.exit(main(sys.argv[1:]))"
+    code += "from dg_batchformer.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     output = {"tables": ["--output", str(tmp_path / "tables")], "report": ["--output", str(tmp_path / "report.html")]}
 
     command = [sys.executable, "-c", code, verb, str(tmp_path / "quickstart"), *output.get(verb, [])]
@@ -142,7 +147,12 @@ def test_images_are_opened_in_one_place(folder):
 
 
 # What writes into folders that this process alone has just made.
-_WRITES_ITS_OWN = {"own_files.py", "datasets/pixels.py", "datasets/prepare/archives.py", "datasets/prepare/parquet.py"}
+_WRITES_ITS_OWN = {
+    "storage/safe_write.py",
+    "datasets/pixels.py",
+    "datasets/prepare/archives.py",
+    "datasets/prepare/parquet.py",
+}
 _WRITING = {"write_text", "write_bytes", "touch"}
 
 
@@ -160,8 +170,8 @@ def test_nothing_is_written_through_a_link(path):
 
 # What reads the package's own files, or the kernel's.
 _READS_ITS_OWN = {
-    "lock.py", "report/published/data.py", "report/render/html.py", "report/page/page.py", "datasets/counts.py",
-    "sweep/launchers/memory.py", "regular_files.py",
+    "storage/lock.py", "tables/published/data.py", "tables/render/html.py", "report/page.py", "datasets/counts.py",
+    "runtime/memory.py", "storage/safe_read.py",
 }  # fmt: skip
 _READING = {"read_text", "read_bytes"}
 

@@ -8,7 +8,7 @@ import torch
 from support import make_minibatches
 
 from dg_batchformer.algorithms import get_algorithm_class
-from dg_batchformer.cli import main
+from dg_batchformer.cli.main import main
 from dg_batchformer.domainbed import install
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams, random_hparams

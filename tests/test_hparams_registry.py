@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.catalog import DOMAINBED_ORDER, WRAPPER_NAMES
+from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, WRAPPER_NAMES
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams, random_hparams, resolve_hparams
 from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "domainbed_golden.json").read_text())
 OURS = {"backbone", "weights", "init", "image_size", "val_augment"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.cli import _parser
-from dg_batchformer.protocols import PROTOCOLS
+from dg_batchformer.cli.main import _parser
 from dg_batchformer.registry import WRAPPERS
+from dg_batchformer.spec.protocols import PROTOCOLS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("results/*/README.md")])

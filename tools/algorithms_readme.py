@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
-from dg_batchformer.catalog import AVERAGING_WRAPPERS, DOMAINBED_ORDER, dataset_facts, known_first
+from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS, DOMAINBED_ORDER, dataset_facts, known_first
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams
 

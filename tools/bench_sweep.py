@@ -27,12 +27,12 @@ from typing import NamedTuple
 
 import yaml
 
-from dg_batchformer.declaration import SweepRun, declaration
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers.local import LocalLauncher
-from dg_batchformer.sweep_spec import load_sweep
 
 PARTS = ("plan", "submit", "overhead")
 PROGRAM = (sys.executable, "-m", "dg_batchformer")

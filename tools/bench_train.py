@@ -36,18 +36,18 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dg_batchformer import allocator
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.datasets import get_dataset_class
-from dg_batchformer.declaration import SweepRun
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.runtime import allocator
+from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.launchers.local import LocalLauncher
+from dg_batchformer.training.compute_mode import apply, settle
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.evaluate import Evaluator
-from dg_batchformer.training.execution import apply, settle
 from dg_batchformer.training.run import open_source
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
 

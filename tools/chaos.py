@@ -21,10 +21,10 @@ from pathlib import Path
 
 import yaml
 
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep_spec import load_sweep
 
 VOLATILE = ("step_time", "mem_gb")
 LAUNCH_SHARE = 0.05  # of the faults that hit the launch, not a worker

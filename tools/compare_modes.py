@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training.console import Console
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.run import train_run

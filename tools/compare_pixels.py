@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as F
 
-from dg_batchformer.class_folders import images_below
+from dg_batchformer.catalog.class_folders import images_below
 from dg_batchformer.datasets.decoding import decode
 from dg_batchformer.training.batch_augment import crop_and_resize, draw
 from dg_batchformer.training.cached import planes_for

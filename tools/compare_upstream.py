@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.catalog import DOMAINBED_ORDER
+from dg_batchformer.catalog.datasets import DOMAINBED_ORDER
 from dg_batchformer.hparams_registry import default_hparams, random_hparams
 from dg_batchformer.seeds import seed_hash
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from string import Template
 
-from dg_batchformer.catalog import WRAPPER_NAMES
+from dg_batchformer.catalog.datasets import WRAPPER_NAMES
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from tabulate import tabulate
 
-from dg_batchformer.report.comparison import Verdict, judge
-from dg_batchformer.report.pairs import Block
-from dg_batchformer.report.statistics import Interval, mean_interval
+from dg_batchformer.stats.comparison import Verdict, judge
+from dg_batchformer.stats.pairs import Block
+from dg_batchformer.stats.statistics import Interval, mean_interval
 
 DESIGNS = ((1, 4), (1, 6), (2, 4), (3, 4))  # datasets, environments of each
 TRIALS = (1, 2, 3, 10)

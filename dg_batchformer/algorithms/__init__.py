@@ -4,8 +4,8 @@ from functools import cache
 
 from dg_batchformer.algorithms.base import Algorithm
 from dg_batchformer.errors import InputError
-from dg_batchformer.names import canonical_name, split_name
 from dg_batchformer.registry import ALGORITHMS, WRAPPERS
+from dg_batchformer.spec.names import canonical_name, split_name
 
 __all__ = ["ALGORITHMS", "Algorithm", "compose", "get_algorithm_class"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
-from dg_batchformer.catalog import has_small_images
+from dg_batchformer.catalog.datasets import has_small_images
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import Classifier, Featurizer
 

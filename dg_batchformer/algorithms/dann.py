@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend, domain_labels
-from dg_batchformer.catalog import has_small_images
+from dg_batchformer.catalog.datasets import has_small_images
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import MLP, Classifier, Featurizer
 

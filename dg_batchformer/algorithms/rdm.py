@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend, forward_domains
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.algorithms.mmd import GAMMAS, mmd_distance
-from dg_batchformer.catalog import has_small_images
+from dg_batchformer.catalog.datasets import has_small_images
 from dg_batchformer.hparams import HParam
 
 

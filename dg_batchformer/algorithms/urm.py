@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam
 
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
-from dg_batchformer.catalog import has_small_images
+from dg_batchformer.catalog.datasets import has_small_images
 from dg_batchformer.hparams import HParam
 
 _ACTIVATIONS: dict[str, tuple[type[nn.Module], float]] = {  # with the lowest value of the noise; the highest is 1

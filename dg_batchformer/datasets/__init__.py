@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.catalog import DATASETS as FACTS
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog.custom import namesakes
+from dg_batchformer.catalog.datasets import DATASETS as FACTS
+from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.datasets.base import Dataset, Environment
-from dg_batchformer.datasets.own import OwnImages
+from dg_batchformer.datasets.custom import OwnImages
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_data import namesakes
 from dg_batchformer.registry import DATASETS
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 
 __all__ = ["DATASETS", "Dataset", "Environment", "get_dataset_class", "num_environments", "open_dataset"]
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Self
 from PIL.Image import Image
 from torch import Tensor
 
-from dg_batchformer.catalog import DatasetFacts, dataset_facts
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.catalog.datasets import DatasetFacts, dataset_facts
+from dg_batchformer.spec.run import RunSpec
 
 
 class Loaded(NamedTuple):
@@ -89,7 +89,7 @@ class TensorEnvironment(Environment):
 
 
 class Dataset:
-    """Environments with common classes. A subclass named as in ``catalog.DATASETS`` fills them in.
+    """Environments with common classes. A subclass named as in ``catalog.datasets.DATASETS`` fills them in.
 
     Args:
         root: folder that holds the folders of datasets; None for what is built in.

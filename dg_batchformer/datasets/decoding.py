@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
+from dg_batchformer.catalog.image_formats import HEAD, READ_FORMATS, format_of
 from dg_batchformer.errors import InputError
-from dg_batchformer.image_formats import HEAD, READ_FORMATS, format_of
-from dg_batchformer.regular_files import IMAGE, open_regular
+from dg_batchformer.storage.safe_read import IMAGE, open_regular
 
 MOST_PIXELS = 89_478_485  # Pillow's own limit, from which on it warns
 _FRUGAL, _LAVISH = 8, 16  # bytes a pixel while decoding: the image and its conversion; with buffers of the decoder too

@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.class_folders import (
+from dg_batchformer.catalog.class_folders import (
     ClassFolders,
     deep_classes,
     folders_in,
@@ -18,12 +17,13 @@ from dg_batchformer.class_folders import (
     say_beside,
     say_unread,
 )
+from dg_batchformer.catalog.datasets import DatasetFacts
 from dg_batchformer.datasets.base import Dataset, Environment, Identity, Loaded
 from dg_batchformer.datasets.decoding import decode, truncated
 from dg_batchformer.errors import InputError
-from dg_batchformer.every_core import in_every_core
-from dg_batchformer.regular_files import IMAGE, NOTE, read_bytes, read_text
-from dg_batchformer.store import cache_dir, write_text
+from dg_batchformer.runtime.parallel import in_every_core
+from dg_batchformer.storage.folders import cache_dir, write_text
+from dg_batchformer.storage.safe_read import IMAGE, NOTE, read_bytes, read_text
 
 FilesByClass = dict[str, dict[str, list[Path]]]  # by environment, then by class
 

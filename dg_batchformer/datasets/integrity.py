@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from dg_batchformer.datasets.decoding import NotAnImage, TooLarge, Undecodable, decode, open_image
 from dg_batchformer.errors import InputError
-from dg_batchformer.every_core import in_every_core
-from dg_batchformer.regular_files import IMAGE, read_bytes
+from dg_batchformer.runtime.parallel import in_every_core
+from dg_batchformer.storage.safe_read import IMAGE, read_bytes
 
 _ORIENTATION = 0x0112  # EXIF: 1, or absent, is upright
 

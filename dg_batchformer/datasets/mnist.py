@@ -20,8 +20,8 @@ from torch import Tensor
 
 from dg_batchformer.datasets.base import Dataset, Identity, TensorEnvironment
 from dg_batchformer.errors import InputError
-from dg_batchformer.regular_files import Unreadable, open_regular, read_bytes
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.safe_read import Unreadable, open_regular, read_bytes
 
 _PARTS = ("train", "t10k")
 _UNSIGNED_BYTES = 8  # the code of IDX

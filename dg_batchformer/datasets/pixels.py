@@ -27,11 +27,11 @@ from dg_batchformer.datasets.decoding import Undecodable, decode, decode_whole, 
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.datasets.prepare.disk import amount
 from dg_batchformer.errors import InputError
-from dg_batchformer.every_core import in_every_core
-from dg_batchformer.lock import held
-from dg_batchformer.own_files import open_own
-from dg_batchformer.regular_files import TABLE, open_regular
-from dg_batchformer.store import atomic_write, cache_dir
+from dg_batchformer.runtime.parallel import in_every_core
+from dg_batchformer.storage.folders import atomic_write, cache_dir
+from dg_batchformer.storage.lock import held
+from dg_batchformer.storage.safe_read import TABLE, open_regular
+from dg_batchformer.storage.safe_write import open_own
 
 Progress = Callable[[int, int], None]  # images done, of how many
 _FORMER = "train"  # a plane of earlier versions, shrunk to 256 pixels

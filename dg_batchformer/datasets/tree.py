@@ -5,12 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dg_batchformer.catalog import DATASETS
-from dg_batchformer.class_folders import ClassFolders, is_image, is_junk, one_level_too_many, read_class_folders, walk
+from dg_batchformer.catalog.class_folders import (
+    ClassFolders,
+    is_image,
+    is_junk,
+    one_level_too_many,
+    read_class_folders,
+    walk,
+)
+from dg_batchformer.catalog.custom import find_own, folder_environments
+from dg_batchformer.catalog.datasets import DATASETS
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.datasets.folders import ImageFolders, dataset_folder
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_data import find_own, folder_environments
 
 
 @dataclass(frozen=True)

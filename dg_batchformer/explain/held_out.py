@@ -10,14 +10,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dg_batchformer.datasets import Dataset
-from dg_batchformer.explain.kept import Kept
-from dg_batchformer.kept.model import open_trained
+from dg_batchformer.explain.load import Kept
+from dg_batchformer.models.load import open_trained
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.evaluate import BATCH_SIZE
-from dg_batchformer.training.journal import Watcher
 from dg_batchformer.training.loaders import Request
 from dg_batchformer.training.run import open_source
+from dg_batchformer.training.run_log import Watcher
 from dg_batchformer.training.sampling import split_environments
 
 MOST_IMAGES = 512  # of an environment: more would cost minutes on a CPU and move no mean

@@ -12,7 +12,7 @@ from torch import Tensor
 from dg_batchformer.explain.attention import recorded_attention, relative_to_uniform
 from dg_batchformer.explain.gradients import gradient_magnitudes, stream_losses
 from dg_batchformer.explain.held_out import HeldOut, draw_batches, progress
-from dg_batchformer.explain.kept import Kept
+from dg_batchformer.explain.load import Kept
 from dg_batchformer.explain.pairs import PairMeans
 
 BATCHES = 32  # of 128 images on PACS: 500,000 pairs, and means are steady in the second digit

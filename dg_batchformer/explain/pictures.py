@@ -16,7 +16,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from dg_batchformer.explain.frames import View
-from dg_batchformer.explain.kept import Kept
+from dg_batchformer.explain.load import Kept
 from dg_batchformer.explain.measure import Measured
 from dg_batchformer.explain.pairs import ITSELF, OTHERS, RELATIONS, PairMeans
 from dg_batchformer.explain.panels import (

@@ -3,7 +3,7 @@
 from math import isnan, nan
 
 from dg_batchformer.explain.frames import View
-from dg_batchformer.explain.kept import Kept
+from dg_batchformer.explain.load import Kept
 from dg_batchformer.explain.measure import Measured
 from dg_batchformer.explain.pairs import (
     ITSELF,

@@ -7,12 +7,12 @@ import torch
 
 from dg_batchformer.explain.frames import frames, views
 from dg_batchformer.explain.held_out import held_out_features
-from dg_batchformer.explain.kept import load_kept
+from dg_batchformer.explain.load import load_kept
 from dg_batchformer.explain.measure import measure
 from dg_batchformer.explain.words import summary
-from dg_batchformer.foreign_text import in_csv
-from dg_batchformer.store import RunFolder, atomic_write, write_text
-from dg_batchformer.training.journal import Watcher
+from dg_batchformer.storage.folders import RunFolder, atomic_write, write_text
+from dg_batchformer.text.printable import in_csv
+from dg_batchformer.training.run_log import Watcher
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

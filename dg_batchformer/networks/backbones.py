@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from dg_batchformer.catalog import SMALL_BACKBONES
+from dg_batchformer.catalog.datasets import SMALL_BACKBONES
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Value
 from dg_batchformer.networks.base import FeaturizerModule

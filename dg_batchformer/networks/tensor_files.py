@@ -6,8 +6,8 @@ from typing import IO, Any
 
 import torch
 
-from dg_batchformer.regular_files import TEXT, WEIGHTS, open_regular
-from dg_batchformer.zip_files import open_zip
+from dg_batchformer.storage.safe_read import TEXT, WEIGHTS, open_regular
+from dg_batchformer.storage.zip_files import open_zip
 
 
 class Broken(ValueError):

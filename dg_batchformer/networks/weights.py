@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.networks.timm_models import is_timm, weight_tags, weights_source
-from dg_batchformer.regular_files import WEIGHTS, open_regular
+from dg_batchformer.storage.safe_read import WEIGHTS, open_regular
 
 _TORCHVISION = "https://download.pytorch.org/models"
 _TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights"

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from dg_batchformer.algorithms import Algorithm
-from dg_batchformer.catalog import WRAPPER_NAMES
+from dg_batchformer.catalog.datasets import WRAPPER_NAMES
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.plugins.foreign import Checked, Foreign, Pasted

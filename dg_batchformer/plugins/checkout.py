@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.algorithms.base import Metrics, Minibatches
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam, Value
 from dg_batchformer.networks.batchformer import attach_batchformer

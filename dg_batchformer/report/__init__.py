@@ -1,1 +1,1 @@
-"""From records to tables. Imports no torch: tables are built on login nodes too."""
+"""The report: one self-contained HTML page per sweep, with its figures."""

@@ -1,35 +1,58 @@
-"""Which run a selection method takes of every row, test environment and trial: what tables and figures are made of."""
+"""What a selection method takes, as the figures of the page ask for it."""
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Container, Mapping, Sequence
 
-from dg_batchformer.report.collection import CollectedRun, Collection
-from dg_batchformer.report.selection import Method, Score, best_draw
-
-Key = tuple[str, str, int, int]  # (benchmark, label, env, trial)
-Scores = dict[Key, Score]
+from dg_batchformer.results.collection import Collection
+from dg_batchformer.results.scores import Choice, choose
+from dg_batchformer.results.selection import Method
 
 
-class Choice(NamedTuple):
-    """The run that holds out one environment with the draw that was selected, and its score."""
+class Choices:
+    """What a selection method chose of a collection."""
 
-    run: CollectedRun
-    score: Score
+    def __init__(self, collection: Collection, method: Method) -> None:
+        self.collection = collection
+        self.method = method
+        self._by_trial: dict[tuple[str, str, int], dict[int, Choice]] = defaultdict(dict)
+        for (dataset, label, env, trial), choice in choose(collection, method).items():
+            self._by_trial[dataset, label, env][trial] = choice
 
+    def trials(self, dataset: str, label: str, env: int) -> Mapping[int, Choice]:
+        """Return the choices of a cell by trial seed; none where nothing is trained."""
+        return self._by_trial.get((dataset, label, env), {})
 
-def choose(collection: Collection, method: Method) -> Mapping[Key, Choice]:
-    """Return the choice for every (benchmark, label, env, trial) that has one."""
-    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
-    for run in collection.runs:
-        groups[run.benchmark, run.label, run.trial_seed][run.hparams_seed].append(run)
-    choices = {}
-    for (benchmark, label, trial), by_draw in groups.items():
-        num_envs = len(collection.environments[benchmark])
-        for env in range(num_envs):
-            best = best_draw(method, by_draw, env, num_envs)
-            if best is not None:
-                draw, score = best
-                run = next(run for run in by_draw[draw] if env in run.reported)
-                choices[benchmark, label, env, trial] = Choice(run, score)
-    return choices
+    def averages(self, dataset: str, label: str) -> Mapping[int, float]:
+        """Return the mean test accuracy by trial, of the trials that have all environments held out."""
+        by_env = [self.trials(dataset, label, env) for env in self.envs(dataset)]
+        complete = [trial for trial in by_env[0] if all(trial in trials for trials in by_env)] if by_env else []
+        return {trial: sum(trials[trial].score.test for trials in by_env) / len(by_env) for trial in complete}
+
+    def envs(self, dataset: str) -> Sequence[int]:
+        """Return the environments that are held out somewhere."""
+        return sorted({env for name, _, env in self._by_trial if name == dataset})
+
+    def labels(self, dataset: str) -> Sequence[str]:
+        """Return the rows that have a score, in table order."""
+        found = {label for name, label, _ in self._by_trial if name == dataset}
+        return [label for label in self.collection.rows if label in found]
+
+    def best_labels(self, dataset: str, most: int, among: Container[str] | None = None) -> Sequence[str]:
+        """Return the rows, of all or among some, that test best on average, at most so many, in table order."""
+        labels = [label for label in self.labels(dataset) if among is None or label in among]
+        ranked = sorted(labels, key=lambda label: -self._mean(dataset, label))[:most]
+        return [label for label in labels if label in ranked]
+
+    def _mean(self, dataset: str, label: str) -> float:
+        scores = [c.score.test for env in self.envs(dataset) for c in self.trials(dataset, label, env).values()]
+        return sum(scores) / len(scores)
+
+    @property
+    def datasets(self) -> Sequence[str]:
+        """The datasets of which something was chosen."""
+        found = {dataset for dataset, _, _ in self._by_trial}
+        return [dataset for dataset in self.collection.environments if dataset in found]
+
+    def environment(self, dataset: str, env: int) -> str:
+        """Return the name of an environment."""
+        return self.collection.environments[dataset][env]

@@ -1,77 +1,106 @@
-"""How the numbers of a table were made: what its runs say of themselves, for footnotes."""
+"""Where the numbers come from: settings, versions, data, hardware, and what they cost."""
 
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from dg_batchformer.foreign_text import one_line
-from dg_batchformer.report.collection import CollectedRun, how_many
+from dg_batchformer import __version__
+from dg_batchformer.results.collection import CollectedRun, Collection
+from dg_batchformer.runtime.durations import duration
+from dg_batchformer.storage.folders import RunFolder
 
-_PACKAGES = ("dg_batchformer", "torch", "torchvision")
+_SETTINGS = {
+    "protocol": "protocol",
+    "precision": "precision",
+    "data_path": "data path",
+    "compile": "compiled evaluation",
+    "threads": "threads",
+}
+_ASKED = {"steps": "steps", "checkpoint_freq": "steps between evaluations", "holdout_fraction": "holdout fraction"}
+_UNKNOWN = "not recorded"
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What the trained runs of a table had in common; several values where they differ.
+class Cost:
+    """Time on one kind of device.
 
     Args:
-        runs: trained ones. trials, draws: of them.
-        versions: of packages, by name.
-        fingerprints: of the datasets.
+        seconds: of training and evaluation, all runs together. untimed: runs that do not say how long they took.
 
     """
 
+    device: str
     runs: int
-    trials: int
-    draws: int
-    protocols: Sequence[str] = ()
-    precisions: Sequence[str] = ()
-    data_paths: Sequence[str] = ()
-    devices: Sequence[str] = ()
-    threads: Sequence[str] = ()
-    fingerprints: Sequence[str] = ()
-    versions: Mapping[str, Sequence[str]] | None = None
+    seconds: float
+    untimed: int
 
     @property
-    def sentence(self) -> str:
-        """All of it but the fingerprints, in a line."""
-        parts = [f"{how_many(self.runs, 'run')} of {how_many(self.trials, 'trial')} and {how_many(self.draws, 'draw')}"]
-        parts += [f"protocol {_joined(self.protocols)}"] if self.protocols else []
-        parts += [f"precision {_joined(self.precisions)}"] if self.precisions else []
-        parts += [f"data path {_joined(self.data_paths)}"] if self.data_paths else []
-        parts += [f"on {_joined(self.devices)}"] if self.devices else []
-        if len(self.threads) > 1:
-            parts += [f"with {_joined(self.threads)} CPU threads, which round sums differently"]
-        known = self.versions or {}
-        parts += [f"{name} {_joined(known[name])}" for name in _PACKAGES if known.get(name)]
-        return f"Made from {', '.join(parts)}"
+    def hours(self) -> str:
+        """Device hours."""
+        return f"{self.seconds / 3600:.3g}" if self.untimed < self.runs else _UNKNOWN
+
+    @property
+    def each(self) -> str:
+        """Time of a run on average."""
+        timed = self.runs - self.untimed
+        return duration(self.seconds / timed) if timed else _UNKNOWN
 
 
-def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:
-    """Return what runs say of themselves; None where no run counts."""
-    trained = [run for run in runs if run.counts]
+def settings(collection: Collection) -> list[tuple[str, str]]:
+    """Return under which conditions the trained runs were trained, as (what, values)."""
+    trained = _trained(collection)
     if not trained:
-        return None
-    said = [run.constant for run in trained]
-    versions = [one["versions"] for one in said if isinstance(one.get("versions"), Mapping)]
-    packages = sorted({name for of_run in versions for name in of_run})
-    return Provenance(
-        runs=len(trained),
-        trials=len({run.trial_seed for run in trained}),
-        draws=len({run.hparams_seed for run in trained}),
-        protocols=_values(said, "protocol"),
-        precisions=_values(said, "precision"),
-        data_paths=_values(said, "data_path"),
-        devices=_values(said, "device"),
-        threads=_values([one for one in said if one.get("device") == "cpu"], "threads"),
-        fingerprints=_values(said, "dataset_fingerprint"),
-        versions={one_line(name): _values(versions, name) for name in packages},
-    )
+        return []
+    found = [(title, _values(run.constant.get(key) for run in trained)) for key, title in _SETTINGS.items()]
+    found += [(title, _values(_mapping(run, "args").get(key) for run in trained)) for key, title in _ASKED.items()]
+    for dataset in dict.fromkeys(run.dataset for run in trained):
+        prints = [run.constant.get("dataset_fingerprint") for run in trained if run.dataset == dataset]
+        if prints:
+            found.append((f"fingerprint of {dataset}", _values(value and str(value)[:16] for value in prints)))
+    packages = dict.fromkeys(name for run in trained for name in _mapping(run, "versions"))
+    found += [(name, _values(_mapping(run, "versions").get(name) for run in trained)) for name in packages]
+    return [(title, values) for title, values in found if values != _UNKNOWN]
 
 
-def _values(said: Sequence[Mapping[str, Any]], key: str) -> list[str]:
-    return sorted({one_line(str(one[key])) for one in said if one.get(key)})
+def costs(collection: Collection) -> list[Cost]:
+    """Return the device time of the trained runs by kind of device."""
+    seconds: dict[str, list[float | None]] = defaultdict(list)
+    for run in _trained(collection):
+        took = RunFolder(run.path).outcome().get("seconds")
+        seconds[str(run.constant.get("device", _UNKNOWN))].append(took if isinstance(took, int | float) else None)
+    return [
+        Cost(device, len(times), sum(time for time in times if time is not None), times.count(None))
+        for device, times in seconds.items()
+    ]
 
 
-def _joined(values: Sequence[str]) -> str:
-    return " and ".join(values)
+def made_with() -> str:
+    """Return the version of this program, with its git commit where it runs from a checkout."""
+    root = Path(__file__).parents[3]
+    commit = ""
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        with suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return f"dg_batchformer {__version__}" + (f", commit {commit}" if commit else "")
+
+
+def _trained(collection: Collection) -> list[CollectedRun]:
+    return [run for run in collection.runs if run.state.is_final]
+
+
+def _mapping(run: CollectedRun, key: str) -> Mapping[str, Any]:
+    value = run.constant.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _values(values: Iterable[Any]) -> str:
+    """Return what occurs, the most frequent first; with counts where there are several."""
+    counts = Counter(_UNKNOWN if value is None else str(value) for value in values)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.regular_files import TEXT, Unreadable, read_text
+from dg_batchformer.storage.safe_read import TEXT, Unreadable, read_text
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 

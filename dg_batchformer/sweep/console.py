@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 
 from tqdm import tqdm
 
-from dg_batchformer.declaration import SweepRun
-from dg_batchformer.times import duration
+from dg_batchformer.runtime.durations import duration
+from dg_batchformer.spec.manifest import SweepRun
 
 
 class SweepConsole:

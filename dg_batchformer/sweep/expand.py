@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from itertools import combinations, product
 
-from dg_batchformer.declaration import SweepRun
-from dg_batchformer.spec import CHOICES, RunSpec
-from dg_batchformer.sweep_spec import Row, SweepSpec
+from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.spec.run import CHOICES, RunSpec
+from dg_batchformer.spec.sweep import Row, SweepSpec
 
 
 def expand(sweep: SweepSpec) -> list[SweepRun]:

@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from dg_batchformer.errors import MALFORMED, InputError
-from dg_batchformer.lock import held
-from dg_batchformer.own_files import open_own
-from dg_batchformer.regular_files import TABLE, read_text
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.storage.lock import held
+from dg_batchformer.storage.safe_read import TABLE, read_text
+from dg_batchformer.storage.safe_write import open_own
 
 # What people are told of a job that SLURM ended; the run itself is due, or goes on from its last checkpoint.
 ADVICE = {

@@ -4,8 +4,8 @@ import os
 import signal
 from contextlib import suppress
 
-from dg_batchformer.lock import is_held, is_here, owner_of
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.storage.lock import is_held, is_here, owner_of
 
 
 def is_launched(folder: SweepFolder) -> bool:

@@ -6,14 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from dg_batchformer.declaration import SweepRun
-from dg_batchformer.digests import damaged
 from dg_batchformer.errors import MALFORMED
-from dg_batchformer.every_core import in_every_core
-from dg_batchformer.record import read_line
-from dg_batchformer.regular_files import TABLE, read_bytes
-from dg_batchformer.store import RunFolder, State, SweepFolder
-from dg_batchformer.times import duration
+from dg_batchformer.runtime.durations import duration
+from dg_batchformer.runtime.parallel import in_every_core
+from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.storage.digests import damaged
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
+from dg_batchformer.storage.records import read_line
+from dg_batchformer.storage.safe_read import TABLE, read_bytes
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from dg_batchformer.command import command
-from dg_batchformer.declaration import Declared, SweepRun
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.spec.command import command
+from dg_batchformer.spec.manifest import Declared, SweepRun
+from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.jobs import ADVICE, ended_states, queued_states, read_jobs
 from dg_batchformer.sweep.plan import States, price_text, prices, steps_done
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.networks.tensor_files import Broken, read_tensors
-from dg_batchformer.store import atomic_write
+from dg_batchformer.storage.folders import atomic_write
 from dg_batchformer.training.encoding import SKIP, decode, encode
 from dg_batchformer.training.trust import Refused, refuse_foreign, refuse_other_state
 

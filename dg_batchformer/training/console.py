@@ -5,7 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 
 
 class Console:

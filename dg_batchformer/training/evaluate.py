@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from dg_batchformer.algorithms.base import Algorithm, Validation
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.loaders import Request, Source
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
 
 

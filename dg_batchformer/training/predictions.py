@@ -8,7 +8,7 @@ import torch
 
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.datasets import Dataset
-from dg_batchformer.store import atomic_write
+from dg_batchformer.storage.folders import atomic_write
 from dg_batchformer.training.evaluate import Evaluator
 
 

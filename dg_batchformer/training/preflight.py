@@ -11,9 +11,9 @@ from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
 from dg_batchformer.plugins.load import load_plugins
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.device import cuda_names, device_name
-from dg_batchformer.training.initial import check_init
+from dg_batchformer.training.initialization import check_init
 from dg_batchformer.training.sampling import split_environments
 
 _MOST_CPU_WORKERS = 4

@@ -13,10 +13,10 @@ import torchvision
 from dg_batchformer import __version__
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.datasets.counts import dataset_version
-from dg_batchformer.own_files import open_own
-from dg_batchformer.record import FORMAT, to_line
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder
+from dg_batchformer.storage.records import FORMAT, to_line
+from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.training.device import arithmetic, gpu_versions
 from dg_batchformer.training.evaluate import Evaluation
 from dg_batchformer.training.sampling import Splits

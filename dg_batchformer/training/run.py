@@ -13,28 +13,28 @@ from torch import Tensor
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.datasets.folders import ImageFolders
-from dg_batchformer.digests import mark_done
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import Declared
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.lock import Lock
-from dg_batchformer.names import split_name
 from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec import RunSpec, refuse_other_run
-from dg_batchformer.store import RunFolder, State, write_json
+from dg_batchformer.spec.names import split_name
+from dg_batchformer.spec.run import RunSpec, refuse_other_run
+from dg_batchformer.storage.digests import mark_done
+from dg_batchformer.storage.folders import RunFolder, State, write_json
+from dg_batchformer.storage.lock import Lock
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.cached import CachedLoader
+from dg_batchformer.training.compute_mode import Execution, apply, gave_up_compiling, saved_execution, settle
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
-from dg_batchformer.training.execution import Execution, apply, gave_up_compiling, saved_execution, settle
-from dg_batchformer.training.initial import Initial
-from dg_batchformer.training.journal import Watcher, caching, journal, log, say, tell
-from dg_batchformer.training.keep import keep_model
+from dg_batchformer.training.export import keep_model
+from dg_batchformer.training.initialization import Initial
 from dg_batchformer.training.lines import Lines, outcome
 from dg_batchformer.training.loaders import Loader, Source
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
+from dg_batchformer.training.run_log import Watcher, caching, journal, log, say, tell
 from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, split_environments
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.trust import Refused
@@ -60,7 +60,7 @@ def train_run(
     """Train a run to its end, from where it was left; return DONE or DIVERGED.
 
     Args:
-        keep: one of ``store.KEEP``.
+        keep: one of ``storage.folders.KEEP``.
         stop: asked after every step; true saves the state and ends.
         predictions: whether to write what the model that the run returns predicts, sample by sample.
         save_seconds: time between two checkpoints.

@@ -10,7 +10,7 @@ from dg_batchformer.algorithms.base import Minibatches
 from dg_batchformer.datasets import Dataset, Environment
 from dg_batchformer.errors import InputError
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.evaluate import Split
 from dg_batchformer.training.loaders import Request, Source, Task

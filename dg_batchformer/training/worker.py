@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from dg_batchformer.allocator import return_memory
 from dg_batchformer.errors import as_sentence
-from dg_batchformer.lock import Busy
-from dg_batchformer.own_files import open_own
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, State
-from dg_batchformer.sweep.launchers.memory import told_by_kernel
-from dg_batchformer.terminal import outlive_readers, prepare_streams
+from dg_batchformer.runtime.allocator import return_memory
+from dg_batchformer.runtime.memory import told_by_kernel
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, State
+from dg_batchformer.storage.lock import Busy
+from dg_batchformer.storage.safe_write import open_own
+from dg_batchformer.text.terminal import outlive_readers, prepare_streams
 from dg_batchformer.training.device import parse_device, prepare_device
-from dg_batchformer.training.journal import OutOfMemory, storage_error
 from dg_batchformer.training.lines import accuracies
 from dg_batchformer.training.run import train_run
+from dg_batchformer.training.run_log import OutOfMemory, storage_error
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
 _EVENT_SECONDS = 0.5  # between two reports of progress

@@ -7,7 +7,7 @@ import pytest
 from trajectories import REPORTED_OTHERWISE, differences, ours
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.catalog import DOMAINBED_ORDER
+from dg_batchformer.catalog.datasets import DOMAINBED_ORDER
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "upstream_trajectories.json").read_text())
 # One or more for every way to update; the others are variations, or slow.

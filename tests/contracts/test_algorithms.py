@@ -17,7 +17,7 @@ from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
 from dg_batchformer.algorithms.base import Validation
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.batchformer import batchformers
-from dg_batchformer.store import RunFolder, State
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
 

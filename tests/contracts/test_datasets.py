@@ -4,11 +4,11 @@ import pytest
 import torch
 from data_folders import write_dataset
 
-from dg_batchformer.catalog import DATASETS as FACTS
+from dg_batchformer.catalog.datasets import DATASETS as FACTS
 from dg_batchformer.datasets import DATASETS, open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.loaders import Loader, Request
 
 

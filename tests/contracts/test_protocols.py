@@ -5,9 +5,9 @@ import json
 import pytest
 from support import run_quickly
 
-from dg_batchformer.protocols import PROTOCOLS
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, State
+from dg_batchformer.spec.protocols import PROTOCOLS
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.preflight import check_runs
 
 SMALL = {

@@ -12,8 +12,8 @@ from support import Silence, quick_spec, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, State
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.run import _Run
 from dg_batchformer.training.stop import Interrupted

@@ -7,10 +7,10 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.algorithms.base import Validation
-from dg_batchformer.catalog import AVERAGING_WRAPPERS
-from dg_batchformer.names import canonical_name
+from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
 from dg_batchformer.networks.batchformer import batchformers
 from dg_batchformer.registry import WRAPPERS
+from dg_batchformer.spec.names import canonical_name
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
 

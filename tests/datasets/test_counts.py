@@ -5,16 +5,16 @@ from importlib.resources import files
 
 import pytest
 
-from dg_batchformer import catalog
+from dg_batchformer.catalog import datasets
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.datasets.counts import dataset_version, known_versions, nearest_version, recognise
 
-VERSIONS = [(dataset, version) for dataset in catalog.DATASETS for version in known_versions(dataset)]
+VERSIONS = [(dataset, version) for dataset in datasets.DATASETS for version in known_versions(dataset)]
 
 
 @pytest.mark.parametrize(("dataset", "version"), VERSIONS, ids=[version.name for _, version in VERSIONS])
 def test_a_published_version_agrees_with_the_catalog_and_with_its_name(dataset, version):
-    facts = catalog.dataset_facts(dataset)
+    facts = datasets.dataset_facts(dataset)
 
     assert tuple(version.counts) == facts.names
     assert version.name == f"{dataset}-{version.total}"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dg_batchformer.catalog import dataset_facts
-from dg_batchformer.cli import main
+from dg_batchformer.catalog.datasets import dataset_facts
+from dg_batchformer.cli.main import main
 from dg_batchformer.datasets import contact_sheet
 from dg_batchformer.datasets.base import Dataset, TensorEnvironment
 from dg_batchformer.datasets.contact_sheet import CELL, draw_contact_sheet

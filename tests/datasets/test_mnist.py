@@ -9,7 +9,7 @@ from data_folders import write_mnist
 
 from dg_batchformer.datasets import open_dataset
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 
 
 def _open(name, root, trial=0):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dg_batchformer.cli import main
+from dg_batchformer.cli.main import main
 from dg_batchformer.datasets import counts, get_dataset_class
 from dg_batchformer.datasets.counts import Version
 from dg_batchformer.datasets.findings import ERROR, NOTE, WARNING

@@ -11,12 +11,12 @@ from support import make_algorithm, make_minibatches, quick_spec, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.cli import main
-from dg_batchformer.explain.kept import load_kept
+from dg_batchformer.cli.main import main
+from dg_batchformer.explain.load import load_kept
 from dg_batchformer.networks.batchformer import batchformers
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, SweepFolder, write_json
-from dg_batchformer.training.keep import keep_model
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
+from dg_batchformer.training.export import keep_model
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ from dg_batchformer.explain.attention import recorded_attention, relative_to_uni
 from dg_batchformer.explain.features import Projection, accounted_for, principal_components
 from dg_batchformer.explain.gradients import gradient_magnitudes, stream_losses
 from dg_batchformer.explain.held_out import HeldOut, draw_batches
-from dg_batchformer.explain.kept import Kept
+from dg_batchformer.explain.load import Kept
 from dg_batchformer.explain.measure import measure
 from dg_batchformer.explain.pairs import OTHER_CLASS, OTHERS, SAME_CLASS
 from dg_batchformer.hparams_registry import resolve_hparams

@@ -10,7 +10,7 @@ from dg_batchformer.hparams_registry import default_hparams, resolve_hparams
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.networks.backbones import BACKBONE, backbone_for
 from dg_batchformer.networks.weights import fetch_weights
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training import checkpoint
 
 

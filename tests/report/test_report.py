@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 from generated import LABEL, ROWS, write_sweep
 
-from dg_batchformer.cli import main
-from dg_batchformer.record import to_line
-from dg_batchformer.report.collect import collect
-from dg_batchformer.report.comparison import Verdict, compare_rows
-from dg_batchformer.report.page.choices import Choices
-from dg_batchformer.report.page.figures.curves import mean_curve
-from dg_batchformer.report.page.figures.draws import draw_plots
-from dg_batchformer.report.page.figures.gain import bf_pairs, gains
-from dg_batchformer.report.page.looks import looks
-from dg_batchformer.report.page.page import build_page
-from dg_batchformer.report.page.provenance import costs
-from dg_batchformer.report.page.reproduce import sweep_files
-from dg_batchformer.report.render import render
-from dg_batchformer.report.selection import METHODS
-from dg_batchformer.report.table import build_sections
-from dg_batchformer.store import State
+from dg_batchformer.cli.main import main
+from dg_batchformer.report.choices import Choices
+from dg_batchformer.report.figures.curves import mean_curve
+from dg_batchformer.report.figures.draws import draw_plots
+from dg_batchformer.report.figures.gain import bf_pairs, gains
+from dg_batchformer.report.looks import looks
+from dg_batchformer.report.page import build_page
+from dg_batchformer.report.provenance import costs
+from dg_batchformer.report.reproduce import sweep_files
+from dg_batchformer.results.collect import collect
+from dg_batchformer.results.selection import METHODS
+from dg_batchformer.spec.sweep import Row, SweepSpec, load_sweep
+from dg_batchformer.stats.comparison import Verdict, compare_rows
+from dg_batchformer.storage.folders import State
+from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep_spec import Row, SweepSpec, load_sweep
+from dg_batchformer.tables.render import render
+from dg_batchformer.tables.table import build_sections
 
 PARTS = ["tables", "accuracy", "gain", "curves", "valley", "transfer", "draws", "runs", "provenance", "reproduce"]
 

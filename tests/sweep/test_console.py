@@ -1,9 +1,9 @@
 import pytest
 
+from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.sweep import console as console_module
 from dg_batchformer.sweep.console import SweepConsole
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep_spec import load_sweep
 
 
 def test_a_note_that_was_said_before_is_not_repeated_by_every_run(tmp_path, capsys):

@@ -1,8 +1,8 @@
 import pytest
 
-from dg_batchformer.declaration import declaration
+from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep_spec import Row, SweepSpec
 
 
 def _sweep(**given):

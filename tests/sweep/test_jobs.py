@@ -1,6 +1,6 @@
 import pytest
 
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep import jobs
 from dg_batchformer.sweep.jobs import Job, ended_states, log_jobs, read_jobs
 

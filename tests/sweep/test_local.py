@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from stand_in_gpus import Gpus
 
-from dg_batchformer.cli import _parser, main
+from dg_batchformer.cli.main import _parser, main
+from dg_batchformer.cli.train import run_spec
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers import local
 from dg_batchformer.sweep.launchers.dry_run import commands
 from dg_batchformer.sweep.launchers.process import WorkerProcess, task
 from dg_batchformer.sweep.launches import is_launched
-from dg_batchformer.sweep_spec import load_sweep
 from dg_batchformer.training.preflight import parse_devices
-from dg_batchformer.verbs.train import run_spec
 
 SWEEP = """
 datasets: [Toy]

@@ -1,13 +1,13 @@
 import pytest
 
-from dg_batchformer.declaration import declaration, read_declaration
-from dg_batchformer.digests import mark_done
-from dg_batchformer.record import to_line
-from dg_batchformer.store import RunFolder, State, SweepFolder, write_json, write_text
+from dg_batchformer.spec.manifest import declaration, read_declaration
+from dg_batchformer.spec.sweep import Row, SweepSpec
+from dg_batchformer.storage.digests import mark_done
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, write_json, write_text
+from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.plan import counted, plan, run_states
 from dg_batchformer.sweep.status import status_text
-from dg_batchformer.sweep_spec import Row, SweepSpec
 
 SWEEP = SweepSpec("s", ("PACS",), (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF")), trials=1)
 

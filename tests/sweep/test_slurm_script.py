@@ -8,11 +8,11 @@ import subprocess
 import pytest
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.spec.sweep import Row, SweepSpec
+from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster, load_cluster
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers.slurm import submit
-from dg_batchformer.sweep_spec import Row, SweepSpec
 
 SWEEP = SweepSpec("tiny", ("Toy",), (Row("ERM", "ERM"),), "quick", 2, 1, ("A",), steps=3)
 CLUSTER = Cluster()

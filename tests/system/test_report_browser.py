@@ -6,9 +6,9 @@ import time
 import pytest
 from generated import write_sweep
 
-from dg_batchformer.report.collect import collect
-from dg_batchformer.report.page.page import build_page
-from dg_batchformer.report.selection import METHODS
+from dg_batchformer.report.page import build_page
+from dg_batchformer.results.collect import collect
+from dg_batchformer.results.selection import METHODS
 
 pytestmark = pytest.mark.system
 TITLES = {name: f"Model selection: {method.title}" for name, method in METHODS.items()}

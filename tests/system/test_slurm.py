@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import queued_states, read_jobs
-from dg_batchformer.sweep_spec import load_sweep
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]

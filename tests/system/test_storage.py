@@ -9,11 +9,11 @@ import time
 import pytest
 import torch
 
-from dg_batchformer.store import State, SweepFolder
+from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep_spec import load_sweep
 from dg_batchformer.training import checkpoint
-from dg_batchformer.training.journal import storage_error
+from dg_batchformer.training.run_log import storage_error
 
 pytestmark = pytest.mark.system
 PATIENCE = 300

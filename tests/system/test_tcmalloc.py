@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from dg_batchformer.allocator import tcmalloc
+from dg_batchformer.runtime.allocator import tcmalloc
 
 pytestmark = [
     pytest.mark.system,

@@ -4,7 +4,7 @@ from support import make_algorithm, quick_spec, run_quickly
 from torch.nn import functional as F
 
 from dg_batchformer.datasets import get_dataset_class
-from dg_batchformer.store import RunFolder
+from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.loaders import Loader
 

@@ -1,7 +1,7 @@
 import pytest
 from support import quick_spec
 
-from dg_batchformer.cli import main
+from dg_batchformer.cli.main import main
 from dg_batchformer.training import lines as lines_module
 from dg_batchformer.training.lines import Lines
 

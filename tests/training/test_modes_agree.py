@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from support import run_quickly
 
-from dg_batchformer.catalog import dataset_facts
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.catalog.datasets import dataset_facts
+from dg_batchformer.spec.run import RunSpec
 
 SEEDS = range(5)
 MODES = {

@@ -2,7 +2,7 @@ import pytest
 
 from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec import RunSpec
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.preflight import check_runs
 
 

@@ -11,8 +11,8 @@ from torch.testing import assert_close
 from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, State
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import run as run_module
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.loaders import Loader

@@ -9,11 +9,11 @@ import torch
 from support import Silence, quick_spec, run_quickly
 from torch.testing import assert_close
 
-from dg_batchformer.cli import main
+from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
-from dg_batchformer.lock import Busy
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, State, write_json, write_text
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, State, write_json, write_text
+from dg_batchformer.storage.lock import Busy
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.worker import _serve

@@ -13,7 +13,7 @@ from support import Silence, make_algorithm, make_minibatches, quick_spec, run_q
 from torch import nn
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.store import RunFolder
+from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.encoding import KIND
 from dg_batchformer.training.stop import Interrupted

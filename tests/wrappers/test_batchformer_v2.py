@@ -7,12 +7,12 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
 from dg_batchformer.errors import InputError
-from dg_batchformer.explain.kept import load_kept
+from dg_batchformer.explain.load import load_kept
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.batchformer import BatchFormer, batchformers, without_batchformer
 from dg_batchformer.networks.insertion import stage_name
-from dg_batchformer.spec import RunSpec
-from dg_batchformer.store import RunFolder, State
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
 

@@ -5,7 +5,7 @@ import torch
 from support import make_algorithm, make_minibatches, quick_spec, run_quickly
 from torch.testing import assert_close
 
-from dg_batchformer.store import RunFolder
+from dg_batchformer.storage.folders import RunFolder
 
 
 def _weights(algorithm):

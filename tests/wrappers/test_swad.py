@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms.base import Validation
-from dg_batchformer.catalog import AVERAGING_WRAPPERS
+from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
 from dg_batchformer.wrappers.swad import loss_valley_weights
 
 LOSSES = [2.0, 1.0, 0.30, 0.31, 0.32, 0.33]

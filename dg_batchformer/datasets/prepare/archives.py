@@ -22,11 +22,11 @@ from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
-from dg_batchformer.class_folders import is_junk
+from dg_batchformer.catalog.class_folders import is_junk
 from dg_batchformer.datasets.prepare.disk import amount, require_room, writing
 from dg_batchformer.errors import MALFORMED, InputError
-from dg_batchformer.regular_files import ARCHIVE, open_regular
-from dg_batchformer.zip_files import open_zip
+from dg_batchformer.storage.safe_read import ARCHIVE, open_regular
+from dg_batchformer.storage.zip_files import open_zip
 
 _GROWTH = 20  # times its own size; annotations grow tenfold, images hardly
 _ALWAYS_ALLOWED = 1 << 30

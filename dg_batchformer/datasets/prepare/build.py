@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from dg_batchformer.catalog import DatasetFacts, dataset_facts
-from dg_batchformer.class_folders import images_below, say_unread
+from dg_batchformer.catalog.class_folders import images_below, say_unread
+from dg_batchformer.catalog.datasets import DatasetFacts, dataset_facts
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.datasets.prepare import layouts, parquet, terra
@@ -18,8 +18,8 @@ from dg_batchformer.datasets.prepare.material import Material, sort_material
 from dg_batchformer.datasets.prepare.mirrors import fetch_dataset
 from dg_batchformer.datasets.prepare.sources import Source, find_source
 from dg_batchformer.errors import InputError
-from dg_batchformer.lock import held
-from dg_batchformer.store import sync_folder
+from dg_batchformer.storage.folders import sync_folder
+from dg_batchformer.storage.lock import held
 
 Note = Callable[[str], None]
 

@@ -18,8 +18,8 @@ from dg_batchformer import __version__
 from dg_batchformer.datasets.prepare.disk import amount, require_room, writing
 from dg_batchformer.datasets.prepare.partial import Part
 from dg_batchformer.datasets.prepare.sources import RemoteFile
-from dg_batchformer.own_files import open_own
-from dg_batchformer.regular_files import ARCHIVE, open_regular
+from dg_batchformer.storage.safe_read import ARCHIVE, open_regular
+from dg_batchformer.storage.safe_write import open_own
 
 _CHUNK = 1 << 20
 _LONGEST_WAIT = 60.0

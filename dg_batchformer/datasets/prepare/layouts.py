@@ -12,13 +12,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.class_folders import SPLITS, folders_in, is_image, walk
+from dg_batchformer.catalog.class_folders import SPLITS, folders_in, is_image, walk
+from dg_batchformer.catalog.datasets import DatasetFacts
 from dg_batchformer.datasets.prepare.disk import writing
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import InputError
-from dg_batchformer.own_files import open_own
-from dg_batchformer.regular_files import IMAGE, open_regular
+from dg_batchformer.storage.safe_read import IMAGE, open_regular
+from dg_batchformer.storage.safe_write import open_own
 
 _DEPTH = 5  # folders around the environments
 

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.class_folders import is_junk
+from dg_batchformer.catalog.class_folders import is_junk
+from dg_batchformer.catalog.datasets import DatasetFacts
 from dg_batchformer.datasets.prepare.archives import is_archive
 from dg_batchformer.datasets.prepare.layouts import find_environments
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import InputError
-from dg_batchformer.regular_files import TABLE, read_text
+from dg_batchformer.storage.safe_read import TABLE, read_text
 
 _SUFFIXES = (
     ".zip",

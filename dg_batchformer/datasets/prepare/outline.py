@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dg_batchformer.catalog import dataset_facts
+from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.datasets.prepare.build import Workspace, refuse_existing
 from dg_batchformer.datasets.prepare.disk import amount
 from dg_batchformer.datasets.prepare.layouts import find_environments

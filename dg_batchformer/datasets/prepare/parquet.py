@@ -8,15 +8,15 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-from dg_batchformer.catalog import DatasetFacts
-from dg_batchformer.class_folders import is_image
+from dg_batchformer.catalog.class_folders import is_image
+from dg_batchformer.catalog.datasets import DatasetFacts
 from dg_batchformer.datasets.prepare.archives import Damaged, allowance, most_entries
 from dg_batchformer.datasets.prepare.disk import amount, writing
 from dg_batchformer.datasets.prepare.layouts import environment_named
 from dg_batchformer.datasets.prepare.parquet_pages import page_sizes
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import MALFORMED, InputError
-from dg_batchformer.regular_files import ARCHIVE, IMAGE, TEXT, open_regular
+from dg_batchformer.storage.safe_read import ARCHIVE, IMAGE, TEXT, open_regular
 
 _COLUMNS = ("image", "domain", "label")
 _ROWS = 256  # of which the images are in memory

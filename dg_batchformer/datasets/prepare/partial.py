@@ -5,7 +5,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.store import read_object, write_json
+from dg_batchformer.storage.folders import read_object, write_json
 
 
 class Part:

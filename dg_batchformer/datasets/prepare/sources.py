@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dg_batchformer.catalog import DATASETS
+from dg_batchformer.catalog.datasets import DATASETS
 from dg_batchformer.errors import InputError, unknown
 
 

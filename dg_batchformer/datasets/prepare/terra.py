@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.class_folders import is_junk
+from dg_batchformer.catalog.class_folders import is_junk
 from dg_batchformer.errors import MALFORMED, InputError
-from dg_batchformer.regular_files import TABLE, read_bytes
+from dg_batchformer.storage.safe_read import TABLE, read_bytes
 
 LOCATIONS = ("38", "46", "100", "43")
 CLASSES = ("bird", "bobcat", "cat", "coyote", "dog", "empty", "opossum", "rabbit", "raccoon", "squirrel")

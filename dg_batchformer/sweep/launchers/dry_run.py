@@ -7,9 +7,9 @@ sweep's workers are on CPUs it has their number of threads, on which the last di
 from collections.abc import Sequence
 from pathlib import Path
 
-from dg_batchformer.command import command
-from dg_batchformer.declaration import SweepRun
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.spec.command import command
+from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.storage.folders import SweepFolder
 
 
 def commands(

@@ -9,9 +9,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from dg_batchformer.declaration import SweepRun
-from dg_batchformer.store import State, SweepFolder
-from dg_batchformer.sweep.launchers.memory import available_memory
+from dg_batchformer.runtime.memory import available_memory
+from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.launchers.process import WorkerProcess, task
 
 _MAX_DEATHS = 3  # of workers over one run that made no progress in between
@@ -47,7 +47,7 @@ class LocalLauncher:
     Args:
         devices: one worker each, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``; workers share the cores.
         threads: of each worker; None shares out the cores.
-        keep: the model that runs keep, one of ``store.KEEP``.
+        keep: the model that runs keep, one of ``storage.folders.KEEP``.
         predictions: whether runs write what their model predicts, sample by sample.
 
     """

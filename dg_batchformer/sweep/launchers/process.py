@@ -9,9 +9,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from dg_batchformer.allocator import preloaded
-from dg_batchformer.declaration import SweepRun
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.runtime.allocator import preloaded
+from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.storage.folders import SweepFolder
 
 _WORKER = "dg_batchformer.training.worker"
 _SERVER = "dg_batchformer.sweep.launchers.server"

@@ -6,7 +6,7 @@ they have saved their runs. Blocked signals wait: a worker lets them in once it 
 
 import signal
 
-from dg_batchformer.allocator import keep_from_children
+from dg_batchformer.runtime.allocator import keep_from_children
 
 keep_from_children()
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))

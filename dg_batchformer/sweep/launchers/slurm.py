@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dg_batchformer.declaration import SweepRun
 from dg_batchformer.errors import InputError
-from dg_batchformer.foreign_text import one_line
-from dg_batchformer.store import SweepFolder
+from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster
 from dg_batchformer.sweep.console import SweepConsole
 from dg_batchformer.sweep.jobs import Job, ask
 from dg_batchformer.sweep.launchers.local import LocalLauncher
+from dg_batchformer.text.printable import one_line
 
 _REQUEUES = 100_000  # submitit counts time limits, also those that a task was made for
 _DEFAULT_MAX_ARRAY = 1001  # SLURM's own
@@ -37,7 +37,7 @@ class Chunk:
     Args:
         devices, threads: of its workers, as the local launcher takes them.
         seconds: within which they have saved their runs when SLURM signals.
-        keep: the model that runs keep, one of ``store.KEEP``.
+        keep: the model that runs keep, one of ``storage.folders.KEEP``.
         predictions: whether runs write what their model predicts, sample by sample.
 
     """

@@ -10,8 +10,8 @@ import zipfile
 import pytest
 from loopback import cut, serving, status, whole
 
-from dg_batchformer.catalog import DATASETS, dataset_facts
-from dg_batchformer.cli import main
+from dg_batchformer.catalog.datasets import DATASETS, dataset_facts
+from dg_batchformer.cli.main import main
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.datasets.prepare import layouts, mirrors
 from dg_batchformer.datasets.prepare.build import Workspace, prepare
@@ -19,7 +19,7 @@ from dg_batchformer.datasets.prepare.download import Patience
 from dg_batchformer.datasets.prepare.sources import SOURCES, Mirror, RemoteFile, Source
 from dg_batchformer.datasets.prepare.terra import CLASSES
 from dg_batchformer.errors import InputError
-from dg_batchformer.lock import Busy, held
+from dg_batchformer.storage.lock import Busy, held
 
 PACS_CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
 VLCS_CLASSES = ("bird", "car", "chair", "dog", "person")

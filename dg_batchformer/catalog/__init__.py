@@ -1,0 +1,1 @@
+"""What exists: facts of datasets, custom datasets, image manifests."""

@@ -1,0 +1,154 @@
+"""Class folders: which folders of a domain are classes, which files in them are images, and what is left out.
+
+Training, ``data info``, ``data verify``, ``data prepare`` and ``predict`` all ask here.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dg_batchformer.catalog.image_formats import could_be_image, has_read_ending
+from dg_batchformer.errors import InputError
+
+SPLITS = frozenset({"train", "val", "valid", "validation", "crossval", "test", "full", "all"})
+_WRAPPING = SPLITS | {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "data"}
+# What file managers, network storage and recycle bins leave behind; hidden names and __MACOSX come on top.
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found"})
+_NAMED = 5  # names in a sentence
+
+
+class ClassFolders(NamedTuple):
+    """What lies in the folder of a domain.
+
+    Attributes:
+        images: by class, in the order of torchvision; a class without images has no entry.
+        unread: files in class folders that could be meant as images, and are in no format that is read.
+        beside: files beside the class folders that could be meant as images.
+        empty: names of class folders without an image that is read.
+
+    """
+
+    images: dict[str, list[Path]]
+    unread: list[Path]
+    beside: list[Path]
+    empty: list[str]
+
+
+def read_class_folders(folder: Path) -> ClassFolders:
+    """Find the images in and below the class folders of a domain; raise InputError where a folder cannot be read."""
+    found = ClassFolders({}, [], [], [])
+    for path in folders_in(folder):
+        images, unread = images_below(path)
+        found.unread.extend(unread)
+        if images:
+            found.images[path.name] = images
+        else:
+            found.empty.append(path.name)
+    files = (path for path in sorted(folder.iterdir()) if not path.is_dir() and not is_junk(path.name))
+    found.beside.extend(path for path in files if could_be_image(path))
+    return found
+
+
+def images_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return all images below a folder, ordered by path, and files there that could be meant as images and are not."""
+    files = [Path(place, name) for place, names in sorted(walk(folder)) for name in sorted(names)]
+    images = [file for file in files if is_image(file.name)]
+    unread = [file for file in files if not is_image(file.name) and not is_junk(file.name) and could_be_image(file)]
+    return images, unread
+
+
+def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield every folder from a folder down with the names of its files, links followed, litter left out.
+
+    Raises InputError where a folder cannot be read.
+    """
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        folders[:] = [name for name in folders if not is_junk(name) and not _leads_back(place, name)]
+        yield place, names
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of that name is read as an image."""
+    return has_read_ending(name) and not is_junk(name)
+
+
+def is_junk(name: str) -> bool:
+    """Whether a name is hidden, or what other systems and programs leave behind."""
+    return name.startswith((".", "__MACOSX")) or name.lower() in _LITTER
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that are not litter, sorted; raise InputError where it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
+    except OSError as error:
+        _refuse(error)
+        raise
+
+
+def one_level_too_many(domains: Mapping[Path, ClassFolders]) -> str:
+    """Return a sentence where the class folders lie a level deeper than domain/class/image; '' where they do not.
+
+    Folders below a class are read as part of it, unless it has no other images and its name is one that wraps class
+    folders (``images``, or a split), or the only one of a domain.
+    """
+    deep = deep_classes(domains)
+    for folder, found in domains.items():
+        wrapping = [name for name in found.images if name in deep and name.casefold() in _WRAPPING]
+        if len(found.images) == 1:
+            wrapping = [name for name in found.images if name in deep]
+        if wrapping:
+            files = [file.relative_to(folder) for name in wrapping for file in found.images[name]]
+            below = sorted({file.parts[1] for file in files})
+            return (
+                f"{folder} has one folder level too many: {_listed(wrapping)} in it should hold images, and hold "
+                f"{_listed(below)}; move these folders up into {folder}{', merged by name' * (len(wrapping) > 1)}"
+            )
+    splits = [folder.name for folder in domains if folder.name.casefold() in SPLITS]
+    if len(splits) == len(domains) and deep and all(deep.issuperset(found.images) for found in domains.values()):
+        place = next(iter(domains)).parent
+        return f"{place} holds {_listed(splits)}, which are splits and no domains: the domains lie a level deeper"
+    return ""
+
+
+def deep_classes(domains: Mapping[Path, ClassFolders]) -> set[str]:
+    """Return the names of classes whose images all lie in folders below the class folders."""
+    flat: set[str] = set()
+    names: set[str] = set()
+    for folder, found in domains.items():
+        names.update(found.images)
+        flat.update(name for name, files in found.images.items() if any(file.parent == folder / name for file in files))
+    return names - flat
+
+
+def say_unread(files: Sequence[Path]) -> str:
+    """Return which files are not read as images, by their endings."""
+    endings = Counter(file.suffix.lower() or "without an ending" for file in files).most_common()
+    noun = "file that could be an image is" if len(files) == 1 else "files that could be images are"
+    counted = ", ".join(f"{number} {ending}" for ending, number in endings)
+    return f"{len(files)} {noun} not read: {counted}, such as {files[0]}; convert them to JPEG or PNG"
+
+
+def say_beside(files: Sequence[Path]) -> str:
+    """Return which images are not read because they lie beside class folders."""
+    noun = "image lies" if len(files) == 1 else "images lie"
+    return f"{len(files)} {noun} beside class folders and not in one, such as {files[0]}: not read"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" ..." if len(names) > _NAMED else "")
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Whether a folder is a link to one that was passed on the way to it, and would be walked through over and over."""
+    path = Path(place, name)
+    if not path.is_symlink():
+        return False
+    target = os.path.realpath(path)
+    return any(Path(os.path.realpath(passed)).is_relative_to(target) for passed in path.absolute().parents)
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or take it out") from None

@@ -1,0 +1,340 @@
+"""Plain facts of the field: datasets, their environments and folders, and the orders tables are printed in."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.text.spelling import folded, is_number, one_form
+
+_INDEX = re.compile(r"-?[0-9]+")
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a dataset before a file of it is read.
+
+    Args:
+        labels: DomainBed's short names of the environments; their order is the order of ``env`` indices.
+        names: the names people use, and on disk the folders of the environments.
+        folder: folder below ``--data_dir``; '' for what is built in.
+        layout: what lies in it.
+        shape: (channels, height, width) or (features,) as DomainBed feeds it.
+        checkpoint_freq: DomainBed's steps between two evaluations.
+        small: DomainBed's "small images": other learning rates and batch sizes.
+
+    """
+
+    name: str
+    about: str
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    folder: str = ""
+    layout: str = "<environment>/<class>/<image>"
+    shape: tuple[int, ...] = (3, 224, 224)
+    num_classes: int | None = None
+    checkpoint_freq: int = 300
+    small: bool = False
+
+    @property
+    def is_photographs(self) -> bool:
+        """Whether the images come in the 224 pixels that pretrained networks expect."""
+        return self.shape[-2:] == (224, 224)
+
+    def environment_index(self, given: object) -> int:
+        """Return the index of an environment: of a number, itself; of a text, what a person means by it.
+
+        A text is a name or short name, or where there is none of it the text of an index. Where the environments of a
+        custom dataset are called by numbers, a number is a name: a mistyped one must not select another environment.
+        Raises InputError for anything else.
+        """
+        if isinstance(given, int) and not isinstance(given, bool):
+            return self._in_range(given)
+        text = str(given)
+        for form in (str, one_form, folded):
+            found = [env for env, spellings in enumerate(self._spellings) if form(text) in map(form, spellings)]
+            if len(found) > 1:
+                twins = " or ".join(repr(self.names[env]) for env in found)
+                raise InputError(f"environment {text!r} of {self.name} may be {twins}; spell it as it is called")
+            if found:
+                return found[0]
+        if _INDEX.fullmatch(text) and self.is_indexed:
+            return self._in_range(int(text))
+        allowed = self._indexed_names if self.is_indexed else f"{', '.join(self.names)}; a number is a name here"
+        raise unknown(f"environment of {self.name}", given, dict.fromkeys([*self.names, *self.labels]), see=allowed)
+
+    def typed(self, env: int) -> str:
+        """Return what a person types for an environment: its index, or its name where numbers are names."""
+        return str(env) if self.is_indexed and str(env) not in self.labels else self.names[env]
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether a person may name an environment by its index, as DomainBed does."""
+        return self.name in DATASETS or not any(map(is_number, self.names))
+
+    @property
+    def _spellings(self) -> list[tuple[str, str]]:
+        return list(zip(self.labels, self.names, strict=True))
+
+    @property
+    def _indexed_names(self) -> str:
+        return ", ".join(f"{env} {name}" for env, name in enumerate(self.names))
+
+    def _in_range(self, env: int) -> int:
+        if 0 <= env < len(self.names):
+            return env
+        raise InputError(f"environment {env} is out of range: {self.name} has {self._indexed_names}")
+
+
+def _folders(
+    name: str, folder: str, about: str, classes: int | None, pairs: dict[str, str], freq: int = 300
+) -> DatasetFacts:
+    labels, names = tuple(pairs), tuple(pairs.values())
+    return DatasetFacts(name, about, labels, names, folder, num_classes=classes, checkpoint_freq=freq)
+
+
+def _spawrious(kind: str, level: str) -> DatasetFacts:
+    correlated = {"O2O": "a place for each breed", "M2M": "two places for two breeds"}[kind]
+    return DatasetFacts(
+        f"Spawrious{kind}_{level}",
+        f"dogs whose breed the place gives away, {correlated}, {level} (Lynch et al., 2023); made to test on Test",
+        labels=("Test", "SC_group_1", "SC_group_2"),
+        names=("Test", "SC_group_1", "SC_group_2"),
+        folder="spawrious224",
+        layout="<group>/<place>/<class>/<image>",
+        num_classes=4,
+        checkpoint_freq=100,
+    )
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+_OURS = (
+    DatasetFacts(
+        "Shapes",
+        "built in: drawn shapes in four styles, 32 px",
+        labels=("photo", "painting", "cartoon", "sketch"),
+        names=("photo", "painting", "cartoon", "sketch"),
+        shape=(3, 32, 32),
+        num_classes=7,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    DatasetFacts(
+        "Toy",
+        "built in: vectors of two causes, one stable and one spurious, for tests",
+        labels=("A", "B", "C", "D"),
+        names=("A", "B", "C", "D"),
+        shape=(8,),
+        num_classes=3,
+        checkpoint_freq=100,
+        small=True,
+    ),
+)
+
+# In DomainBed's order, which is that of its tables.
+_DOMAINBED = (
+    DatasetFacts(
+        "Debug28",
+        "built in: random tensors, 28 px, for tests",
+        labels=("0", "1", "2"),
+        names=("0", "1", "2"),
+        shape=(3, 28, 28),
+        num_classes=2,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    DatasetFacts(
+        "Debug224",
+        "built in: random tensors, 224 px, for tests",
+        labels=("0", "1", "2"),
+        names=("0", "1", "2"),
+        num_classes=2,
+        checkpoint_freq=100,
+    ),
+    DatasetFacts(
+        "ColoredMNIST",
+        "MNIST whose colour agrees with the label by environment (Arjovsky et al., 2019)",
+        labels=("+90%", "+80%", "-90%"),
+        names=("+90%", "+80%", "-90%"),
+        folder="MNIST",
+        layout="raw/<the four files of MNIST>",
+        shape=(2, 28, 28),
+        num_classes=2,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    DatasetFacts(
+        "RotatedMNIST",
+        "MNIST rotated by a fixed angle per environment (Ghifary et al., 2015)",
+        labels=("0", "15", "30", "45", "60", "75"),
+        names=("0", "15", "30", "45", "60", "75"),
+        folder="MNIST",
+        layout="raw/<the four files of MNIST>",
+        shape=(1, 28, 28),
+        num_classes=10,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    _folders(
+        "VLCS",
+        "VLCS",
+        "photographs of four benchmarks (Fang et al., 2013)",
+        5,
+        {"C": "Caltech101", "L": "LabelMe", "S": "SUN09", "V": "VOC2007"},
+    ),
+    _folders(
+        "PACS",
+        "PACS",
+        "photos, art, cartoons, sketches (Li et al., 2017)",
+        7,
+        {"A": "art_painting", "C": "cartoon", "P": "photo", "S": "sketch"},
+    ),
+    _folders(
+        "OfficeHome",
+        "office_home",
+        "office and home objects in four styles (Venkateswara et al., 2017)",
+        65,
+        {"A": "Art", "C": "Clipart", "P": "Product", "R": "Real World"},
+    ),
+    _folders(
+        "TerraIncognita",
+        "terra_incognita",
+        "camera traps at four locations (Beery et al., 2018)",
+        10,
+        {"L100": "location_100", "L38": "location_38", "L43": "location_43", "L46": "location_46"},
+    ),
+    _folders(
+        "DomainNet",
+        "domain_net",
+        "six styles, 345 classes (Peng et al., 2019)",
+        345,
+        {
+            "clip": "clipart",
+            "info": "infograph",
+            "paint": "painting",
+            "quick": "quickdraw",
+            "real": "real",
+            "sketch": "sketch",
+        },
+        1000,
+    ),
+    _folders(
+        "SVIRO",
+        "sviro",
+        "rear seats of ten cars (Dias Da Cruz et al., 2020)",
+        None,
+        _same("aclass", "escape", "hilux", "i3", "lexus", "tesla", "tiguan", "tucson", "x5", "zoe"),
+    ),
+    DatasetFacts(
+        "WILDSCamelyon",
+        "lymph node tissue of five hospitals (Koh et al., 2021); needs the wilds package",
+        labels=tuple(f"hospital_{number}" for number in range(5)),
+        names=tuple(f"hospital_{number}" for number in range(5)),
+        folder="camelyon17_v1.0",
+        layout="<as the wilds package downloads it>",
+        num_classes=2,
+        checkpoint_freq=100,
+    ),
+    DatasetFacts(
+        "WILDSFMoW",
+        "land use from satellites in six regions (Koh et al., 2021); needs the wilds package",
+        labels=tuple(f"region_{number}" for number in range(6)),
+        names=tuple(f"region_{number}" for number in range(6)),
+        folder="fmow_v1.1",
+        layout="<as the wilds package downloads it>",
+        num_classes=62,
+        checkpoint_freq=100,
+    ),
+    _spawrious("O2O", "easy"),
+    _spawrious("O2O", "medium"),
+    _spawrious("O2O", "hard"),
+    _spawrious("M2M", "easy"),
+    _spawrious("M2M", "medium"),
+    _spawrious("M2M", "hard"),
+)
+
+_FURTHER = (
+    DatasetFacts(
+        "DigitsDG",
+        "digits of four benchmarks, 32 px (Zhou et al., 2020)",
+        labels=("mnist", "mnist_m", "svhn", "syn"),
+        names=("mnist", "mnist_m", "svhn", "syn"),
+        folder="digits_dg",
+        layout="<environment>/train or val/<class>/<image>",
+        shape=(3, 32, 32),
+        num_classes=10,
+        checkpoint_freq=100,
+        small=True,
+    ),
+    _folders(
+        "NICOpp",
+        "NICO++",
+        "NICO++: 60 classes in six contexts (Zhang et al., 2023)",
+        60,
+        _same("autumn", "dim", "grass", "outdoor", "rock", "water"),
+    ),
+)
+
+# In the order of tables.
+DATASETS: dict[str, DatasetFacts] = {facts.name: facts for facts in (*_OURS, *_DOMAINBED, *_FURTHER)}
+
+# What DomainBed's tables know, in their order.
+DOMAINBED_DATASETS = tuple(facts.name for facts in _DOMAINBED)
+
+# The row order of DomainBed's tables; other algorithms come after them.
+DOMAINBED_ORDER = (
+    "ERM", "ERMPlusPlus", "Fish", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "CDANN", "MTL",
+    "SagNet", "ARM", "VREx", "RSC", "SD", "ANDMask", "SANDMask", "IGA", "SelfReg", "Fishr", "TRM", "IB_ERM",
+    "IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM",
+)  # fmt: skip
+
+# The names of selection methods, known without importing one: sweep files name them too. The first is the default.
+SELECTION_NAMES = (
+    "training-domain",
+    "leave-one-domain-out",
+    "oracle",
+    "swad-iid",
+    "swad-last",
+    "swad-oracle",
+    "swad-averaged",
+    "auto-lr",
+)
+
+# Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
+WRAPPER_NAMES = ("BF", "BFv2", "EMA", "IIDMax", "MixStyle", "SMA", "SWAD")
+
+# Those that return another model than the last one: only their ``final`` record is of what a run returns.
+AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD")
+
+
+# The networks that DomainBed takes for small images, by their size in pixels; for others ResNet-50.
+SMALL_BACKBONES = {28: "mnist_cnn", 32: "wrn16_2"}
+
+
+def dataset_facts(name: str, environments: Sequence[str] = ()) -> DatasetFacts:
+    """Return the facts of a dataset; raise InputError for an unknown name.
+
+    Args:
+        environments: of data of one's own, whose name is any other; what else is assumed of it holds for photographs.
+
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if not environments:
+        raise unknown("dataset", name, DATASETS)
+    names = tuple(environments)
+    return DatasetFacts(name, "data of your own", names, names, folder=name)
+
+
+def has_small_images(dataset: str) -> bool:
+    """Whether DomainBed's "small images" hyper-parameters are for a dataset; they are not for data of one's own."""
+    return dataset in DATASETS and DATASETS[dataset].small
+
+
+def known_first(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Return each name once: those of an order first, in it, then others as they come."""
+    found = dict.fromkeys(names)
+    return [*(name for name in order if name in found), *(name for name in found if name not in order)]

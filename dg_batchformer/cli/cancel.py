@@ -1,0 +1,34 @@
+"""``cancel``: end what trains a sweep."""
+
+import argparse
+from pathlib import Path
+
+from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs
+from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.sweep.jobs import cancel_jobs, queued_states, read_jobs
+from dg_batchformer.sweep.launches import end_launches
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    text = (
+        "End what trains a sweep: launches on this machine and its SLURM jobs. Runs are saved; the sweep command goes "
+        "on from there."
+    )
+    verb = verbs.add_parser("cancel", help="end what trains a sweep, its runs saved", description=text)
+    verb.set_defaults(run=run, works=True)
+    verb.add_argument("folder", type=Path, metavar="DIR", help="as results/quickstart")
+
+
+def run(options: argparse.Namespace) -> int:
+    """End what trains a sweep, its runs saved: launches on this machine, and its SLURM jobs."""
+    folder = SweepFolder(options.folder)
+    read_declaration(folder)  # or it is no sweep
+    told, elsewhere = end_launches(folder)
+    jobs = list(queued_states(read_jobs(folder)))
+    cancel_jobs(jobs)
+    print(f"asked to end: {told} launches on this machine, {len(jobs)} SLURM tasks; their runs are saved")
+    for host in sorted(elsewhere):
+        print(f"a launch on {host} goes on; cancel it there")
+    return INCOMPLETE if elsewhere else OK

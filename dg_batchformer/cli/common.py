@@ -1,0 +1,30 @@
+"""What verbs share: exit statuses, and types of options."""
+
+import argparse
+from typing import TypeAlias
+
+from dg_batchformer.text.printable import printable
+
+OK, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: done; done, but runs failed, diverged or are somebody else's; wrong input; interrupted."""
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1, as an option's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def add_plugins(verb: argparse.ArgumentParser) -> None:
+    """Add the option that says which plug-ins a verb may import; what a folder names is not imported."""
+    verb.add_argument("--plugins", nargs="+", default=[], metavar="MODULE",
+        help="import them first: those that the run was trained with")  # fmt: skip
+
+
+def say(text: str) -> None:
+    """Print what may hold names of files, which may hold anything."""
+    print(printable(text))

@@ -1,0 +1,49 @@
+"""``compare``: is one row of a sweep better than another?"""
+
+import argparse
+from pathlib import Path
+
+from dg_batchformer.cli.common import OK, Verbs
+from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, tell
+from dg_batchformer.errors import InputError
+from dg_batchformer.results.selection import METHODS
+from dg_batchformer.text.spelling import one_form
+
+_FORMATS = ("text", "markdown", "json")
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    verb = verbs.add_parser(
+        "compare",
+        help="whether a row is better than another, and how sure",
+        description="Say whether row B improves on row A and by how much: the paired difference in test accuracy by "
+        "environment, its 95 % interval, and tests.",
+    )
+    verb.set_defaults(run=run)
+    add = verb.add_argument
+    add("baseline", metavar="A", type=one_form, help="the row to compare with, as ERM; rows are named as in the tables")
+    add("other", metavar="B", type=one_form, help="the row that may be better, as ERM+BF")
+    add("folders", nargs="+", type=Path, metavar="DIR", help="as results/quickstart, or of a DomainBed sweep")
+    add("--also", nargs="+", type=one_form, default=[], metavar="ROW",
+        help="further rows to compare with A; intervals and p-values are then corrected for their number")  # fmt: skip
+    add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
+        help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip
+    add_reading(verb)
+    add("--format", choices=_FORMATS, default="text", help="what is printed (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print comparisons of rows."""
+    from dg_batchformer.stats.comparison import compare_rows
+    from dg_batchformer.tables.render.comparison import COMPARISON_FORMATS
+
+    for folder in options.folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder; the order is: compare A B DIR, further rows after --also")
+    collection = collect_asked(options)
+    methods = list(METHODS) if "all" in options.selection else options.selection
+    comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods)
+    print(COMPARISON_FORMATS[options.format](comparisons), end="")
+    tell(collection.skipped)
+    return OK

@@ -1,0 +1,45 @@
+"""``data info``: what a dataset holds, as a table and as a picture."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dg_batchformer.catalog.custom import find_dataset
+from dg_batchformer.cli.common import OK, Verbs, say
+from dg_batchformer.errors import InputError
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import atomic_write
+
+
+def add_action(actions: Verbs) -> None:
+    """Add the action and its options."""
+    text = "Show the environments and classes of a dataset and how many images each has, and draw them if asked."
+    action = actions.add_parser("info", help="what a dataset holds, and a contact sheet of it", description=text)
+    action.set_defaults(run=run)
+    add = action.add_argument
+    add("name", metavar="NAME", help="a dataset, also a built-in one, see: list datasets; or data of your own")
+    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
+    add("--output", type=Path, metavar="PNG",
+        help="write a contact sheet there: samples of every environment (rows) and class (columns)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what a dataset holds, and draw it if asked."""
+    from dg_batchformer.datasets import open_dataset
+    from dg_batchformer.datasets.contact_sheet import draw_contact_sheet
+    from dg_batchformer.datasets.info_text import info_text
+
+    if options.output is not None and options.output.suffix.lower() != ".png":
+        raise InputError(f"--output {options.output} is no PNG; give a name that ends in .png")
+    spec = RunSpec(**find_dataset(options.name, options.data_dir)._asdict())
+    dataset = open_dataset(spec, options.data_dir, {"image_size": 224})
+    say(info_text(dataset))
+    for note in dataset.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if options.output is not None:
+        sheet = draw_contact_sheet(dataset)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(options.output) as file:
+            sheet.save(file, "PNG")
+        print(f"wrote {options.output}: {sheet.width} x {sheet.height} pixels")
+    return OK

@@ -1,0 +1,56 @@
+"""``data prepare``: fetch a dataset, or build it from what is there already."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dg_batchformer.cli.common import OK, Verbs, positive
+from dg_batchformer.spec.command import command
+
+
+def add_action(actions: Verbs) -> None:
+    """Add the action and its options."""
+    text = (
+        "Put a dataset where runs look for it: DIR/PACS/sketch/dog/ ... It is fetched from its public address or, with "
+        "--from, built out of official archives, parquet files of HuggingFace, or folders laid out for other suites. "
+        "Images in folders on the same disk are linked, not copied. The dataset is there whole or not at all. An "
+        "interrupted download goes on with the same command."
+    )
+    action = actions.add_parser("prepare", help="fetch a dataset, or build it from archives or folders",
+        description=text)  # fmt: skip
+    action.set_defaults(run=run, works=True)
+    add = action.add_argument
+    add("name", metavar="NAME", help="as PACS; an unknown name is answered with the known ones")
+    add("--data_dir", type=Path, required=True, metavar="DIR", help="gets the folder of the dataset")
+    origin = action.add_mutually_exclusive_group()
+    origin.add_argument("--from", dest="given", type=Path, nargs="+", default=[], metavar="PATH",
+        help="archives, parquet files, or folders that hold images or these; DomainNet takes the list of duplicates "
+        "too, TerraIncognita images and annotations")  # fmt: skip
+    origin.add_argument("--mirror", type=positive, metavar="N",
+        help="fetch from this one only; --dry_run numbers them (default: each, until one gives it)")  # fmt: skip
+    add("--dry_run", action="store_true", help="print what would be fetched and built, and change nothing")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fetch or build a dataset."""
+    from dg_batchformer.datasets.prepare.build import prepare
+    from dg_batchformer.datasets.prepare.outline import outline
+
+    if options.dry_run:
+        for line in outline(options.name, options.data_dir, options.given, options.mirror):
+            print(line)
+        return OK
+    dataset = prepare(options.name, options.data_dir, options.given, options.mirror, note=_note)
+    for note in dataset.notes:
+        _note(note)
+    counts = ", ".join(f"{environment.name} {len(environment):,}" for environment in dataset)
+    print(
+        f"{options.data_dir / dataset.facts.folder}: {len(dataset.files):,} images of {dataset.num_classes} classes "
+        f"({counts})"
+    )
+    print(f"next: {command('data', 'verify', options.name, data_dir=options.data_dir)}")
+    return OK
+
+
+def _note(sentence: str) -> None:
+    print(f"note: {sentence}", file=sys.stderr, flush=True)

@@ -1,0 +1,171 @@
+"""What there is, for people: algorithms, wrappers, datasets, protocols, backbones, hparams."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from dg_batchformer.algorithms import Algorithm
+from dg_batchformer.catalog import datasets
+from dg_batchformer.catalog.image_formats import READ_ENDINGS
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams import HParam
+from dg_batchformer.hparams_registry import search_space
+from dg_batchformer.networks.backbones import describe_backbone, describe_backbones
+from dg_batchformer.networks.timm_models import matches, search_timm
+from dg_batchformer.plugins.load import installed
+from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
+from dg_batchformer.spec.names import split_name
+from dg_batchformer.spec.protocols import PROTOCOLS, get_protocol
+
+_WIDTH = 100  # columns of a table of hparams
+_HEADERS = ["hparam", "default", "", "allowed", "what it is"]
+_DEFAULT_WIDTH, _ALLOWED_WIDTH, _BETWEEN = 20, 25, 10  # the star and what separates columns
+
+
+def list_kind(kind: str, name: str | None, *, dataset: str, protocol: str) -> str:
+    """Return the list of a kind, one line each, those that match a glob, or one of its members in full."""
+    if kind == "hparams":
+        return _hparams(name or "ERM", dataset, protocol)
+    lines, in_full = _KINDS[kind]
+    if name is None:
+        return tabulate(lines().items(), tablefmt="plain")
+    if set(name) & set("*?["):
+        return tabulate(_matching(kind, name).items(), tablefmt="plain")
+    return in_full(name)
+
+
+def _matching(kind: str, pattern: str) -> dict[str, str]:
+    lines = {**_KINDS[kind][0](), **(search_timm(pattern) if kind == "backbones" else {})}
+    found = {name: line for name, line in lines.items() if matches(name, pattern)}
+    if not found:
+        raise InputError(f"none of the {kind} matches {pattern!r}; without it, list {kind} shows them all")
+    return found
+
+
+def _hparams(algorithm: str, dataset: str, protocol: str) -> str:
+    space = search_space(algorithm, dataset, protocol=protocol)
+    return f"{algorithm} on {dataset} under {protocol}; * is drawn where hparams_seed is not 0\n\n{_space(space)}"
+
+
+def _space(space: Mapping[str, HParam]) -> str:
+    rows: list[Sequence[object]] = [
+        [name, hparam.default, "*" if hparam.draw else "", hparam.allowed, hparam.about]
+        for name, hparam in space.items()
+    ]
+    padded = [f"{header}  " for header in _HEADERS]  # tabulate keeps columns that wide
+    names, defaults = (max(len(str(cells[column])) for cells in [padded, *rows]) for column in (0, 1))
+    left = _WIDTH - names - min(defaults, _DEFAULT_WIDTH) - _ALLOWED_WIDTH - _BETWEEN
+    widths = [None, _DEFAULT_WIDTH, None, _ALLOWED_WIDTH, left]
+    return tabulate(rows, headers=_HEADERS, disable_numparse=True, maxcolwidths=widths)
+
+
+def _plugins(registry: Mapping[str, type] | Any) -> dict[str, str]:
+    return {name: _headline(registry[name]) for name in registry}
+
+
+def _installed() -> dict[str, str]:
+    """Return the algorithms of installed packages; one that cannot be imported has the reason beside its name."""
+    lines = {}
+    for name in installed():
+        try:
+            lines[name] = _headline(ALGORITHMS[name])
+        except InputError as error:
+            lines[name] = str(error)
+    return lines
+
+
+def _headline(plugin: type) -> str:
+    """Return the first line of a plug-in's file, or of its own docstring where the file offers several."""
+    alone = sum(vars(other).get("__module__") == plugin.__module__ for other in _offered(plugin)) == 1
+    about = inspect.getdoc(inspect.getmodule(plugin)) if alone else inspect.getdoc(plugin)
+    return next(iter((about or "").splitlines()), "")
+
+
+def _offered(plugin: type) -> list[type]:
+    registry = next(registry for registry in (ALGORITHMS, WRAPPERS) if plugin.__name__ in registry)
+    return [registry[name] for name in registry]
+
+
+def _algorithm(name: str) -> str:
+    algorithm, wrappers = split_name(name)
+    return "\n\n".join([_in_full(ALGORITHMS[algorithm]), *(_wrapper(wrapper) for wrapper in wrappers)])
+
+
+def _behaviour(algorithm: type[Algorithm]) -> str:
+    alone = "depends on the other samples of its batch" if algorithm.batch_dependent else "of each sample alone"
+    scopes = {"joint": "all training domains", "per_domain": "its own domain, which the method forwards alone"}
+    rows = [["prediction", alone], ["under BF", f"a sample attends to {scopes[algorithm.attends]}"]]
+    if algorithm.compares_domains:
+        rows.append(["on one domain", "trains much as ERM: it compares training domains"])
+    return tabulate(rows, tablefmt="plain")
+
+
+def _wrapper(name: str) -> str:
+    return _in_full(WRAPPERS[name])
+
+
+def _in_full(plugin: Any) -> str:
+    wraps = plugin.__name__ in WRAPPERS
+    space = plugin.settings("PACS") if wraps else plugin.search_space("PACS")
+    about = list(dict.fromkeys([_headline(plugin), *(inspect.getdoc(plugin) or "").split("\n\n")]))
+    behaviour = [] if wraps else [_behaviour(plugin)]
+    return "\n\n".join([*about, *behaviour, _space(space) if space else "no hparams of its own"])
+
+
+def _dataset(name: str) -> str:
+    if name == _OWN:
+        return _ABOUT_OWN
+    facts = datasets.dataset_facts(name)
+    where = f"DATA_DIR/{facts.folder}/{facts.layout}" if facts.folder else "built in"
+    envs = tabulate(
+        [[env, label, name] for env, (label, name) in enumerate(zip(facts.labels, facts.names, strict=True))],
+        headers=["env", "label", "name"],
+        disable_numparse=True,
+    )
+    return f"{facts.name}: {facts.about}\nwhere: {where}\nclasses: {facts.num_classes or 'as on disk'}\n\n{envs}"
+
+
+def _protocol(name: str) -> str:
+    protocol = get_protocol(name)
+    rows: list[Sequence[object]] = [["about", protocol.about], ["source", protocol.source], ["steps", protocol.steps]]
+    rows += [[f"steps on {dataset}", steps] for dataset, steps in protocol.steps_for.items()]
+    rows.append(["evaluation every", protocol.checkpoint_freq or "as the dataset says (list datasets)"])
+    rows += [[f"evaluation every, on {dataset}", freq] for dataset, freq in protocol.checkpoint_freq_for.items()]
+    rows += [[f"{name}, by default", value] for name, value in protocol.defaults.items()]
+    rows += [[f"{name}, on photographs", value] for name, value in protocol.photographs.items()]
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+_KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
+    "algorithms": (lambda: {**_plugins(ALGORITHMS), **_installed()}, _algorithm),
+    "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
+    "datasets": (lambda: _dataset_lines(), _dataset),
+    "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),
+    "backbones": (describe_backbones, describe_backbone),
+}
+
+
+def _dataset_lines() -> dict[str, str]:
+    lines = {name: _dataset_line(name) for name in datasets.DATASETS if name in DATASETS}
+    return {**lines, _OWN: f"data of your own: {_OWN_FOLDER}, or listed in DATA_DIR/NAME.csv"}
+
+
+_OWN = "NAME"
+_OWN_FOLDER = "DATA_DIR/NAME/<domain>/<class>/<image>"
+_ABOUT_OWN = f"""{_OWN}: data of your own, under any name that is not listed
+where: {_OWN_FOLDER}
+or: DATA_DIR/NAME.csv, with a header and a row for each image: path,label,domain[,split]
+or: DATA_DIR/NAME.json, a list of objects with these keys
+
+Images end in {", ".join(READ_ENDINGS)};
+others are named before training, and not read. A path is relative to DATA_DIR.
+Domains are numbered in the order of their names; at least two are needed.
+split is train or val: val images validate, instead of a random share of every domain.
+Its hparams are those of PACS: list hparams ALGORITHM --dataset PACS"""
+
+
+def _dataset_line(name: str) -> str:
+    facts = datasets.dataset_facts(name)
+    return f"{facts.about}: {', '.join(facts.names)}"

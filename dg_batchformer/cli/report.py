@@ -1,0 +1,48 @@
+"""``report``: everything about a sweep on one page."""
+
+import argparse
+from pathlib import Path
+
+from dg_batchformer.cli.common import OK, Verbs
+from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, tell
+from dg_batchformer.errors import InputError
+from dg_batchformer.storage.folders import write_text
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    verb = verbs.add_parser(
+        "report",
+        help="one HTML page of a sweep: tables, figures, failures, provenance",
+        description="Write one HTML page that needs nothing else: tables by every selection method, figures, what "
+        "failed, where the numbers come from, and how to get them again.",
+    )
+    verb.set_defaults(run=run, works=True)
+    add = verb.add_argument
+    add("folders", nargs="+", type=Path, metavar="DIR",
+        help="as results/quickstart, or the folder of a DomainBed sweep; several give one page")  # fmt: skip
+    add_reading(verb)
+    add("--output", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the report of sweeps."""
+    folders, file = options.folders, options.output
+    if file is None and len(folders) > 1:
+        raise InputError(
+            f"{len(folders)} sweeps make one page that belongs to none of them; name it with --output FILE"
+        )
+    file = file or folders[0] / "report.html"
+    collection = collect_asked(options)
+    from dg_batchformer.report.page import build_page  # loads matplotlib and Jinja2
+
+    given = {name: getattr(options, name) for name in ("mix", "unfinished", "output")}
+    page = build_page(collection, folders, **given)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, page)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}; name another file with --output FILE") from None
+    tell(collection.skipped)
+    print(f"wrote {file}")
+    return OK

@@ -1,0 +1,230 @@
+"""``sweep``: what is due of a sweep file."""
+
+import argparse
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positive
+from dg_batchformer.errors import InputError
+from dg_batchformer.spec.command import command
+from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
+from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.sweep import SweepSpec, load_sweep
+from dg_batchformer.storage.folders import KEEP, State, SweepFolder, refuse_misplaced
+from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.jobs import log_jobs, queued_states, read_jobs, submitting
+from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
+
+_FIRST_COMMANDS = 3
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    text = (
+        "Train the runs of a sweep file that are due. The same command again continues. Results go to "
+        "RESULTS_DIR/NAME/ for a file NAME.yaml; sweeps/README.md explains sweep files."
+    )
+    verb = verbs.add_parser("sweep", help="train what is due of a sweep file", description=text)
+    verb.set_defaults(run=run, works=True, default=verb.get_default)
+    add = verb.add_argument
+    add("file", type=Path, metavar="FILE", help="as sweeps/quickstart.yaml")
+    add("--launcher", choices=("local", "slurm", "dry_run"), default="local",
+        help="local: train on this machine; slurm: submit job arrays and return; dry_run: print what is due, its "
+        "price and the commands of the first runs (default: %(default)s)")  # fmt: skip
+    add("--devices", metavar="NAMES", default="auto",
+        help="one worker for each name, as cpu,cpu or cuda:0,cuda:1, or a UUID of nvidia-smi -L; auto: one for each "
+        "GPU or MIG slice, else up to 4 on the CPU (default: %(default)s)")  # fmt: skip
+    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
+    add("--results_dir", type=Path, metavar="DIR", default=DEFAULT_RESULTS,
+        help="where sweeps are kept (default: %(default)s)")  # fmt: skip
+    add("--keep", choices=KEEP, default="none",
+        help="the weights that every run keeps, for explain: see train --help (default: %(default)s)")  # fmt: skip
+    add("--predictions", action="store_true",
+        help="every run writes what its model predicts, for tables --metric: see train --help")  # fmt: skip
+    add("--retry", nargs="+", choices=(State.FAILED.value, State.DAMAGED.value), default=[],
+        help="also start runs again that failed, or whose files are damaged; for the latter all files of trained runs "
+        "are read")  # fmt: skip
+    add("--threads", type=positive, metavar="N",
+        help="of each local worker, on whose number the last digits of sums depend (default: the cores are shared "
+        "out)")  # fmt: skip
+    add("--verbose", action="store_true", help="a dry run prints the commands of all runs, not of the first few")
+    add = verb.add_argument_group("on SLURM").add_argument
+    add("--slurm", nargs="+", default=[], metavar="KEY=VALUE",
+        help=f"what every task gets, as partition=gpu gpus=1 cpus=8 mem=32G time=4:00:00; keys: {', '.join(SETTINGS)}",
+    )  # fmt: skip
+    add("--cluster", type=Path, metavar="FILE",
+        help="YAML with such settings under slurm: (default: ~/.config/dg_batchformer.yaml, if there)")  # fmt: skip
+    add("--runs_per_task", type=positive, metavar="N",
+        help="runs that one task trains, one after another on each of its devices (default: as many as fit its time "
+        "limit, by what runs took so far; 1 until a run of every row is done)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start what is due of a sweep file, or print what would be started."""
+    asked = load_sweep(options.file, options.data_dir)
+    runs = expand(asked)
+    _check_names(options.file, asked, runs)
+    folder = SweepFolder(options.results_dir / asked.name)
+    refuse_misplaced(folder)
+    if options.launcher == "slurm":
+        return _sweep_on_slurm(options, asked, runs, folder)
+    from dg_batchformer.training.preflight import check_runs, parse_devices
+
+    devices = parse_devices(options.devices)
+    planned = _plan(options, folder, runs, len(devices))
+    if options.launcher == "dry_run":
+        _print_commands(options, folder, planned.due, devices)
+        return OK
+    notes = check_runs([run.spec for run in planned.due], options.data_dir)
+    _say_notes(notes)
+    _declare(folder, asked, runs, options)
+    _restart(folder, planned)
+    if not _launch(folder, planned.due, devices, options, notes):
+        print("interrupted: every run is saved; the same command goes on from there")
+        return INTERRUPTED
+    return _say_what_lacks(folder, runs)
+
+
+def _declare(folder: SweepFolder, asked: SweepSpec, runs: Sequence[SweepRun], options: argparse.Namespace) -> None:
+    """Write the declaration of a sweep, with what was typed to start it."""
+    given = {name: getattr(options, name) for name in REMEMBERED}
+    changed = {name: value for name, value in given.items() if value != options.default(name)}
+    folder.write(declaration(asked, runs, Launch(options.file, changed).kept(folder.path)))
+
+
+def _plan(
+    options: argparse.Namespace,
+    folder: SweepFolder,
+    runs: Sequence[SweepRun],
+    workers: int,
+    queued: Collection[str] = (),
+) -> Plan:
+    """Plan a sweep and say so."""
+    planned = plan(folder, runs, retry=[State(name) for name in options.retry], queued=queued)
+    print(f"{folder.path.name}: {planned.text(workers)}", flush=True)
+    if planned.due and options.launcher != "dry_run":
+        _say_what_is_not_kept(options)
+    if undeclared := planned.states.undeclared:
+        kept = "they are kept, but status and tables leave them out"
+        print(f"note: {folder.runs} holds {undeclared} more that {options.file} does not declare: {kept}")
+    return planned
+
+
+def _say_what_is_not_kept(options: argparse.Namespace) -> None:
+    """Say what will not work on the runs of a sweep, before they are trained."""
+    if options.keep == "none":
+        print("note: runs keep no model, which predict, explain and soup need; --keep final keeps it")
+    if not options.predictions:
+        print("note: runs keep no predictions, which tables --metric needs; --predictions keeps them")
+
+
+def _print_commands(
+    options: argparse.Namespace, folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str]
+) -> None:
+    """Print what would train the runs that are due, the first few unless all are asked for."""
+    from dg_batchformer.sweep.launchers.dry_run import commands
+    from dg_batchformer.sweep.launchers.local import share_of_cores
+
+    threads = options.threads or (share_of_cores(devices) if set(devices) == {"cpu"} else None)
+    shown = due if options.verbose else due[:_FIRST_COMMANDS]
+    print("note: a dry run starts nothing, and has not looked for data and weights")
+    for line in commands(folder, shown, options.data_dir, options.keep, options.predictions, threads):
+        print(line)
+    if len(shown) < len(due):
+        print(f"... and {len(due) - len(shown)} more commands; --verbose prints all")
+
+
+def _sweep_on_slurm(
+    options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun], folder: SweepFolder
+) -> int:
+    """Hand what is due to SLURM and return; what SLURM has in hand already is left to it."""
+    from dg_batchformer.sweep.launchers.slurm import runs_in_task, submit
+    from dg_batchformer.training.preflight import check_runs
+
+    cluster = load_cluster(options.slurm, options.cluster)
+    with submitting(folder):
+        jobs = read_jobs(folder)
+        states = queued_states(jobs)
+        queued = {run for job in jobs if job.job_id in states for run in job.runs}
+        planned = _plan(options, folder, runs, cluster.array, queued)
+        _say_notes(check_runs([run.spec for run in planned.due], options.data_dir))
+        _declare(folder, asked, runs, options)
+        _restart(folder, planned)
+        for run_id in planned.states.having(State.FAILED) & {run.spec.id for run in planned.due}:
+            folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
+        per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
+        submitted = 0
+        kept = options.keep, options.predictions
+        for part in submit(folder, planned.due, options.data_dir, cluster, per_task, *kept):
+            log_jobs(folder, part)
+            submitted += len(part)
+    print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
+    print(f"follow: {command('status', folder.path, watch=True)}")
+    return OK
+
+
+def _restart(folder: SweepFolder, planned: Plan) -> None:
+    """Let runs begin again that were trained, where their folder is gone or a file is damaged."""
+    for run_id in planned.states.having(State.GONE, State.DAMAGED) & {run.spec.id for run in planned.due}:
+        folder.restart(run_id)
+
+
+def _say_notes(notes: Sequence[str]) -> None:
+    for sentence in notes:
+        print(f"note: {sentence}", flush=True)
+
+
+def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
+    """Raise InputError, with file and line, for a row whose algorithm or hparams there are not."""
+    from dg_batchformer.hparams_registry import resolve_hparams
+    from dg_batchformer.plugins.load import load_plugins
+
+    try:
+        load_plugins(asked.plugins)
+    except InputError as error:
+        raise InputError(f"{file}: plugins: {error}") from None
+    lines = {row.label: row.line for row in asked.algorithms}
+    for label, spec in {(run.label, run.spec.dataset): run for run in runs}.values():
+        try:
+            resolve_hparams(spec)
+        except InputError as error:
+            raise InputError(f"{file}:{lines[label]}: row {label!r}: {error}") from None
+
+
+def _launch(
+    folder: SweepFolder,
+    due: Sequence[SweepRun],
+    devices: Sequence[str],
+    options: argparse.Namespace,
+    said: Sequence[str],
+) -> bool:
+    """Train what is due on this machine; return false where that was interrupted.
+
+    Args:
+        said: notes that no run needs to repeat.
+
+    """
+    from dg_batchformer.sweep.console import SweepConsole
+    from dg_batchformer.sweep.launchers.local import LocalLauncher
+
+    console = SweepConsole(due, said)
+    where = folder, devices, options.data_dir, console
+    kept = {"keep": options.keep, "predictions": options.predictions}
+    launcher = LocalLauncher(*where, threads=options.threads, **kept)
+    try:
+        with folder.launching():
+            return launcher.launch(due)
+    finally:
+        console.close()
+
+
+def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:
+    """Close a sweep: where its tables are, and which of its runs they lack."""
+    print(f"tables: {command('tables', folder.path)}")
+    lacking = {run_id: state for run_id, state in run_states(folder, runs).of.items() if state is not State.DONE}
+    if not lacking:
+        return OK
+    others = "; running ones are trained by another launch" if State.RUNNING in lacking.values() else ""
+    print(f"not done: {counted(lacking)}{others}; see: {command('status', folder.path)}")
+    return INCOMPLETE

@@ -1,0 +1,158 @@
+"""``tables``: model-selection tables, beside published numbers if asked, or beside what a sweep expects."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs
+from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, tell
+from dg_batchformer.errors import InputError
+from dg_batchformer.results.cache import read_folders
+from dg_batchformer.results.collection import damaged_records, unreadable_lines
+from dg_batchformer.results.domainbed_selection import CHOOSE
+from dg_batchformer.results.metrics import METRICS
+from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
+from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.storage.folders import SweepFolder, write_text
+from dg_batchformer.tables.domainbed import domainbed_tables, left_out
+from dg_batchformer.tables.render import FORMATS, render
+from dg_batchformer.tables.render.latex_text import needs_fonts
+from dg_batchformer.tables.side_by_side import side_by_side
+from dg_batchformer.tables.table import Section, build_sections
+from dg_batchformer.text.spelling import one_form
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    files = ", ".join(form.file for form in FORMATS.values())
+    methods = "\n".join(f"  {method.name:<22}{method.about}" for method in METHODS.values())
+    verb = verbs.add_parser(
+        "tables",
+        help="model-selection tables of a sweep, ours or DomainBed's",
+        description="Print the tables of sweeps: test accuracy, mean and standard error over trials.",
+        epilog=f"selection methods, which choose the step and the draw of hparams:\n{methods}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.set_defaults(run=run)
+    add = verb.add_argument
+    add("folders", nargs="+", type=Path, metavar="DIR",
+        help="as results/quickstart, or the folder of a DomainBed sweep; several give one table")  # fmt: skip
+    add("--format", choices=(*FORMATS, *_DOMAINBED),
+        help="what is printed; domainbed and domainbed_latex: what DomainBed's collect_results prints "
+        "for the same runs (default: text)")  # fmt: skip
+    add("--selection", nargs="+", choices=(*METHODS, "all"), metavar="METHOD",
+        help=f"one or more of those below; all: also side by side (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
+    add("--metric", choices=METRICS,
+        help="what is reported; all but accuracy (the default) need runs trained with --predictions: the mean accuracy "
+        "over classes, that of the worst class, or the expected calibration error")  # fmt: skip
+    add("--published", nargs="*", metavar="NAME",
+        help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
+        "algorithms, of those named, or all")  # fmt: skip
+    add(
+        "--compare_to",
+        metavar="ROW",
+        type=one_form,
+        help="mark at the average the rows that differ significantly from this one",
+    )
+    add_reading(verb)
+    add("--expect", action="store_true",
+        help="instead, set averages beside those that the sweep expects; status 1 if one is outside")  # fmt: skip
+    add("--output", type=Path, metavar="DIR",
+        help=f"also write {files} there, and tables.bib with what they cite")  # fmt: skip
+
+
+_DOMAINBED = ("domainbed", "domainbed_latex")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the tables of sweeps, and write them in every format."""
+    if options.expect:
+        return _expect(options)
+    metric = METRICS[options.metric or "accuracy"]
+    for name in ("published", "compare_to"):
+        if metric.measure is not None and getattr(options, name) is not None:
+            raise InputError(f"--{name} is about accuracy; drop it, or --metric {options.metric}")
+    asked = options.selection or list(DEFAULT_METHODS)
+    if options.format in _DOMAINBED:
+        return _print_as_domainbed(options, asked)
+    collection = collect_asked(options, predictions=metric.measure is not None)
+    sections = build_sections(collection, list(METHODS) if "all" in asked else asked, metric)
+    if options.compare_to is not None:
+        from dg_batchformer.tables.significance import mark_significant
+
+        sections = mark_significant(sections, collection, options.compare_to)
+    if options.published is not None:
+        from dg_batchformer.tables.published.match import add_published
+
+        sections = add_published(sections, collection.runs, options.published)
+    if "all" in asked:
+        sections = [*sections, side_by_side(sections)]
+    shown = render(sections, options.format or "text")
+    print(shown, end="")
+    written = {} if options.output is None else _write(options.output, sections)
+    _report_fonts({f"--format {options.format}": shown, **written})
+    tell(collection.skipped)
+    return OK
+
+
+def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> int:
+    """Print what DomainBed would: of our sweeps, of all runs that are in their folder."""
+    strange = [name for name in methods if name not in CHOOSE]
+    if strange:
+        raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
+    for name in ("output", "published", "compare_to", "metric"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
+    ours = {folder: SweepFolder(folder) for folder in options.folders}
+    for folder, sweep in ours.items():
+        if sweep.sweep_file.exists() and read_declaration(sweep).by_source:
+            raise InputError(f"{folder} is a sweep with train_envs, of which DomainBed has no tables; drop --format")
+    folders = [sweep.runs if sweep.sweep_file.exists() else folder.resolve() for folder, sweep in ours.items()]
+    read = {folder: read_folders(folder) for folder in folders}
+    files = [file for by_name in read.values() for file in by_name.values()]
+    print(domainbed_tables(files, methods, latex=options.format == "domainbed_latex"), end="")
+    if strange := left_out(files):
+        known = "DomainBed knows none of that name, so its tables leave their runs out, and X stands for no value"
+        tell([f"{', '.join(strange)}: {known}; tables of them: drop --format {options.format}"])
+    for folder, by_name in read.items():
+        tell([*unreadable_lines(folder, by_name), *damaged_records(folder, by_name)])
+    return OK
+
+
+def _expect(options: argparse.Namespace) -> int:
+    for name in ("format", "selection", "metric", "published", "compare_to", "output"):
+        if getattr(options, name) is not None:
+            raise InputError(f"--expect prints one table, by the selection that the sweep expects; drop --{name}")
+    if len(options.folders) > 1:
+        raise InputError("--expect reads one sweep, the one that expects something; give one DIR")
+    from dg_batchformer.tables.expectation import compare, is_reproduced, read_expected
+    from dg_batchformer.tables.render.expectation import expectation
+
+    expected = read_expected(SweepFolder(options.folders[0]))
+    collection = collect_asked(options)
+    [section] = build_sections(collection, [expected.selection])
+    comparisons = compare(section, expected)
+    print(expectation(expected, comparisons, section.notes), end="")
+    tell(collection.skipped)
+    return OK if is_reproduced(comparisons) else INCOMPLETE
+
+
+def _write(folder: Path, sections: Sequence[Section]) -> Mapping[str, str]:
+    """Write every format; return the texts by file name."""
+    from dg_batchformer.tables.published.bibliography import bibliography
+
+    texts = {form.file: render(sections, name) for name, form in FORMATS.items()}
+    if entries := bibliography(sections):
+        texts["tables.bib"] = entries
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+        print(f"wrote {folder / name}")
+    return texts
+
+
+def _report_fonts(documents: Mapping[str, str]) -> None:
+    """Say which documents only XeLaTeX and LuaLaTeX can compile."""
+    for_fonts = [name for name, text in documents.items() if needs_fonts(text)]
+    if for_fonts:
+        tell([f"pdflatex cannot print some names in {' and '.join(for_fonts)}: compile with xelatex or lualatex"])

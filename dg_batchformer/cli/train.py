@@ -1,0 +1,189 @@
+"""``train``: one run."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from dg_batchformer.catalog.custom import find_dataset
+from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positive
+from dg_batchformer.errors import InputError, RunFailed, as_sentence
+from dg_batchformer.results.our_sweep import read_run
+from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
+from dg_batchformer.spec.run import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunSpec, refuse_other_run
+from dg_batchformer.storage.folders import KEEP, TRAINED, RunFolder, State, folder_of_run, refuse_misplaced
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb and its options."""
+    text = "Train one run. The same command again continues it, or says what came out."
+    verb = verbs.add_parser("train", help="train one run, or go on with it", description=text)
+    verb.set_defaults(run=run, works=True)
+    add = verb.add_argument_group("what is trained (together they name the run)").add_argument
+    add(
+        "--dataset",
+        metavar="NAME",
+        default="Shapes",
+        help="see: list datasets; or data of your own, a folder or manifest in --data_dir (default: %(default)s)",
+    )
+    add("--algorithm", metavar="NAME", default="ERM",
+        help="at most one algorithm and any wrappers, as SWAD+CORAL+BF; see: list algorithms, list wrappers "
+        "(default: %(default)s)")  # fmt: skip
+    add("--test_envs", nargs="+", metavar="ENV",
+        help="environments to test on, by name or by index from 0, as: sketch; where domains of your own are called by "
+        "numbers, a number is a name (default: all that --train_envs leaves, else the first)")  # fmt: skip
+    add("--train_envs", nargs="+", metavar="ENV",
+        help="environments to train on (default: all that are not tested on)")  # fmt: skip
+    add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
+        help="backbone, steps and hparams of a publication, or 'quick'; see: list protocols "
+        "(default: %(default)s)")  # fmt: skip
+    add("--hparams", default="{}", metavar="JSON",
+        help="hparams to set, as '{\"lr\": 1e-4}'; see: list hparams ALGORITHM")  # fmt: skip
+    add("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
+        help="the same without JSON, as: lr=1e-4 bf_layers=2")  # fmt: skip
+    add("--backbone", metavar="NAME", help="the hparam backbone; see: list backbones")
+    add("--hparams_seed", type=int, default=0, metavar="N",
+        help="which random draw of hparams; 0: none, the defaults (default: 0)")  # fmt: skip
+    add("--trial_seed", type=int, default=0, metavar="N",
+        help="which repetition: other splits, other random draws (default: 0)")  # fmt: skip
+    add("--seed", type=int, metavar="N",
+        help="initial weights, order, augmentation (default: follows from the run, as in DomainBed)")  # fmt: skip
+    add("--steps", type=int, metavar="N", help="updates (default: the protocol's)")
+    add("--checkpoint_freq", type=int, metavar="N", help="updates between evaluations (default: the protocol's)")
+    add("--holdout_fraction", type=float, default=0.2, metavar="SHARE",
+        help="of every environment, kept for validation (default: %(default)s)")  # fmt: skip
+    add("--evaluate", choices=EVALUATE, default="needed",
+        help="needed: what selection and tables read; all: also the images trained on "
+        "(default: %(default)s)")  # fmt: skip
+    add("--precision", choices=PRECISIONS, default="auto",
+        help="bf16: mixed precision in networks; tf32: products of GPUs, rounded to 10 bits; auto: bf16 where the "
+        "device has it (default: %(default)s)")  # fmt: skip
+    add("--data_path", choices=DATA_PATHS, default="cached",
+        help="cached: image folders are decoded once and augmented on the device; exact: as DomainBed does, image by "
+        "image (default: %(default)s)")  # fmt: skip
+    add("--compile", choices=COMPILE, default="auto",
+        help="of evaluation; auto: where it is known to pay (default: %(default)s)")  # fmt: skip
+    add("--plugins", nargs="+", default=[], metavar="MODULE",
+        help="modules on the Python path, or in this folder, that define further algorithms")  # fmt: skip
+    add = verb.add_argument_group("where").add_argument
+    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/, and "
+        "data of your own: DIR/NAME/domain/class/ or DIR/NAME.csv")  # fmt: skip
+    add("--output_dir", type=Path, metavar="DIR",
+        help=f"where this run is kept, one folder for each (default: {TRAINED}/, named after the run)")  # fmt: skip
+    add("--keep", choices=KEEP, default="final",
+        help="the weights to keep: none, of the model that the run returns, or of the one that validates best "
+        "(default: %(default)s)")  # fmt: skip
+    add("--predictions", action="store_true",
+        help="also write predictions.npz: what the model that the run returns predicts, image by image, on every "
+        "split that it evaluates")  # fmt: skip
+    add("--device", metavar="NAME", default="auto",
+        help="auto, cpu, cuda, cuda:1 or a UUID of nvidia-smi -L (default: %(default)s)")  # fmt: skip
+    add("--threads", type=positive, metavar="N",
+        help="of the CPU, on whose number the last digits of sums depend (default: one for each core)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train one run, or go on with it."""
+    spec = run_spec(options)
+    folder = _folder(options, spec)
+    refuse_misplaced(folder, spec.id)
+    from dg_batchformer.training.lines import outcome
+
+    try:
+        refuse_other_run(folder, spec)
+    except InputError:
+        _check_names(spec)  # what no folder would mend comes first
+        raise
+    if folder.state().is_final:
+        print(f"{folder.path} holds this run, {folder.state()}; give another --output_dir to train it again")
+        if options.predictions and not folder.predictions_file.exists():
+            print("note: it was trained without --predictions, which are written at the end of a run")
+        print("\n".join(outcome(spec, folder)))
+    elif not _train(options, spec, folder):
+        return INTERRUPTED
+    return OK if read_run(spec, folder).state is State.DONE else INCOMPLETE
+
+
+def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> bool:
+    """Train a run to its end; return false where that was interrupted."""
+    import torch
+
+    from dg_batchformer.training.console import Console
+    from dg_batchformer.training.device import parse_device, prepare_device
+    from dg_batchformer.training.preflight import check_runs
+    from dg_batchformer.training.run import train_run
+    from dg_batchformer.training.stop import Interrupted, StopOnSignal
+
+    device = parse_device(options.device)
+    prepare_device(device)
+    check_runs([spec], options.data_dir)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    console, is_new = Console(), not folder.path.exists()
+    kept = {"keep": options.keep, "predictions": options.predictions}
+    where = {"data_dir": options.data_dir, "device": device, "watcher": console, "stop": StopOnSignal()}
+    try:
+        train_run(spec, folder, **where, **kept, name=options.algorithm)
+    except Interrupted as interrupted:
+        print(f"interrupted: {interrupted}")
+        return False
+    except InputError:
+        if is_new:
+            folder.leave_if_never_begun()
+        raise
+    except Exception as error:
+        raise RunFailed(f"{as_sentence(error)}; its traceback is in {folder.error_file}") from error
+    finally:
+        console.end()
+    return True
+
+
+def _folder(options: argparse.Namespace, spec: RunSpec) -> RunFolder:
+    if options.output_dir is not None:
+        return RunFolder(options.output_dir)
+    tests = "+".join(spec.facts.names[env] for env in spec.test_envs)
+    return folder_of_run(spec.id, spec.dataset, options.algorithm, tests)
+
+
+def _check_names(spec: RunSpec) -> None:
+    from dg_batchformer.hparams_registry import resolve_hparams
+    from dg_batchformer.plugins.load import load_plugins
+
+    load_plugins(spec.plugins)
+    resolve_hparams(spec)
+
+
+def run_spec(options: argparse.Namespace) -> RunSpec:
+    """Return the run that the options of ``train`` ask for."""
+    found = find_dataset(options.dataset, options.data_dir)._asdict()
+    names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", *found)]
+    return RunSpec(**{name: getattr(options, name) for name in names}, **found, hparams=_hparams(options))
+
+
+def _hparams(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the hparams that were given in any of the three ways."""
+    try:
+        hparams = json.loads(options.hparams)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--hparams is not JSON ({error}); write it as '{{\"lr\": 1e-4}}'") from None
+    if not isinstance(hparams, dict):
+        raise InputError(f"--hparams takes a JSON object such as '{{\"lr\": 1e-4}}', got {options.hparams}")
+    given = [_assignment(text) for text in options.set]
+    given += [] if options.backbone is None else [("backbone", options.backbone)]
+    for name, value in given:
+        if name in hparams and hparams[name] != value:
+            raise InputError(f"hparam {name} is given twice, as {hparams[name]!r} and as {value!r}; keep one")
+        hparams[name] = value
+    return hparams
+
+
+def _assignment(text: str) -> tuple[str, bool | int | float | str]:
+    """Read NAME=VALUE; whether a hparam of that name takes the value is seen where hparams are resolved."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise InputError(f"--set takes NAME=VALUE, as lr=1e-4, got {text!r}")
+    try:
+        read = json.loads(value.lower() if value.lower() in ("true", "false") else value)
+    except ValueError:
+        return name, value
+    return name, read if isinstance(read, bool | int | float) else value

@@ -1,0 +1,134 @@
+"""What a run has kept, read back: its predictor, and the BatchFormer that trained with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
+from dg_batchformer.errors import InputError
+from dg_batchformer.models.load import KeptModel, load_model, read_content, read_spec, rebuilding, refuse_missing
+from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.batchformer import BatchFormer
+from dg_batchformer.spec.names import split_name
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A trained run in evaluation mode, its parts apart.
+
+    Args:
+        hparams: of the run, BatchFormer's included.
+        classes: their names.
+        input_shape: of one x.
+        predictor: x -> logits, without BatchFormer. featurizer: the part of it whose output BatchFormer attends.
+        batchformer: features -> attended features, (domains, n, width).
+
+    """
+
+    spec: RunSpec
+    hparams: dict[str, Any]
+    classes: list[str]
+    input_shape: tuple[int, ...]
+    predictor: nn.Module
+    featurizer: FeaturizerModule
+    batchformer: BatchFormer
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the predictor is a mean of iterates, which BatchFormer, the last iterate, is not."""
+        base, wrappers = split_name(self.spec.algorithm)
+        averages_itself = get_algorithm_class(base).predictor is not Algorithm.predictor  # as ERM++
+        return averages_itself or any(wrapper in AVERAGING_WRAPPERS for wrapper in wrappers)
+
+    @property
+    def is_batch_dependent(self) -> bool:
+        """Whether the algorithm's predictions depend on the other samples, with or without BatchFormer."""
+        return get_algorithm_class(self.spec.algorithm).batch_dependent
+
+    @property
+    def domains(self) -> list[str]:
+        """The names of the environments that the run trained or tested on: domain ``i`` of what is measured."""
+        return [self.spec.facts.names[env] for env in self.spec.used_envs]
+
+    def places(self, envs: Sequence[int]) -> list[int]:
+        """Return which of ``domains`` some environments are."""
+        return [self.spec.used_envs.index(env) for env in envs]
+
+    @property
+    def unseen(self) -> list[int]:
+        """The domains that were not trained on."""
+        return self.places(self.spec.test_envs)
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Return what BatchFormer gets, (N, *input_shape) -> (N, width)."""
+        seen: list[Tensor] = []
+        handle = self.featurizer.register_forward_hook(lambda module, inputs, z: seen.append(z))
+        try:
+            self.predictor(x)
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Classify features, (N, width) -> (N, num_classes): all that the predictor does behind its featurizer.
+
+        A forward of one blank input, whose features are replaced: what lies behind is the algorithm's own affair.
+        """
+        handle = self.featurizer.register_forward_hook(lambda module, inputs, output: z)
+        try:
+            return self.predictor(torch.zeros(1, *self.input_shape, device=z.device))
+        finally:
+            handle.remove()
+
+
+def load_kept(folder: RunFolder, device: torch.device) -> Kept:
+    """Read a run back; raise InputError where it has kept no BatchFormer, or none that was trained to attend."""
+    spec = read_spec(folder)
+    wrappers = split_name(spec.algorithm)[1]
+    if "BFv2" in wrappers:
+        raise InputError(
+            f"{folder.path} holds a run of {spec.algorithm}, whose BatchFormer is inside the featurizer, and explain "
+            f"draws the one on pooled features; train {spec.algorithm.replace('BFv2', 'BF')}"
+        )
+    if "BF" not in wrappers:
+        raise InputError(
+            f"{folder.path} holds a run of {spec.algorithm}, and there is no BatchFormer in it; train "
+            f"{spec.algorithm}+BF"
+        )
+    refuse_missing(folder, folder.model_file, folder.batchformer_file)
+    model, encoder = load_model(folder, device), read_content(folder.batchformer_file, spec)
+    with rebuilding(folder, spec):
+        _refuse_controls(folder.path, encoder["hparams"])
+        return _build(model, encoder, device)
+
+
+def _build(model: KeptModel, encoder: dict[str, Any], device: torch.device) -> Kept:
+    hparams = encoder["hparams"]
+    [featurizer] = [module for module in model.predictor.modules() if isinstance(module, FeaturizerModule)]
+    per_domain = model.algorithm.attends == "per_domain" and hparams["bf_scope"] == "joint"
+    scope = "per_domain" if per_domain else hparams["bf_scope"]
+    batchformer = BatchFormer.of(featurizer.n_outputs, {**hparams, "bf_scope": scope})
+    batchformer.load_state_dict(encoder["batchformer"])
+    batchformer.to(device).eval().requires_grad_(False)
+    return Kept(model.spec, hparams, model.classes, model.input_shape, model.predictor, featurizer, batchformer)
+
+
+def _refuse_controls(path: Path, hparams: dict[str, Any]) -> None:
+    """Raise InputError for a BatchFormer that does nothing, by its hparams."""
+    why = ""
+    if hparams["bf_layers"] == 0:
+        why = "bf_layers is 0, so nothing attends"
+    elif hparams["bf_scope"] == "sample":
+        why = "bf_scope is sample, so a sample attends to itself alone"
+    elif hparams["bf_shared"] and hparams["bf_loss_weight"] == 0:
+        why = "bf_loss_weight is 0, so BatchFormer was never trained"
+    if why:
+        raise InputError(f"{path} holds a control: {why}; explain a run without that setting")

@@ -1,0 +1,170 @@
+"""The model that a run has kept, read back and rebuilt without its wrappers: no BatchFormer and no SWAD are needed."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.datasets import Dataset, open_dataset
+from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+from dg_batchformer.networks.tensor_files import read_tensors
+from dg_batchformer.plugins.load import require_plugins
+from dg_batchformer.spec.names import split_name
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.digests import refuse_damaged
+from dg_batchformer.storage.folders import RunFolder, SweepFolder
+from dg_batchformer.storage.safe_read import TEXT, Unreadable, read_text
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A trained model in evaluation mode.
+
+    Args:
+        spec: of the run that kept it.
+        hparams: of the run, less those of its wrappers.
+        classes: their names, by class index.
+        input_shape: of one x.
+        init: identity of the weights that the run began from, '' where that was not kept.
+        algorithm: without the wrappers of the run; its ``predict`` is that of the model that the run returned.
+
+    """
+
+    spec: RunSpec
+    hparams: dict[str, Any]
+    classes: list[str]
+    input_shape: tuple[int, ...]
+    init: str
+    algorithm: Algorithm
+
+    @property
+    def predictor(self) -> nn.Module:
+        """All that predicts, x -> logits."""
+        return self.algorithm.predictor
+
+    @property
+    def is_batch_dependent(self) -> bool:
+        """Whether a prediction depends on the samples beside it."""
+        return self.algorithm.batch_dependent
+
+
+def load_model(folder: RunFolder, device: torch.device) -> KeptModel:
+    """Read the model of a run back; raise InputError where there is none, or it cannot be rebuilt."""
+    spec = read_spec(folder)
+    refuse_missing(folder, folder.model_file)
+    require_plugins(spec.plugins, folder.path)
+    content = read_content(folder.model_file, spec)
+    with rebuilding(folder, spec):
+        return build_model(spec, content, device)
+
+
+def open_trained(spec: RunSpec, classes: list[str], data_dir: Path | None, hparams: dict[str, Any]) -> Dataset:
+    """Open the dataset that a kept model was trained on; raise InputError where it has other classes here."""
+    dataset = open_dataset(spec, data_dir, hparams)
+    if dataset.classes != classes:
+        raise InputError(
+            f"{spec.dataset} has the classes {', '.join(dataset.classes)} here, but the run was trained on "
+            f"{', '.join(classes)}; give the --data_dir that it was trained with"
+        )
+    return dataset
+
+
+def read_spec(folder: RunFolder) -> RunSpec:
+    """Read what was asked of a run; raise InputError where the folder is none of a run."""
+    if SweepFolder(folder.path).sweep_file.exists():
+        raise InputError(
+            f"{folder.path} is a sweep; give the folder of one of its runs, {folder.path}/runs/ID, of a sweep that was "
+            "started with --keep final"
+        )
+    try:
+        return RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder.path} is no run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
+            "command"
+        ) from None
+    except Unreadable:
+        raise
+    except MALFORMED as error:
+        raise InputError(f"{folder.spec_file} cannot be read: {error}") from None
+
+
+def refuse_missing(folder: RunFolder, *files: Path) -> None:
+    """Raise InputError, with the flag that keeps them, where a run has not kept some files."""
+    missing = [file.name for file in files if not file.is_file()]
+    if not missing:
+        return
+    state = folder.state()
+    if not state.is_final and folder.checkpoint_file.exists():
+        raise InputError(
+            f"{folder.path} has no {' and no '.join(missing)} yet: its run is {state}, and train --keep final "
+            "keeps the model when it ends"
+        )
+    raise InputError(
+        f"{folder.path} has no {' and no '.join(missing)}: train and sweep keep them with --keep final; train this run "
+        "once more with that, and another --output_dir"
+    )
+
+
+def read_content(file: Path, spec: RunSpec) -> dict[str, Any]:
+    """Read a file that ``training.keep`` wrote for a run; raise InputError for a damaged one, or another run's."""
+    refuse_damaged(RunFolder(file.parent), file)
+    try:
+        content = read_tensors(file)
+        held = RunSpec.from_dict(content["spec"])
+    except Unreadable:
+        raise
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{file} cannot be read ({reason}); train the run once more, with --keep final") from None
+    if held.id != spec.id:
+        raise InputError(f"{file} is of another run than the spec.json beside it; give the folder as train left it")
+    return content
+
+
+@contextmanager
+def rebuilding(folder: RunFolder, spec: RunSpec) -> Iterator[None]:
+    """Turn what goes wrong with content that was read, but fits no model, into one sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (*MALFORMED, RuntimeError) as error:  # weights that do not fit are a RuntimeError
+        sentence = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder.path} holds no model of {spec.algorithm} that can be rebuilt: {sentence}") from None
+
+
+def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) -> KeptModel:
+    """Rebuild a model from the content of its file; raise one of MALFORMED or RuntimeError where it holds none."""
+    _check_content(spec, content)
+    input_shape, hparams = tuple(content["input_shape"]), dict(content["hparams"])
+    # What is kept replaces initial weights, so these need not be had; and BatchNorm is frozen only once they are.
+    initial = {**hparams, "weights": "none", "freeze_bn": False}
+    algorithm_class = get_algorithm_class(content["algorithm"])
+    algorithm = algorithm_class(input_shape, content["num_classes"], content["num_domains"], initial)
+    for module in algorithm.modules():
+        if isinstance(module, FreezableBatchNorm):
+            module.freeze_bn = bool(hparams.get("freeze_bn", False))
+    algorithm.predictor.load_state_dict(content["predictor"])
+    algorithm.to(device).eval().requires_grad_(False)
+    init = str(content.get("init", ""))
+    return KeptModel(spec, hparams, list(content["classes"]), input_shape, init, algorithm)
+
+
+def _check_content(spec: RunSpec, content: dict[str, Any]) -> None:
+    """Raise ValueError unless a file says of its model what its run says, and holds tensors."""
+    base, _ = split_name(spec.algorithm)
+    said = content["algorithm"], content["num_domains"], content["num_classes"]
+    if said != (base, len(spec.train_envs), len(content["classes"])):
+        raise ValueError(f"it is of {said[0]!r:.80} with {said[1]!r:.20} domains and {said[2]!r:.20} classes")
+    if not all(isinstance(value, str | int | float) for value in content["hparams"].values()):
+        raise ValueError("its hparams are not texts and numbers")
+    if not all(isinstance(value, Tensor) for value in content["predictor"].values()):
+        raise ValueError("its weights are not tensors")

@@ -1,0 +1,163 @@
+"""Soups of a group of kept models: averaged, validated, evaluated, and written as runs of their own.
+
+A soup's folder holds what a run's does (spec.json is that of its first member) and ``soup.json``: ``label`` of its row,
+``kind``, ``members`` (the ids of the runs averaged) and ``offered`` (how many there were). ``tables`` reads it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from dg_batchformer.algorithms import Algorithm
+from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
+from dg_batchformer.datasets import Dataset
+from dg_batchformer.models.load import KeptModel, load_model, open_trained, read_content, read_spec, rebuilding
+from dg_batchformer.models.members import Group
+from dg_batchformer.models.precision import Precision, compute_as_runs
+from dg_batchformer.models.soup import Soup, State, greedy_soup, uniform_soup
+from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
+from dg_batchformer.spec.names import split_name
+from dg_batchformer.storage.digests import mark_done
+from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
+from dg_batchformer.storage.folders import State as RunState
+from dg_batchformer.training.compute_mode import Execution, data_path
+from dg_batchformer.training.evaluate import Evaluation
+from dg_batchformer.training.export import keep_model
+from dg_batchformer.training.loaders import Source
+from dg_batchformer.training.predictions import write_predictions
+from dg_batchformer.training.records import RecordWriter
+from dg_batchformer.training.run import build_evaluator, open_source, training_inputs
+from dg_batchformer.training.run_log import Watcher
+from dg_batchformer.training.sampling import Sampler, split_environments
+
+KINDS = ("uniform", "greedy")
+
+
+class MadeSoup(NamedTuple):
+    """A soup that was written.
+
+    Args:
+        members, offered: how many models it averages, of how many.
+        best_single: validation accuracy of the best of these. evaluation: of the soup.
+        precision: of all evaluations.
+
+    """
+
+    kind: str
+    members: int
+    offered: int
+    best_single: float
+    evaluation: Evaluation
+    precision: Precision
+
+
+class _Setting:
+    """What the models of a group are put into, validated and evaluated with."""
+
+    def __init__(
+        self, model: KeptModel, precision: Precision, dataset: Dataset, source: Source, device: torch.device
+    ) -> None:
+        self.model, self.dataset, self.source, self.device = model, dataset, source, device
+        self.precision = precision
+        self.splits = split_environments(model.spec, dataset)
+        self.evaluator = build_evaluator(model.spec, model.hparams, source, self.splits, device)
+        self.sampler = Sampler(model.spec, model.hparams, dataset, self.splits)
+
+    def with_weights(self, state: State, *, averaged: bool) -> Algorithm:
+        """Return the model with other weights; statistics of live BatchNorm, which no mean has, are re-estimated."""
+        algorithm = self.model.algorithm
+        algorithm.predictor.load_state_dict(state)
+        algorithm.train()
+        if averaged and has_live_batch_norm(algorithm.predictor):
+            inputs = training_inputs(self.sampler, self.source, self.model.spec, self.device)
+            reestimate_batch_norm(algorithm.predictor, inputs)
+        return algorithm
+
+    def validate(self, state: State, *, averaged: bool) -> float:
+        """Return the validation accuracy of weights."""
+        return self.evaluator.validate(self.with_weights(state, averaged=averaged), self.model.spec.steps).accuracy
+
+    def records(self, folder: RunFolder) -> RecordWriter:
+        """Return what writes the records of a soup; they say how it was computed."""
+        writer = RecordWriter(folder, self.model.spec, self.model.hparams, self.dataset, self.splits, self.device)
+        execution = Execution(self.precision.used, data_path(self.model.spec, self.dataset), "off")
+        writer.constant.update(execution._asdict())
+        return writer
+
+
+def make_soups(
+    sweep: SweepFolder,
+    group: Group,
+    runs: Sequence[RunFolder],
+    kinds: Sequence[str],
+    *,
+    data_dir: Path | None,
+    device: torch.device,
+    watcher: Watcher,
+) -> Iterator[MadeSoup]:
+    """Write the soups of some runs, which began alike; yield what came out of each kind.
+
+    Raises InputError where the data is not there, or a model cannot be read.
+    """
+
+    def load(place: int) -> State:
+        spec = read_spec(runs[place])
+        content = read_content(runs[place].model_file, spec)
+        with rebuilding(runs[place], spec):
+            return content["predictor"]
+
+    def validate_alone(place: int) -> float:
+        with rebuilding(runs[place], setting.model.spec):  # these weights are put in for the first time
+            return setting.validate(load(place), averaged=False)
+
+    with _setting(runs, data_dir, device, watcher) as setting:
+        accuracies = [validate_alone(place) for place in range(len(runs))]
+        for kind in kinds:
+            if kind == "uniform":
+                soup = uniform_soup(len(runs), load)
+            else:
+                soup = greedy_soup(accuracies, load, partial(setting.validate, averaged=True))
+            evaluation = _write(sweep, group, kind, soup, runs, setting)
+            yield MadeSoup(kind, len(soup.members), len(runs), max(accuracies), evaluation, setting.precision)
+
+
+@contextmanager
+def _setting(
+    runs: Sequence[RunFolder], data_dir: Path | None, device: torch.device, watcher: Watcher
+) -> Iterator[_Setting]:
+    model = load_model(runs[0], device)
+    precision = compute_as_runs(model, runs, device)
+    dataset = open_trained(model.spec, model.classes, data_dir, model.hparams)
+    with open_source(model.spec, model.hparams, dataset, device, watcher) as source:
+        yield _Setting(model, precision, dataset, source, device)
+
+
+def _write(
+    sweep: SweepFolder, group: Group, kind: str, soup: Soup, runs: Sequence[RunFolder], setting: _Setting
+) -> Evaluation:
+    """Write a soup's folder, in the place of an earlier one; the file ``done`` comes last."""
+    label, model = f"{group.label} soup-{kind}", setting.model
+    spec = model.spec
+    name = hashlib.sha256(f"{label}\t{group.name}".encode()).hexdigest()[:16]
+    folder = RunFolder(sweep.soups / name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.done_file.unlink(missing_ok=True)
+    algorithm = setting.with_weights(soup.state, averaged=len(soup.members) > 1)
+    evaluation = setting.evaluator(algorithm, spec.steps)
+    writer = setting.records(folder)
+    writer.cut(0)
+    averages = not set(split_name(spec.algorithm)[1]).isdisjoint(AVERAGING_WRAPPERS)
+    final = {"final": True} if averages else {}  # as the records of its members that selection reads
+    writer.append(spec.steps, {"soup_members": len(soup.members), **final}, evaluation)
+    write_predictions(folder.predictions_file, algorithm, setting.evaluator, spec.steps, setting.dataset)
+    members = [runs[place].path.name for place in soup.members]
+    write_json(folder.soup_file, {"label": label, "kind": kind, "members": members, "offered": len(runs)})
+    write_json(folder.spec_file, spec.as_dict())
+    keep_model(folder, algorithm, spec, model.hparams, setting.dataset, model.init)
+    mark_done(folder, {"id": name, "outcome": RunState.DONE.value, "seconds": 0.0})
+    return evaluation

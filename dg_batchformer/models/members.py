@@ -1,0 +1,59 @@
+"""The kept models of a sweep that can go into one soup, and the sentence on those that cannot."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.models.load import read_content, read_spec
+from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
+
+
+class Group(NamedTuple):
+    """The runs of one row, dataset, environments and trial, in the order of their draws."""
+
+    label: str
+    name: str
+    runs: list[RunFolder]
+
+
+def read_groups(sweep: SweepFolder, row: str | None) -> list[Group]:
+    """Return the groups of a sweep, of one row or all; raise InputError where none of their models are kept."""
+    declared = read_declaration(sweep)
+    if row is not None and row not in declared.rows:
+        raise unknown(f"row of {sweep.path}", row, declared.rows)
+    groups: dict[tuple[str, str], list[RunFolder]] = defaultdict(list)
+    for run in declared.runs:
+        if row in (None, run.label):
+            groups[run.label, run.place].append(sweep.run(run.spec.id))
+    found = [Group(label, f"{label} on {place}", runs) for (label, place), runs in groups.items()]
+    if not any(run.model_file.is_file() for group in found for run in group.runs):
+        raise InputError(
+            f"{sweep.path} holds no kept models; run its sweep with --keep final, with another --results_dir where it "
+            "is trained already"
+        )
+    return found
+
+
+def kept_members(group: Group) -> list[RunFolder]:
+    """Return the runs of a group that are done and have kept their model; raise InputError for fewer than two."""
+    kept = [run for run in group.runs if run.state() is State.DONE and run.model_file.is_file()]
+    if len(kept) < 2:
+        raise InputError(
+            f"{group.name}: {len(kept)} of {len(group.runs)} runs {'has' if len(kept) == 1 else 'have'} kept a model, "
+            "and a soup takes at least 2; give the sweep 'draws: 2' or more, and --keep final"
+        )
+    return kept
+
+
+def refuse_unrelated(group: Group, runs: Sequence[RunFolder]) -> None:
+    """Raise InputError unless the models of runs began from the same weights: else their mean is no model."""
+    begun = {str(read_content(run.model_file, read_spec(run)).get("init", "")) for run in runs}
+    if begun == {""}:
+        raise InputError(f"{group.name}: its models do not say which weights they began from; train them once more")
+    if len(begun) > 1:
+        raise InputError(
+            f"{group.name}: its {len(runs)} models began from {len(begun)} different initial weights, and only models "
+            "that began alike are averaged; give the sweep 'hparams: {init: linear_probe}', or a file as init"
+        )

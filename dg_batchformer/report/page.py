@@ -1,0 +1,111 @@
+"""The page as a whole: what stands in it, and the template that it is poured into."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from dg_batchformer.report import progress, provenance, reproduce, summary
+from dg_batchformer.report.choices import Choices
+from dg_batchformer.report.figures import accuracy, curves, draws, gain, transfer, valley
+from dg_batchformer.report.figures.plot import Plot
+from dg_batchformer.report.looks import looks
+from dg_batchformer.results.collection import Collection
+from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
+from dg_batchformer.tables.render.html import LEGEND, STYLE, section_html
+from dg_batchformer.tables.table import Section, build_sections
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A part of the page with one figure for each dataset.
+
+    Args:
+        lacking: what is said where there is none.
+
+    """
+
+    id: str
+    title: str
+    about: str
+    plots: Sequence[Plot]
+    lacking: str
+
+
+def build_page(collection: Collection, folders: Sequence[Path], **options: object) -> str:
+    """Return the report of a collection as one HTML page that loads nothing.
+
+    Args:
+        folders: that the collection was read from.
+        options: that ``report`` was given, to name the command that makes the page again.
+
+    """
+    sections = _telling(build_sections(collection, list(METHODS)))
+    shown = next((section for section in sections if _values(section)), sections[0])
+    found, rows = progress.states(collection)
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    return environment.get_template("page.html.j2").render(
+        name=collection.name,
+        style=Markup(STYLE.read_text() + (_HERE / "style.css").read_text()),
+        asked=summary.asked(collection),
+        progress=summary.progress(collection),
+        outcome=summary.outcome(shown, collection),
+        made=time.strftime("%Y-%m-%d %H:%M %Z"),
+        made_with=provenance.made_with(),
+        methods=[(section.method, Markup(section_html(section, level=3))) for section in sections],
+        legend=LEGEND,
+        shown=shown.method,
+        figures=_figures(Choices(collection, METHODS[shown.method.name])),
+        looks=looks(collection.rows),
+        markup=Markup,
+        states=found,
+        states_by_row=rows,
+        troubles=progress.troubles(collection),
+        settings=provenance.settings(collection),
+        costs=provenance.costs(collection),
+        skipped=collection.skipped,
+        commands=reproduce.commands(collection, folders, **options),
+        sweep_files=reproduce.sweep_files(folders),
+    )
+
+
+def _telling(sections: Sequence[Section]) -> list[Section]:
+    """Return the default methods, and those of the others whose tables say something else than one before."""
+    kept: list[Section] = []
+    for section in sections:
+        values = _values(section)
+        if section.method.name in DEFAULT_METHODS or (values and all(values != _values(other) for other in kept)):
+            kept.append(section)
+    return kept
+
+
+def _values(section: Section) -> list[Any]:
+    """Return the cells of a section; none where all are empty."""
+    cells = [cell for table in section.tables for row in table.rows.values() for cell in row]
+    return cells if any(cell.mean is not None for cell in cells) else []
+
+
+def _figures(choices: Choices) -> list[Figures]:
+    """Draw everything; what BatchFormer adds is left out where no two rows differ by it."""
+    look = looks(choices.collection.rows)
+    figures = [
+        Figures("accuracy", "Accuracy per environment", accuracy.ABOUT, list(accuracy.accuracy_plots(choices, look)),
+                accuracy.LACKING),
+        Figures("gain", "What BatchFormer adds", gain.ABOUT, list(gain.gain_plots(choices, look)), ""),
+        Figures("curves", "Accuracy over steps", curves.ABOUT, list(curves.curve_plots(choices, look)),
+                curves.LACKING),
+        Figures("valley", "SWAD's loss valley", valley.ABOUT, list(valley.valley_plots(choices, look)),
+                valley.LACKING),
+        Figures("transfer", "In-domain against out-of-domain", transfer.ABOUT,
+                list(transfer.transfer_plots(choices, look)), transfer.LACKING),
+        Figures("draws", "Random draws of hyper-parameters", draws.ABOUT,
+                list(draws.draw_plots(choices, look)), draws.LACKING),
+    ]  # fmt: skip
+    return [figure for figure in figures if figure.plots or figure.lacking]

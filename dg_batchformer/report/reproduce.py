@@ -1,0 +1,75 @@
+"""How to get the same again: the declaration as a sweep file, and the commands."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dg_batchformer.errors import MALFORMED
+from dg_batchformer.results.collection import Collection
+from dg_batchformer.spec.command import command
+from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.sweep import SweepSpec
+from dg_batchformer.storage.folders import SweepFolder
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep file, written again from what a sweep folder keeps."""
+
+    name: str
+    text: str
+
+
+def sweep_files(folders: Sequence[Path]) -> list[SweepFile]:
+    """Return the sweep files of those folders that are sweeps of ours."""
+    found = []
+    for folder in [SweepFolder(path) for path in folders]:
+        if folder.sweep_file.exists():
+            try:
+                text = _sweep_file(folder.read()["declared"])
+            except MALFORMED:
+                continue
+            found.append(SweepFile(f"sweeps/{read_declaration(folder).name}.yaml", text))
+    return found
+
+
+def commands(collection: Collection, folders: Sequence[Path], **options: object) -> list[str]:
+    """Return what is typed to train, to see the tables, and to make this page again.
+
+    Args:
+        options: that ``report`` was given; ``tables`` takes all of them but ``output``.
+
+    """
+    ours = [SweepFolder(path) for path in folders if SweepFolder(path).sweep_file.exists()]
+    reading = {name: value for name, value in options.items() if name != "output"}
+    return [
+        *dict.fromkeys([*(read_declaration(folder).command() for folder in ours), *collection.commands]),
+        command("tables", *folders, **reading),
+        command("report", *folders, **options),
+    ]
+
+
+def _sweep_file(declared: Mapping[str, Any]) -> str:
+    """Return the text of a sweep file that declares the same; what equals its default is left out."""
+    defaults = {
+        item.name: item.default if item.default is not MISSING else {} if item.default_factory is not MISSING else None
+        for item in fields(SweepSpec)
+    }
+    no_keys = ("name", "environments")
+    kept = {key: value for key, value in declared.items() if key not in no_keys and value != defaults.get(key)}
+    kept = {key: value for key, value in kept.items() if value != []}  # an empty tuple, as JSON has it
+    kept["algorithms"] = [_row(row) for row in declared["algorithms"]]
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def _row(row: Mapping[str, Any]) -> Any:
+    if row["label"] == row["algorithm"] and not row["hparams"]:
+        return row["algorithm"]
+    return {
+        "name": row["algorithm"],
+        "label": row["label"],
+        **({"hparams": row["hparams"]} if row["hparams"] else {}),
+    }

@@ -1,0 +1,1 @@
+"""Records of sweeps, ours and DomainBed's, read back; metrics and model selection."""

@@ -1,0 +1,185 @@
+"""Run folders read with a memory: a further call reads only the files that changed.
+
+The memory lies in the cache, not with the runs, which may be read-only or somebody else's. Where something is wrong
+with it, the files are read instead.
+"""
+
+import gc
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from dg_batchformer.results.evaluations import Evaluations
+from dg_batchformer.results.runs import RecordsFile, TrainedRun, parse_records
+from dg_batchformer.runtime.parallel import in_every_core
+from dg_batchformer.storage.digests import is_intact
+from dg_batchformer.storage.folders import RunFolder, atomic_write, cache_dir
+from dg_batchformer.storage.safe_read import NOTE, TABLE, WEIGHTS, open_regular, read_bytes
+
+_VERSION = 4
+
+Stamp = tuple[int, ...]  # by what the records of a run, and its ``done``, are known to be the ones that were read
+_ABSENT = (0, 0, 0, 0)
+_RECORDS, _DONE = RunFolder(Path()).records_file.name, RunFolder(Path()).done_file.name
+Index = dict[str, tuple[Stamp, RecordsFile]]  # by the name of the run's folder
+_Arrays = dict[str, NDArray[Any]]
+
+_MANY = 1000  # files, from which on it pays to read them in several processes
+
+
+def read_folders(folder: Path) -> dict[str, RecordsFile]:
+    """Read the run folders directly below a folder, by name, sorted; those without records are left out."""
+    with _no_collection():
+        known, stamps = _load(folder), _stamps(folder)
+        new = {name: stamp for name, stamp in stamps.items() if name not in known or known[name][0] != stamp}
+        packs = _parse_at_once(folder, new) if len(new) >= _MANY else [_parse_packed(folder, new)]
+        parsed = _unpack_all(packs)
+        read = {name: parsed.get(name) or known[name] for name in stamps if name in parsed or name not in new}
+        if parsed or len(read) < len(known):
+            with suppress(OSError):
+                _keep(folder, [_pack(read)] if known else packs)
+        return {name: file for name, (_, file) in read.items()}
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage while much is made that stays: a fifth of the time of reading would go into that."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _stamps(folder: Path) -> dict[str, Stamp]:
+    stamps = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  # Paths would take longer than the index
+        with suppress(OSError):
+            stamps[name] = _stamp(_path(folder, name, _RECORDS)) + _ABSENT
+            stamps[name] = stamps[name][:4] + _stamp(_path(folder, name, _DONE))
+    return stamps
+
+
+def _path(folder: Path, name: str, file: str) -> str:
+    return f"{folder}/{name}/{file}"  # Paths would take longer than the index
+
+
+def _stamp(path: str) -> Stamp:
+    stat = os.stat(path)  # noqa: PTH116
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns
+
+
+def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
+    """Read files; those that are gone by now are left out."""
+    index = {}
+    for name, stamp in stamps.items():
+        with suppress(OSError):
+            content = read_bytes(_path(folder, name, _RECORDS), TABLE)
+            done = read_bytes(_path(folder, name, _DONE), NOTE) if stamp[4:] != _ABSENT else b""
+            index[name] = stamp, replace(parse_records(content), intact=is_intact(_RECORDS, content, done))
+    return index
+
+
+def _parse_at_once(folder: Path, stamps: Mapping[str, Stamp]) -> list[_Arrays]:
+    """Read files, some in every core; what comes back is packed, since single arrays would take as long as parsing."""
+    names = list(stamps)
+    count = 4 * len(os.sched_getaffinity(0))  # a core that has less to do beside it takes more of them
+    shares = [{name: stamps[name] for name in names[share::count]} for share in range(count)]
+    return list(in_every_core(partial(_parse_packed, folder), shares, at_once=1, few=0))
+
+
+def _parse_packed(folder: Path, stamps: Mapping[str, Stamp]) -> _Arrays:
+    return _pack(_parse(folder, stamps))
+
+
+def _file(folder: Path) -> Path:
+    return cache_dir() / "records" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.npz"
+
+
+def _keep(folder: Path, packs: Sequence[_Arrays]) -> None:
+    _file(folder).parent.mkdir(parents=True, exist_ok=True)
+    named = {f"{place}/{name}": array for place, arrays in enumerate(packs) for name, array in arrays.items()}
+    with atomic_write(_file(folder)) as target:
+        np.savez(target, **named)  # type: ignore[arg-type]
+
+
+def _load(folder: Path) -> Index:
+    """Return what was kept of a folder; nothing where that cannot be read."""
+    try:
+        packs: dict[str, _Arrays] = defaultdict(dict)
+        with open_regular(_file(folder), WEIGHTS) as file, np.load(file, allow_pickle=False) as arrays:
+            for entry in arrays.files:
+                place, name = entry.split("/")
+                packs[place][name] = arrays[entry]
+        return _unpack_all(packs.values())
+    except Exception:  # whatever damage leads NumPy and zipfile to
+        return {}
+
+
+_COLUMNS = ("steps", "final", "values", "recorded")
+
+
+def _pack(index: Index) -> _Arrays:
+    """Put everything constant into one text, and the columns of all runs with the same keys together."""
+    kinds: dict[tuple[str, ...], list[Evaluations]] = defaultdict(list)
+    files = []
+    for name, (stamp, file) in index.items():
+        runs, unreadable = [], file.unreadable
+        for run in file.runs:
+            try:
+                constant = _text(run.constant, file.is_plain)
+            except (TypeError, RecursionError):  # nested deeper than can be written
+                unreadable += len(run.evaluations)
+                continue
+            kinds[run.evaluations.keys].append(run.evaluations)
+            runs.append((constant, list(kinds).index(run.evaluations.keys), len(run.evaluations)))
+        files.append((os.fsencode(name).decode("latin-1"), stamp, unreadable, file.intact, runs))  # names are bytes
+    arrays: _Arrays = {"text": np.frombuffer(orjson.dumps([_VERSION, list(kinds), files]), np.uint8)}
+    for kind, of_kind in enumerate(kinds.values()):
+        for column in _COLUMNS:
+            arrays[f"{column}{kind}"] = np.concatenate([getattr(evaluations, column) for evaluations in of_kind])
+    return arrays
+
+
+def _text(constant: Mapping[str, Any], is_plain: bool) -> orjson.Fragment | str:
+    """Return JSON to be written as it is, or as a text in JSON where it holds a NaN, which orjson does not know."""
+    return orjson.Fragment(orjson.dumps(constant)) if is_plain else json.dumps(constant)
+
+
+def _unpack_all(packs: Iterable[_Arrays]) -> Index:
+    return {name: file for arrays in packs for name, file in _unpack(arrays).items()}
+
+
+def _unpack(arrays: _Arrays) -> Index:
+    """Take apart what was packed; raise one of MALFORMED for what was not, or was by another version."""
+    version, keys, files = orjson.loads(arrays["text"].tobytes())
+    if version != _VERSION:
+        raise ValueError(f"packed by version {version}")
+    kinds = [tuple(of_kind) for of_kind in keys]
+    columns = [[arrays[f"{column}{kind}"] for column in _COLUMNS] for kind in range(len(kinds))]
+    begins = [0] * len(kinds)
+    index = {}
+    for name, stamp, unreadable, intact, runs in files:
+        unpacked = []
+        for constant, kind, count in runs:
+            begin, begins[kind] = begins[kind], begins[kind] + count
+            steps, final, values, recorded = (column[begin : begins[kind]] for column in columns[kind])
+            said = json.loads(constant) if isinstance(constant, str) else constant
+            unpacked.append(TrainedRun(said, Evaluations(steps, final, kinds[kind], values, recorded)))
+        is_plain = not any(isinstance(constant, str) for constant, *_ in runs)
+        file = RecordsFile(unpacked, unreadable, is_plain, intact)
+        index[os.fsdecode(name.encode("latin-1"))] = tuple(stamp), file
+    return index

@@ -1,0 +1,71 @@
+"""A sweep of DomainBed, read back from ``<sweep>/<md5>/results.jsonl``. Nothing says which runs it lacks."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, known_first
+from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.results.cache import read_folders
+from dg_batchformer.results.collection import CollectedRun, Collection, listed, unreadable_lines
+from dg_batchformer.results.runs import TrainedRun, whole_runs
+from dg_batchformer.storage.folders import State
+
+
+def read_domainbed_sweep(folder: Path, unfinished: bool = False) -> Collection:
+    """Read a sweep of DomainBed; raise InputError where no folder in it holds records of runs.
+
+    Args:
+        unfinished: whether runs count that lack ``done``, which DomainBed writes at their end.
+
+    """
+    files = read_folders(folder) if folder.is_dir() else {}
+    runs, foreign = [], []
+    for name, file in files.items():
+        for trained in whole_runs(file.runs):
+            try:
+                runs.append(_collected(folder / name, trained, unfinished))
+            except MALFORMED:
+                foreign.append(name)
+    if not runs:
+        raise InputError(
+            f"{folder} is no sweep folder: it has neither a sweep.json, as ours have from their start, nor folders "
+            f"with a results.jsonl of records, as sweeps of DomainBed have"
+        )
+    reasons = {
+        "no results.jsonl": sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in files),
+        "results.jsonl is empty": [name for name, file in files.items() if not (file.runs or file.unreadable)],
+        "args and evaluations do not say what was tested": foreign,
+    }
+    skipped = [f"{folder}: skipped ({reason}): {listed(names)}" for reason, names in reasons.items() if names]
+    return Collection(
+        folder.name,
+        known_first((run.label for run in runs), DOMAINBED_ORDER),
+        runs,
+        skipped=[*unreadable_lines(folder, files), *skipped],
+        unfinished=_about_unmarked(folder, runs, unfinished),
+    )
+
+
+def _about_unmarked(folder: Path, runs: Sequence[CollectedRun], counted: bool) -> str:
+    """Return what is said of runs without ``done``, and how they can count."""
+    said = "have no file 'done', which DomainBed writes when a run ends"
+    if counted:
+        return f"{said}; they count with what they recorded"
+    said += "; --unfinished counts them with what they recorded"
+    if any(run.state.is_final for run in runs):
+        return said
+    create = shlex.join(["find", str(folder), "-name", "results.jsonl", "-execdir", "touch", "done", ";"])
+    return f"{said}; if all ended and only these files were not copied, create them: {create}"
+
+
+def _collected(path: Path, run: TrainedRun, unfinished: bool) -> CollectedRun:
+    dataset, algorithm, envs, trial, draw = run.place
+    if max(envs) >= run.evaluations.num_environments:
+        raise ValueError("it is tested on environments that were not evaluated")
+    state = State.DONE if (path / "done").exists() else State.UNMARKED
+    collected = CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, state, path=path)
+    if not (state.is_final or unfinished):
+        return collected
+    return replace(collected, evaluations=run.evaluations, constant=run.constant)

@@ -1,0 +1,52 @@
+"""Which run a selection method takes of every row, test environment and trial: what tables and figures are made of."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from dg_batchformer.results.collection import CollectedRun, Collection
+from dg_batchformer.results.metrics import ACCURACY, Measurements
+from dg_batchformer.results.selection import Method, Score, best_draw
+
+Key = tuple[str, str, int, int]  # (benchmark, label, env, trial)
+Scores = dict[Key, Score]
+
+
+class Choice(NamedTuple):
+    """The run that holds out one environment with the draw that was selected, and its score."""
+
+    run: CollectedRun
+    score: Score
+
+
+def choose(collection: Collection, method: Method) -> Mapping[Key, Choice]:
+    """Return the choice for every (benchmark, label, env, trial) that has one."""
+    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
+    for run in collection.runs:
+        groups[run.benchmark, run.label, run.trial_seed][run.hparams_seed].append(run)
+    choices = {}
+    for (benchmark, label, trial), by_draw in groups.items():
+        num_envs = len(collection.environments[benchmark])
+        for env in range(num_envs):
+            best = best_draw(method, by_draw, env, num_envs)
+            if best is not None:
+                draw, score = best
+                run = next(run for run in by_draw[draw] if env in run.reported)
+                choices[benchmark, label, env, trial] = Choice(run, score)
+    return choices
+
+
+def score(collection: Collection, method: Method, measurements: Measurements | None = None) -> Scores:
+    """Return what a method selects of every row, test environment and trial: its accuracy unless measured otherwise."""
+    choices = measured_choices(collection, method, measurements or Measurements(ACCURACY))
+    return {key: choice.score for key, choice in choices.items()}
+
+
+def measured_choices(collection: Collection, method: Method, measurements: Measurements) -> dict[Key, Choice]:
+    """Return what a method selects of every row, test environment and trial, scored by what is measured."""
+    choices = {}
+    for key, choice in choose(collection, method).items():
+        measured = measurements.score(choice.score, choice.run, key[2])
+        if measured is not None:
+            choices[key] = Choice(choice.run, measured)
+    return choices

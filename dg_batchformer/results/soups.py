@@ -1,0 +1,46 @@
+"""The soups of a sweep, read back as rows of their own; ``models.make_soups`` writes them."""
+
+import json
+
+from dg_batchformer.errors import MALFORMED
+from dg_batchformer.results.collection import CollectedRun
+from dg_batchformer.results.runs import parse_records
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.digests import damaged
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
+from dg_batchformer.storage.safe_read import TABLE, TEXT, read_bytes, read_text
+from dg_batchformer.text.printable import one_line
+
+
+def read_soups(sweep: SweepFolder, *, by_source: bool) -> tuple[list[CollectedRun], list[str]]:
+    """Return the soups of a sweep, by row, and a sentence for every folder that cannot be read.
+
+    Args:
+        by_source: whether the sweep says what to train on.
+
+    """
+    soups, skipped = [], []
+    for path in sorted(sweep.soups.glob("*/")) if sweep.soups.is_dir() else []:
+        folder = RunFolder(path)
+        if folder.state() is not State.DONE:
+            continue
+        if names := damaged(folder):
+            skipped.append(f"the soup {path} is damaged ({', '.join(names)}); make it once more")
+            continue
+        try:
+            soups.append(_read(folder, by_source=by_source))
+        except (OSError, *MALFORMED) as error:
+            skipped.append(f"the soup {path} cannot be read ({error}); make it once more")
+    return sorted(soups, key=lambda soup: (soup.label, soup.dataset, soup.test_envs, soup.trial_seed)), skipped
+
+
+def _read(folder: RunFolder, *, by_source: bool) -> CollectedRun:
+    label = json.loads(read_text(folder.soup_file, TEXT))["label"]
+    if not isinstance(label, str):
+        raise ValueError(f"its label is {label!r:.60}")
+    spec = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT)))
+    record = parse_records(read_bytes(folder.records_file, TABLE)).runs[-1]
+    label, dataset, *environments = map(one_line, (label, spec.dataset, *spec.environments))
+    place = label, dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
+    of_run = State.DONE, record.evaluations, record.constant, folder.path, tuple(environments)
+    return CollectedRun(*place, *of_run, spec.train_envs if by_source else ())

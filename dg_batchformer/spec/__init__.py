@@ -1,0 +1,1 @@
+"""What is asked: runs, sweeps, names, environments, protocols, expected results."""

@@ -1,0 +1,117 @@
+"""What ``sweep.json`` keeps of a sweep: its rows and runs, spelled out, so that status and tables scan no folders."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.spec.command import command
+from dg_batchformer.spec.launch import DEFAULT_RESULTS, Launch
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.text.printable import one_line
+from dg_batchformer.text.spelling import one_form
+
+if TYPE_CHECKING:  # loading YAML takes a tenth of the time of a table
+    from dg_batchformer.spec.sweep import SweepSpec
+
+
+class SweepRun(NamedTuple):
+    """A run of a sweep and the label of its row."""
+
+    label: str
+    spec: RunSpec
+
+    @property
+    def name(self) -> str:
+        """The run as people say it."""
+        draw = f", draw {self.spec.hparams_seed}" if self.spec.hparams_seed else ""
+        return f"{self.label} on {self.place}{draw}"
+
+    @property
+    def place(self) -> str:
+        """What the draws of a row have in common: dataset, environments and trial."""
+        spec = self.spec
+        source = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
+        return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{source}, trial {spec.trial_seed}"
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A sweep as it was declared when it last started: rows in table order, runs in order.
+
+    Args:
+        folder: where it lies.
+        by_source: whether it says what to train on (``train_envs``), not only what to hold out.
+        launch: how it was started last; None where an earlier version did that.
+
+    """
+
+    name: str
+    rows: Sequence[str]
+    runs: Sequence[SweepRun]
+    folder: Path
+    by_source: bool = False
+    launch: Launch | None = None
+
+    def command(self, *, retry: Sequence[State] = ()) -> str:
+        """Return what is typed to train what is left of it, and what has failed or is damaged if asked."""
+        launch = self.launch or self._usual_launch()
+        here = Path(os.path.normpath(self.folder.absolute()))
+        results = self.folder.parent if self.folder.name == here.name else Path(os.path.relpath(here.parent))
+        where = None if results == DEFAULT_RESULTS else results
+        continues = command(
+            "sweep", launch.file, **launch.options, results_dir=where, retry=[str(state) for state in retry]
+        )
+        if here.name == self.name or (results / self.name).exists():
+            return continues
+        return f"{shlex.join(['mv', str(results / here.name), str(results / self.name)])} && {continues}"
+
+    def _usual_launch(self) -> Launch:
+        on_disk = any(run.spec.facts.folder for run in self.runs)
+        return Launch(Path("sweeps", f"{self.name}.yaml"), {"data_dir": "DATA"} if on_disk else {})
+
+
+def declaration(sweep: "SweepSpec", runs: Sequence[SweepRun], launch: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what ``sweep.json`` keeps.
+
+    Args:
+        launch: what ``Launch.kept`` returned.
+
+    """
+    return {
+        **({"launch": launch} if launch else {}),
+        "name": sweep.name,
+        "declared": asdict(sweep),
+        "rows": [row.label for row in sweep.algorithms],
+        "runs": [{"id": run.spec.id, "label": run.label, "spec": run.spec.as_dict()} for run in runs],
+    }
+
+
+def read_declaration(folder: SweepFolder) -> Declared:
+    """Read ``sweep.json``; raise InputError where there is none, or it is none of ours."""
+    content = folder.read()
+    try:
+        rows = [one_form(_text(label)) for label in content["rows"]]
+        runs = [SweepRun(one_form(_text(run["label"])), RunSpec.from_dict(run["spec"])) for run in content["runs"]]
+        name = _text(content["name"])
+        by_source = content.get("declared", {}).get("train_envs") is not None
+        launch = Launch.read(content.get("launch"), folder.path)
+    except KeyError as error:
+        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: it lacks {error}") from None
+    except MALFORMED as error:
+        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {error}") from None
+    strange = sorted({run.label for run in runs} - set(rows))
+    if strange or not runs:
+        what = f"its runs name rows that it lacks: {', '.join(strange)}" if strange else "it has no runs"
+        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {what}")
+    return Declared(name, rows, runs, folder.path, by_source, launch)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} stands where a text is expected")
+    return one_line(value)

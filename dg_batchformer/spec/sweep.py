@@ -1,0 +1,312 @@
+"""SweepSpec: a declared set of runs, read from a YAML file of ``sweeps/``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from dg_batchformer.catalog.custom import find_dataset
+from dg_batchformer.catalog.datasets import DatasetFacts, dataset_facts
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.hparams import plain_number, same_spelling
+from dg_batchformer.spec.environments import environment_indices
+from dg_batchformer.spec.expected import parse_expected
+from dg_batchformer.spec.names import module_names, split_name
+from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
+from dg_batchformer.spec.run import CHOICES
+from dg_batchformer.spec.yaml_lines import Key, LinedYaml
+from dg_batchformer.text.spelling import one_form
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: an algorithm with the hparams that make it this row."""
+
+    label: str
+    algorithm: str
+    hparams: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0  # in the sweep file
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """What a sweep declares; its fields are the keys of a sweep file.
+
+    Args:
+        name: the file's stem, and the folder below ``results/``.
+        datasets: names of ``catalog.datasets.DATASETS``, or of data of one's own.
+        algorithms: the rows, in table order.
+        protocol: a name of ``spec.protocols.PROTOCOLS``.
+        trials: how many trial seeds, from 0.
+        draws: how many hparams seeds, from 0; 1 runs the defaults only.
+        test_envs: which environments to hold out, one run each, as the file calls them; None holds out each in turn.
+        train_envs: which environments to train on, one run for each item, which tests on all ``test_envs`` that it
+            does not train on; ``all`` trains on each alone. None trains on what is not held out.
+        pairs: also hold out every pair, which leave-one-domain-out selection needs.
+        hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
+            run, as in RunSpec, but for the defaults: a sweep takes the fast modes.
+        expected: published averages by dataset and label, in percent, with their source, see ``spec/expected.py``.
+        environments: of data of one's own, by dataset: no key of a file, but found where the data lies.
+
+    """
+
+    name: str
+    datasets: tuple[str, ...]
+    algorithms: tuple[Row, ...]
+    protocol: str = DEFAULT_PROTOCOL
+    trials: int = 3
+    draws: int = 1
+    test_envs: tuple[str, ...] | None = None
+    train_envs: tuple[tuple[str, ...], ...] | Literal["all"] | None = None
+    pairs: bool = False
+    hparams: Mapping[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    checkpoint_freq: int | None = None
+    holdout_fraction: float = 0.2
+    evaluate: str = "needed"
+    precision: str = "auto"
+    data_path: str = "cached"
+    compile: str = "auto"
+    plugins: tuple[str, ...] = ()
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    environments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def facts(self, dataset: str) -> DatasetFacts:
+        """Return the facts of one of the sweep's datasets."""
+        return dataset_facts(dataset, self.environments.get(dataset, ()))
+
+    def sources(self, dataset: str) -> list[tuple[int, ...]]:
+        """Return what is trained on, as env indices, run by run; empty where that is what is not held out."""
+        facts = self.facts(dataset)
+        if self.train_envs == "all":
+            return [(env,) for env in range(len(facts.names))]
+        return [environment_indices(facts, envs) for envs in self.train_envs or ()]
+
+    def tested(self, dataset: str) -> list[int]:
+        """Return the environments to test on, as sorted env indices."""
+        facts = self.facts(dataset)
+        return list(environment_indices(facts, self.test_envs or range(len(facts.names))))
+
+
+def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
+    """Read a sweep file; raise InputError with file, line and key for anything that cannot be used.
+
+    Args:
+        data_dir: where datasets lie that the catalog does not know.
+
+    """
+    yaml = LinedYaml(path)
+    if not isinstance(yaml.data, dict):
+        raise yaml.error((), "a sweep file is a list of keys such as 'datasets:' and 'algorithms:'")
+    known = {item.name: item for item in fields(SweepSpec) if item.name not in ("name", "environments")}
+    for key in yaml.data:
+        if key not in known:
+            raise yaml.error((key,), str(unknown("key", key, known)))
+    for key, item in known.items():
+        if item.default is MISSING and item.default_factory is MISSING and key not in yaml.data:
+            raise yaml.error((), f"key '{key}' is missing")
+    values = {key: _READERS[key](yaml, (key,), value) for key, value in yaml.data.items()}
+    values |= _find_datasets(yaml, values["datasets"], data_dir)
+    spec = SweepSpec(name=path.stem, **values)
+    _check_environments(yaml, spec)
+    if "expected" in yaml.data:
+        labels = [row.label for row in spec.algorithms]
+        parse_expected(spec.expected, spec.datasets, labels, lambda key, text: yaml.error(("expected", *key), text))
+    return spec
+
+
+def _find_datasets(yaml: LinedYaml, datasets: Sequence[str], data_dir: Path | None) -> dict[str, Any]:
+    """Return the datasets, those that the catalog does not know as they are spelled on disk, and their environments."""
+    look = partial(find_dataset, data_dir=data_dir)
+    found = [_named(yaml, ("datasets", index), look, name) for index, name in enumerate(datasets)]
+    names = _distinct(yaml, ("datasets",), [name for name, _ in found])
+    return {"datasets": names, "environments": {name: environments for name, environments in found if environments}}
+
+
+def _check_environments(yaml: LinedYaml, spec: SweepSpec) -> None:
+    if spec.expected and spec.train_envs is not None:
+        raise yaml.error(
+            ("expected",),
+            "what is expected is of training on all that is not held out, and train_envs says otherwise: drop one key",
+        )
+    if spec.pairs and spec.train_envs is not None:
+        raise yaml.error(
+            ("pairs",),
+            "pairs train on all that they do not hold out, and train_envs says otherwise: drop one of the two keys",
+        )
+    for dataset in spec.datasets:
+        facts = spec.facts(dataset)
+        if spec.pairs and len(facts.names) < 3:
+            raise yaml.error(
+                ("pairs",),
+                f"pairs need at least 3 environments, {dataset} has {len(facts.names)}; drop 'pairs: true'",
+            )
+        for index, env in enumerate(spec.test_envs or ()):
+            _named(yaml, ("test_envs", index), facts.environment_index, env)
+        _check_sources(yaml, spec, facts)
+
+
+def _check_sources(yaml: LinedYaml, spec: SweepSpec, facts: DatasetFacts) -> None:
+    """Check that what is trained on is there, and leaves something to test on."""
+    if isinstance(spec.train_envs, tuple):
+        for index, envs in enumerate(spec.train_envs):
+            for env in envs:
+                _named(yaml, ("train_envs", index), facts.environment_index, env)
+    sources = spec.sources(facts.name)
+    for index, source in enumerate(sources):
+        names = ", ".join(facts.names[env] for env in source)
+        key = ("train_envs",) if spec.train_envs == "all" else ("train_envs", index)
+        if source in sources[:index]:
+            raise yaml.error(key, f"train_envs: {names} is given twice")
+        if set(spec.tested(facts.name)) <= set(source):
+            raise yaml.error(key, f"train_envs: with {names} trained on, {facts.name} has nothing left to test on")
+
+
+def _named(yaml: LinedYaml, key: Key, check: Any, value: Any) -> Any:
+    """Run a check that raises InputError, and add file and line to its sentence."""
+    try:
+        return check(value)
+    except InputError as error:
+        raise yaml.error(key, f"{key[0]}: {error}") from None
+
+
+def _items(yaml: LinedYaml, key: Key, value: Any) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise yaml.error(key, f"{key[0]} takes a list of at least one item, got {value!r}")
+    return value
+
+
+def _datasets(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
+    return tuple(_texts(yaml, key, value))
+
+
+def _texts(yaml: LinedYaml, key: Key, value: Any) -> list[str]:
+    return [_text(yaml, (*key, index), item) for index, item in enumerate(_items(yaml, key, value))]
+
+
+def _text(yaml: LinedYaml, key: Key, value: Any) -> str:
+    """Return a name as it is written, also where YAML would make a number, a switch or a date of it."""
+    text = yaml.text(key)
+    if not text:
+        raise yaml.error(key, f"{key[0]} takes a name, got {value!r}")
+    return text
+
+
+def _distinct(yaml: LinedYaml, key: Key, items: list[str]) -> tuple[str, ...]:
+    for index, item in enumerate(items):
+        if one_form(item) in map(one_form, items[:index]):
+            raise yaml.error((*key, index), f"{key[0]}: {item!r} is given twice")
+    return tuple(items)
+
+
+def _rows(yaml: LinedYaml, key: Key, value: Any) -> tuple[Row, ...]:
+    rows = [_row(yaml, (*key, index), item) for index, item in enumerate(_items(yaml, key, value))]
+    _distinct(yaml, key, [row.label for row in rows])
+    return tuple(rows)
+
+
+def _row(yaml: LinedYaml, key: Key, item: Any) -> Row:
+    name_key: Key = (*key, "name")
+    if yaml.text(key):
+        item, name_key = {"name": item}, key
+    if not isinstance(item, dict) or "name" not in item:
+        raise yaml.error(key, f"a row is a name or {{name: ..., label: ..., hparams: ...}}, got {item!r}")
+    for given in item:
+        if given not in ("name", "label", "hparams"):
+            raise yaml.error((*key, given), str(unknown("key of a row", given, ("name", "label", "hparams"))))
+    name = _text(yaml, name_key, item["name"])
+    _named(yaml, key, split_name, name)
+    hparams = _hparams(yaml, (*key, "hparams"), item.get("hparams", {}))
+    if hparams and "label" not in item:
+        raise yaml.error(key, f"a row with hparams needs a label, so that tables can tell it from plain {name}")
+    label = one_form(_text(yaml, (*key, "label"), item["label"]) if "label" in item else name)
+    if not label.isprintable() or not label.strip():
+        raise yaml.error((*key, "label"), f"a label is one line that can be printed, got {label!r}")
+    return Row(label, name, hparams, yaml.lines[key])
+
+
+def _hparams(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise yaml.error(key, f"hparams takes a mapping of names to values, got {value!r}")
+    for name, given in value.items():
+        if not isinstance(given, bool | int | float | str):
+            raise yaml.error((*key, name), f"hparam {name} takes one value, got {given!r}")
+    return {name: plain_number(given) for name, given in value.items()}
+
+
+def _environments(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...] | None:
+    return None if value == "all" else _distinct(yaml, key, _texts(yaml, key, value))
+
+
+def _sources(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ...], ...] | str:
+    """Read what is trained on: each item is an environment, or a list of those trained on together."""
+    if value == "all":
+        return "all"
+    sources = []
+    for index, item in enumerate(_items(yaml, key, value)):
+        if item == []:
+            raise yaml.error((*key, index), f"{key[0]} takes environments, or lists of at least one, got []")
+        place = (*key, index)
+        together = _texts(yaml, place, item) if isinstance(item, list) else [_text(yaml, place, item)]
+        sources.append(_distinct(yaml, place, together))
+    return tuple(sources)
+
+
+def _count(yaml: LinedYaml, key: Key, value: Any) -> int:
+    number = same_spelling(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise yaml.error(key, f"{key[0]} takes a whole number, at least 1, got {value!r}")
+    return number
+
+
+def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
+    names = _texts(yaml, key, value)
+    for index, name in enumerate(names):
+        _named(yaml, (*key, index), module_names, [name])
+    return _distinct(yaml, key, names)
+
+
+def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise yaml.error(key, f"{key[0]} takes true or false, got {value!r}")
+    return value
+
+
+def _fraction(yaml: LinedYaml, key: Key, value: Any) -> float:
+    number = plain_number(value)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1:
+        raise yaml.error(key, f"{key[0]} takes a number between 0 and 1, got {value!r}")
+    return float(number)
+
+
+def _choice(yaml: LinedYaml, key: Key, value: Any) -> str:
+    allowed = CHOICES[str(key[0])]
+    if isinstance(value, bool) and "on" in allowed:
+        value = "on" if value else "off"  # YAML reads on and off as booleans
+    if value not in allowed:
+        raise yaml.error(key, str(unknown(f"value of {key[0]}:", value, allowed)))
+    return value
+
+
+def _protocol(yaml: LinedYaml, key: Key, value: Any) -> str:
+    return _named(yaml, key, get_protocol, _text(yaml, key, value)).name
+
+
+_READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
+    "datasets": _datasets,
+    "algorithms": _rows,
+    "protocol": _protocol,
+    "trials": _count,
+    "draws": _count,
+    "test_envs": _environments,
+    "train_envs": _sources,
+    "pairs": _switch,
+    "hparams": _hparams,
+    "steps": _count,
+    "checkpoint_freq": _count,
+    "holdout_fraction": _fraction,
+    **dict.fromkeys(CHOICES, _choice),
+    "plugins": _plugins,
+    "expected": lambda yaml, key, value: value,  # checked once the sweep's datasets and rows are known
+}

@@ -1,0 +1,170 @@
+"""Is row B better than row A? An interval of the mean difference, and tests.
+
+The model: a paired difference is the mean, plus what an environment adds, plus what a trial adds to all its
+environments, plus noise. Environments of a dataset are trained on when another one is held out; no method here sees
+the dependence that this brings.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from dg_batchformer.stats.pairs import Block, by_dataset, mean_difference
+
+MIN_BLOCKS = 6
+"""A two-sided test of fewer blocks cannot reach p = 0.05: five that all agree give 2 / 2**5 = 0.0625."""
+
+ALPHA = 0.05
+LEVEL = 1 - ALPHA
+
+
+class Interval(NamedTuple):
+    """Bounds of a mean difference in percentage points."""
+
+    low: float
+    high: float
+
+
+class Variance(NamedTuple):
+    """An estimated variance of the mean difference, and its degrees of freedom."""
+
+    value: float
+    df: float
+
+
+def mean_interval(blocks: Sequence[Block], *, family: int = 1) -> Interval | None:
+    """Return the 95 % interval of the mean difference; None below two environments or two trials.
+
+    Two t intervals, one over environments and one over trials, added in quadrature (Cochran's rule for variances
+    whose degrees of freedom differ). The noise counts in both, so the interval is never too narrow where environments
+    and trials vary normally: ``tools/simulate_compare.py`` has its coverage and power.
+
+    Args:
+        family: how many such intervals hold together in 95 % of cases (Bonferroni).
+
+    """
+    if not has_interval(blocks):
+        return None
+    from scipy.special import stdtrit
+
+    probability = 1 - ALPHA / family / 2
+    parts = (_over_environments(blocks), _over_trials(blocks))
+    half = sqrt(sum(variance.value * float(stdtrit(variance.df, probability)) ** 2 for variance in parts))
+    mean = mean_difference(blocks)
+    return Interval(mean - half, mean + half)
+
+
+def has_interval(blocks: Sequence[Block]) -> bool:
+    """Whether the blocks show how much both environments and trials vary."""
+    return len(blocks) > 1 and max_trials(blocks) > 1
+
+
+def count_intervals(rows: Sequence[Sequence[Block]]) -> int:
+    """Return how many rows have an interval, which those of all are to be corrected for."""
+    return sum(map(has_interval, rows))
+
+
+def max_trials(blocks: Sequence[Block]) -> int:
+    """Return the number of trials of the environment that has most; 0 without blocks."""
+    return max((len(block.trials) for block in blocks), default=0)
+
+
+def _weights(blocks: Sequence[Block]) -> list[float]:
+    """Return the weight of every block in the mean: equal datasets, and equal environments within each."""
+    datasets = by_dataset(blocks)
+    return [1 / len(datasets) / len(datasets[block.dataset]) for block in blocks]
+
+
+def _over_environments(blocks: Sequence[Block]) -> Variance:
+    """Return the variance of the mean through environments, which vary around the mean of their dataset.
+
+    Where a dataset has one environment alone, all environments vary around one mean.
+    """
+    together = any(len(dataset) == 1 for dataset in by_dataset(blocks).values())
+    strata: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for block, weight in zip(blocks, _weights(blocks), strict=True):
+        strata["" if together else block.dataset].append((block.difference, weight))
+    parts = []
+    for stratum in strata.values():
+        differences, weights = np.array(stratum).T
+        parts.append(Variance(float(differences.var(ddof=1) * (weights**2).sum()), len(stratum) - 1))
+    total = sum(part.value for part in parts)
+    if total == 0:
+        return Variance(0.0, 1)
+    return Variance(total, total**2 / sum(part.value**2 / part.df for part in parts))  # Welch and Satterthwaite
+
+
+def _over_trials(blocks: Sequence[Block]) -> Variance:
+    """Return the variance of the mean through trials, which move all their environments together.
+
+    A trial deviates by the weighted mean of what its environments deviate from their own means, scaled by
+    sqrt(n / (n - 1)) for n trials. Environments of one trial do not say how trials vary, but are moved by theirs.
+    """
+    trials = sorted({trial for block in blocks for trial in block.trials})
+    there = np.array([[trial in block.trials for trial in trials] for block in blocks])  # [blocks, trials]
+    deviations = np.zeros(there.shape)
+    for row, has, block in zip(deviations, there, blocks, strict=True):
+        row[has] = np.array(block.differences) - block.difference
+    n, weights = there.sum(axis=1, keepdims=True), np.array(_weights(blocks))[:, None]
+    shares = (weights / n * there).sum(axis=0)  # of every trial in the mean
+    telling = weights * (there & (n > 1))
+    scale = np.sqrt(n / np.maximum(n - 1, 1))
+    known = telling.any(axis=0)
+    found = (telling * scale * deviations).sum(axis=0)[known] / telling.sum(axis=0)[known]
+    return Variance(float((found**2).mean() * (shares**2).sum()), int(n.max()) - 1)
+
+
+class Outcomes(NamedTuple):
+    """In how many blocks B is above A, equal as printed, and below."""
+
+    wins: int
+    ties: int
+    losses: int
+
+
+def count_outcomes(blocks: Sequence[Block]) -> Outcomes:
+    """Count wins, ties and losses of B; a tie is a difference that prints as 0.0."""
+    signs = [np.sign(round(block.difference, 1)) for block in blocks]
+    return Outcomes(signs.count(1), signs.count(0), signs.count(-1))
+
+
+def signed_rank_p(blocks: Sequence[Block]) -> float | None:
+    """Return p of Wilcoxon's signed-rank test on the differences of blocks; None below six blocks.
+
+    Blocks without a difference are left out, as Wilcoxon did; p is 1 if that leaves none.
+    """
+    if len(blocks) < MIN_BLOCKS:
+        return None
+    differences = np.round([block.difference for block in blocks], 6)  # equal but for rounding errors is equal
+    differing = differences[differences != 0]
+    if len(differing) == 0:
+        return 1.0
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(differing).pvalue)
+
+
+def sign_test_p(blocks: Sequence[Block]) -> float | None:
+    """Return p of the sign test: were wins and losses equally likely? Ties are left out. None below six blocks."""
+    if len(blocks) < MIN_BLOCKS:
+        return None
+    wins, _, losses = count_outcomes(blocks)
+    if wins + losses == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses).pvalue)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Correct p-values for their number (Holm, 1979), each in its place; None stays None and does not count."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        corrected[place] = largest
+    return corrected

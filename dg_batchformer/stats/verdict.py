@@ -1,0 +1,144 @@
+"""What a comparison says in words: one sentence, and what to beware of."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from dg_batchformer.results.collection import how_many
+from dg_batchformer.stats.comparison import Comparison, Missing, Verdict
+from dg_batchformer.stats.pairs import Block, by_dataset
+from dg_batchformer.stats.statistics import ALPHA, MIN_BLOCKS, max_trials
+
+MIN_TRIALS = 3
+
+PROCEDURE = (
+    "The 95 % interval adds two t intervals of the mean difference in quadrature: one over environments, within their "
+    "dataset, and one over trials. Means are over environments, then over datasets, as in DomainBed."
+)
+DEPENDENCE = (
+    "Environments of a dataset share training data: each is trained on when another one is held out. "
+    "Neither the interval nor the tests see that dependence. The tests also take the environments of a trial as "
+    "independent, so the sentence rests on the interval alone."
+)
+
+
+def signed(points: float) -> str:
+    """Return a difference in percentage points with its sign, 0.0 without one."""
+    return f"{points:+.1f}" if round(points, 1) else "0.0"
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as people print it."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def sentence(comparison: Comparison) -> str:
+    """Return whether B helps, by how much, and how sure that is."""
+    a, b, mean = comparison.baseline, comparison.other, comparison.mean
+    verdict = comparison.verdict
+    if mean is None:
+        needs = "; it needs a sweep with 'pairs: true'" if comparison.method.needs_pairs else ""
+        return f"{a} and {b} cannot be compared: no trial has a test accuracy of both{needs}."
+    where = _where(comparison)
+    if verdict is Verdict.FEW:
+        place = f"{abs(mean):.1f} points {'above' if mean > 0 else 'below'}" if round(mean, 1) else "level with"
+        return f"{b} is {place} {a} {where}, but {_why_too_few(comparison.blocks)}."
+    if verdict is Verdict.EQUAL:
+        return f"{b} is level with {a}, to 0.1 points{_interval(comparison)}, {where}."
+    if verdict is Verdict.OPEN:
+        return (
+            f"The runs do not tell whether {b} improves on {a}: "
+            f"the difference is {signed(mean)} points{_interval(comparison)} {where}."
+        )
+    does = "improves on" if verdict is Verdict.BETTER else "falls behind"
+    return f"{b} {does} {a} by {abs(mean):.1f} points{_interval(comparison)} {where}."
+
+
+def order(comparison: Comparison) -> str:
+    """Return whether it may be chance that B leads A."""
+    verdict = comparison.verdict
+    if verdict is Verdict.BETTER:
+        return f"The lead is more than chance{_interval(comparison)}."
+    if verdict is Verdict.EMPTY:
+        return "The order may be chance: no trial has a test accuracy of both."
+    if verdict is Verdict.FEW:
+        return f"The order may be chance: {_why_too_few(comparison.blocks)}."
+    return f"The order may be chance: the difference is {signed(comparison.mean or 0)} points{_interval(comparison)}."
+
+
+def _where(comparison: Comparison) -> str:
+    names = list(by_dataset(comparison.blocks))
+    if len(comparison.blocks) == 1:
+        only = comparison.blocks[0]
+        return f"on {_environment(only)}"
+    datasets = f"{len(names)} datasets ({', '.join(names)})" if len(names) > 1 else names[0]
+    return f"on average over {len(comparison.blocks)} environments of {datasets}"
+
+
+def _interval(comparison: Comparison) -> str:
+    """Return the interval: of the size where a direction is claimed, else of the difference, with its signs."""
+    if comparison.interval is None:
+        return ""
+    low, high = comparison.interval
+    if comparison.verdict is Verdict.BETTER:
+        return f" (95 % interval {low:.1f} to {high:.1f})"
+    if comparison.verdict is Verdict.WORSE:
+        return f" (95 % interval {-high:.1f} to {-low:.1f})"
+    return f" (95 % interval {signed(low)} to {signed(high)})"
+
+
+def _why_too_few(blocks: Sequence[Block]) -> str:
+    if len(blocks) == 1:
+        return "one environment does not tell whether it helps on others"
+    return "one trial does not tell a gain from the chance of its splits and seeds; run at least 3 trials"
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """Return what the runs are too few for, and what is left out."""
+    blocks, found = comparison.blocks, []
+    if 0 < len(blocks) < MIN_BLOCKS:
+        few, best = how_many(len(blocks), "environment"), 2 / 2 ** len(blocks)
+        found.append(
+            f"no p-values: tests of {few} give p = {best:.3f} at best, "
+            f"and can give less than {ALPHA} from {MIN_BLOCKS} on"
+        )
+    alone = [names[0] for names in by_dataset(blocks).values() if len(names) == 1 < len(blocks)]
+    if alone and max_trials(blocks) > 1:
+        where = ", ".join(map(_environment, alone))
+        found.append(
+            f"the only environment of its dataset: {where}; so the interval takes all environments as of one dataset"
+        )
+    thin = [block for block in blocks if len(block.trials) < MIN_TRIALS]
+    if thin:
+        where = ", ".join(f"{_environment(block)} ({len(block.trials)})" for block in thin)
+        found.append(f"fewer than {MIN_TRIALS} trials, so no interval or a wide one: {where}")
+    return [*found, *_left_out(comparison)]
+
+
+def _left_out(comparison: Comparison) -> list[str]:
+    """Return the pairs that are missing, by the rows that lack them."""
+    lacking: dict[tuple[str, ...], list[Missing]] = defaultdict(list)
+    for pair in comparison.missing:
+        lacking[pair.lacking].append(pair)
+    total = sum(len(block.trials) for block in comparison.blocks) + len(comparison.missing)
+    return [
+        f"{len(pairs)} of {total} pairs left out, without a test accuracy of {' and of '.join(rows)}: {_pairs(pairs)}"
+        for rows, pairs in lacking.items()
+    ]
+
+
+def _pairs(pairs: Sequence[Missing]) -> str:
+    """Return pairs by name, environments that lack the same trials together."""
+    trials: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for pair in pairs:
+        trials[pair.dataset, pair.environment].append(pair.trial)
+    environments: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for (dataset, name), found in trials.items():
+        environments[dataset, tuple(found)].append(name)
+    return "; ".join(
+        f"{dataset}/{', '.join(names)} (trial{'s' * (len(found) > 1)} {', '.join(map(str, found))})"
+        for (dataset, found), names in environments.items()
+    )
+
+
+def _environment(block: Block) -> str:
+    return f"{block.dataset}/{block.environment}"

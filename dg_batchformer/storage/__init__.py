@@ -1,0 +1,1 @@
+"""What lies on disk: run and sweep folders, locks, record lines, and how untrusted files are read."""

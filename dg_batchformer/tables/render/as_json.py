@@ -1,0 +1,93 @@
+"""Tables for other programs, whole: everything that the other formats show, under fixed names.
+
+The document is an object with ``format`` (1; changes when a name does) and ``sections``, one per selection method:
+
+* ``selection``, ``title``, ``about``: the method; ``notes``: which datasets have no table, and why; ``tables``.
+
+A table has
+
+* ``title`` (a dataset, or Averages), ``metric`` (accuracy, balanced, worst-class or ece), ``corner`` (what columns
+  are), ``columns`` (their names), ``trials``, ``notes``;
+* ``rows``, ours: ``label`` and ``cells``, one per column: ``mean`` and ``error`` in percent, null where there is
+  none, as of one trial; ``n`` trials; ``mark``: ``best``, ``second`` or null; ``significance``: ``above`` or
+  ``below`` the row that was compared to, or null;
+* ``published``: ``label``, ``algorithm``, ``key`` (of its BibTeX entry), ``source`` (citation and place) and
+  ``cells`` with ``mean`` and ``error``;
+* ``provenance``: null where nothing is trained, else ``runs``, ``trials``, ``draws``, ``protocols``,
+  ``precisions``, ``data_paths``, ``devices``, ``fingerprints`` and ``versions``, with all values that occur.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import isfinite
+from typing import Any
+
+from dg_batchformer.tables.table import Cell, Section, Table
+
+_FORMAT = 1
+
+
+def as_json(sections: Sequence[Section]) -> str:
+    """Return all tables as one JSON document; the module says what is in it."""
+    content = {"format": _FORMAT, "sections": [_section(section) for section in sections]}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _section(section: Section) -> dict[str, Any]:
+    return {
+        "selection": section.method.name,
+        "title": section.method.title,
+        "about": section.method.about,
+        "notes": list(section.notes),
+        "tables": [_table(table) for table in section.tables],
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    rows = [
+        {
+            "label": label,
+            "cells": [_cell(table, label, column, cell) for column, cell in enumerate(cells)],
+        }
+        for label, cells in table.rows.items()
+    ]
+    published = [
+        {
+            "label": row.label,
+            "algorithm": row.algorithm,
+            "key": row.key,
+            "source": row.source,
+            "cells": [_number(cell) for cell in row.cells],
+        }
+        for row in table.published
+    ]
+    return {
+        "title": table.title,
+        "metric": table.metric.name,
+        "corner": table.corner,
+        "columns": list(table.columns),
+        "trials": table.trials,
+        "rows": rows,
+        "published": published,
+        "notes": list(table.notes),
+        "provenance": asdict(table.provenance) if table.provenance else None,
+    }
+
+
+def _cell(table: Table, label: str, column: int, cell: Cell) -> dict[str, Any]:
+    significance = table.differing.get((label, column))
+    return {**_number(cell), "n": cell.n, "mark": _mark(table, label, column), "significance": significance}
+
+
+def _number(cell: Cell) -> dict[str, float | None]:
+    return {
+        name: value if value is not None and isfinite(value) else None
+        for name, value in (("mean", cell.mean), ("error", cell.error))
+    }
+
+
+def _mark(table: Table, label: str, column: int) -> str | None:
+    if (label, column) in table.best:
+        return "best"
+    return "second" if (label, column) in table.second else None

@@ -1,0 +1,147 @@
+"""Comparisons as text, Markdown and JSON."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from dg_batchformer.stats.comparison import Comparison, PValue
+from dg_batchformer.stats.pairs import average
+from dg_batchformer.stats.statistics import LEVEL
+from dg_batchformer.stats.verdict import DEPENDENCE, PROCEDURE, p_text, sentence, signed, warnings
+from dg_batchformer.text.printable import in_markdown
+
+_ALIGNMENT = ("left", "left", "right", "right", "right", "right")
+
+
+def comparison_text(comparisons: Sequence[Comparison]) -> str:
+    """Return comparisons for the terminal."""
+    parts = []
+    for comparison in comparisons:
+        parts.append(f"Model selection: {comparison.method.title}\n{sentence(comparison)}")
+        if comparison.blocks:
+            body = tabulate(_cells(comparison), _headers(comparison), disable_numparse=True, colalign=_ALIGNMENT)
+            parts.append("\n".join([body, *(f"- {line}" for line in _facts(comparison))]))
+        parts.append("\n".join(f"warning: {warning}" for warning in warnings(comparison)))
+    return "\n\n".join([*filter(None, parts), *_notes(comparisons)]) + "\n"
+
+
+def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
+    """Return comparisons as GitHub Markdown."""
+    parts = []
+    for comparison in comparisons:
+        title = f"{comparison.other} against {comparison.baseline}: {comparison.method.title}"
+        parts.append(f"## {in_markdown(title)}")
+        parts.append(f"**{in_markdown(sentence(comparison))}**")
+        if comparison.blocks:
+            headers = [in_markdown(header) for header in _headers(comparison)]
+            cells = [[in_markdown(cell) for cell in row] for row in _cells(comparison)]
+            parts.append(tabulate(cells, headers, tablefmt="pipe", disable_numparse=True, colalign=_ALIGNMENT))
+        lines = [*_facts(comparison), *(f"Warning: {warning}" for warning in warnings(comparison))]
+        parts.append("\n".join(f"- {in_markdown(line)}" for line in lines))
+    return "\n\n".join([*filter(None, parts), *map(in_markdown, _notes(comparisons))]) + "\n"
+
+
+def comparison_json(comparisons: Sequence[Comparison]) -> str:
+    """Return comparisons as a list of JSON objects; numbers in percent and percentage points, absent ones null."""
+    return json.dumps([_object(comparison) for comparison in comparisons], indent=2, ensure_ascii=False) + "\n"
+
+
+COMPARISON_FORMATS: dict[str, Callable[[Sequence[Comparison]], str]] = {
+    "text": comparison_text,
+    "markdown": comparison_markdown,
+    "json": comparison_json,
+}
+
+
+def _headers(comparison: Comparison) -> list[str]:
+    return ["dataset", "environment", comparison.baseline, comparison.other, "difference", "trials"]
+
+
+def _cells(comparison: Comparison) -> list[list[str]]:
+    """Return a line for every block, then their average."""
+    blocks = comparison.blocks
+    lines = [
+        [
+            block.dataset,
+            block.environment,
+            f"{block.baseline_mean:.1f}",
+            f"{block.other_mean:.1f}",
+            signed(block.difference),
+            str(len(block.trials)),
+        ]
+        for block in blocks
+    ]
+    if len(blocks) > 1 and comparison.mean is not None:
+        first = average(blocks, [block.baseline_mean for block in blocks])
+        second = average(blocks, [block.other_mean for block in blocks])
+        lines.append(["Average", "", f"{first:.1f}", f"{second:.1f}", signed(comparison.mean), ""])
+    return lines
+
+
+def _facts(comparison: Comparison) -> list[str]:
+    """Return wins, ties, losses and tests, a line each."""
+    if not comparison.blocks:
+        return []
+    wins, ties, losses = comparison.outcomes
+    facts = [f"{comparison.other} wins {wins}, ties {ties}, loses {losses} (a tie is a difference of 0.0)"]
+    for name, p in (("Wilcoxon signed-rank test", comparison.signed_rank), ("sign test", comparison.sign_test)):
+        if p.plain is not None and p.corrected is not None:
+            holm = f"; Holm-corrected for {comparison.num_tests} rows: {p_text(p.corrected)}"
+            facts.append(f"{name}: {p_text(p.plain)}{holm if comparison.num_tests > 1 else ''}")
+    return facts
+
+
+def _notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return how the numbers came about, and what they are worth."""
+    notes = []
+    if any(comparison.interval for comparison in comparisons):
+        family = max(comparison.family for comparison in comparisons)
+        together = f" The intervals of {family} rows hold together in 95 % of cases (Bonferroni)." * (family > 1)
+        notes.append(PROCEDURE + together)
+    if notes or any(comparison.num_tests for comparison in comparisons):
+        notes.append(DEPENDENCE)
+    return notes
+
+
+def _object(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "selection": comparison.method.name,
+        "baseline": comparison.baseline,
+        "row": comparison.other,
+        "verdict": comparison.verdict,
+        "sentence": sentence(comparison),
+        "mean_difference": comparison.mean,
+        "interval": comparison.interval,
+        "level": LEVEL,
+        "corrected_for": comparison.family,
+        **comparison.outcomes._asdict(),
+        "wilcoxon_signed_rank": _p_object(comparison.signed_rank),
+        "sign_test": _p_object(comparison.sign_test),
+        "blocks": [
+            {
+                "dataset": block.dataset,
+                "environment": block.environment,
+                "baseline": block.baseline_mean,
+                "row": block.other_mean,
+                "difference": block.difference,
+                "trials": block.trials,
+            }
+            for block in comparison.blocks
+        ],
+        "missing": [
+            {
+                "dataset": pair.dataset,
+                "environment": pair.environment,
+                "trial": pair.trial,
+                "lacking": pair.lacking,
+            }
+            for pair in comparison.missing
+        ],
+        "warnings": [*warnings(comparison), DEPENDENCE],
+    }
+
+
+def _p_object(p: PValue) -> dict[str, float | None]:
+    return {"p": p.plain, "holm": p.corrected}

@@ -1,0 +1,96 @@
+"""Tables for browsers: a page that needs nothing else, and the part of it that the report takes over.
+
+Built as trees, so that no label can be taken for markup.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from dg_batchformer.results.selection import Selection
+from dg_batchformer.tables.render.wording import (
+    EMPTY,
+    caption,
+    no_table,
+    number,
+    published_number,
+    sentence,
+    significance,
+)
+from dg_batchformer.tables.table import Section, Table
+
+STYLE = Path(__file__).with_name("tables.css")
+LEGEND = f"Bold: best of its column. Underlined: second. {EMPTY}: no value, the reason stands below its table."
+
+
+def html(sections: Sequence[Section]) -> str:
+    """Return all tables as one page."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n<title>Model selection</title>\n'
+        f"<style>\n{STYLE.read_text()}</style>\n<body>\n<h1>{_heading(sections)}</h1>\n"
+        + "\n".join(section_html(section, level=2) for section in sections)
+        + f"\n<p>{LEGEND}</p>\n</body>\n</html>\n"
+    )
+
+
+def _heading(sections: Sequence[Section]) -> str:
+    titles = {section.metric.title: None for section in sections}
+    return f"{', '.join(titles).capitalize()} by model selection"
+
+
+def section_html(section: Section, *, level: int) -> str:
+    """Return what a selection method selects, below a heading of a level."""
+    if not section.tables:
+        return tostring(_element("p", f"{no_table(section)}.", "notes"), encoding="unicode", method="html")
+    parts = [_element(f"h{level}", f"Model selection: {section.method.title}")]
+    parts.append(_element("p", sentence(section.method.about)))
+    for table in section.tables:
+        parts += _table(table, section.method)
+    parts += [_element("p", f"{note}.", "notes") for note in section.notes]
+    return "\n".join(tostring(part, encoding="unicode", method="html") for part in parts)
+
+
+def _table(table: Table, method: Selection) -> list[Element]:
+    # A box that scrolls must be reachable by keyboard.
+    box = Element("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": f"table {table.title}"})
+    grid = SubElement(box, "table", {"class": "results"})
+    grid.append(_element("caption", f"{caption(table, method)}."))
+    head = SubElement(SubElement(grid, "thead"), "tr")
+    for name in (table.corner.capitalize(), *table.columns):
+        head.append(_element("th", name, scope="col"))
+    body = SubElement(grid, "tbody")
+    for label in table.rows:
+        row = SubElement(body, "tr")
+        row.append(_element("th", label, scope="row"))
+        row.extend(_cell(table, label, column) for column in range(len(table.columns)))
+    for published in table.published:
+        row = SubElement(body, "tr", {"class": "published"})
+        row.append(_element("th", published.label, scope="row"))
+        row.extend(_element("td", published_number(cell, " ± ")) for cell in published.cells)
+    if not table.notes:
+        return [box]
+    notes = Element("ul", {"class": "notes"})
+    notes.extend(_element("li", note) for note in table.notes)
+    return [box, notes]
+
+
+def _cell(table: Table, label: str, column: int) -> Element:
+    value, _, spread = number(table.rows[label][column], " ± ", table.trials).partition(" ")
+    cell = Element("td")
+    if value == EMPTY:
+        cell.append(_element("abbr", EMPTY, title="no value: the reason stands below the table"))
+        return cell
+    mark = "b" if (label, column) in table.best else "u" if (label, column) in table.second else "span"
+    cell.append(_element(mark, value))
+    if sign := significance(table, label, column):
+        cell.append(_element("sup", sign))
+    if spread:
+        cell.append(_element("small", f" {spread}"))
+    return cell
+
+
+def _element(tag: str, text: str, kind: str = "", **attributes: str) -> Element:
+    element = Element(tag, {**({"class": kind} if kind else {}), **attributes})
+    element.text = text
+    return element

@@ -1,0 +1,302 @@
+"""Tables as data: for every selection method, one per dataset and one of averages over datasets."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite, isnan, nan
+from statistics import fmean, pstdev
+
+from dg_batchformer.results.collection import CollectedRun, Collection, listed
+from dg_batchformer.results.metrics import ACCURACY, Measurements, Metric
+from dg_batchformer.results.provenance import Provenance, provenance
+from dg_batchformer.results.scores import Choice, Key, Scores, measured_choices
+from dg_batchformer.results.selection import METHODS, Method, Score, Selection
+from dg_batchformer.storage.folders import State
+from dg_batchformer.tables.missing_runs import Lacks, lack
+
+_AVERAGE = "Average"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean, of accuracies unless said otherwise, in percent over n trials with its standard error; None for nothing.
+
+    NaN where the accuracy of a trial is: its records say so.
+
+    The error is DomainBed's: population deviation over the square root of n. One trial has none, nor has a mean over
+    datasets, whose n is 0.
+    """
+
+    mean: float | None = None
+    error: float | None = None
+    n: int = 0
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Cell":
+        """Build a cell from fractions, one for each trial; an empty one from none."""
+        if not values:
+            return cls()
+        finite = all(map(isfinite, values))  # diverged runs have others, which statistics does not take
+        mean = fmean(values) if finite else sum(values) / len(values)
+        if len(values) == 1:
+            return cls(100 * mean, None, 1)
+        deviation = pstdev(values) if finite else nan
+        return cls(100 * mean, 100 * deviation / len(values) ** 0.5, len(values))
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row of the literature. It stands apart from our rows, so that no mark and no test takes it for a trial.
+
+    Args:
+        label: says the source too. key: of its BibTeX entry. source: its citation and place.
+        cells: as the columns of the table; empty where nothing is published.
+
+    """
+
+    label: str
+    algorithm: str
+    key: str
+    source: str
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by label, columns by environment or dataset, then summary columns.
+
+    Args:
+        best, second: (row, column) of the best and second best mean of every column.
+        differing: "above" or "below" by (row, column) of means that differ significantly from a baseline row's.
+        notes: what cells lack, and what summary columns are.
+        published: rows of the literature, below ours.
+        provenance: how the numbers were made; None where there are none.
+        benchmarks: whose environments its numbers are of.
+        metric: what the numbers are.
+
+    """
+
+    title: str
+    corner: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[Cell]]
+    trials: int
+    notes: Sequence[str] = ()
+    best: frozenset[tuple[str, int]] = frozenset()
+    second: frozenset[tuple[str, int]] = frozenset()
+    differing: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    published: Sequence[PublishedRow] = ()
+    provenance: Provenance | None = None
+    benchmarks: Sequence[str] = ()
+    metric: Metric = ACCURACY
+
+    @property
+    def average(self) -> int:
+        """The place of the column of averages."""
+        return max(
+            place for place, name in enumerate(self.columns) if name == _AVERAGE
+        )  # an environment may be called so
+
+    @property
+    def has_empty_cells(self) -> bool:
+        """Whether some cell has no value."""
+        return any(cell.mean is None for row in self.rows.values() for cell in row)
+
+
+@dataclass(frozen=True)
+class Section:
+    """All tables of one selection.
+
+    Args:
+        notes: which datasets have no table, and what an uncommon metric is; why there is no table at all.
+        choices: the runs that the tables are made of, with their scores.
+
+    """
+
+    method: Selection
+    tables: Sequence[Table]
+    notes: Sequence[str]
+    metric: Metric = ACCURACY
+    choices: Mapping[Key, Choice] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> Scores:
+        """What the tables are made of."""
+        return {key: choice.score for key, choice in self.choices.items()}
+
+
+def build_sections(collection: Collection, methods: Sequence[str], metric: Metric = ACCURACY) -> list[Section]:
+    """Build the tables of a sweep for some selection methods."""
+    measurements = Measurements(metric)
+    return [_section(collection, METHODS[name], measurements) for name in methods]
+
+
+def _section(collection: Collection, method: Method, measurements: Measurements) -> Section:
+    datasets = list(collection.environments)
+    paired = {run.benchmark for run in collection.runs if len(run.test_envs) == 2 and not run.sources}
+    shown = [name for name in datasets if name in paired or not method.needs_pairs]
+    by_source = {run.benchmark for run in collection.runs if run.sources}
+    reasons: dict[str, list[str]] = {}
+    for name in datasets:
+        if name not in shown:
+            reasons.setdefault(_NO_PAIRS[name in by_source], []).append(name)
+    alone = "" if shown or len(reasons) > 1 else next(iter(reasons), "")
+    notes = [alone] if alone else [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    metric = measurements.metric
+    if not shown:
+        return Section(method, [], notes, metric)
+    choices = measured_choices(collection, method, measurements)
+    if metric is ACCURACY and not choices and any(run.counts for run in collection.runs):
+        return Section(method, [], notes or ["no run recorded what this selection reads"])
+    tables = [_dataset_table(collection, method, dataset, choices, measurements) for dataset in shown]
+    if len(shown) > 1:
+        tables.append(_averages_table(collection, method, shown, choices, metric))
+    return Section(method, tables, [*notes, *_about_metric(metric)], metric, choices)
+
+
+_NO_PAIRS = (
+    "this selection needs runs that hold out two environments: 'pairs: true' in a sweep file; in DomainBed, a sweep "
+    "without --single_test_envs",
+    "this selection needs runs that hold out two environments, which a sweep with train_envs has not",
+)
+
+
+def _about_metric(metric: Metric) -> list[str]:
+    if metric is ACCURACY:
+        return []
+    title = f"{metric.title[0].upper()}{metric.title[1:]}"
+    return [
+        f"{title}: {metric.about}",
+        "It is of the model that the run of the selected draw returns, whichever step validates best",
+    ]
+
+
+def _dataset_table(
+    collection: Collection, method: Method, dataset: str, choices: Mapping[Key, Choice], measurements: Measurements
+) -> Table:
+    names = collection.environments[dataset]
+    runs = [run for run in collection.runs if run.benchmark == dataset]
+    envs, trials = _declared(runs)
+    rows, lacks = {}, Lacks(collection.rows, [names[env] for env in envs])
+    for label in collection.rows:
+        chosen = {env: _by_trial(choices, dataset, label, env, trials) for env in envs}
+        by_env = {env: _scores(of_env) for env, of_env in chosen.items()}
+        cells = [Cell.of([score.test for score in by_env[env].values()]) for env in envs]
+        for env, cell in zip(envs, cells, strict=True):
+            lacks.add(label, names[env], _not_finite(chosen[env].values(), "test"))
+            read = [run for run in runs if run.label == label and _reads(method, run, env)]
+            unmeasured = [run for run in read if run.state is State.DONE and not measurements.has(run, env)]
+            lacks.add(label, names[env], lack(read, cell.n, trials, len(unmeasured)))
+        every = [choice for of_env in chosen.values() for choice in of_env.values()]
+        lacks.add(label, _SUMMARIES[-1], _not_finite(every, "in_domain"))
+        rows[label] = [*cells, *_summaries(by_env, trials, measurements.metric)]
+    columns = [*(names[env] for env in envs), *_SUMMARIES]
+    few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
+    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].sources))]
+    notes += _about_lone_environments(runs)
+    made = _provenance(runs, method)
+    table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
+    return marked(replace(table, metric=measurements.metric, benchmarks=[dataset]))
+
+
+_SUMMARIES = (_AVERAGE, "Worst", "In-domain")
+
+
+def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
+    """Say what the summary columns are where that is not plain; ``few`` says that they lack a trial."""
+    notes = []
+    if shown < known:
+        notes.append(f"Average, Worst: over the {shown} of {known} environments that are held out")
+    if few:
+        notes.append(f"{', '.join(_SUMMARIES)}: over the trials that have all environments")
+    return [*notes, "In-domain: the same models on the held-out splits of the environments that they were trained on"]
+
+
+def _about_lone_environments(runs: Sequence[CollectedRun]) -> list[str]:
+    """Say which rows compare training environments and had a single one."""
+    labels = dict.fromkeys(run.label for run in runs if run.constant.get("lone_environment") is not None)
+    return [f"{', '.join(labels)}: nothing to compare with one training environment, much as ERM"] if labels else []
+
+
+def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
+    """Return the environments with a cell, and the trial seeds."""
+    envs = {env for run in runs for env in run.reported}
+    return sorted(envs), sorted({run.trial_seed for run in runs})
+
+
+def _by_trial(
+    choices: Mapping[Key, Choice], dataset: str, label: str, env: int, trials: Sequence[int]
+) -> dict[int, Choice]:
+    return {trial: choice for trial in trials if (choice := choices.get((dataset, label, env, trial)))}
+
+
+def _scores(choices: Mapping[int, Choice]) -> dict[int, Score]:
+    return {trial: choice.score for trial, choice in choices.items()}
+
+
+def _not_finite(choices: Iterable[Choice], name: str) -> str:
+    """Return which runs recorded an accuracy that is no finite number, where a cell shows nan for it; '' for none."""
+    values = [(choice.run, getattr(choice.score, name)) for choice in choices]
+    runs = dict.fromkeys(str(run.path) for run, value in values if value is not None and not isfinite(value))
+    return f"nan: an accuracy in results.jsonl of {listed(list(runs))} is no finite number" if runs else ""
+
+
+def _summaries(
+    by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int], metric: Metric
+) -> tuple[Cell, Cell, Cell]:
+    """Average, worst and in-domain accuracy (or metric) of every trial that has all environments, over trials."""
+    complete = [trial for trial in trials if all(trial in values for values in by_env.values())]
+    found = [[by_env[env][trial] for env in by_env] for trial in complete]
+    in_domain = [[score.in_domain for score in trial if score.in_domain is not None] for trial in found]
+    return (
+        Cell.of([fmean(score.test for score in trial) for trial in found]),
+        Cell.of([metric.worst([score.test for score in trial]) for trial in found]),
+        Cell.of([fmean(values) for values in in_domain if len(values) == len(by_env)]),
+    )
+
+
+def _averages_table(
+    collection: Collection, method: Method, datasets: Sequence[str], choices: Mapping[Key, Choice], metric: Metric
+) -> Table:
+    declared = {name: _declared([run for run in collection.runs if run.benchmark == name]) for name in datasets}
+    rows, lacks = {}, Lacks(collection.rows, datasets)
+    for label in collection.rows:
+        cells = []
+        for dataset, (envs, trials) in declared.items():
+            by_env = {env: _scores(_by_trial(choices, dataset, label, env, trials)) for env in envs}
+            average, *_ = _summaries(by_env, trials, metric)
+            few = f"{average.n} of {len(trials)} trials have all environments"
+            lacks.add(label, dataset, few if average.n < len(trials) else "")
+            cells.append(average)
+        means = [cell.mean for cell in cells if cell.mean is not None]
+        rows[label] = [*cells, Cell(fmean(means)) if len(means) == len(cells) else Cell()]
+    most = max(len(trials) for _, trials in declared.values())
+    made = _provenance([run for run in collection.runs if run.benchmark in datasets], method)
+    columns = [*datasets, _AVERAGE]
+    table = Table("Averages", "dataset", columns, rows, most, lacks.sentences(), provenance=made)
+    return marked(replace(table, metric=metric, benchmarks=datasets))
+
+
+def _provenance(runs: Sequence[CollectedRun], method: Method) -> Provenance | None:
+    return provenance([run for run in runs if run.reported or method.needs_pairs])
+
+
+def _reads(method: Method, run: CollectedRun, env: int) -> bool:
+    """Whether a selection method looks at a run for an environment."""
+    return env in run.reported or (method.needs_pairs and len(run.test_envs) == 2 and env in run.test_envs)
+
+
+def marked(table: Table) -> Table:
+    """Mark the best and second best mean of every column, as printed: equals share a mark."""
+    best: set[tuple[str, int]] = set()
+    second: set[tuple[str, int]] = set()
+    for column in range(len(table.columns)):
+        shown = {
+            label: round(mean, 1)
+            for label, cells in table.rows.items()
+            if (mean := cells[column].mean) is not None and not isnan(mean)
+        }
+        ranks = sorted(set(shown.values()), reverse=not table.metric.lower_is_better)
+        if len(shown) > 1:
+            best.update((label, column) for label, value in shown.items() if value == ranks[0])
+            second.update((label, column) for label, value in shown.items() if value in ranks[1:2])
+    return replace(table, best=frozenset(best), second=frozenset(second))

@@ -1,0 +1,1 @@
+"""Text that people read: names of others made printable, Unicode spellings, the terminal."""

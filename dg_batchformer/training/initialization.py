@@ -1,0 +1,141 @@
+"""Initial weights that several runs can share, as averages of their weights need (DiWA, Rame et al., NeurIPS 2022).
+
+The hparam ``init`` is ``none`` (every draw begins from its own classifier), a file, or ``linear_probe``: the classifier
+is fitted first, on the features of the untrained featurizer, alike for all draws of a dataset, test environments and
+trial.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.datasets import Dataset
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.weights import read_state_dict
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec.names import split_name
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.evaluate import BATCH_SIZE
+from dg_batchformer.training.loaders import Request, Source
+from dg_batchformer.training.loop import seed_everything
+from dg_batchformer.training.sampling import Splits
+
+NONE, LINEAR_PROBE = "none", "linear_probe"
+_PROBE_STEPS = 100
+_PROBE_DECAY = 1e-4  # without it the classifier of separable features would grow without end
+
+
+def check_init(init: str) -> None:
+    """Raise InputError for an ``init`` that is no file and none of the others."""
+    if init not in (NONE, LINEAR_PROBE) and not Path(init).is_file():
+        raise InputError(f"hparam init is {init!r}, but there is no such file; it can be a file, none or linear_probe")
+
+
+class Initial:
+    """Where a run begins.
+
+    Args:
+        algorithm: as built, before its first update.
+
+    """
+
+    def __init__(
+        self, algorithm: Algorithm, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, fingerprint: str
+    ) -> None:
+        self.algorithm, self.spec, self.init = algorithm, spec, hparams["init"]
+        self.start: Algorithm | None = None
+        self.state: Mapping[str, Tensor] | None = None
+        self._begins: tuple[Any, ...]
+        if self.init == NONE:
+            self._begins = (algorithm.predictor.state_dict(),)
+        elif self.init == LINEAR_PROBE:
+            self.start = _common_start(spec, hparams, dataset)
+            fitted_to = fingerprint, spec.train_envs, spec.trial_seed, spec.holdout_fraction
+            self._begins = self.start.predictor.state_dict(), *fitted_to
+        else:
+            self.state = read_state_dict(Path(self.init))
+            self._begins = (self.state,)
+
+    def identity(self) -> str:
+        """Return what is equal for runs that begin from equal weights, on any machine; ask before anything is trained.
+
+        A sha256 of the weights; of those before the probe where there is one, and of what it is fitted to.
+        """
+        return _digest(*self._begins)
+
+    def apply(self, source: Source, splits: Splits, device: torch.device) -> None:
+        """Give the algorithm the weights it begins from; raise InputError where a file does not fit."""
+        if self.start is not None:
+            self.state = self._probed(self.start.to(device), source, splits, device)
+        if self.state is None:
+            return
+        try:
+            self.algorithm.begin_from(self.state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"init {self.init} does not fit {self.spec.algorithm}: {reason}") from None
+
+    def _probed(self, start: Algorithm, source: Source, splits: Splits, device: torch.device) -> Mapping[str, Tensor]:
+        """Fit the classifier to the features of the images that are trained on, unaugmented."""
+        predictor = start.predictor
+        assert isinstance(predictor, nn.Sequential)
+        start.eval()
+        indices = [(env, splits[env, "in"]) for env in self.spec.train_envs]
+        requests = [
+            Request(env, of_env[begin : begin + BATCH_SIZE])
+            for env, of_env in indices
+            for begin in range(0, len(of_env), BATCH_SIZE)
+        ]
+        features, labels = [], []
+        with torch.no_grad():
+            for [batch] in source.stream([request] for request in requests):
+                features.append(predictor[:-1](normalise(batch.images.to(device))))
+                labels.append(batch.labels.to(device))
+        fit_classifier(predictor[-1], torch.cat(features), torch.cat(labels))
+        return predictor.state_dict()
+
+
+def fit_classifier(classifier: nn.Module, features: Tensor, labels: Tensor) -> None:
+    """Fit a classifier to features (N, width) and labels (N,) by L-BFGS, with a little weight decay."""
+    weights = list(classifier.parameters())
+    optimizer = torch.optim.LBFGS(weights, max_iter=_PROBE_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        decay = sum(weight.square().sum() for weight in weights)
+        loss = F.cross_entropy(classifier(features), labels) + _PROBE_DECAY * decay
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+def _common_start(spec: RunSpec, hparams: dict[str, Any], dataset: Dataset) -> Algorithm:
+    """Build the algorithm, without its wrappers, from a seed that all draws of a trial share."""
+    base, _ = split_name(spec.algorithm)
+    seed_everything(seed_hash("linear_probe", spec.dataset, list(spec.test_envs), spec.trial_seed))
+    plain = {name: value for name, value in hparams.items() if not name.startswith("bf_")}
+    start = get_algorithm_class(base)(dataset.input_shape, dataset.num_classes, len(spec.train_envs), plain)
+    predictor = start.predictor
+    if not (isinstance(predictor, nn.Sequential) and isinstance(predictor[0], FeaturizerModule)):
+        raise InputError(
+            f"init linear_probe needs a classifier on the features of an image alone, which {base} has not; give a "
+            "file as init, or none"
+        )
+    return start
+
+
+def _digest(state: Mapping[str, Tensor], *more: object) -> str:
+    digest = hashlib.sha256(repr(more).encode())
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]

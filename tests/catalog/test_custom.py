@@ -1,0 +1,255 @@
+"""Data of one's own: found by name, refused with what is wrong, the same as a folder and as a manifest."""
+
+import json
+import shutil
+
+import pytest
+from data_folders import write_images, write_manifest, write_own
+
+from dg_batchformer.catalog.custom import find_dataset, namesakes
+from dg_batchformer.catalog.image_manifest import read_manifest
+from dg_batchformer.datasets import open_dataset
+from dg_batchformer.errors import InputError
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.training.sampling import Sampler, split_environments
+
+HPARAMS = {"image_size": 8, "batch_size": 2, "class_balanced": False}
+
+
+def _open(name, root, **asked):
+    spec = RunSpec(dataset=name, environments=find_dataset(name, root).environments, **asked)
+    return spec, open_dataset(spec, root, HPARAMS)
+
+
+def _lines(root, split=lambda index: ""):
+    files = sorted((root / "Mine").rglob("*.png"))
+    return [
+        f"Mine/{file.relative_to(root / 'Mine')},{file.parent.name},{file.parent.parent.name}{split(index)}"
+        for index, file in enumerate(files)
+    ]
+
+
+def test_domains_are_the_folders_that_hold_folders(tmp_path):
+    root = write_own(tmp_path)
+    for stray in (".git/objects", "__MACOSX/cat", "splits"):
+        (root / "Mine" / stray).mkdir(parents=True)
+
+    assert find_dataset("Mine", root) == ("Mine", ("day", "night", "rain"))
+    assert find_dataset("PACS", None) == ("PACS", ())
+    assert _open("Mine", root)[1].notes == [
+        f"ignored in {root}/Mine, no domains of class folders: .git, __MACOSX, splits"
+    ]
+
+
+def test_a_folder_and_its_manifest_are_the_same_data(tmp_path):
+    root = write_own(tmp_path)
+    write_manifest(root, *reversed(_lines(root)), "")
+    entries = [dict(zip(("path", "label", "domain"), line.split(","), strict=True)) for line in _lines(root)]
+    (root / "Noted.json").write_text(json.dumps(entries))
+
+    (spec, folder), *listed = (_open(name, root) for name in ("Mine", "Listed", "Noted"))
+
+    for _, dataset in listed:
+        assert dataset.identity() == folder.identity()
+        assert dataset.files == folder.files
+        assert split_environments(spec, dataset) == split_environments(spec, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("PAC", r"unknown dataset 'PAC'; did you mean 'PACS'\? \(see: .*; data of your own is --data_dir .*PAC.csv"),
+        ("Mien", r"did you mean 'Mine'"),
+        ("pacs", r"unknown dataset 'pacs'; did you mean 'PACS'\?; .*pacs is not read: PACS reads .*PACS; rename it to"),
+        ("office_home", r"did you mean 'OfficeHome'\?$"),
+        ("here/Mine", r"dataset 'here/Mine' is a path; its name is Mine, in --data_dir here"),
+        ("Listed.csv", r"dataset 'Listed.csv' is a manifest; give its name without the ending: Listed"),
+        ("Two", r"Two.csv and .*Two.json are two manifests of one name; take one away"),
+        ("One", r"One has one domain, day, and at least 2 are needed"),
+        ("Flat", r"Flat has no domain, .*; expected is .*Flat/domain/class/image \(cat, dog hold no class folders\)"),
+        (".git", r"unknown dataset '.git'"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_answered_with_what_is_near_or_wrong(name, message, tmp_path):
+    root = write_own(tmp_path)
+    for file in ("Listed.csv", "Two.csv", "Two.json", "pacs/a/x/y", "office_home/a/x/y", "One/day/cat/1", ".git/a/b/c"):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("")
+    shutil.copytree(root / "Mine" / "day", root / "Flat")
+
+    with pytest.raises(InputError, match=message):
+        find_dataset(name, root)
+
+
+def test_data_that_is_called_as_a_known_dataset_and_not_read_is_said(tmp_path):
+    root = write_own(tmp_path)
+    (root / "Shapes" / "day").mkdir(parents=True)
+    (root / "pacs.csv").touch()
+    (root / "PACS").mkdir()
+    (root / "Shapes.txt").touch()
+
+    notes = open_dataset(RunSpec(dataset="Shapes"), root, {}).notes
+    assert notes == [f"{root}/Shapes is not read: Shapes is built in; rename it to train on it as data of your own"]
+    assert [note.split(":")[0] for note in namesakes("PACS", root)] == [f"{root}/pacs.csv is not read"]
+    assert namesakes("Mine", root) == namesakes("VLCS", root) == namesakes("PACS", None) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("OfficeHome/Art/cup", r"has no folder office_home; rename .*OfficeHome to office_home"),
+        (
+            "office_home/day/cup",
+            r"lacks the environments Art, .*; it holds day; rename it to train on it as data of your",
+        ),
+    ],
+)
+def test_a_folder_of_a_known_dataset_that_is_not_it_is_answered_with_what_to_rename(folder, message, tmp_path):
+    (tmp_path / folder).mkdir(parents=True)
+
+    with pytest.raises(InputError, match=message):
+        open_dataset(RunSpec(dataset="OfficeHome"), tmp_path, HPARAMS)
+
+
+def test_two_unicode_forms_of_a_domain_or_label_are_one_and_their_folders_are_not_two_domains(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    root = write_own(tmp_path, (composed, "bar"))
+    spec, _ = _open("Mine", root)
+    write_manifest(
+        root,
+        *(f"Mine/{composed}/{kind}/{index}.png,{kind},{name}" for index, name in enumerate((composed, decomposed))
+          for kind in ("cat", "dog")),
+        f"Mine/bar/cat/0.png,{composed},bar",
+        f"Mine/bar/dog/0.png,{decomposed},bar",
+    )  # fmt: skip
+
+    _, listed = _open("Listed", root)
+    assert ([environment.name for environment in listed], listed.classes) == (
+        ["bar", composed],
+        [composed, "cat", "dog"],
+    )
+    (root / "Mine" / composed).rename(root / "Mine" / decomposed)
+    assert [environment.name for environment in open_dataset(spec, root, HPARAMS)] == ["bar", composed]
+    (root / "Mine" / composed / "cat").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"Mine has caf.* twice, in two Unicode forms \(NFC and NFD\) of one name"):
+        find_dataset("Mine", root)
+
+
+def test_the_folder_itself_is_no_data_dir(tmp_path):
+    root = write_own(tmp_path)
+    with pytest.raises(InputError, match=rf"has no folder Mine; give its parent: --data_dir {root}"):
+        find_dataset("Mine", root / "Mine")
+    with pytest.raises(InputError, match=r"data of your own is --data_dir DIR with Mine/domain/class/image"):
+        find_dataset("Mine", None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["path,label,domian"], r"unknown column at .*Listed.csv:1: 'domian'; did you mean 'domain'\?"),
+        (["path,label"], r"Listed.csv:1: column 'domain' is missing; a manifest has path, label, domain and may have"),
+        (["path,label,domain,label"], r"Listed.csv:1: column 'label' is there twice"),
+        (["path,label,domain"], r"Listed.csv lists no image"),
+        ([""], r"Listed.csv:1: column 'path' is missing"),
+        (["path,label,domain", "a.png,cat"], r"Listed.csv:2: 2 values under 3 columns \(path, label, domain\)"),
+        (["path,label,domain", "a.png,,day"], r"Listed.csv:2: label takes a text, got ''"),
+        (["path,label,domain", "a.png,cat,day", "../b.png,cat,day"], r"Listed.csv:3: path ../b.png leads outside"),
+        (["path,label,domain", "/etc/b.png,cat,day"], r"Listed.csv:2: path /etc/b.png leads outside"),
+        (
+            ["path,label,domain", "a.png,cat,day", "", "a.png,cat,night"],
+            r"Listed.csv:4: a.png is listed twice, first at .*Listed.csv:2",
+        ),
+        (["path,label,domain", '"a.png,cat,day'], r"Listed.csv:2: not valid CSV"),
+        (["path,label,domain", "a.png,cat,day"], r"has one domain, day, .*name more of them in the column domain"),
+        (["path,label,domain,split", "a.png,cat,day,test"], r"Listed.csv:2: split 'test' has no use here"),
+        (
+            ["path,label,domain,split", "a.png,cat,day,train", "b.png,cat,day,vla"],
+            r"unknown split at .*Listed.csv:3: 'vla'; did you mean 'val'",
+        ),
+        (
+            ["path,label,domain,split", "a.png,cat,day,train", "b.png,cat,day,val", "c.png,cat,night,train"],
+            r"domain night has no row with split val, and every domain needs both",
+        ),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_refused_with_its_line(lines, message, tmp_path):
+    write_manifest(tmp_path, *lines[1:], header=lines[0])
+
+    with pytest.raises(InputError, match=message):
+        find_dataset("Listed", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[\n{]", r"Listed.json:2: not valid JSON"),
+        ("[" * 100_000, r"Listed.json: not valid JSON"),
+        ("{}", r"Listed.json: a manifest is a list, as \[\{\"path\""),
+        ("[]", r"Listed.json lists no image"),
+        ('[{"path": "a.png", "label": 3, "domain": "day"}, 7]', r"Listed.json, entry 2: takes an object .*, got 7"),
+        ('[{"path": "a.png", "label": null, "domain": "day"}]', r"Listed.json, entry 1: label takes a text, got None"),
+        ('[{"path": "a.png", "label": "cat"}]', r"Listed.json, entry 1: column 'domain' is missing"),
+    ],
+)
+def test_a_json_manifest_is_refused_with_its_line_or_entry(content, message, tmp_path):
+    (tmp_path / "Listed.json").write_text(content)
+
+    with pytest.raises(InputError, match=message):
+        read_manifest(tmp_path / "Listed.json")
+
+
+def test_a_listed_file_that_is_missing_is_named_with_its_line(tmp_path):
+    root = write_own(tmp_path)
+    write_manifest(root, *_lines(root), "Mine/day/cat/99.png,cat,day")
+
+    with pytest.raises(InputError, match=r"Listed.csv:32: there is no file .*Mine/day/cat/99.png"):
+        _open("Listed", root)
+
+
+def test_a_column_split_says_which_images_validate(tmp_path):
+    root = write_own(tmp_path)
+    write_manifest(
+        root, *_lines(root, lambda index: ",val" if index % 5 == 0 else ",train"), header="path,label,domain,split"
+    )
+    spec, dataset = _open("Listed", root, trial_seed=1)
+
+    splits = split_environments(spec, dataset)
+    assert [[dataset[env].files[index].name for index in splits[env, "out"]] for env in range(3)] == [["0.png"] * 2] * 3
+    assert [len(splits[env, "in"]) for env in range(3)] == [8, 8, 8]
+    assert dataset.notes == ["Listed has a column split: its val images validate, in every trial, not a random share"]
+    assert dataset.fingerprint() != _open("Mine", root)[1].fingerprint()
+    with pytest.raises(InputError, match=r"holdout_fraction 0.3 has no effect on Listed"):
+        _open("Listed", root, holdout_fraction=0.3)
+
+
+def test_what_is_odd_about_classes_is_said(tmp_path):
+    root = write_own(tmp_path)
+    write_images(root / "Mine" / "night" / "zebra", 16)
+    spec, dataset = _open("Mine", root, test_envs=["night"])
+
+    assert dataset.notes == [
+        "Mine/day has no image of: zebra",
+        "Mine/rain has no image of: zebra",
+        "Mine has imbalanced classes, most and fewest images: night (16 of zebra, 5 of dog); hparam class_balanced "
+        "draws the classes of an environment equally often",
+    ]
+    sampler = Sampler(spec, HPARAMS, dataset, split_environments(spec, dataset))
+    assert sampler.notes() == ["no environment trained on has images of zebra: those tested count as errors"]
+
+
+def test_classes_that_differ_in_case_alone_are_named(tmp_path):
+    root = write_own(tmp_path)
+    (root / "Mine" / "night" / "cat").rename(root / "Mine" / "night" / "Cat")
+
+    _, dataset = _open("Mine", root)
+    assert dataset.classes == ["Cat", "cat", "dog"]
+    assert "Mine has different classes Cat and cat" in dataset.notes
+
+
+def test_data_that_changed_its_domains_is_not_what_a_run_was_asked_on(tmp_path):
+    root = write_own(tmp_path)
+    spec, _ = _open("Mine", root)
+    (root / "Mine" / "rain").rename(root / "Mine" / "fog")
+
+    with pytest.raises(InputError, match=r"has the environments day, fog, night, but the run was asked on day, night"):
+        open_dataset(spec, root, HPARAMS)

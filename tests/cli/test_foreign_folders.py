@@ -1,0 +1,82 @@
+"""Reading what others trained runs none of their code, whatever their folders name or hold."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sweep_folders import write_sweep
+
+from dg_batchformer.cli.main import main
+from dg_batchformer.spec.sweep import Row, SweepSpec
+
+ROOT = Path(__file__).parents[2]
+PLANTED = "from pathlib import Path\nPath(__file__).with_name('ran').write_text('')\n"
+ASKED = SweepSpec("foreign", ("Toy",), (Row("planted", "Planted+BF"),), "quick", 1, 2, ("A",), plugins=("planted",))
+
+
+@pytest.fixture
+def foreign(tmp_path, monkeypatch):
+    """Stand in a stranger's folder: a sweep of a plug-in, done, its models kept, and the plug-in beside it."""
+    folder = write_sweep(tmp_path / "sweep", ASKED, lambda run: 0.5, hparams={})
+    for place in (tmp_path, folder.path, *folder.runs.iterdir()):
+        (place / "planted.py").write_text(PLANTED)
+    for path in folder.runs.iterdir():
+        run = folder.run(path.name)
+        [spec] = [one for one in _declared(folder) if one["id"] == path.name]
+        run.spec_file.write_text(spec["text"])
+        torch.save({"spec": spec["spec"], "predictor": {}, "init": "a"}, run.model_file)
+        torch.save({"spec": spec["spec"]}, run.batchformer_file)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def _declared(folder):
+    runs = json.loads(folder.sweep_file.read_text())["runs"]
+    return [{"id": run["id"], "spec": run["spec"], "text": json.dumps(run["spec"])} for run in runs]
+
+
+VERBS = (
+    "tables SWEEP", "tables SWEEP --selection all --format json", "tables SWEEP --format domainbed", "status SWEEP",
+    "report SWEEP --output page.html", "compare planted planted SWEEP", "cancel SWEEP", "list algorithms",
+    "list hparams Planted", "predict RUN .", "explain RUN", "soup SWEEP", "data info Toy",
+    "data verify PACS --data_dir .",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_imports_the_plug_in_that_a_folder_names(foreign, tmp_path, capsys, verb):
+    run = next(foreign.runs.iterdir())
+
+    main(verb.replace("SWEEP", str(foreign.path)).replace("RUN", str(run)).split())
+
+    assert not list(tmp_path.rglob("ran"))
+    assert "planted" not in sys.modules
+
+
+@pytest.mark.parametrize("verb", ["predict RUN .", "explain RUN", "soup SWEEP"])
+def test_a_model_that_needs_a_plug_in_asks_for_it_by_name(foreign, capsys, verb):
+    run = next(foreign.runs.iterdir())
+
+    status = main(verb.replace("SWEEP", str(foreign.path)).replace("RUN", str(run)).split())
+
+    assert status == 2
+    assert "needs the plug-in planted to be rebuilt, whose code would run; if you trust it: --plugins planted" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("module", ["json", "argparse", "orjson", "tabulate", "numpy", "yaml"])
+def test_modules_in_the_working_folder_are_not_imported(foreign, tmp_path, module):
+    for place in (tmp_path, foreign.path):
+        (place / f"{module}.py").write_text(PLANTED)
+
+    command = [sys.executable, "-m", "dg_batchformer", "tables", "."]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=foreign.path, env=environment, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("ran"))

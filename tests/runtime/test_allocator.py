@@ -1,0 +1,70 @@
+"""Which allocator a process gets is decided before it starts; here by what its environment says."""
+
+import os
+import sys
+
+import pytest
+
+from dg_batchformer.runtime import allocator
+
+
+@pytest.fixture(autouse=True)
+def _tcmalloc_is_there(monkeypatch):
+    monkeypatch.setattr(allocator, "tcmalloc", lambda: "libtcmalloc_minimal.so.4")
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+
+
+def _replaced_by(monkeypatch):
+    calls = []
+    monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
+    allocator.start_over()
+    return calls
+
+
+def test_a_command_starts_over_as_it_was_given_with_tcmalloc_loaded_first(monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-X", "dev", "-m", "dg_batchformer", "train"])
+
+    [(program, command, environment)] = _replaced_by(monkeypatch)
+
+    assert program == sys.executable
+    assert command == [sys.executable, "-X", "dev", "-m", "dg_batchformer", "train"]
+    assert environment == {**os.environ, "LD_PRELOAD": "libtcmalloc_minimal.so.4"}
+
+
+def test_it_starts_over_once_and_programs_it_starts_keep_their_own_allocator(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "libtcmalloc_minimal.so.4")
+
+    assert _replaced_by(monkeypatch) == []
+    assert "LD_PRELOAD" not in os.environ
+
+
+@pytest.mark.parametrize("theirs", ["libjemalloc.so.2", ""])
+def test_what_somebody_chose_to_load_first_or_not_to_is_left_alone(monkeypatch, theirs):
+    monkeypatch.setenv("LD_PRELOAD", theirs)
+
+    assert _replaced_by(monkeypatch) == []
+    with allocator.preloaded():
+        assert os.environ["LD_PRELOAD"] == theirs
+    assert os.environ["LD_PRELOAD"] == theirs
+
+
+def test_without_tcmalloc_nothing_changes(monkeypatch):
+    monkeypatch.setattr(allocator, "tcmalloc", lambda: None)
+
+    assert _replaced_by(monkeypatch) == []
+    with allocator.preloaded():
+        assert "LD_PRELOAD" not in os.environ
+
+
+def test_only_processes_started_within_load_it():
+    with allocator.preloaded():
+        assert os.environ["LD_PRELOAD"] == "libtcmalloc_minimal.so.4"
+
+    assert "LD_PRELOAD" not in os.environ
+
+
+def test_where_a_gpu_computes_the_allocator_stays(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setattr(allocator, "_GPUS", (tmp_path,))
+
+    assert allocator.tcmalloc() is None

@@ -1,0 +1,113 @@
+"""Commands to paste: what a shell makes of them is what was meant."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dg_batchformer.cli.main import _parser
+from dg_batchformer.spec.command import PROGRAM, command
+from dg_batchformer.spec.launch import REMEMBERED, Launch
+from dg_batchformer.spec.manifest import declaration, read_declaration
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.sweep import Row, SweepSpec
+from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.sweep.expand import expand
+
+AWKWARD = ("a b", "it's", '"', "$(x)", "`x`", "*", "a;b", "~", "é", "#", "a\\b")
+SWEEP = SweepSpec("mine", ("PACS",), (Row("ERM", "ERM"),), trials=1)
+
+
+def _parsed(line):
+    assert line.startswith(PROGRAM)
+    return _parser().parse_args(shlex.split(line.removeprefix(PROGRAM)))
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_shell_hands_over_every_word_as_it_was_meant(name):
+    line = command("tables", Path(name), Path(f"-{name}"), output=Path(name), mix=True, published=["ERM", name])
+    show = f"{sys.executable} -c 'import sys; print(ascii(sys.argv[1:]))'"
+
+    said = subprocess.run(line.replace(PROGRAM, show, 1), shell=True, capture_output=True, text=True).stdout
+
+    words = ["tables", name, f"./-{name}", "--output", name, "--mix", "--published", "ERM", name]
+    assert said == ascii(words) + "\n"
+
+
+def test_what_is_not_given_is_left_out_and_a_value_with_a_dash_is_no_option():
+    assert command("tables", Path("a"), mix=False, output=None, selection=[]) == f"{PROGRAM} tables a"
+    assert _parsed(command("tables", Path("a"), compare_to="-x")).compare_to == "-x"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"dataset": "-mine", "environments": ("-1", "2", "b c"), "test_envs": ("-1",), "train_envs": ("b c",)},
+        {"algorithm": "SWAD+BF", "hparams": {"lr": 1e-4}, "plugins": ("mine",), "seed": 3, "holdout_fraction": 0.5},
+    ],
+)
+def test_the_options_of_a_run_ask_for_that_run(asked):
+    spec = RunSpec(**asked)
+
+    options = _parsed(command("train", **spec.options()))
+
+    given = {name: getattr(options, name) for name in spec.options()}
+    given["hparams"] = __import__("json").loads(given["hparams"])
+    assert RunSpec(**given, environments=spec.environments).id == spec.id
+
+
+def _continued(folder, launch):
+    runs = expand(SWEEP)
+    SweepFolder(folder).write(declaration(SWEEP, runs, launch and launch.kept(folder)))
+    return read_declaration(SweepFolder(folder)).command(retry=[State.FAILED, State.DAMAGED])
+
+
+def test_a_sweep_is_continued_by_the_file_and_the_options_that_it_was_started_with(tmp_path, monkeypatch):
+    """From any folder, and with the paths that lead there from it."""
+    monkeypatch.chdir(tmp_path)
+    given = {"data_dir": Path("my data"), "keep": "final", "predictions": True, "slurm": ["gpus=1", "time=1:00"]}
+    line = _continued(Path("results/mine"), Launch(Path("my sweeps/mine.yaml"), given))
+
+    asked = _parsed(line)
+
+    assert set(given) <= set(REMEMBERED)
+    assert (asked.file, asked.retry, asked.results_dir) == (
+        Path("my sweeps/mine.yaml"),
+        ["failed", "damaged"],
+        Path("results"),
+    )
+    assert {name: getattr(asked, name) for name in given} == given
+    monkeypatch.chdir(tmp_path / "results" / "mine")
+    asked = _parsed(read_declaration(SweepFolder(Path())).command())
+    assert asked.file.resolve() == tmp_path / "my sweeps/mine.yaml"
+    assert asked.data_dir.resolve() == tmp_path / "my data"
+    assert asked.results_dir.resolve() == tmp_path / "results"
+
+
+def test_a_sweep_folder_that_was_renamed_gets_its_name_back_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rename, _, continues = _continued(Path("results/other name"), Launch(Path("mine.yaml"))).partition(" && ")
+
+    assert _parsed(continues).file == Path("mine.yaml")
+    subprocess.run(rename, shell=True, check=True)
+    assert (tmp_path / "results/mine/sweep.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, [], {}, {"file": 3}, {"file": "a\nb"}, {"file": "a"}, {"file": "a", "options": {"results_dir": "x"}},
+     {"file": "a", "options": {"keep": {}}}, {"file": "a", "options": {"slurm": ["\x1b[2J"]}}],
+)  # fmt: skip
+def test_what_no_launch_wrote_is_ignored(content, tmp_path):
+    assert Launch.read(content, tmp_path) is None
+
+
+def test_a_sweep_of_an_earlier_version_is_continued_from_where_sweeps_lie(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    asked = _parsed(_continued(Path("results/mine"), None))
+
+    assert (asked.file, asked.data_dir) == (Path("sweeps/mine.yaml"), Path("DATA"))

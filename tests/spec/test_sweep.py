@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import pytest
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.spec.expected import parse_expected
+from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.sweep.expand import expand
+
+SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
+
+
+def _load(tmp_path, text, data_dir=None):
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return load_sweep(file, data_dir)
+
+
+def test_a_sweep_file_declares_rows_with_labels_and_numbers(tmp_path):
+    sweep = _load(
+        tmp_path,
+        """
+        datasets: [PACS]
+        algorithms:
+          - ERM
+          - {name: ERM+BF, label: 2 layers, hparams: {bf_layers: 2, lr: 5e-5}}
+        trials: 2
+        """,
+    )
+
+    assert sweep.name == "mine"
+    assert [row.label for row in sweep.algorithms] == ["ERM", "2 layers"]
+    assert sweep.algorithms[1].hparams == {"bf_layers": 2, "lr": 5e-5}
+    assert sweep.trials == 2
+
+
+@pytest.mark.parametrize(
+    "written", ["2", "01", "010", "1:30", "no", "Yes", "1e3", "1_000", "0x10", "~", "null", "2020-01-01", "-1", "+1.0"]
+)
+def test_a_name_is_what_is_written_whatever_else_yaml_would_make_of_it(tmp_path, written):
+    for domain in (written, "other"):
+        (tmp_path / written / domain / "cat").mkdir(parents=True)
+    text = f"""
+        datasets: [{written}]
+        algorithms: [ERM, {{name: ERM, label: {written}}}]
+        test_envs: [{written}]
+        expected: {{source: a paper, {written}: {{{written}: 50.0}}}}
+    """
+
+    sweep = _load(tmp_path, text, tmp_path)
+    assert sweep.datasets == sweep.test_envs == (written,)
+    assert [row.label for row in sweep.algorithms] == ["ERM", written]
+    assert [run.spec.environment_names(run.spec.test_envs) for run in expand(sweep)] == [written] * 6
+    keys = f"datasets: &names [{written}]\nalgorithms: [ERM]\ntrain_envs: *names\n"
+    by_source = _load(tmp_path, keys, tmp_path)
+    assert [run.spec.environment_names(run.spec.train_envs) for run in expand(by_source)] == [written] * 3
+
+
+def test_numbers_are_decimal_and_never_hours_and_minutes(tmp_path):
+    head = "datasets: [PACS]\nalgorithms: [ERM]\n"
+
+    assert _load(tmp_path, f"{head}trials: 010\n").trials == 10
+    with pytest.raises(InputError, match="steps takes a whole number, at least 1, got '1:30'"):
+        _load(tmp_path, f"{head}steps: 1:30\n")
+
+
+def test_a_name_is_found_whatever_unicode_form_it_is_typed_in(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for domain in ("bar", decomposed):
+        (tmp_path / decomposed / domain / "cat").mkdir(parents=True)
+    text = f"""
+        datasets: [{composed}]
+        algorithms: [{{name: ERM, label: {decomposed}}}]
+        test_envs: [{composed}]
+        expected: {{source: a paper, {composed}: {{{decomposed}: 50.0}}}}
+    """
+
+    sweep = _load(tmp_path, text, tmp_path)
+    [run] = expand(sweep)[:1]
+    assert (run.spec.dataset, run.spec.environments, run.spec.test_envs) == (decomposed, ("bar", decomposed), (1,))
+    expected = parse_expected(sweep.expected, sweep.datasets, [run.label], lambda key, text: InputError(text))
+    assert expected.averages == {decomposed: {composed: 50.0}}
+
+
+def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
+    rows = "[{name: ERM, label: caf\u00e9}, {name: ERM+BF, label: cafe\u0301}]"
+
+    with pytest.raises(InputError, match="is given twice"):
+        _load(tmp_path, f"datasets: [PACS]\nalgorithms: {rows}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("datasets: [PACS, ]\nalgorithms: [ERM]\nplugins: [[a]]\n", r"mine.yaml:3: plugins takes a name, got \['a'\]"),
+        ("datasets:\n-\nalgorithms: [ERM]\n", r"mine.yaml:2: datasets takes a name, got None"),
+        ("datasets: [PACS]\nalgoritms: [ERM]\n", r"mine.yaml:2: unknown key 'algoritms'; did you mean 'algorithms'"),
+        ("datasets: [PACS]\n", r"mine.yaml:1: key 'algorithms' is missing"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: many\n", r"mine.yaml:3: trials takes a whole number"),
+        ("datasets: [PACS, PAX]\nalgorithms: [ERM]\n", r"mine.yaml:1: datasets: unknown dataset 'PAX'"),
+        ("datasets:\n- PACS\nalgorithms:\n- ERM\n- ERM+BF+BF\n", r"mine.yaml:5: algorithms: .*names BF twice"),
+        ("datasets: [PACS]\nalgorithms: [ERM, ERM]\n", r"mine.yaml:2: algorithms: 'ERM' is given twice"),
+        ("datasets: [PACS]\nalgorithms:\n- {name: ERM, hparams: {lr: 1}}\n", r"mine.yaml:3: .*needs a label"),
+        (
+            'datasets: [PACS]\nalgorithms:\n- {name: ERM, label: "a\\nb"}\n',
+            r"mine.yaml:3: a label is one line",
+        ),
+        (
+            "datasets: [PACS]\nalgorithms: [ERM]\ntest_envs: [skech]\n",
+            r"mine.yaml:3: test_envs: .*did you mean 'sketch'",
+        ),
+        ("datasets: [PACS]\ndatasets: [VLCS]\n", r"mine.yaml:2: key 'datasets' is given twice"),
+        ("datasets: [PACS\n", r"mine.yaml:2: not valid YAML"),
+        ("datasets: !!python/object:os.system [x]\n", r"mine.yaml"),
+        ("- PACS\n", r"mine.yaml:1: a sweep file is a list of keys"),
+        ("", r"mine.yaml:1: a sweep file is a list of keys"),
+    ],
+)
+def test_an_error_names_file_line_and_key(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        _load(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*nowhere.yaml: No such file"):
+        load_sweep(tmp_path / "nowhere.yaml")
+
+
+def test_what_a_sweep_expects_is_of_its_datasets_and_rows(tmp_path):
+    text = "datasets: [PACS]\nalgorithms: [ERM]\nexpected:\n  source: a paper\n  tolerance: 1.5\n  PACS: {ERM: 85.5}\n"
+
+    assert _load(tmp_path, text).expected == {"source": "a paper", "tolerance": 1.5, "PACS": {"ERM": 85.5}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["PACS: {ERM: 85.5}"], r"mine.yaml:3: expected needs a source"),
+        (["source: a paper"], r"mine.yaml:3: expected names no dataset; give percentages by label, as in 'PACS: {ERM"),
+        (["source: a", "VLCS: {ERM: 85.5}"], r"mine.yaml:5: unknown dataset of this sweep 'VLCS'"),
+        (["source: a", "PACS:", "  EMR: 85.5"], r"mine.yaml:6: unknown row of this sweep 'EMR'; did you mean 'ERM'"),
+        (["source: a", "PACS:", "  ERM: 855"], r"mine.yaml:6: ERM takes a percentage between 0 and 100, got 855"),
+        (["source: a", "PACS: 85.5"], r"mine.yaml:5: PACS takes percentages by label, as in {ERM: 85.5}; got 85.5"),
+        (["source: a", "tolerance: -1", "PACS: {ERM: 85.5}"], r"mine.yaml:5: tolerance takes points of accuracy"),
+        (["source: a", "selection: orakel", "PACS: {ERM: 1}"], r"mine.yaml:5: unknown selection 'orakel'; .*'oracle'"),
+        (["source: a", "tolerances: 1", "PACS: {ERM: 1}"], r"mine.yaml:5: .*'tolerances'; did you mean 'tolerance'"),
+        (["- 85.5"], r"mine.yaml:3: expected takes a source and, by dataset and label, percentages; got \[85.5\]"),
+    ],
+)
+def test_an_expectation_that_cannot_be_met_is_refused_with_its_line(tmp_path, lines, message):
+    text = "datasets: [PACS]\nalgorithms: [ERM]\nexpected:\n" + "".join(f"  {line}\n" for line in lines)
+
+    with pytest.raises(InputError, match=message):
+        _load(tmp_path, text)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_every_committed_sweep_expands_and_resolves(file):
+    runs = expand(load_sweep(file))
+
+    assert file.read_text().startswith("# "), "a sweep file begins with its question"
+    assert runs
+    for spec in {(run.label, run.spec.dataset): run.spec for run in runs}.values():
+        resolve_hparams(spec)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_sweeps_under_the_protocols_of_papers_take_large_images_as_the_papers_did(file):
+    sweep = load_sweep(file)
+    large = {"VLCS", "OfficeHome", "TerraIncognita", "DomainNet"} & {*sweep.datasets}
+
+    assert sweep.protocol == "quick" or not large or sweep.data_path == "exact"

@@ -1,0 +1,20 @@
+import pytest
+
+from dg_batchformer.text.spelling import is_number, one_spelling, twins
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize("name", ["2", "01", "-1", "+1", "0.5", "1e3"])
+def test_what_reads_as_a_number_is_one(name):
+    assert is_number(name)
+    assert not is_number(f"site {name}")
+
+
+def test_a_name_in_two_unicode_forms_has_one_spelling_and_others_keep_theirs():
+    assert one_spelling([COMPOSED, DECOMPOSED, "a"]) == {COMPOSED: COMPOSED, DECOMPOSED: COMPOSED, "a": "a"}
+    assert one_spelling([DECOMPOSED]) == {DECOMPOSED: DECOMPOSED}
+
+
+def test_names_that_differ_in_case_alone_are_twins():
+    assert twins(["Cat", "dog", "cat", "cat"]) == [["Cat", "cat"]]

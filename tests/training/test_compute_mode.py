@@ -1,0 +1,264 @@
+"""Fast modes compute what the reference mode computes, and say in the records which they were."""
+
+import copy
+import json
+
+import pytest
+import torch
+from PIL import Image
+from stand_in_gpus import Gpus
+from support import Silence, make_algorithm, make_minibatches, run_quickly
+from torch._dynamo.exc import FailOnRecompileLimitHit
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dg_batchformer.algorithms import ALGORITHMS
+from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks import base
+from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import State
+from dg_batchformer.training import compute_mode
+from dg_batchformer.training.cached import CachedLoader
+from dg_batchformer.training.compute_mode import Execution, apply
+from dg_batchformer.training.loop import seed_everything
+from dg_batchformer.training.stop import Interrupted
+
+CPU = torch.device("cpu")
+
+
+def _folders_spec(**given):
+    small = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 4}
+    given = {"algorithm": "ERM", "protocol": "quick", "steps": 5, "checkpoint_freq": 2, **given}
+    return RunSpec(dataset="PACS", test_envs=(3,), hparams=small, **given)
+
+
+def _records(path):
+    return [json.loads(line) for line in (path / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def data_dir(image_folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return image_folder(n=10)
+
+
+@pytest.mark.parametrize("name", ["ERM", "SWAD+BF"])
+def test_a_cached_run_trains_and_says_so(name, data_dir, tmp_path):
+    spec = _folders_spec(algorithm=name, data_path="cached", precision="auto", compile="auto")
+
+    assert run_quickly(spec, tmp_path / "run", data_dir=data_dir) is State.DONE
+
+    for record in _records(tmp_path / "run"):
+        assert {record[key] for key in ("precision", "data_path", "compile")} == {"fp32", "cached", "off"}
+
+
+def test_cached_and_exact_evaluate_alike(data_dir, tmp_path):
+    """Before the first update nothing differs but the path of the pixels; lr 0 keeps it so."""
+    runs = []
+    for path in ("exact", "cached"):
+        spec = _folders_spec(data_path=path)
+        spec = RunSpec.from_dict({**spec.as_dict(), "hparams": {**spec.hparams, "lr": 0.0}})
+        run_quickly(spec, tmp_path / path, data_dir=data_dir)
+        runs.append(_records(tmp_path / path))
+
+    for exact, cached in zip(*runs, strict=True):
+        measured = [key for key in exact if key.startswith("env") and key != "environments"]
+        assert measured
+        assert {key: exact[key] for key in measured} == pytest.approx({key: cached[key] for key in measured})
+
+
+def test_a_cached_run_resumes_exactly(data_dir, tmp_path):
+    spec = _folders_spec(data_path="cached")
+    run_quickly(spec, tmp_path / "whole", data_dir=data_dir)
+    stops = iter([False, True])
+    with pytest.raises(Interrupted):
+        run_quickly(spec, tmp_path / "cut", data_dir=data_dir, stop=lambda: next(stops))
+    run_quickly(spec, tmp_path / "cut", data_dir=data_dir)
+
+    whole, cut = _records(tmp_path / "whole"), _records(tmp_path / "cut")
+    for record in (*whole, *cut):
+        del record["step_time"]
+    assert whole == cut
+
+
+def test_records_say_how_far_large_training_images_were_shrunk(data_dir, tmp_path):
+    spec = _folders_spec(data_path="cached")
+    run_quickly(spec, tmp_path / "small", data_dir=data_dir)
+    Image.new("RGB", (400, 257)).save(data_dir / "PACS" / "photo" / "dog" / "0.png")
+    run_quickly(spec, tmp_path / "large", data_dir=data_dir)
+    run_quickly(_folders_spec(data_path="exact"), tmp_path / "exact", data_dir=data_dir)
+
+    said = [_records(tmp_path / run)[0].get("training_short_side") for run in ("small", "large", "exact")]
+
+    assert said == [None, 320, None]
+
+
+def test_a_run_whose_images_an_earlier_version_shrank_further_is_not_resumed(data_dir, tmp_path, monkeypatch):
+    spec, stops = _folders_spec(data_path="cached"), iter([False, True])
+    Image.new("RGB", (400, 300)).save(data_dir / "PACS" / "photo" / "dog" / "0.png")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(CachedLoader, "conditions", {})
+        with pytest.raises(Interrupted):
+            run_quickly(spec, tmp_path / "run", data_dir=data_dir, stop=lambda: next(stops))
+
+    with pytest.raises(InputError, match=r"begun on training images that an earlier version shrank further; delete"):
+        run_quickly(spec, tmp_path / "run", data_dir=data_dir)
+
+
+@pytest.mark.parametrize("name", ["ERM", "CORAL+BF", "SWAD+MLDG+BF", "Fish", "IGA+BF"])
+def test_bf16_covers_the_featurizer_only_and_its_loss_is_near(name):
+    hparams = {"backbone": "small_cnn", **({"bf_dropout": 0.0} if "BF" in name else {})}
+    losses, seen = [], []
+
+    def look(module, inputs, z):
+        seen.append(z.dtype)
+
+    for mode in (Execution("fp32", "exact", "off"), Execution("bf16", "exact", "off")):
+        algorithm = make_algorithm(name, **hparams)
+        apply(mode, algorithm, CPU, 18)
+        for module in algorithm.modules():
+            if isinstance(module, FeaturizerModule):
+                module.register_forward_hook(look)
+        losses.append(float(algorithm.update(make_minibatches())["loss"]))
+
+    assert torch.bfloat16 in seen
+    assert algorithm.predict(make_minibatches()[0][0]).dtype is torch.float32
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[1] != losses[0]
+
+
+def test_compiled_evaluation_predicts_alike_for_batches_of_any_size_and_copies_go_their_own_way():
+    algorithm = make_algorithm("BF", backbone="small_cnn").eval()
+    x = make_minibatches(n=9)[0][0]
+    with torch.no_grad():
+        before = algorithm.predict(x)
+        apply(Execution("fp32", "exact", "on"), algorithm, CPU, 18)
+        torch.testing.assert_close(algorithm.predict(x), before)
+        torch.testing.assert_close(algorithm.predict(x[:4]), before[:4])
+        clone = copy.deepcopy(algorithm)
+        for parameter in clone.parameters():
+            parameter.zero_()
+        assert not clone.predict(x).any()
+
+
+def test_auto_asks_the_hardware(monkeypatch, data_dir):
+    spec = _folders_spec(precision="auto")
+    large, small = (get_dataset_class("PACS")(data_dir, [0], {"image_size": size}) for size in (64, 32))
+    for has_it, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_it=has_it: {"avx512_bf16": has_it})
+        assert compute_mode.settle(spec, large, CPU, 10).precision == expected
+        assert compute_mode.settle(spec, small, CPU, 10).precision == "fp32"
+
+
+def test_compiling_without_a_compiler_is_refused_when_asked_and_left_out_when_not(monkeypatch):
+    monkeypatch.setattr(compute_mode.shutil, "which", lambda name: None)
+
+    assert compute_mode._compile("auto", CPU, 10**6) == "off"
+    with pytest.raises(InputError, match="C\\+\\+ compiler"):
+        compute_mode._compile("on", CPU, 10**6)
+
+
+class _NoWaiting(TorchDispatchMode):
+    """Fails where a GPU would have to be waited for: a tensor's value is read, or decides a shape."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero"), f"{name} waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("shape", ["{}", "{}+BF", "SWAD+{}"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_no_update_waits_for_the_device(name, shape):
+    algorithm = make_algorithm(shape.format(name))
+    algorithm.update(make_minibatches())  # what is set up at first may wait
+
+    with _NoWaiting():
+        algorithm.update(make_minibatches(seed=1))
+
+
+def test_fp32_is_fp32_unless_tf32_is_asked_for():
+    algorithm = make_algorithm("ERM")
+    allowed = []
+    for precision in ("tf32", "fp32", "tf32", "bf16"):
+        apply(Execution(precision, "exact", "off"), algorithm, CPU, 18)
+        allowed.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+
+    assert allowed == [(True, True), (False, False)] * 2
+    assert algorithm.featurizer.autocast is torch.bfloat16
+
+
+def test_tf32_is_refused_where_no_gpu_has_it(data_dir, monkeypatch):
+    Gpus(monkeypatch, 1)
+    spec, dataset = _folders_spec(precision="tf32"), get_dataset_class("PACS")(data_dir, [0], {"image_size": 32})
+
+    assert compute_mode.settle(spec, dataset, torch.device("cuda", 0), 10).precision == "tf32"
+    with pytest.raises(InputError, match="tf32 needs an NVIDIA GPU of 2020 or later, not cpu; give fp32, bf16 or auto"):
+        compute_mode.settle(spec, dataset, CPU, 10)
+
+
+def test_what_a_run_began_with_replaces_what_auto_would_mean_now():
+    algorithm = make_algorithm("ERM", backbone="small_cnn").eval()
+    apply(Execution("bf16", "exact", "on"), algorithm, CPU, 18)
+
+    apply(Execution("fp32", "exact", "off"), algorithm, CPU, 18)
+
+    assert algorithm.featurizer.autocast is None
+    assert not algorithm.featurizer.compiles_evaluation
+
+
+def test_gpus_compile_training_too_and_replay_it_where_batches_are_small(monkeypatch):
+    algorithm, twice = make_algorithm("BF", backbone="small_cnn"), make_algorithm("SWAD+IGA", backbone="small_cnn")
+    for images, graphs in ((24, True), (96, False)):
+        apply(Execution("bf16", "exact", "on"), algorithm, torch.device("cuda"), images)
+        assert algorithm.inner.featurizer.compiles_training
+        assert algorithm.inner.featurizer.uses_cuda_graphs is graphs
+    apply(Execution("bf16", "exact", "on"), twice, torch.device("cuda"), 24)
+    assert not twice.inner.featurizer.compiles_training
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Compile without a compiler: graphs are traced, differentiated and run as they are."""
+    monkeypatch.setattr(base, "_compiled", lambda graphs: torch.compile(base._features, backend="aot_eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch looks at it itself
+@pytest.mark.parametrize("shape", ["{}", "{}+BF"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_compiled_training_updates_as_plain_training_does(name, shape, traced):
+    algorithms = [make_algorithm(shape.format(name)) for _ in range(2)]
+    apply(Execution("fp32", "exact", "on"), algorithms[0], torch.device("cuda"), 18)
+
+    for algorithm in algorithms:
+        for seed in range(2):
+            seed_everything(seed)
+            algorithm.update(make_minibatches(seed=seed))
+
+    torch.testing.assert_close(*(algorithm.state_dict() for algorithm in algorithms), rtol=1e-3, atol=1e-4)
+
+
+def test_runs_of_one_process_share_what_was_compiled(traced):
+    for seed in range(3):
+        algorithm = make_algorithm("ERM", seed=seed)
+        apply(Execution("fp32", "exact", "on"), algorithm, torch.device("cuda"), 18)
+        for update in range(2):
+            algorithm.update(make_minibatches(seed=update))
+        graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        assert graphs == 1, f"{graphs} graphs after {seed + 1} runs"
+
+
+def test_a_run_that_meets_too_many_shapes_goes_on_uncompiled_and_says_so(data_dir, tmp_path, monkeypatch):
+    def give_up(*given):
+        raise FailOnRecompileLimitHit("too many")
+
+    monkeypatch.setattr(base, "_compiled", lambda graphs: give_up)
+    spec, watcher = _folders_spec(compile="on", checkpoint_freq=4), Silence()
+
+    assert run_quickly(spec, tmp_path / "run", data_dir=data_dir, watcher=watcher) is State.DONE
+
+    assert [sentence for sentence in watcher.notes if "uncompiled" in sentence]
+    assert {record["compile"] for record in _records(tmp_path / "run")} == {"off"}
