@@ -103,8 +103,9 @@ def one_level_too_many(domains: Mapping[Path, ClassFolders]) -> str:
             files = [file.relative_to(folder) for name in wrapping for file in found.images[name]]
             below = sorted({file.parts[1] for file in files})
             return (
-                f"{folder} has one folder level too many: {_listed(wrapping)} in it should hold images, and hold "
-                f"{_listed(below)}; move these folders up into {folder}{', merged by name' * (len(wrapping) > 1)}"
+                f"{folder} has one folder level too many: {_listed(wrapping)} would be read as "
+                f"{'classes' if len(wrapping) > 1 else 'a class'}, with the folders {_listed(below)} inside; move "
+                f"these up into {folder}{', merged by name' * (len(wrapping) > 1)}"
             )
     splits = [folder.name for folder in domains if folder.name.casefold() in SPLITS]
     if len(splits) == len(domains) and deep and all(deep.issuperset(found.images) for found in domains.values()):
