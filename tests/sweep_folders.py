@@ -22,6 +22,7 @@ def write_sweep(
     *,
     hparams: dict[str, Any],
     keep: Callable[[SweepRun], bool] = lambda run: True,
+    threads: Callable[[SweepRun], int] = lambda run: 1,
 ) -> SweepFolder:
     """Write a sweep whose runs are done with a given test accuracy (a fraction); ``keep`` leaves some due."""
     runs = expand(sweep)
@@ -34,7 +35,7 @@ def write_sweep(
         values = {f"env{env}_{split}_acc": 0.9 for env in environments for split in ("in", "out")}
         values |= {f"env{env}_in_acc": accuracy(run) for env in run.spec.test_envs}
         constant = {"args": {}, "hparams": hparams, "protocol": run.spec.protocol, "precision": "bf16"}
-        made = {"versions": VERSIONS, "device": "cpu", "dataset_fingerprint": "f00d"}
+        made = {"versions": VERSIONS, "device": "cpu", "dataset_fingerprint": "f00d", "threads": threads(run)}
         final = "SWAD" in run.spec.algorithm
         files.records_file.write_text(to_line({**values, **constant, **made, "step": 300, "final": final}))
         mark_done(files, {"outcome": "done"})

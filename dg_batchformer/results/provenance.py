@@ -40,11 +40,17 @@ class Provenance:
         parts += [f"precision {_joined(self.precisions)}"] if self.precisions else []
         parts += [f"data path {_joined(self.data_paths)}"] if self.data_paths else []
         parts += [f"on {_joined(self.devices)}"] if self.devices else []
-        if len(self.threads) > 1:
-            parts += [f"with {_joined(self.threads)} CPU threads, which round sums differently"]
+        parts += [self.differing_threads] if self.differing_threads else []
         known = self.versions or {}
         parts += [f"{name} {_joined(known[name])}" for name in _PACKAGES if known.get(name)]
         return f"Made from {', '.join(parts)}"
+
+    @property
+    def differing_threads(self) -> str:
+        """Say which numbers of CPU threads runs had, where these differ; '' where they do not."""
+        if len(self.threads) < 2:
+            return ""
+        return f"runs with {_joined(self.threads)} CPU threads, which round sums differently"
 
 
 def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:

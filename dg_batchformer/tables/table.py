@@ -194,6 +194,7 @@ def _dataset_table(
     notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].sources))]
     notes += _about_lone_environments(runs)
     made = _provenance(runs, method)
+    notes += [made.differing_threads] if made is not None and made.differing_threads else []
     table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
     return marked(replace(table, metric=measurements.metric, benchmarks=[dataset]))
 

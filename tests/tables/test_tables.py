@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from sweep_folders import write_sweep
 from typesetting import typeset
 
 from dg_batchformer.cli.main import main
@@ -297,3 +298,15 @@ def test_a_cell_of_one_trial_among_more_has_no_error(tmp_path):
     cell = _sections(_sweep(tmp_path, keep=keep))[0].tables[0].rows["ERM"][3]
 
     assert (cell.error, cell.n) == (None, 1)
+
+
+def test_tables_of_runs_with_different_numbers_of_threads_say_so(tmp_path):
+    sweep = SweepSpec("mine", ("PACS",), ROWS[:1], trials=2)
+    note = "runs with 1 and 2 CPU threads, which round sums differently"
+    for name, threads in (("alike", lambda run: 2), ("mixed", lambda run: 1 + run.spec.trial_seed)):
+        write_sweep(tmp_path / name, sweep, lambda run: 0.5, hparams={}, threads=threads)
+
+    alike, mixed = (_sections(SweepFolder(tmp_path / name)) for name in ("alike", "mixed"))
+    for form in ("text", "markdown", "html", "latex"):
+        assert note in " ".join(render(mixed, form).split())
+        assert "CPU threads" not in render(alike, form)
