@@ -20,7 +20,7 @@ def add_parser(verbs: Verbs) -> None:
     verb.set_defaults(run=run, works=True)
     add = verb.add_argument
     add("folders", nargs="+", type=Path, metavar="DIR",
-        help="as results/quickstart, or the folder of a DomainBed sweep; several give one page")  # fmt: skip
+        help="as results/quickstart, a run folder, or a DomainBed sweep; several give one page")  # fmt: skip
     add_reading(verb)
     add("--output", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
 

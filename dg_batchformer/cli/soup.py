@@ -38,10 +38,10 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the soups of a sweep; say what cannot be one."""
-    from dg_batchformer.models.load import read_spec
     from dg_batchformer.models.make_soups import KINDS, make_soups
     from dg_batchformer.models.members import kept_members, read_groups, refuse_unrelated
     from dg_batchformer.plugins.load import load_plugins
+    from dg_batchformer.spec.run import read_spec
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
 

@@ -36,7 +36,7 @@ def add_parser(verbs: Verbs) -> None:
     verb.set_defaults(run=run)
     add = verb.add_argument
     add("folders", nargs="+", type=Path, metavar="DIR",
-        help="as results/quickstart, or the folder of a DomainBed sweep; several give one table")  # fmt: skip
+        help="as results/quickstart, a run folder, or a DomainBed sweep; several give one table")  # fmt: skip
     add("--format", choices=(*FORMATS, *_DOMAINBED),
         help="what is printed; domainbed and domainbed_latex: what DomainBed's collect_results prints "
         "for the same runs (default: text)")  # fmt: skip

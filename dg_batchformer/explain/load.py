@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
 from dg_batchformer.errors import InputError
-from dg_batchformer.models.load import KeptModel, load_model, read_content, read_spec, rebuilding, refuse_missing
+from dg_batchformer.models.load import KeptModel, load_model, read_content, rebuilding, refuse_missing
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import BatchFormer
 from dg_batchformer.spec.names import split_name
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run import RunSpec, read_spec
 from dg_batchformer.storage.folders import RunFolder
 
 

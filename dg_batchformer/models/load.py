@@ -1,6 +1,5 @@
 """The model that a run has kept, read back and rebuilt without its wrappers: no BatchFormer and no SWAD are needed."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.plugins.load import require_plugins
 from dg_batchformer.spec.names import split_name
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run import RunSpec, read_spec
 from dg_batchformer.storage.digests import refuse_damaged
-from dg_batchformer.storage.folders import RunFolder, SweepFolder
-from dg_batchformer.storage.safe_read import TEXT, Unreadable, read_text
+from dg_batchformer.storage.folders import RunFolder
+from dg_batchformer.storage.safe_read import Unreadable
 
 
 @dataclass(frozen=True)
@@ -74,26 +73,6 @@ def open_trained(spec: RunSpec, classes: list[str], data_dir: Path | None, hpara
             f"{', '.join(classes)}; give the --data_dir that it was trained with"
         )
     return dataset
-
-
-def read_spec(folder: RunFolder) -> RunSpec:
-    """Read what was asked of a run; raise InputError where the folder is none of a run."""
-    if SweepFolder(folder.path).sweep_file.exists():
-        raise InputError(
-            f"{folder.path} is a sweep; give the folder of one of its runs, {folder.path}/runs/ID, of a sweep that was "
-            "started with --keep final"
-        )
-    try:
-        return RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{folder.path} is no run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
-            "command"
-        ) from None
-    except Unreadable:
-        raise
-    except MALFORMED as error:
-        raise InputError(f"{folder.spec_file} cannot be read: {error}") from None
 
 
 def refuse_missing(folder: RunFolder, *files: Path) -> None:

@@ -16,12 +16,13 @@ import torch
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
 from dg_batchformer.datasets import Dataset
-from dg_batchformer.models.load import KeptModel, load_model, open_trained, read_content, read_spec, rebuilding
+from dg_batchformer.models.load import KeptModel, load_model, open_trained, read_content, rebuilding
 from dg_batchformer.models.members import Group
 from dg_batchformer.models.precision import Precision, compute_as_runs
 from dg_batchformer.models.soup import Soup, State, greedy_soup, uniform_soup
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
 from dg_batchformer.spec.names import split_name
+from dg_batchformer.spec.run import read_spec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
 from dg_batchformer.storage.folders import State as RunState

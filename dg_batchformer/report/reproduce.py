@@ -9,8 +9,10 @@ import yaml
 
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.results.collection import Collection
+from dg_batchformer.results.our_sweep import our_runs, train_command
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.run import read_spec
 from dg_batchformer.spec.sweep import SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 
@@ -44,9 +46,10 @@ def commands(collection: Collection, folders: Sequence[Path], **options: object)
 
     """
     ours = [SweepFolder(path) for path in folders if SweepFolder(path).sweep_file.exists()]
+    trains = [train_command(read_spec(run), run.path) for path in folders for run in our_runs(path)]
     reading = {name: value for name, value in options.items() if name != "output"}
     return [
-        *dict.fromkeys([*(read_declaration(folder).command() for folder in ours), *collection.commands]),
+        *dict.fromkeys([*(read_declaration(folder).command() for folder in ours), *trains, *collection.commands]),
         command("tables", *folders, **reading),
         command("report", *folders, **options),
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.collection import CollectedRun, Collection, how_many
 from dg_batchformer.results.domainbed_sweep import read_domainbed_sweep
-from dg_batchformer.results.our_sweep import read_our_sweep
+from dg_batchformer.results.our_sweep import our_runs, read_our_runs, read_our_sweep
 from dg_batchformer.storage.folders import SweepFolder
 
 
@@ -43,6 +43,8 @@ def _read(folder: Path, unfinished: bool, predictions: bool) -> Collection:
     ours = SweepFolder(folder)
     if ours.sweep_file.exists():
         return read_our_sweep(ours, unfinished, predictions)
+    if runs := our_runs(folder):
+        return read_our_runs(folder, runs, unfinished)
     return read_domainbed_sweep(folder, unfinished)
 
 

@@ -1,15 +1,18 @@
 """A sweep of ours, read back: every run that it declares, whatever became of it, and the soups of these."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 
+from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, known_first
 from dg_batchformer.results.cache import read_folders
 from dg_batchformer.results.collection import CollectedRun, Collection, how_many, listed, unreadable_lines
 from dg_batchformer.results.runs import RecordsFile, parse_records
 from dg_batchformer.results.soups import read_soups
+from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import read_declaration
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run import RunSpec, read_spec
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
@@ -41,7 +44,10 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
     rows = list(dict.fromkeys([*declared.rows, *(soup.label for soup in soups)]))
     said = f"are not trained to their end{' but count, with what they recorded so far' * unfinished}"
     train = f"{said}; train them: {' '.join(commands)}"
-    notes = [*torn, *_about_damage(runs, files), *skipped]
+    older = sum(run.state.is_final and files[run.path.name].intact is None for run in runs)
+    kept = "no digests of their files, as older versions did not, so damage to these would go unnoticed"
+    unknown = [f"{older} of {how_many(len(runs), 'run')} have {kept}"] * (older > 0)
+    notes = [*torn, *_about_damage(runs), *unknown, *skipped]
     return Collection(declared.name, rows, [*runs, *soups], commands, notes, train)
 
 
@@ -54,13 +60,10 @@ def _state(run: RunFolder, known: State | None, file: RecordsFile | None, predic
     return State.DAMAGED if state.is_final and is_damaged else state
 
 
-def _about_damage(runs: Sequence[CollectedRun], files: Mapping[str, RecordsFile]) -> list[str]:
-    """Say which runs are damaged, and for how many nobody could know."""
+def _about_damage(runs: Sequence[CollectedRun]) -> list[str]:
+    """Say which runs are damaged."""
     found = [str(_damaged_file(RunFolder(run.path))) for run in runs if run.state is State.DAMAGED]
-    said = [f"damaged or gone after the end of the run, which does not count: {listed(found)}"] if found else []
-    older = sum(run.state.is_final and files[run.path.name].intact is None for run in runs)
-    kept = "no digests of their files, as older versions did not, so damage to these would go unnoticed"
-    return said + [f"{older} of {how_many(len(runs), 'run')} have {kept}"] * (older > 0)
+    return [f"damaged or gone after the end of the run, which does not count: {listed(found)}"] if found else []
 
 
 def _damaged_file(run: RunFolder) -> Path:
@@ -68,11 +71,59 @@ def _damaged_file(run: RunFolder) -> Path:
     return run.path / names[0] if names else run.records_file
 
 
-def read_run(spec: RunSpec, folder: RunFolder) -> CollectedRun:
-    """Read one run, whatever trained it."""
+def our_runs(folder: Path) -> list[RunFolder]:
+    """Return the runs in a folder that ``train`` left: the folder itself, or those directly in it."""
+    if RunFolder(folder).spec_file.is_file():
+        return [RunFolder(folder)]
+    within = [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    first = next((run for run in within if run.records_file.exists()), None)  # a sweep of DomainBed may have thousands
+    return [run for run in within if run.spec_file.is_file()] if first and first.spec_file.is_file() else []
+
+
+def read_our_runs(folder: Path, runs: Sequence[RunFolder], unfinished: bool = False) -> Collection:
+    """Read runs that ``train`` left in a folder, a row for each algorithm; raise InputError for one that is damaged."""
+    specs = [read_spec(run) for run in runs]
+    read = [
+        read_run(spec, run, spec.train_envs if spec.leaves_some_out else (), unfinished)
+        for spec, run in zip(specs, runs, strict=True)
+    ]
+    left = [not run.state.is_final for run in read]
+    commands = [
+        train_command(spec, run.path) for spec, run in zip(compress(specs, left), compress(read, left), strict=True)
+    ]
+    said = f"are not trained to their end{' but count, with what they recorded so far' * unfinished}"
+    rows = known_first((run.label for run in read), DOMAINBED_ORDER)
+    notes = _about_damage(read)
+    return Collection(folder.absolute().name, rows, read, commands, notes, f"{said}; train them: {'; '.join(commands)}")
+
+
+def train_command(spec: RunSpec, folder: Path) -> str:
+    """Return what is typed to train a run, or to go on with it, in its folder."""
+    data_dir = "DATA" if spec.facts.folder else None  # nobody keeps where it lies
+    return command("train", **spec.options(), data_dir=data_dir, output_dir=folder)
+
+
+def read_run(
+    spec: RunSpec, folder: RunFolder, sources: tuple[int, ...] | None = None, unfinished: bool = False
+) -> CollectedRun:
+    """Read one run, whatever trained it.
+
+    Args:
+        sources: what it trained on, where tables are about that; by default they are.
+        unfinished: whether it counts too where it is not trained to its end.
+
+    """
     content = read_bytes(folder.records_file, TABLE) if folder.records_file.exists() else b""
     state = State.DAMAGED if damaged(folder, [folder.records_file.name]) else folder.state()
-    return _collected(spec.algorithm, spec, folder, state, parse_records(content), spec.train_envs)
+    return _collected(
+        spec.algorithm,
+        spec,
+        folder,
+        state,
+        parse_records(content),
+        spec.train_envs if sources is None else sources,
+        unfinished,
+    )
 
 
 def _collected(

@@ -15,7 +15,7 @@ from dg_batchformer.spec.environments import named_environments, resolve_environ
 from dg_batchformer.spec.names import canonical_name, module_names, split_name
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, read_object
-from dg_batchformer.storage.safe_read import TABLE, TEXT, read_text
+from dg_batchformer.storage.safe_read import TABLE, TEXT, Unreadable, read_text
 
 EVALUATE = ("needed", "all")
 PRECISIONS = ("fp32", "bf16", "tf32", "auto")
@@ -176,6 +176,26 @@ class RunSpec:
             if name not in known:
                 raise unknown("field of a run", name, known)
         return cls(**values)
+
+
+def read_spec(folder: RunFolder) -> RunSpec:
+    """Read what was asked of a run; raise InputError where the folder is none of a run."""
+    if SweepFolder(folder.path).sweep_file.exists():
+        raise InputError(
+            f"{folder.path} is a sweep; give the folder of one of its runs, {folder.path}/runs/ID, of a sweep that was "
+            "started with --keep final"
+        )
+    try:
+        return RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder.path} is no run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
+            "command"
+        ) from None
+    except Unreadable:
+        raise
+    except MALFORMED as error:
+        raise InputError(f"{folder.spec_file} cannot be read: {error}") from None
 
 
 def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:

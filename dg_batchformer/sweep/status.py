@@ -2,17 +2,29 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import fill
+from typing import Any
 
 from tabulate import tabulate
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import Declared, SweepRun
-from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.sweep.jobs import ADVICE, ended_states, queued_states, read_jobs
-from dg_batchformer.sweep.plan import States, price_text, prices, steps_done
+from dg_batchformer.sweep.plan import States, counted, price_text, prices, steps_done
 
 _SHOWN = 20  # lines of each kind
+_WIDTH = 80  # columns of a terminal
+_WRAPPED: Any = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+
+
+def run_text(folder: RunFolder, spec: RunSpec, state: State) -> str:
+    """Return in a line what has become of a run that ``train`` started."""
+    updates = f"{steps_done(folder, spec.steps)} of {spec.steps} updates"
+    reason = f": {folder.failure()}" if state is State.FAILED else ""
+    return f"{SweepRun(spec.algorithm, spec).name}: {state}, {updates}{reason}"
 
 
 def status_text(folder: SweepFolder, declared: Declared, states: States) -> str:
@@ -50,31 +62,29 @@ def _slurm_lines(folder: SweepFolder, declared: Declared, states: States) -> lis
 
 
 def _states_table(declared: Declared, states: States) -> str:
-    shown = [state for state in State if states.having(state)]
-    counts: dict[str, Counter[State]] = {label: Counter() for label in declared.rows}
+    """Return how many runs of every row are in which state, at most ``_WIDTH`` wide."""
+    found: dict[str, dict[str, State]] = {label: {} for label in declared.rows}
     for run in declared.runs:
-        counts[run.label][states.of[run.spec.id]] += 1
-    total = Counter(states.of.values())  # a run that two rows share counts once
-    rows: list[list[object]] = [
-        [label, *(count[state] or "" for state in shown), count.total()]
-        for label, count in [*counts.items(), ("all", total)]
-    ]
-    return tabulate(rows, headers=[declared.name, *map(str, shown), "runs"])
+        found[run.label][run.spec.id] = states.of[run.spec.id]
+    rows = [(label, len(of_row), counted(of_row)) for label, of_row in found.items()]
+    rows.append(("all", len(states.of), counted(states.of)))  # a run that two rows share counts once
+    half = (_WIDTH - len("  runs  ")) // 2
+    headers = [declared.name, "runs", "of which"]
+    return tabulate(rows, headers=headers, maxcolwidths=[half - 2, None, half - 2], maxheadercolwidths=half - 2)
 
 
 def _line(folder: SweepFolder, run: SweepRun, states: States) -> str:
-    """Return what there is to say of a run that runs, or whose results are missing."""
-    state = states.of[run.spec.id]
-    files, name = folder.run(run.spec.id), f"{run.name} ({run.spec.id})"
-    if state is State.RUNNING:
-        return f"running: {name}, past step {steps_done(files, run.spec.steps)} of {run.spec.steps}"
-    if state is State.FAILED:
-        return f"failed: {name}: {files.failure()}"
-    if state is State.DAMAGED:
-        return f"damaged: {name}: {', '.join(states.damaged[run.spec.id])} differs from what the run wrote"
-    if state is State.GONE:
-        return f"folder is gone: {name}: it was trained; the sweep trains it again"
-    return f"diverged: {name}: loss or metrics are not finite"
+    """Return what there is to say of a run that runs, or whose results are missing: which one, and below it why."""
+    state, files = states.of[run.spec.id], folder.run(run.spec.id)
+    reasons = {
+        State.RUNNING: lambda: f"past step {steps_done(files, run.spec.steps)} of {run.spec.steps}",
+        State.FAILED: files.failure,
+        State.DAMAGED: lambda: f"{', '.join(states.damaged[run.spec.id])} differs from what the run wrote",
+        State.GONE: lambda: "it was trained; the sweep trains it again",
+        State.DIVERGED: lambda: "loss or metrics are not finite",
+    }
+    which = fill(f"{state}: {run.name} ({run.spec.id})", _WIDTH, **_WRAPPED)
+    return f"{which}\n{fill(reasons[state](), _WIDTH, initial_indent='  ', **_WRAPPED)}".rstrip()
 
 
 def _ways_on(folder: SweepFolder, declared: Declared, states: States) -> list[str]:

@@ -1,5 +1,6 @@
 """Commands to paste: what a shell makes of them is what was meant."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_the_options_of_a_run_ask_for_that_run(asked):
     options = _parsed(command("train", **spec.options()))
 
     given = {name: getattr(options, name) for name in spec.options()}
-    given["hparams"] = __import__("json").loads(given["hparams"])
+    given["hparams"] = json.loads(given["hparams"])
     assert RunSpec(**given, environments=spec.environments).id == spec.id
 
 

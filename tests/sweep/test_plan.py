@@ -1,12 +1,15 @@
+from dataclasses import replace
+
 import pytest
 
+from dg_batchformer.spec.command import PROGRAM
 from dg_batchformer.spec.manifest import declaration, read_declaration
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, write_json, write_text
 from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep.plan import counted, plan, run_states
+from dg_batchformer.sweep.plan import States, counted, plan, run_states
 from dg_batchformer.sweep.status import status_text
 
 SWEEP = SweepSpec("s", ("PACS",), (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF")), trials=1)
@@ -16,9 +19,9 @@ def _sweep_again(tmp_path):
     return f"python -m dg_batchformer sweep sweeps/s.yaml --data_dir DATA --results_dir {tmp_path}"
 
 
-def _folder(tmp_path, runs):
+def _folder(tmp_path, runs, sweep=SWEEP):
     folder = SweepFolder(tmp_path / "s")
-    folder.write(declaration(SWEEP, runs))
+    folder.write(declaration(sweep, runs))
     for run in runs:
         folder.run(run.spec.id).path.mkdir(parents=True)
     return folder
@@ -114,7 +117,8 @@ def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):
     text = status_text(folder, declared, run_states(folder, declared.runs))
 
     assert (
-        f"failed: ERM on PACS/sketch, trial 0 ({runs[3].spec.id}): image x\N{REPLACEMENT CHARACTER}.jpg cannot" in text
+        f"failed: ERM on PACS/sketch, trial 0 ({runs[3].spec.id})\n  image x\N{REPLACEMENT CHARACTER}.jpg cannot"
+        in text
     )
     assert f"diverged: ERM+BF on PACS/art_painting, trial 0 ({runs[4].spec.id})" in text
     assert "6 runs left, price unknown until a run of every row is done" in text
@@ -172,7 +176,7 @@ def test_damage_is_found_where_runs_are_verified_and_trained_again_if_asked(tmp_
 
     assert counted(states.of) == "1 damaged, 7 done"
     text = status_text(folder, read_declaration(folder), states)
-    assert f"damaged: ERM on PACS/cartoon, trial 0 ({damaged}): model.pt differs" in text
+    assert f"damaged: ERM on PACS/cartoon, trial 0 ({damaged})\n  model.pt differs" in text
     assert f"train damaged runs again: {_sweep_again(tmp_path)} --retry damaged\n" in text
     assert not plan(folder, runs).due
     assert [run.spec.id for run in plan(folder, runs, retry=[State.DAMAGED]).due] == [damaged]
@@ -187,3 +191,20 @@ def test_status_opens_no_folder_of_a_trained_run(tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, "outcome", None)
 
     assert counted(run_states(folder, runs).of) == "8 done"
+
+
+def test_status_fits_80_columns_but_for_commands(tmp_path):
+    long = Row(
+        "SWAD+CORAL+BF with four heads, two layers, and a name that goes on and on for more than a line", "CORAL"
+    )
+    sweep = replace(SWEEP, algorithms=(*SWEEP.algorithms, long))
+    runs = expand(sweep)
+    folder = _folder(tmp_path, runs, sweep)
+    folder.run(runs[0].spec.id).error_file.write_text(f"RuntimeError: {'all is lost, ' * 30}")
+    states = dict(zip((run.spec.id for run in runs), [*State, *State], strict=False))
+
+    declared = read_declaration(folder)
+    text = status_text(folder, declared, States(states, {}, 0, {run_id: ["model.pt"] for run_id in states}))
+
+    lines = [line for line in text.splitlines() if PROGRAM not in line]
+    assert max(map(len, lines)) <= 80
