@@ -195,12 +195,9 @@ def prepare_planes(dataset: ImageFolders, kinds: Sequence[Kind], progress: Progr
 
 
 @lru_cache(maxsize=4)
-def open_plane(kind: Kind, folder: Path, files: tuple[Path, ...], device: torch.device) -> Plane:
-    """Open a plane, on a GPU if it leaves half of its free memory; the last ones stay open between runs."""
-    plane = Plane(kind, folder, files)
-    if device.type == "cuda" and plane.num_bytes < torch.cuda.mem_get_info(device)[0] // 2:
-        plane.copy_to(device)
-    return plane
+def open_plane(kind: Kind, folder: Path, files: tuple[Path, ...]) -> Plane:
+    """Open a plane; the last ones stay open between runs."""
+    return Plane(kind, folder, files)
 
 
 def _read_index(folder: Path, images: int) -> Index | None:

@@ -1,10 +1,19 @@
-"""How much memory this machine, or the control group that a job or container was given, has left."""
+"""Memory: what this machine, or the control group of a job or container, has left, and how workers tell of cards."""
 
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _ROOT = Path("/sys/fs/cgroup")
+
+
+class CardMemory(NamedTuple):
+    """The memory of a GPU, in bytes: what is free, what one worker holds, and the most that its run has held."""
+
+    free: int
+    held: int
+    most: int
 
 
 def available_memory() -> int | None:

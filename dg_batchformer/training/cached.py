@@ -8,6 +8,7 @@ import torch
 
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.datasets.pixels import Kind, open_plane, prepare_planes
+from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.training.augment import short_side_for
 from dg_batchformer.training.batch_augment import augment, draw
 from dg_batchformer.training.loaders import Batch, Request, Task
@@ -47,7 +48,8 @@ class CachedLoader:
         kinds = planes_for(self.size)[: 2 if augments else 1]
         files = tuple(dataset.files)
         folders = prepare_planes(dataset, kinds, progress)
-        self.planes = [open_plane(kind, folder, files, device) for kind, folder in zip(kinds, folders, strict=True)]
+        self.planes = [open_plane(kind, folder, files) for kind, folder in zip(kinds, folders, strict=True)]
+        RESIDENCE.hold(self.planes, device)
         for sentence in self.planes[0].notes:
             note(sentence)
 

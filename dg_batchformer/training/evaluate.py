@@ -1,6 +1,6 @@
 """Evaluation: accuracy and loss on splits, without touching what training draws."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -12,7 +12,9 @@ from dg_batchformer.algorithms.base import Algorithm, Validation
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.loaders import Request, Source
+from dg_batchformer.training.run_log import log
 
 BATCH_SIZE = 64  # DomainBed's; predictions that depend on the batch are always made with it
 _GPU_BATCH_SIZE = 512
@@ -55,6 +57,7 @@ class Evaluator:
         self.splits = splits
         self.device = device
         self.augmented = augmented
+        self.batch_size = _GPU_BATCH_SIZE if device.type == "cuda" else BATCH_SIZE
 
     def __call__(self, algorithm: nn.Module, step: int) -> Evaluation:
         """Evaluate every split; ``step`` seeds augmentation where there is any."""
@@ -81,21 +84,38 @@ class Evaluator:
     def outputs(
         self, algorithm: nn.Module, step: int, splits: Sequence[Split]
     ) -> Iterator[tuple[Split, Tensor, Tensor]]:
-        """Yield split, logits (n, num_classes) and labels (n,) in batches, in the order of the splits' indices."""
+        """Yield split, logits (n, num_classes) and labels (n,) in batches, in the order of the splits' indices.
+
+        Where memory runs out, batches are halved from there on, unless predictions depend on them.
+        """
         assert isinstance(algorithm, Algorithm)
         algorithm.eval()
-        for split, x, y in self._batches(step, splits, self._batch_size(algorithm)):
-            yield split, algorithm.predict(x), y
+        left = {split: self.splits[split] for split in splits}
+        while not (yield from self._until_memory_runs_out(algorithm, step, left)):
+            self.batch_size //= 2
+            log.info("evaluation ran out of memory, and continues with batches of %d", self.batch_size)
         algorithm.train()
 
-    def _batch_size(self, algorithm: Algorithm) -> int:
-        return _GPU_BATCH_SIZE if self.device.type == "cuda" and not algorithm.batch_dependent else BATCH_SIZE
+    def _until_memory_runs_out(
+        self, algorithm: Algorithm, step: int, left: dict[Split, list[int]]
+    ) -> Generator[tuple[Split, Tensor, Tensor], None, bool]:
+        """Yield outputs and take their indices out of what is left; return whether that is all."""
+        size = BATCH_SIZE if algorithm.batch_dependent else self.batch_size
+        try:
+            for split, x, y in self._batches(step, left, size):
+                yield split, algorithm.predict(x), y
+                left[split] = left[split][len(y) :]
+        except Exception as error:
+            if algorithm.batch_dependent or size == 1 or not is_out_of_memory(error):
+                raise
+            return False  # with this frame go the tensors in it
+        return True
 
-    def _batches(self, step: int, splits: Sequence[Split], size: int) -> Iterator[tuple[Split, Tensor, Tensor]]:
+    def _batches(self, step: int, indices: dict[Split, list[int]], size: int) -> Iterator[tuple[Split, Tensor, Tensor]]:
         requests = [
-            (split, self._request(split, self.splits[split][start : start + size], step))
-            for split in splits
-            for start in range(0, len(self.splits[split]), size)
+            (split, self._request(split, of_split[start : start + size], step))
+            for split, of_split in indices.items()
+            for start in range(0, len(of_split), size)
         ]
         loaded = self.loader.stream([request] for _, request in requests)
         for (split, _), [batch] in zip(requests, loaded, strict=True):

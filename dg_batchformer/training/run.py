@@ -1,5 +1,6 @@
 """One run, from its spec to its folder: assembles what the loop needs, resumes it, finalizes, keeps."""
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from torch import Tensor
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.datasets.folders import ImageFolders
+from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import Declared
 from dg_batchformer.hparams_registry import resolve_hparams
@@ -28,6 +30,7 @@ from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import Execution, apply, gave_up_compiling, saved_execution, settle
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
 from dg_batchformer.training.export import keep_model
+from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.initialization import Initial
 from dg_batchformer.training.lines import Lines, outcome
 from dg_batchformer.training.loaders import Loader, Source
@@ -81,10 +84,26 @@ def train_run(
             dataset = open_dataset(spec, data_dir, hparams)
             for sentence in dataset.notes:  # before the pixel cache is built, which may take hours
                 tell(watcher, sentence)
-            with open_source(spec, hparams, dataset, device, watcher) as source:
-                run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, predictions, watcher)
-                write_json(folder.spec_file, spec.as_dict())  # it can be built, so the folder is its own from here on
-                return run.train(stop, save_seconds, Lines(spec, name or spec.algorithm))
+
+            def begin() -> State:
+                with open_source(spec, hparams, dataset, device, watcher) as source:
+                    run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, predictions, watcher)
+                    write_json(folder.spec_file, spec.as_dict())  # it can be built: the folder is its own from here on
+                    return run.train(stop, save_seconds, Lines(spec, name or spec.algorithm))
+
+            return _retried_without_planes(begin, device, watcher)
+
+
+def _retried_without_planes(begin: Callable[[], State], device: torch.device, watcher: Watcher) -> State:
+    """Train a run; where memory runs out, once more, from its checkpoint, with no plane of the pixel cache on a GPU."""
+    try:
+        return begin()
+    except Exception as error:
+        if not (is_out_of_memory(error) and RESIDENCE.give_up()):
+            raise
+    tell(watcher, f"{device} ran out of memory; images leave it, and the run resumes from its last checkpoint")
+    gc.collect()
+    return begin()
 
 
 def open_source(

@@ -14,24 +14,13 @@ from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
+from dg_batchformer.training.faults import device_fault, is_device_fault, is_out_of_memory, out_of_memory
 from dg_batchformer.training.stop import Interrupted
 
 log = logging.getLogger("dg_batchformer")
 
 # What a disk says that is full, over quota, read-only, broken or gone.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN)
-
-# How allocators say so that do not raise torch.OutOfMemoryError.
-_NO_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
-
-
-class OutOfMemory(InputError):
-    """The device of a run, or the machine, has not the memory that it asked for."""
 
 
 class StorageTrouble(InputError):
@@ -87,7 +76,8 @@ def caching(watcher: Watcher) -> Callable[[int, int], None]:
 def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     """Send the log to log.txt for a while; what fails the run goes there and, with its traceback, to error.txt.
 
-    Memory that ran out is raised as OutOfMemory. Trouble with a disk is raised as StorageTrouble and fails no run.
+    Memory that ran out is raised as OutOfMemory. Trouble with a disk is raised as StorageTrouble, a GPU that failed as
+    DeviceFault; these two fail no run.
     """
     handler = logging.StreamHandler(open_own(folder.log_file, "a", encoding="utf-8", errors="backslashreplace"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -110,8 +100,12 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
             raise StorageTrouble(
                 f"{sentence}; nothing whole is lost, and the same command goes on when mended"
             ) from error
-        if _is_out_of_memory(error):
-            refused = OutOfMemory(f"out of memory on {device}; use a smaller batch_size or image_size")
+        if is_device_fault(error):
+            fault = device_fault(device, error)
+            log.error("%s", fault, exc_info=True)
+            raise fault from error
+        if is_out_of_memory(error):
+            refused = out_of_memory(device)
             _write_failure(folder, refused)
             raise refused from error
         _write_failure(folder, error)
@@ -129,12 +123,6 @@ def storage_error(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
 
 
 def _write_failure(folder: RunFolder, error: Exception) -> None:

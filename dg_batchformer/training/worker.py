@@ -6,24 +6,27 @@
 import gc
 import os
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.errors import as_sentence
 from dg_batchformer.runtime.allocator import return_memory
-from dg_batchformer.runtime.memory import told_by_kernel
+from dg_batchformer.runtime.memory import CardMemory, told_by_kernel
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.text.terminal import outlive_readers, prepare_streams
 from dg_batchformer.training.device import parse_device, prepare_device
+from dg_batchformer.training.faults import DeviceFault, OutOfMemory
 from dg_batchformer.training.lines import accuracies
 from dg_batchformer.training.run import train_run
-from dg_batchformer.training.run_log import OutOfMemory, storage_error
+from dg_batchformer.training.run_log import storage_error
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
 _EVENT_SECONDS = 0.5  # between two reports of progress
@@ -36,13 +39,14 @@ class Events:
         self.channel, self.stop = channel, stop
         self.told = 0.0
         self.memory = 0
+        self.device: torch.device | None = None
 
     def tell(self, event: str, **values: Any) -> None:
-        """Send one event, with the most memory that was seen to be this process's own, in bytes."""
+        """Send one event, with the most memory that was seen to be this process's own, in bytes, and its card's."""
         self.told = time.monotonic()
         self.memory = max(self.memory, _own_memory())
         try:
-            self.channel.send({"event": event, "memory": self.memory, **values})
+            self.channel.send({"event": event, "memory": self.memory, "card": _card_memory(self.device), **values})
         except OSError:
             self.stop.asked = True
 
@@ -67,11 +71,15 @@ class Events:
             self.note(f"{images} images are being decoded into the pixel cache")
 
 
-def serve(channel: Connection, device_name: str, threads: int, log: Path) -> None:
+def serve(channel: Connection, device_name: str, threads: int, log: Path, sharing: int = 1) -> None:
     """Train what comes through a channel until None comes, the launcher is gone, or a signal asks to stop.
 
     A task is ``{"spec": {...}, "folder": "...", "data_dir": "..." or None, "keep": "none",
     "predictions": false}``. What anybody prints goes to the log file.
+
+    Args:
+        sharing: workers on the same device, this one included.
+
     """
     stop = StopOnSignal()
     with open_own(log, "ab") as output:
@@ -80,6 +88,7 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
     prepare_streams()
     outlive_readers()
     events, device = Events(channel, stop), None
+    RESIDENCE.workers = sharing
     while (task := _next_task(channel, stop)) is not None:
         torch.set_num_threads(threads)
         try:
@@ -88,15 +97,12 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path) -> Non
         except Exception as error:  # no fault of the run
             events.tell("unusable", sentence=as_sentence(error))
             return
-        _serve(task, device, events, stop)
-        gc.collect()  # the next run, here or in another worker, finds the memory of this one
-        return_memory()
-        if device.type == "cuda":
-            try:
-                torch.cuda.synchronize(device)
-                torch.cuda.empty_cache()
-            except RuntimeError:  # the device does nothing more in this process: another takes over
-                return
+        events.device = device
+        how, told = _train(task, device, events, stop)
+        leaves = not _give_back_memory(device) or how == "fault"
+        events.tell(how, leaves=leaves, **told)
+        if leaves:
+            return
 
 
 def _next_task(channel: Connection, stop: StopOnSignal) -> dict[str, Any] | None:
@@ -110,8 +116,10 @@ def _next_task(channel: Connection, stop: StopOnSignal) -> dict[str, Any] | None
         return None
 
 
-def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: StopOnSignal) -> None:
-    """Train one run; tell how it ended."""
+def _train(
+    task: dict[str, Any], device: torch.device, events: Events, stop: StopOnSignal
+) -> tuple[str, dict[str, Any]]:
+    """Train one run; return the event that says how it ended, and its values."""
     how, told = "failed", {}
     try:
         folder = RunFolder(Path(task["folder"]))
@@ -125,11 +133,35 @@ def _serve(task: dict[str, Any], device: torch.device, events: Events, stop: Sto
         how, told = "busy", {"sentence": str(error)}
     except Interrupted:
         how = "interrupted"
+    except DeviceFault as error:
+        how, told = "fault", {"sentence": error.what}
     except Exception as error:
         if storage_error(error) is not None:
             how = "stopped"
         told = {"sentence": as_sentence(error), "out_of_memory": isinstance(error, OutOfMemory)}
-    events.tell(how, **told)
+    return how, told
+
+
+def _give_back_memory(device: torch.device) -> bool:
+    """Leave the memory of a run to the next, here or in another worker; return false where the device is lost."""
+    gc.collect()
+    return_memory()
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+    return True
+
+
+def _card_memory(device: torch.device | None) -> CardMemory | None:
+    """Return the memory of a GPU; None for a CPU, and where the GPU does not tell."""
+    if device is not None and device.type == "cuda":
+        with suppress(RuntimeError):
+            free, _ = torch.cuda.mem_get_info(device)
+            return CardMemory(free, torch.cuda.memory_reserved(device), torch.cuda.max_memory_reserved(device))
+    return None
 
 
 def _own_memory() -> int:

@@ -19,7 +19,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.sweep.launchers import local
+from dg_batchformer.sweep.launchers import admission, local
 from dg_batchformer.sweep.launchers.dry_run import commands
 from dg_batchformer.sweep.launchers.process import WorkerProcess, task
 from dg_batchformer.sweep.launches import is_launched
@@ -312,7 +312,7 @@ def test_a_device_that_is_not_there_fails_no_run_and_leaves_the_others_their_wor
 
 
 def test_workers_wait_while_memory_is_short(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "available_memory", lambda: 0)
+    monkeypatch.setattr(admission, "available_memory", lambda: 0)
     _, folder, _ = runs = _sweep(tmp_path, envs="A, B")
     report = _Running()
 

@@ -35,3 +35,45 @@ def test_evaluation_leaves_the_training_alone(tmp_path):
 
     for model in models[1:]:
         assert all(torch.equal(model[name], models[0][name]) for name in model)
+
+
+class _Cramped(type(make_algorithm("ERM", dataset="Toy"))):
+    """Has memory for a few rows at a time."""
+
+    room = 10
+
+    def predict(self, x):
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().predict(x)
+
+
+def test_where_memory_runs_out_evaluation_halves_its_batches_and_evaluates_every_image_once():
+    dataset = get_dataset_class("Toy")(None, [3], {})
+    algorithm, spec = make_algorithm("ERM", dataset="Toy"), quick_spec()
+    splits = {(env, "out"): list(range(90)) for env in range(3)}
+    with Loader(dataset.environments, 8, 0, print) as loader:
+        evaluate = Evaluator(spec, loader, splits, torch.device("cpu"))
+        expected = evaluate(algorithm, 0)
+        algorithm.__class__ = _Cramped
+
+        cramped = evaluate(algorithm, 0)
+
+        assert evaluate.batch_size == 8, "and it stays so"
+        assert cramped.accuracy == expected.accuracy
+        assert cramped.loss == pytest.approx(expected.loss)
+        algorithm.room = 0
+        with pytest.raises(torch.OutOfMemoryError):
+            evaluate(algorithm, 0)
+
+
+def test_batches_that_predictions_depend_on_are_never_halved(monkeypatch):
+    dataset = get_dataset_class("Toy")(None, [3], {})
+    algorithm = make_algorithm("ERM", dataset="Toy")
+    algorithm.__class__ = _Cramped
+    monkeypatch.setattr(_Cramped, "batch_dependent", True)
+    with Loader(dataset.environments, 8, 0, print) as loader:
+        evaluate = Evaluator(quick_spec(), loader, {(0, "out"): list(range(90))}, torch.device("cpu"))
+
+        with pytest.raises(torch.OutOfMemoryError):
+            evaluate(algorithm, 0)

@@ -16,18 +16,7 @@ from dg_batchformer.storage.folders import RunFolder, State, write_json, write_t
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.stop import Interrupted
-from dg_batchformer.training.worker import _serve
-
-
-class Events(Silence):
-    """Keeps what a worker tells its launcher."""
-
-    def __init__(self):
-        super().__init__()
-        self.told = []
-
-    def tell(self, event, **values):
-        self.told.append((event, values))
+from dg_batchformer.training.worker import _train
 
 
 def _images(**given):
@@ -224,11 +213,9 @@ def test_memory_that_runs_out_on_a_cpu_is_told_apart_from_other_failures(tmp_pat
 
 
 def _serve_run(path, **given):
-    events = Events()
     task = {"spec": quick_spec(**given).as_dict(), "folder": str(path), "data_dir": None}
     task |= {"keep": "none", "predictions": False}
-    _serve(task, torch.device("cpu"), events, lambda: False)
-    return events.told[-1]
+    return _train(task, torch.device("cpu"), Silence(), lambda: False)
 
 
 def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_path, monkeypatch):

@@ -9,14 +9,14 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from dg_batchformer.runtime.memory import available_memory
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.storage.safe_read import TABLE, read_bytes
+from dg_batchformer.sweep.launchers.admission import Admission
 from dg_batchformer.sweep.launchers.process import WorkerProcess, task
 
 _MAX_DEATHS = 3  # of workers over one run that made no progress in between
 _PATIENCE = 0.2  # seconds until a signal is seen at the latest
-_FIRST_GUESS = 2**30  # bytes that a worker takes, until one has told
 _LOOK_AGAIN = 5.0  # seconds until workers that wait for memory get another chance
 
 
@@ -66,14 +66,16 @@ class LocalLauncher:
         self.folder, self.devices, self.data_dir, self.report = folder, devices, data_dir, report
         self.keep, self.predictions = keep, predictions
         self.threads = threads or share_of_cores(devices)
-        self.deaths: Counter[tuple[str, int]] = Counter()  # of workers, by the run in hand and when it got on last
+        self.deaths: Counter[tuple[Any, ...]] = Counter()  # of workers, by the run in hand and how far it got
+        self.began: dict[str, int] = {}  # the step that a run began at last
         self.queue: deque[SweepRun] = deque()
         self.alone: deque[SweepRun] = deque()  # ran out of memory beside others
         self.had_alone: set[str] = set()
-        self.unusable: dict[str, str] = {}  # why, by device
+        self.slots = list(devices)  # those that can be used
+        self.unusable: list[str] = []  # why others cannot
         self.looked = time.monotonic()
         self.workers: list[WorkerProcess] = []
-        self.most_memory = _FIRST_GUESS  # of a worker, in bytes
+        self.admission = Admission()
         self.interrupts = 0  # signals that asked to stop
 
     def launch(self, runs: Sequence[SweepRun]) -> bool:
@@ -125,37 +127,37 @@ class LocalLauncher:
             self._give_work()
 
     def _start(self, device: str) -> None:
-        worker = WorkerProcess(device, self.threads, self.folder.workers_log)
+        worker = WorkerProcess(device, self.threads, self.folder.workers_log, self.slots.count(device))
         self.workers.append(worker)
         self._assign(worker)
 
     def _assign(self, worker: WorkerProcess) -> None:
-        """Give a worker its next run; without one let it end, or wait where memory is short or one must run alone."""
-        others = any(other.run is not None for other in self.workers)
-        if self.queue and not (others and self._is_memory_short()):
+        """Give a worker its next run; without one let it end, or wait where memory is short.
+
+        A run that must be alone waits until other workers have ended, since idle ones hold memory too.
+        """
+        others_train = any(other.run is not None for other in self.workers)
+        if self.queue and not (others_train and self.admission.is_short(worker)):
             worker.run = self.queue.popleft()
-        elif self.alone and not self.queue and not others:
+        elif self.alone and not self.queue and len(self.workers) == 1:
             worker.run = self.alone.popleft()
-        elif self.queue or self.alone:
+        elif self.queue or (self.alone and others_train):
             return
         kept = self.keep, self.predictions
         worker.give(None if worker.run is None else task(self.folder, worker.run, self.data_dir, *kept))
-
-    def _is_memory_short(self) -> bool:
-        available = available_memory()
-        return available is not None and available < self.most_memory
 
     def _hear(self, worker: WorkerProcess) -> None:
         told = worker.event()
         if told is None:
             self._bury(worker)
             return
-        self.most_memory = max(self.most_memory, told["memory"])
+        self.admission.hear(worker, told)
         run = worker.run
         if run is None:
             return
         kind = told["event"]
         if kind == "begin":
+            self.began[run.spec.id] = told["start"]
             self.report.begin(run, told["start"])
         elif kind == "step":
             self.report.progress(run, told["done"])
@@ -173,11 +175,15 @@ class LocalLauncher:
     def _end(self, worker: WorkerProcess, run: SweepRun, told: dict[str, Any]) -> None:
         """Take note of how a run ended."""
         worker.run = None
+        worker.leaves = told.get("leaves", False)
         how, sentence = told.get("state", told["event"]), told.get("sentence", "")
         if how == "unusable":
-            worker.leaves = True
-            self.unusable[worker.device] = sentence
+            worker.leaves, worker.is_usable = True, False
+            self.slots.remove(worker.device)
+            self.unusable.append(sentence)
             self.queue.appendleft(run)
+        elif how == "fault":
+            self._blame(run, f"as {sentence}")
         elif how == "interrupted" and not self.interrupts:
             worker.leaves = True
             self.queue.appendleft(run)
@@ -199,38 +205,42 @@ class LocalLauncher:
         if run is not None and self.interrupts:
             self.report.ended(run, "interrupted", "")
         elif run is not None:
-            self._blame(run, code)
-        if worker.device in self.unusable:
+            cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+            advice = ", perhaps for lack of memory: use fewer --devices" if code == -signal.SIGKILL else ""
+            self._blame(run, f"with {cause}", advice)
+        if not (self.workers or self.slots):
             self._give_up_without_devices()
-        elif self.queue or (self.alone and not self.workers):
-            self._start(worker.device)
+        elif (self.queue and worker.is_usable) or ((self.queue or self.alone) and not self.workers):
+            self._start(worker.device if worker.is_usable else self.slots[0])
         self._give_work()
 
     def _give_up_without_devices(self) -> None:
-        if not self.workers:
-            for run in (*self.queue, *self.alone):
-                self.report.ended(run, "stopped", "; ".join(self.unusable.values()))
-            self.queue.clear()
-            self.alone.clear()
+        for run in (*self.queue, *self.alone):
+            self.report.ended(run, "stopped", "; ".join(dict.fromkeys(self.unusable)))
+        self.queue.clear()
+        self.alone.clear()
 
-    def _blame(self, run: SweepRun, code: int) -> None:
-        """Try a run again whose worker died; after several deaths record it as failed."""
+    def _blame(self, run: SweepRun, ended: str, advice: str = "") -> None:
+        """Try a run again that ended its worker; after several of these without progress record it as failed.
+
+        Args:
+            ended: how the worker ended, as "with signal SIGKILL".
+
+        """
         folder = self.folder.run(run.spec.id)
         state = folder.state()
         if state.is_final:
             self.folder.log_final(run.spec.id, state, folder.outcome().get("seconds"))
             self.report.ended(run, state, "")
             return
-        files = (folder.records_file, folder.checkpoint_file)
-        progress = max((file.stat().st_mtime_ns for file in files if file.exists()), default=0)
-        self.deaths[run.spec.id, progress] += 1
-        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-        if self.deaths[run.spec.id, progress] < _MAX_DEATHS:
-            self.report.note(run, f"its worker process ended with {cause}; the run goes on in another")
+        records = read_bytes(folder.records_file, TABLE).count(b"\n") if folder.records_file.exists() else 0
+        progress = run.spec.id, self.began.get(run.spec.id), records
+        self.deaths[progress] += 1
+        if self.deaths[progress] < _MAX_DEATHS:
+            self.report.note(run, f"its worker process ended {ended}; the run goes on in another")
             self.queue.append(run)
             return
-        advice = ", perhaps for lack of memory: use fewer --devices" if code == -signal.SIGKILL else ""
-        ended = f"{_MAX_DEATHS} worker processes ended over it, the last with {cause}{advice}"
-        sentence = f"{ended}; see {self.folder.workers_log}"
+        died = f"{_MAX_DEATHS} worker processes ended over it, the last {ended}{advice}"
+        sentence = f"{died}; see {self.folder.workers_log}"
         folder.fail(sentence)
         self.report.ended(run, State.FAILED, sentence)

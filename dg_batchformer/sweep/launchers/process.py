@@ -28,23 +28,30 @@ def task(folder: SweepFolder, run: SweepRun, data_dir: Path | None, keep: str, p
     }
 
 
-def _work(channel: Connection, device: str, threads: int, log: Path) -> None:
+def _work(channel: Connection, device: str, threads: int, log: Path, sharing: int) -> None:
     """Be a worker: runs in the forked process, where the module is there already."""
-    importlib.import_module(_WORKER).serve(channel, device, threads, log)
+    importlib.import_module(_WORKER).serve(channel, device, threads, log, sharing)
 
 
 class WorkerProcess:
-    """One worker process and the run it has in hand."""
+    """One worker process and the run it has in hand.
 
-    def __init__(self, device: str, threads: int, log: Path) -> None:
+    Args:
+        sharing: workers on the same device, this one included.
+
+    """
+
+    def __init__(self, device: str, threads: int, log: Path, sharing: int = 1) -> None:
         self.device, self.threads = device, threads
         self.run: SweepRun | None = None
         self.told: signal.Signals | None = None  # the last signal sent to it
-        self.leaves = False  # was dismissed, or asked to stop by somebody
+        self.leaves = False  # was dismissed, asked to stop by somebody, or lost its device
+        self.is_usable = True  # whether its device is
+        self.held_of_card = 0  # bytes that it holds on its GPU, as last told
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_SERVER, _WORKER])
         self.channel, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, device, threads, log))
+        self.process = context.Process(target=_work, args=(theirs, device, threads, log, sharing))
         with preloaded():  # where this starts the server, it runs on tcmalloc, and so do all workers
             self.process.start()
         theirs.close()

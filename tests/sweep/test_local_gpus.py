@@ -1,0 +1,175 @@
+"""The local launcher where GPUs fail or are full, with workers that follow a script."""
+
+from multiprocessing import Pipe
+
+import pytest
+from stand_in_gpus import GIB
+
+from dg_batchformer.runtime.memory import CardMemory
+from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.launchers import admission, local
+
+BEGIN, DONE = {"event": "begin", "start": 0}, {"event": "end", "state": "done", "seconds": 1.0}
+FULL = {"event": "failed", "sentence": "out of memory on cuda:0", "out_of_memory": True}
+FAULT = {"event": "fault", "sentence": "cuda:0 failed (ECC)", "leaves": True}
+
+
+class _Worker:
+    """A worker that tells what a script says, instead of training."""
+
+    script = staticmethod(lambda worker, run: [BEGIN, DONE])
+    alive: list["_Worker"] = []  # of all, as processes are
+    started: list["_Worker"] = []
+
+    def __init__(self, device, threads, log, sharing):
+        self.device, self.sharing = device, sharing
+        self.channel, self.theirs = Pipe()
+        self.run, self.told, self.leaves, self.is_usable, self.held_of_card = None, None, False, True, 0
+        self.alive.append(self)
+        self.started.append(self)
+
+    def give(self, message):
+        self.leaves = message is None
+        events = [] if message is None else self.script(self, self.run)
+        for event in events:
+            self.theirs.send({"memory": 0, **event})
+        if message is None or any(event.get("leaves") for event in events):
+            self.theirs.close()
+
+    def event(self):
+        try:
+            return self.channel.recv()
+        except EOFError:
+            return None
+
+    def bury(self):
+        self.alive.remove(self)
+        self.channel.close()
+        return 0
+
+
+class _Report:
+    def __init__(self):
+        self.ended_as, self.notes = [], []
+
+    def begin(self, run, start):
+        pass
+
+    def progress(self, run, done):
+        pass
+
+    def ended(self, run, how, sentence):
+        self.ended_as.append((run.label, how, sentence))
+
+    def note(self, run, sentence):
+        self.notes.append(sentence)
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """Return a function that launches ERM, SD and CORAL on devices, by a script; and its report."""
+    monkeypatch.setattr(local, "WorkerProcess", _Worker)
+    monkeypatch.setattr(admission, "available_memory", lambda: None)
+    monkeypatch.setattr(_Worker, "started", [])
+    file = tmp_path / "gpus.yaml"
+    file.write_text("datasets: [Toy]\nalgorithms: [ERM, SD, CORAL]\ntrials: 1\ntest_envs: [A]\n")
+
+    def launch(devices, script):
+        monkeypatch.setattr(_Worker, "script", staticmethod(script))
+        report = _Report()
+        launcher = local.LocalLauncher(SweepFolder(tmp_path / "results"), devices, None, report, threads=1)
+        assert launcher.launch(expand(load_sweep(file)))
+        assert not _Worker.alive
+        return report
+
+    return launch
+
+
+def test_a_run_that_ran_out_of_memory_is_tried_again_in_a_new_process_with_no_other_alive(launched):
+    tried = []
+
+    def script(worker, run):
+        if run.label != "SD":
+            return [BEGIN, DONE]
+        tried.append((len(_Worker.alive), _Worker.started.index(worker)))
+        return [BEGIN, FULL if len(tried) == 1 else DONE]
+
+    report = launched(["cuda:0"] * 3, script)
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
+    assert report.notes == ["out of memory on cuda:0; it is tried once more, alone, at the end"]
+    assert tried[1] == (1, 3), "nobody else holds memory on the card"
+
+
+def test_a_run_whose_gpu_failed_is_resumed_by_a_new_worker(launched):
+    failing = []
+
+    def script(worker, run):
+        if run.label == "SD" and not failing:
+            failing.append(worker)
+            return [BEGIN, FAULT]
+        assert worker not in failing
+        return [BEGIN, DONE]
+
+    report = launched(["cuda:0", "cuda:0"], script)
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
+    assert report.notes == ["its worker process ended as cuda:0 failed (ECC); the run goes on in another"]
+
+
+def test_a_run_over_which_gpus_fail_again_and_again_fails(launched):
+    report = launched(["cuda:0"], lambda worker, run: [BEGIN, FAULT if run.label == "SD" else DONE])
+
+    [sentence] = [sentence for label, how, sentence in report.ended_as if how == "failed"]
+    assert sentence.startswith("3 worker processes ended over it, the last as cuda:0 failed (ECC); see ")
+    assert [label for label, how, _ in report.ended_as if how == "done"] == ["ERM", "CORAL"]
+
+
+def test_progress_between_faults_counts(launched):
+    starts = iter([0, 0, 100, 100, 200])
+
+    def script(worker, run):
+        if run.label != "SD":
+            return [BEGIN, DONE]
+        start = next(starts, None)
+        return [BEGIN, DONE] if start is None else [{**BEGIN, "start": start}, FAULT]
+
+    report = launched(["cuda:0"], script)
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
+
+
+def test_a_run_waits_while_its_card_is_too_full_for_it(monkeypatch):
+    monkeypatch.setattr(admission, "available_memory", lambda: None)
+    judge, worker, other = admission.Admission(), _Worker("cuda:0", 1, None, 2), _Worker("cuda:1", 1, None, 1)
+    _Worker.alive.clear()
+
+    judge.hear(worker, {"memory": 0, "card": CardMemory(free=10 * GIB, held=5 * GIB, most=20 * GIB)})
+    assert judge.is_short(worker)
+    assert not judge.is_short(other), "nothing is known of that card"
+
+    judge.hear(worker, {"memory": 0, "card": CardMemory(free=16 * GIB, held=5 * GIB, most=8 * GIB)})
+    assert not judge.is_short(worker), "what it holds already counts"
+
+
+def test_workers_learn_how_many_share_their_card(launched):
+    launched(["cuda:0", "cuda:1", "cuda:0"], lambda worker, run: [BEGIN, DONE])
+
+    assert [(worker.device, worker.sharing) for worker in _Worker.started] == [
+        ("cuda:0", 2),
+        ("cuda:1", 1),
+        ("cuda:0", 2),
+    ]
+
+
+def test_a_worker_that_finds_no_room_on_its_card_leaves_the_runs_to_the_others(launched):
+    def script(worker, run):
+        usable = worker is _Worker.started[0]
+        return [BEGIN, DONE] if usable else [{"event": "unusable", "sentence": "full", "leaves": True}]
+
+    report = launched(["cuda:0", "cuda:0"], script)
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
+    assert len(_Worker.started) == 2
