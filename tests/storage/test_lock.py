@@ -13,7 +13,7 @@ from dg_batchformer.storage import lock as lock_module
 from dg_batchformer.storage.folders import RunFolder, State, write_text
 from dg_batchformer.storage.lock import Busy
 
-HOLD = "import sys,time; from pathlib import Path; from dg_batchformer.store import RunFolder\n"
+HOLD = "import sys,time; from pathlib import Path; from dg_batchformer.storage.folders import RunFolder\n"
 HOLD += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
 
 
@@ -59,8 +59,8 @@ def test_of_several_who_take_over_a_dead_owners_run_one_succeeds(tmp_path, hold)
         """
         import sys
         from pathlib import Path
-        from dg_batchformer.lock import Busy
-        from dg_batchformer.store import RunFolder
+        from dg_batchformer.storage.lock import Busy
+        from dg_batchformer.storage.folders import RunFolder
         sys.stdin.readline()
         try:
             with RunFolder(Path(sys.argv[1])).lock():
