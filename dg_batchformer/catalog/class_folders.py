@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dg_batchformer.catalog.image_formats import could_be_image, has_read_ending
 from dg_batchformer.errors import InputError
+from dg_batchformer.text.spelling import one_spelling
 
 SPLITS = frozenset({"train", "val", "valid", "validation", "crossval", "test", "full", "all"})
 _WRAPPING = SPLITS | {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "data"}
@@ -49,6 +50,17 @@ def read_class_folders(folder: Path) -> ClassFolders:
     files = (path for path in sorted(folder.iterdir()) if not path.is_dir() and not is_junk(path.name))
     found.beside.extend(path for path in files if could_be_image(path))
     return found
+
+
+def one_class_per_name(domains: Mapping[str, Mapping[str, list[Path]]]) -> dict[str, dict[str, list[Path]]]:
+    """Return the images by domain and class, those of class folders in two Unicode forms of one name as one class."""
+    spellings = one_spelling(name for classes in domains.values() for name in classes)
+    merged: dict[str, dict[str, list[Path]]] = {}
+    for domain, classes in domains.items():
+        images = merged[domain] = {}
+        for name, files in classes.items():
+            images[spellings[name]] = [*images.get(spellings[name], []), *files]
+    return merged
 
 
 def images_below(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -12,6 +12,7 @@ from dg_batchformer.catalog.class_folders import (
     ClassFolders,
     deep_classes,
     folders_in,
+    one_class_per_name,
     one_level_too_many,
     read_class_folders,
     say_beside,
@@ -74,7 +75,7 @@ class ImageFolders(Dataset):
         size = hparams.get("image_size", self.facts.shape[-1])
         self.input_shape = (3, size, size)
         self._read: dict[Path, ClassFolders] = {}
-        files = self.find(root)
+        files = one_class_per_name(self.find(root))
         if nested := one_level_too_many(self._read):
             raise InputError(f"{nested}, or {self.way_out()}")
         self.classes = sorted({name for classes in files.values() for name in classes})

@@ -9,6 +9,7 @@ from dg_batchformer.catalog.class_folders import (
     ClassFolders,
     is_image,
     is_junk,
+    one_class_per_name,
     one_level_too_many,
     read_class_folders,
     walk,
@@ -86,7 +87,7 @@ def read_tree(name: str, data_dir: Path | None) -> Tree:
     images = {name: found[folder / name].images if name not in missing else {} for name in environments}
     unread = sorted(file for each in found.values() for file in (*each.unread, *each.beside))
     strays = [path for path in _not_read(folder, found) if path not in {*unread}]
-    return Tree(name, folder, images, missing, unread, strays, one_level_too_many(found))
+    return Tree(name, folder, one_class_per_name(images), missing, unread, strays, one_level_too_many(found))
 
 
 def _find(name: str, data_dir: Path | None) -> Path:

@@ -9,6 +9,7 @@ from data_folders import write_images, write_manifest, write_own
 from dg_batchformer.catalog.custom import find_dataset, namesakes
 from dg_batchformer.catalog.image_manifest import read_manifest
 from dg_batchformer.datasets import open_dataset
+from dg_batchformer.datasets.tree import read_tree
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.sampling import Sampler, split_environments
@@ -235,6 +236,17 @@ def test_what_is_odd_about_classes_is_said(tmp_path):
     ]
     sampler = Sampler(spec, HPARAMS, dataset, split_environments(spec, dataset))
     assert sampler.notes() == ["no environment trained on has images of zebra: those tested count as errors"]
+
+
+def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path):
+    root = write_own(tmp_path)
+    for domain, name in (("day", "caf\u00e9"), ("day", "cafe\u0301"), ("night", "cafe\u0301")):
+        write_images(root / "Mine" / domain / name, 2)
+
+    _, dataset = _open("Mine", root)
+    assert dataset.classes == sorted(["caf\u00e9", "cat", "dog"])
+    assert [environment.labels.count(dataset.classes.index("caf\u00e9")) for environment in dataset] == [4, 2, 0]
+    assert read_tree("Mine", root).counts() == dataset.counts()
 
 
 def test_classes_that_differ_in_case_alone_are_named(tmp_path):
