@@ -42,6 +42,7 @@ class Algorithm(nn.Module):
     compares_domains: ClassVar[bool] = False  # whether it adds what vanishes on one: it then trains much as ERM does
     batch_dependent: ClassVar[bool] = False  # whether a prediction depends on the other samples, by definition
     differentiates_twice: ClassVar[bool] = False  # through a featurizer, which PyTorch cannot do compiled
+    trains_clones: ClassVar[bool] = False  # copies that live for one update: CUDA graphs would be recorded for each
     attends: ClassVar[str] = "joint"  # under BatchFormer, to all domains, or where forwarded alone ``per_domain``
     streams: int = 1  # BatchFormer sets 2: every minibatch is then [n plain rows; n twin rows]
     finished: bool = False  # True ends training early

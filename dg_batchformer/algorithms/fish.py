@@ -22,6 +22,7 @@ class Fish(ERM):
     """
 
     compares_domains = True
+    trains_clones = True
     attends = "per_domain"
 
     @classmethod

@@ -23,6 +23,7 @@ class MLDG(ERM):
     were initialised).
     """
 
+    trains_clones = True
     min_domains = 2  # it meta-tests on other environments than it trains on
     attends = "per_domain"
 

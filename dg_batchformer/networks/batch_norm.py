@@ -40,10 +40,24 @@ def reestimate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # cumulative mean
-    for x in batches:
-        module(x)
+    with _uncompiled(module):  # a cumulative mean would break the graph at every layer
+        for x in batches:
+            module(x)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+@contextmanager
+def _uncompiled(module: nn.Module) -> Iterator[None]:
+    """Let featurizers train uncompiled for a while."""
+    compiled = [part for part in module.modules() if isinstance(part, FeaturizerModule) and part.compiles_training]
+    for featurizer in compiled:
+        featurizer.compiles_training = False
+    try:
+        yield
+    finally:
+        for featurizer in compiled:
+            featurizer.compiles_training = True
 
 
 @contextmanager

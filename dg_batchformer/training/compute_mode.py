@@ -1,6 +1,10 @@
 """How a run computes: precision, data path and compilation, asked for by its spec and settled on its device."""
 
+import os
 import shutil
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -70,17 +74,30 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def _compile(asked: str, device: torch.device, evaluated: int) -> str:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if asked == "on" and device.type == "cpu" and not compiler:
+    missing = _missing_to_compile(device)
+    if asked == "on" and missing:
         raise InputError(
-            "compile: on needs a C++ compiler on a CPU, and none is installed; train with --compile off "
-            "(compile: off in a sweep file)"
+            f"compile: on needs {missing}, which is not installed; train with --compile off (compile: off in a sweep "
+            "file)"
         )
     if asked == "auto":
         # On GPUs nobody has measured yet from when on it pays: there it is on only where it is asked for.
-        worth = device.type == "cpu" and compiler and evaluated >= _WORTH_COMPILING
+        worth = device.type == "cpu" and not missing and evaluated >= _WORTH_COMPILING
         return "on" if worth else "off"
     return asked
+
+
+def _missing_to_compile(device: torch.device) -> str:
+    """Return what compiling for a device lacks, '' where all is there."""
+    if device.type == "cpu":
+        return "" if shutil.which("g++") or shutil.which("clang++") else "a C++ compiler on a CPU"
+    if find_spec("triton") is None:
+        return "Triton on a GPU"
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]  # as Triton looks for one
+    if not any(map(shutil.which, compilers)):
+        return "a C compiler on a GPU (for Triton)"
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return "" if headers.exists() else "Python's headers on a GPU (for Triton; python3-dev)"
 
 
 def apply(execution: Execution, algorithm: Algorithm, device: torch.device, images_per_step: int) -> None:
@@ -93,7 +110,7 @@ def apply(execution: Execution, algorithm: Algorithm, device: torch.device, imag
     for featurizer in _featurizers(algorithm):
         featurizer.compiles_evaluation = compiles
         featurizer.compiles_training = compiles and on_gpu and not algorithm.differentiates_twice
-        featurizer.uses_cuda_graphs = on_gpu and images_per_step <= _LAUNCH_BOUND
+        featurizer.uses_cuda_graphs = on_gpu and images_per_step <= _LAUNCH_BOUND and not algorithm.trains_clones
 
 
 def set_precision(algorithm: Algorithm, precision: str) -> None:

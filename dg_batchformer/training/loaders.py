@@ -1,7 +1,10 @@
 """The exact data path: one pool of worker processes serves training and evaluation, in the order asked."""
 
 import os
+import pickle
+import shutil
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -36,6 +39,7 @@ class Batch(NamedTuple):
 
 Task = Sequence[Request]  # loaded together by one worker, as the minibatches of one step
 _Result = tuple[list[Batch], list[str]]
+_SHARED = "/dev/shm"
 
 
 class Source(Protocol):
@@ -54,7 +58,8 @@ class Source(Protocol):
 class Loader:
     """Loads tasks of requests, ahead of time where there are worker processes; a context that ends these.
 
-    What a request brings depends on it alone, not on the workers, their number or the order they finish in.
+    What a request brings depends on it alone, not on the workers, their number or the order they finish in. Workers
+    hand images over in shared memory, as far as it has room; larger batches go through pipes, which is slower.
 
     Args:
         environments: by env index.
@@ -69,6 +74,8 @@ class Loader:
     ) -> None:
         self._note, self._noted = note, set[str]()
         self._load = _LoadTask(environments, Transform(image_size))
+        self._image_bytes = 3 * image_size**2
+        self._room = _free_shared_memory() // 2  # bytes of each of two streams: one trains, one evaluates
         in_memory = all(isinstance(environment, TensorEnvironment) for environment in environments)
         self._ahead = 0 if in_memory else 2 * workers
         self._pool: ProcessPoolExecutor | None = None
@@ -108,19 +115,50 @@ class Loader:
         if self._pool is None:
             yield from map(self._load, tasks)
             return
-        pending: deque[Future[_Result]] = deque()
+        pending: deque[_Ahead] = deque()
         try:
             for task in tasks:
-                pending.append(self._pool.submit(_load_in_worker, task))
+                size = self._image_bytes * sum(len(request.indices) for request in task)
+                while pending and sum(ahead.size for ahead in pending) + size > self._room:
+                    yield self._result(pending.popleft())
+                load = _load_in_worker if size <= self._room else _load_into_pipe
+                pending.append(_Ahead(size, self._pool.submit(load, task)))
                 if len(pending) > self._ahead:
-                    yield pending.popleft().result()
+                    yield self._result(pending.popleft())
             while pending:
-                yield pending.popleft().result()
+                yield self._result(pending.popleft())
         except BrokenProcessPool:
-            raise RuntimeError("a data worker died, perhaps for lack of memory; use fewer or smaller images") from None
+            raise RuntimeError(
+                "a data worker died, perhaps for lack of memory or of room in /dev/shm; use fewer or smaller images"
+            ) from None
         finally:
-            for future in pending:
-                future.cancel()
+            for ahead in pending:
+                ahead.future.cancel()
+
+    def _result(self, ahead: "_Ahead") -> _Result:
+        result = ahead.future.result()
+        if not isinstance(result, bytes):
+            return result
+        batches, notes = pickle.loads(result)
+        tight = (
+            f"{_SHARED} has room for {self._room >> 20} MiB of images: larger batches go through pipes, which is slower"
+        )
+        return batches, [*notes, f"{tight}; in Docker give --shm-size=2g, or use --data_path cached"]
+
+
+class _Ahead(NamedTuple):
+    """A task that is loaded ahead, and the bytes of its images."""
+
+    size: int
+    future: "Future[_Result] | Future[bytes]"
+
+
+def _free_shared_memory() -> int:
+    """Return the bytes of shared memory that are free, as many as can be counted where that is not limited."""
+    try:
+        return shutil.disk_usage(_SHARED).free
+    except OSError:
+        return sys.maxsize
 
 
 class _LoadTask:
@@ -163,3 +201,7 @@ def _end_with(parent: int) -> None:
 def _load_in_worker(task: Task) -> _Result:
     assert _worker_load is not None
     return _worker_load(task)
+
+
+def _load_into_pipe(task: Task) -> bytes:
+    return pickle.dumps(_load_in_worker(task))  # by itself, without shared memory

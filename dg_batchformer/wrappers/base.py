@@ -30,7 +30,7 @@ class Wrapper(Algorithm):
     @classmethod
     def around(cls, inner_class: type[Algorithm]) -> type["Wrapper"]:
         """Return this wrapper's class around an algorithm class."""
-        facts = ("min_domains", "compares_domains", "batch_dependent", "differentiates_twice")
+        facts = ("min_domains", "compares_domains", "batch_dependent", "differentiates_twice", "trains_clones")
         passed_on = {name: getattr(inner_class, name) for name in facts}
         return type(cls.__name__, (cls,), {**passed_on, "inner_class": inner_class, "__doc__": cls.__doc__})
 

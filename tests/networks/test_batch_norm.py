@@ -2,7 +2,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from dg_batchformer.networks import base
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
+from dg_batchformer.networks.cnn import TinyCnn
 
 
 def test_reestimated_statistics_are_the_means_over_the_batches():
@@ -15,6 +17,19 @@ def test_reestimated_statistics_are_the_means_over_the_batches():
     assert_close(network[0].running_mean, torch.stack(batches).mean(dim=(0, 1)))
     assert network[0].momentum == 0.1
     assert has_live_batch_norm(network)
+
+
+def test_statistics_are_reestimated_uncompiled(monkeypatch):
+    def fail(graphs):
+        raise AssertionError("a cumulative mean breaks compiled graphs at every layer")
+
+    monkeypatch.setattr(base, "_compiled", fail)
+    network = nn.Sequential(TinyCnn(3), nn.Linear(16, 2))
+    network[0].compiles_training = True
+
+    reestimate_batch_norm(network, [torch.randn(4, 3, 16, 16)])
+
+    assert network[0].compiles_training
 
 
 def test_frozen_statistics_are_left_alone():

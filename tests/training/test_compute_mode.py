@@ -159,6 +159,39 @@ def test_compiling_without_a_compiler_is_refused_when_asked_and_left_out_when_no
         compute_mode._compile("on", CPU, 10**6)
 
 
+def test_gpus_need_triton_a_c_compiler_and_pythons_headers_to_compile(monkeypatch, tmp_path):
+    gpu = torch.device("cuda", 0)
+    installed = {"triton": True, "gcc": "/usr/bin/gcc"}
+    (tmp_path / "Python.h").touch()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(compute_mode, "find_spec", installed.get)
+    monkeypatch.setattr(compute_mode.shutil, "which", installed.get)
+    monkeypatch.setattr(compute_mode.sysconfig, "get_path", lambda name: tmp_path)
+    assert compute_mode._compile("on", gpu, 10) == "on"
+
+    (tmp_path / "Python.h").unlink()
+    with pytest.raises(InputError, match=r"needs Python's headers on a GPU \(for Triton; python3-dev\)"):
+        compute_mode._compile("on", gpu, 10)
+    monkeypatch.setenv("CC", "icc")
+    with pytest.raises(InputError, match="needs a C compiler on a GPU"):
+        compute_mode._compile("on", gpu, 10)
+    del installed["triton"]
+    with pytest.raises(InputError, match="needs Triton on a GPU, which is not installed; train with --compile off"):
+        compute_mode._compile("on", gpu, 10)
+    assert compute_mode._compile("auto", gpu, 10**6) == "off"
+
+
+@pytest.mark.parametrize("name", ["Fish", "MLDG", "SWAD+Fish+BF"])
+def test_clones_that_live_for_one_update_are_compiled_without_cuda_graphs(name):
+    algorithm = make_algorithm(name, backbone="small_cnn")
+
+    apply(Execution("bf16", "exact", "on"), algorithm, torch.device("cuda"), 24)
+
+    [featurizer] = [module for module in algorithm.modules() if isinstance(module, FeaturizerModule)]
+    assert featurizer.compiles_training
+    assert not featurizer.uses_cuda_graphs
+
+
 class _NoWaiting(TorchDispatchMode):
     """Fails where a GPU would have to be waited for: a tensor's value is read, or decides a shape."""
 

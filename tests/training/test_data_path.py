@@ -15,6 +15,7 @@ from torchvision import transforms
 
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError
+from dg_batchformer.training import loaders
 from dg_batchformer.training.augment import Transform, normalise
 from dg_batchformer.training.loaders import Loader, Request
 
@@ -76,6 +77,30 @@ def test_batches_come_in_the_order_asked_however_many_workers(image_folder, work
             assert_close(batch.images, expected)
             assert batch.labels.tolist() == [dataset[request.env].labels[index] for index in request.indices]
     assert notes == []
+
+
+def test_batches_that_shared_memory_has_no_room_for_come_through_pipes_and_a_note_says_so(image_folder, monkeypatch):
+    dataset = get_dataset_class("PACS")(image_folder(), [0], {"image_size": 16})
+    tasks, notes = [[Request(0, [step, 3, 7])] for step in range(6)], []
+    with Loader(dataset.environments, 16, 0, notes.append) as loader:
+        expected = [batch for [batch] in loader.stream(tasks)]
+
+    monkeypatch.setattr(loaders, "_free_shared_memory", lambda: 2 * 3 * (3 * 16**2))  # for one batch at a time
+    with Loader(dataset.environments, 16, 2, notes.append) as loader:
+        small = [batch for [batch] in loader.stream(tasks)]
+        assert notes == []
+    monkeypatch.setattr(loaders, "_free_shared_memory", lambda: 64)
+    with Loader(dataset.environments, 16, 2, notes.append) as loader:
+        large = [batch for [batch] in loader.stream(tasks)]
+
+    for one, other, wanted in zip(small, large, expected, strict=True):
+        assert torch.equal(one.images, wanted.images)
+        assert torch.equal(other.images, wanted.images)
+        assert torch.equal(other.labels, wanted.labels)
+    [note] = notes
+    assert note.startswith(
+        "/dev/shm has room for 0 MiB of images: larger batches go through pipes, which is slower; in"
+    )
 
 
 def test_a_repaired_image_is_noted_once_and_a_broken_one_ends_it(image_folder):
