@@ -39,6 +39,7 @@ class Batch(NamedTuple):
 
 Task = Sequence[Request]  # loaded together by one worker, as the minibatches of one step
 _Result = tuple[list[Batch], list[str]]
+_Load = Callable[[Task], _Result | bytes]
 _SHARED = "/dev/shm"
 
 
@@ -121,7 +122,7 @@ class Loader:
                 size = self._image_bytes * sum(len(request.indices) for request in task)
                 while pending and sum(ahead.size for ahead in pending) + size > self._room:
                     yield self._result(pending.popleft())
-                load = _load_in_worker if size <= self._room else _load_into_pipe
+                load: _Load = _load_in_worker if size <= self._room else _load_into_pipe
                 pending.append(_Ahead(size, self._pool.submit(load, task)))
                 if len(pending) > self._ahead:
                     yield self._result(pending.popleft())
@@ -140,9 +141,7 @@ class Loader:
         if not isinstance(result, bytes):
             return result
         batches, notes = pickle.loads(result)
-        tight = (
-            f"{_SHARED} has room for {self._room >> 20} MiB of images: larger batches go through pipes, which is slower"
-        )
+        tight = f"{_SHARED} has room for {self._room >> 20} MiB of images: larger batches go through pipes, slower"
         return batches, [*notes, f"{tight}; in Docker give --shm-size=2g, or use --data_path cached"]
 
 
@@ -150,7 +149,7 @@ class _Ahead(NamedTuple):
     """A task that is loaded ahead, and the bytes of its images."""
 
     size: int
-    future: "Future[_Result] | Future[bytes]"
+    future: Future[_Result | bytes]
 
 
 def _free_shared_memory() -> int:
