@@ -58,7 +58,7 @@ def test_a_new_algorithm_needs_no_other_entry(monkeypatch):
     """What CONTRIBUTING.md asks for, README.md aside, is all that the tests over the registries ask for."""
     monkeypatch.setattr(ALGORITHMS, "_classes", {**ALGORITHMS._classes, "MyMethod": type("MyMethod", (ERM,), {})})
 
-    for name, test in runpy.run_path(str(ROOT / "tests" / "test_catalog.py")).items():
+    for name, test in runpy.run_path(str(ROOT / "tests" / "catalog" / "test_datasets.py")).items():
         if name.startswith("test_") and not getattr(test, "pytestmark", ()):
             test()
 
