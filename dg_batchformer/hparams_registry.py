@@ -104,6 +104,7 @@ def _common_space(facts: DatasetFacts) -> dict[str, HParam]:
     if facts.folder and facts.is_photographs:
         space["image_size"] = HParam(224, about="images are resized to this many pixels squared", low=8)
         space["data_augmentation"] = HParam(True, about="augment training images: crop, flip, colour, grey")
+        space["feature_views"] = HParam(8, about="augmented views of an image that data_path features keeps", low=1)
         space["val_augment"] = HParam(False, about="augment the validation images too, as DomainBed does")
     return space
 

@@ -14,7 +14,7 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "domainbed_golden.json").read_text())
-OURS = {"backbone", "weights", "init", "image_size", "val_augment"}
+OURS = {"backbone", "weights", "freeze", "init", "image_size", "feature_views", "val_augment"}
 
 
 def _same(ours: dict, theirs: dict) -> None:

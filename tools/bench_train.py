@@ -46,9 +46,9 @@ from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.launchers.local import LocalLauncher
 from dg_batchformer.training.compute_mode import apply, settle
+from dg_batchformer.training.data_path import open_source
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.evaluate import Evaluator
-from dg_batchformer.training.run import open_source
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
 
 MODES: dict[str, dict[str, str]] = {

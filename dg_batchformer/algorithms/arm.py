@@ -52,6 +52,7 @@ class ARM(Algorithm):
     """
 
     batch_dependent = True
+    needs_pixels = "ARM adds a channel to images"
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:

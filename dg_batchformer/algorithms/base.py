@@ -41,6 +41,7 @@ class Algorithm(nn.Module):
     min_domains: ClassVar[int] = 1  # training environments without which the method means nothing
     compares_domains: ClassVar[bool] = False  # whether it adds what vanishes on one: it then trains much as ERM does
     batch_dependent: ClassVar[bool] = False  # whether a prediction depends on the other samples, by definition
+    needs_pixels: ClassVar[str] = ""  # why it cannot train on the cached features of a frozen prefix; '' where it can
     differentiates_twice: ClassVar[bool] = False  # through a featurizer, which PyTorch cannot do compiled
     trains_clones: ClassVar[bool] = False  # copies that live for one update: CUDA graphs would be recorded for each
     attends: ClassVar[str] = "joint"  # under BatchFormer, to all domains, or where forwarded alone ``per_domain``

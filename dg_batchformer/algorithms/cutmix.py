@@ -24,6 +24,8 @@ class CutMix(ERM):
     Samples are cut before BatchFormer; both streams share patch, partner and labels.
     """
 
+    needs_pixels = "CutMix pastes patches of images into others"
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {

@@ -9,6 +9,7 @@ from dg_batchformer.algorithms.base import Metrics, Minibatches
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batchformer import without_batchformer
+from dg_batchformer.networks.freezing import trainable
 
 
 def agreement(gradients: Tensor) -> Tensor:
@@ -31,8 +32,8 @@ class ANDMask(ERM):
         return {"tau": HParam(1.0, lambda rng: rng.uniform(0.5, 1), "agreement asked for", low=0, high=1)}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
-        parameters = list(self.network.parameters())
-        reached_by_plain = list(without_batchformer(self.network).parameters())
+        parameters = trainable(self.network)
+        reached_by_plain = trainable(without_batchformer(self.network))
         risks, followed, masking = [], [], []
         for x, y in minibatches:
             logits = self.network(x)

@@ -8,6 +8,7 @@ from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batchformer import without_batchformer
+from dg_batchformer.networks.freezing import trainable
 
 
 class IGA(ERM):
@@ -25,7 +26,7 @@ class IGA(ERM):
         return {"penalty": HParam(1000.0, lambda rng: 10 ** rng.uniform(1, 5), "weight of the misalignment", low=0)}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
-        parameters = list(without_batchformer(self.network).parameters())
+        parameters = trainable(without_batchformer(self.network))
         with sdpa_kernel(SDPBackend.MATH):  # the attention of a transformer whose gradients have gradients
             outputs = [(self.network(x), y) for x, y in minibatches]
         risks = [self.risk(logits, y) for logits, y in outputs]

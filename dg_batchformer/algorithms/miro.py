@@ -50,6 +50,8 @@ class MIRO(ERM):
     stream.
     """
 
+    needs_pixels = "MIRO compares the feature maps of every stage"
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {

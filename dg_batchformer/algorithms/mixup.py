@@ -17,6 +17,7 @@ class Mixup(ERM):
     Differs from DomainBed: one forward serves all mixtures, which is equal unless BatchNorm is live.
     """
 
+    needs_pixels = "Mixup mixes the pixels of images"
     compares_domains = True
 
     @classmethod

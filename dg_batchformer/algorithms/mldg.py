@@ -10,6 +10,7 @@ from torch import Tensor
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
+from dg_batchformer.networks.freezing import trainable
 
 
 class MLDG(ERM):
@@ -36,17 +37,17 @@ class MLDG(ERM):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         objective = torch.zeros((), device=minibatches[0][0].device)
-        parameters = list(self.network.parameters())
+        parameters = trainable(self.network)
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         for (x, y), (x_test, y_test) in self._meta_pairs(minibatches):
             clone = copy.deepcopy(self.network)
             risk = self.risk(clone(x), y)
             descend(self.new_optimizer(clone), risk)
-            _add(gradients, [parameter.grad for parameter in clone.parameters()], 1 / len(minibatches))
+            _add(gradients, [parameter.grad for parameter in trainable(clone)], 1 / len(minibatches))
 
             beta = self.hparams["mldg_beta"]
             test_risk = self.risk(clone(x_test), y_test)
-            test_gradients = torch.autograd.grad(test_risk, list(clone.parameters()), allow_unused=True)
+            test_gradients = torch.autograd.grad(test_risk, trainable(clone), allow_unused=True)
             _add(gradients, test_gradients, beta / len(minibatches))
             objective += (risk + beta * test_risk).detach()
             for buffer, cloned in zip(self.network.buffers(), clone.buffers(), strict=True):

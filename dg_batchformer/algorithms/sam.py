@@ -10,6 +10,7 @@ from dg_batchformer.algorithms.base import Metrics, Minibatches
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batch_norm import batch_norm_held
+from dg_batchformer.networks.freezing import trainable
 
 
 class SAM(ERM):
@@ -27,7 +28,7 @@ class SAM(ERM):
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
-        weights = list(self.network.parameters())
+        weights = trainable(self.network)
 
         def risk_and_gradient() -> tuple[Tensor, list[Tensor]]:
             risk = self.risk(self.network(x), y, num_domains=len(minibatches))

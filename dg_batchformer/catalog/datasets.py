@@ -276,6 +276,22 @@ _FURTHER = (
         60,
         _same("autumn", "dim", "grass", "outdoor", "rock", "water"),
     ),
+    _folders(
+        "Office31",
+        "office31",
+        "office objects in three settings (Saenko et al., 2010)",
+        31,
+        {"A": "amazon", "D": "dslr", "W": "webcam"},
+        100,
+    ),
+    _folders(
+        "OfficeCaltech10",
+        "OfficeCaltech10",
+        "the classes that Office-31 and Caltech-256 share (Gong et al., 2012)",
+        10,
+        {"A": "amazon", "C": "caltech10", "D": "dslr", "W": "webcam"},
+        100,
+    ),
 )
 
 # In the order of tables.

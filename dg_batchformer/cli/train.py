@@ -58,9 +58,9 @@ def add_parser(verbs: Verbs) -> None:
     add("--precision", choices=PRECISIONS, default="auto",
         help="bf16: mixed precision in networks; tf32: products of GPUs, rounded to 10 bits; auto: bf16 where the "
         "device has it (default: %(default)s)")  # fmt: skip
-    add("--data_path", choices=DATA_PATHS, default="cached",
-        help="cached: image folders are decoded once and augmented on the device; exact: as DomainBed does, image by "
-        "image (default: %(default)s)")  # fmt: skip
+    add("--data_path", choices=DATA_PATHS,
+        help="cached: decode image folders once and augment on the device; exact: decode image by image, as DomainBed; "
+        "features: train on the cached output of a frozen prefix (default: the protocol's, mostly cached)")  # fmt: skip
     add("--compile", choices=COMPILE, default="auto",
         help="of evaluation; auto: where it is known to pay (default: %(default)s)")  # fmt: skip
     add("--plugins", nargs="+", default=[], metavar="MODULE",

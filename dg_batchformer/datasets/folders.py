@@ -295,3 +295,11 @@ class SVIRO(ImageFolders):
 
 class NICOpp(ImageFolders):
     """NICO++, its common contexts: autumn, dim, grass, outdoor, rock, water; 60 classes (Zhang et al., 2023)."""
+
+
+class Office31(ImageFolders):
+    """Amazon, DSLR and webcam pictures of office objects, 31 classes (Saenko et al., 2010)."""
+
+
+class OfficeCaltech10(ImageFolders):
+    """Amazon, Caltech-256, DSLR and webcam pictures of office objects, 10 classes (Gong et al., 2012)."""

@@ -14,9 +14,9 @@ from dg_batchformer.explain.load import Kept
 from dg_batchformer.models.load import open_trained
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.data_path import open_images
 from dg_batchformer.training.evaluate import BATCH_SIZE
 from dg_batchformer.training.loaders import Request
-from dg_batchformer.training.run import open_source
 from dg_batchformer.training.run_log import Watcher
 from dg_batchformer.training.sampling import split_environments
 
@@ -41,7 +41,7 @@ def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, w
     dataset = open_trained(kept.spec, kept.classes, data_dir, hparams)
     requests = _requests(kept, dataset)
     features, classes = [], []
-    with open_source(kept.spec, hparams, dataset, device, watcher) as source:
+    with open_images(kept.spec, hparams, dataset, device, watcher) as source:
         loaded = source.stream([request] for request in requests)
         for [batch] in progress(loaded, len(requests), "features"):
             features.append(kept.features(normalise(batch.images.to(device))))

@@ -125,7 +125,7 @@ def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) ->
     _check_content(spec, content)
     input_shape, hparams = tuple(content["input_shape"]), dict(content["hparams"])
     # What is kept replaces initial weights, so these need not be had; and BatchNorm is frozen only once they are.
-    initial = {**hparams, "weights": "none", "freeze_bn": False}
+    initial = {**hparams, "weights": "none", "freeze_bn": False, "freeze": "none"}
     algorithm_class = get_algorithm_class(content["algorithm"])
     algorithm = algorithm_class(input_shape, content["num_classes"], content["num_domains"], initial)
     for module in algorithm.modules():

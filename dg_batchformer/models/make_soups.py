@@ -27,12 +27,13 @@ from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
 from dg_batchformer.storage.folders import State as RunState
 from dg_batchformer.training.compute_mode import Execution, data_path
+from dg_batchformer.training.data_path import open_images
 from dg_batchformer.training.evaluate import Evaluation
 from dg_batchformer.training.export import keep_model
 from dg_batchformer.training.loaders import Source
 from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
-from dg_batchformer.training.run import build_evaluator, open_source, training_inputs
+from dg_batchformer.training.run import build_evaluator, training_inputs
 from dg_batchformer.training.run_log import Watcher
 from dg_batchformer.training.sampling import Sampler, split_environments
 
@@ -134,7 +135,7 @@ def _setting(
     model = load_model(runs[0], device)
     precision = compute_as_runs(model, runs, device)
     dataset = open_trained(model.spec, model.classes, data_dir, model.hparams)
-    with open_source(model.spec, model.hparams, dataset, device, watcher) as source:
+    with open_images(model.spec, model.hparams, dataset, device, watcher) as source:
         yield _Setting(model, precision, dataset, source, device)
 
 

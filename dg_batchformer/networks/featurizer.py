@@ -8,12 +8,12 @@ import torch
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.backbones import BACKBONE, backbone_for, get_backbone
-from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.base import NOTHING, FeaturizerModule
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.batchformer import attach_batchformer
+from dg_batchformer.networks.freezing import check_freeze, freeze
 from dg_batchformer.networks.insertion import stage_name
 from dg_batchformer.networks.mlp import mlp_search_space
-from dg_batchformer.networks.timm_models import is_timm
 from dg_batchformer.networks.weights import check_weights, load_weights, named_weights
 
 
@@ -25,14 +25,14 @@ def featurizer_search_space(backbone: str, input_shape: Sequence[int]) -> dict[s
     }
     if get_backbone(backbone, input_shape).batch_norm:
         space["freeze_bn"] = HParam(False, about="keep pretrained BatchNorm statistics while training")
-    if backbone.startswith("resnet"):
-        space["resnet_dropout"] = HParam(
-            0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "dropout on pooled features", low=0, high=1
-        )
-    if is_timm(backbone):
-        space["timm_dropout"] = HParam(
-            0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "dropout on pooled features", low=0, high=1
-        )
+    for family in ("resnet", "timm", "efficientnet_lite"):
+        if backbone.startswith(family):
+            space[f"{family.removeprefix('efficientnet_')}_dropout"] = HParam(
+                0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "dropout on pooled features", low=0, high=1
+            )
+    if len(input_shape) == 3:
+        about = "train only what comes after: none, a stage (frozen up to and including it), or featurizer"
+        space["freeze"] = HParam(NOTHING, about=about)
     if backbone == "mlp":
         space.update(mlp_search_space())
     return space
@@ -47,8 +47,13 @@ def _without_memory(backbone: str, input_shape: Sequence[int], hparams: dict[str
 def check_featurizer(backbone: str, input_shape: Sequence[int], hparams: dict[str, Any]) -> None:
     """Raise InputError for backbone, weights, BatchNorm policy and insertion that cannot be had together."""
     _check_weights(backbone, hparams)
-    if "bfv2_insert" in hparams:
-        stage_name(_without_memory(backbone, input_shape, hparams), hparams["bfv2_insert"])
+    inserted, frozen = hparams.get("bfv2_insert"), hparams.get("freeze", NOTHING)
+    if inserted is None and frozen == NOTHING:
+        return
+    featurizer = _without_memory(backbone, input_shape, hparams)
+    if inserted is not None:
+        stage_name(featurizer, inserted)
+    check_freeze(featurizer, frozen, inserted)
 
 
 def _check_weights(backbone: str, hparams: dict[str, Any]) -> None:
@@ -57,6 +62,11 @@ def _check_weights(backbone: str, hparams: dict[str, Any]) -> None:
         raise InputError(
             f"freeze_bn with random weights would freeze the statistics of an untrained {backbone}; "
             "set freeze_bn false, or give weights"
+        )
+    if hparams.get("freeze", NOTHING) != NOTHING and hparams["weights"] == "none":
+        raise InputError(
+            f"freeze {hparams['freeze']} with random weights would keep an untrained {backbone}; set freeze none, or "
+            "give weights"
         )
 
 
@@ -77,6 +87,7 @@ def Featurizer(  # noqa: N802
     if isinstance(featurizer, FreezableBatchNorm):
         featurizer.freeze_bn = hparams.get("freeze_bn", False)
         featurizer.train()
+    freeze(featurizer, hparams.get("freeze", NOTHING), input_shape)
     if attends and "bf_layers" in hparams:
         attach_batchformer(featurizer, hparams, input_shape)
     return featurizer

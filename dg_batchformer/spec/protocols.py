@@ -22,6 +22,7 @@ class Protocol:
         defaults: other defaults of hparams, for every dataset.
         photographs: further defaults for data of 224 pixels.
         space: whole hparams that replace the declared ones (default and draw) on data of 224 pixels.
+        data_path: of data of 224 pixels, where a sweep or a person asks for none.
         domainbed_names: whether the hparams show DomainBed's own names beside ours.
 
     """
@@ -36,6 +37,7 @@ class Protocol:
     defaults: Mapping[str, Value] = field(default_factory=dict)
     photographs: Mapping[str, Value] = field(default_factory=dict)
     space: Mapping[str, HParam] = field(default_factory=dict)
+    data_path: str = "cached"
     domainbed_names: bool = False
 
     def num_steps(self, facts: DatasetFacts) -> int:
@@ -46,6 +48,10 @@ class Protocol:
         """Return the number of updates between two evaluations on a dataset."""
         freq = self.checkpoint_freq_for.get(facts.name, self.checkpoint_freq)
         return facts.checkpoint_freq if freq is None else freq
+
+    def default_data_path(self, facts: DatasetFacts) -> str:
+        """Return the data path of a dataset for which none is asked."""
+        return self.data_path if facts.is_photographs else "cached"
 
     def hparam_defaults(self, facts: DatasetFacts) -> dict[str, Value]:
         """Return the defaults that this protocol sets on a dataset."""
@@ -66,6 +72,8 @@ _SWAD_SPACE = {
     "weight_decay": HParam(0.0, lambda rng: rng.choice([1e-4, 1e-6]), "weight decay", low=0),
 }
 
+# ImageNet weights that come from the package registry, small enough for a CPU.
+_LITE: dict[str, Value] = {"backbone": "efficientnet_lite0", "weights": "imagenet_v1", "freeze_bn": True}
 # The commands with which SWAD's release reproduces its paper (README.md of khanrc/swad). Their tolerance, 0.2 on VLCS
 # and 0.3 elsewhere, is the default of the wrapper's hparam.
 _SWAD_COMMANDS: dict[str, Any] = {
@@ -114,6 +122,26 @@ _PROTOCOLS = (
         checkpoint_freq=20,
         defaults={"batch_size": 16, "lr": 1e-3, "backbone": "small_cnn"},
         photographs={"weights": "none", "freeze_bn": False, "image_size": 64},
+    ),
+    Protocol(
+        "laptop",
+        "pretrained on a laptop: EfficientNet-Lite0 frozen to its pooled features, which are cached; 1,001 steps",
+        "this project; comparable within itself only",
+        steps=1001,
+        checkpoint_freq=50,
+        photographs={**_LITE, "freeze": "featurizer", "lr": 1e-3},
+        space={"lr": HParam(1e-3, lambda rng: 10 ** rng.uniform(-4, -2), "learning rate", low=0)},
+        data_path="features",
+    ),
+    Protocol(
+        "laptop-finetune",
+        "the same network, frozen up to its fifth block; the last blocks are trained on cached feature maps; 601 steps",
+        "this project; comparable within itself only",
+        steps=601,
+        checkpoint_freq=50,
+        photographs={**_LITE, "freeze": "blocks.4", "lr": 1e-4, "feature_views": 4},
+        space={"lr": HParam(1e-4, lambda rng: 10 ** rng.uniform(-5, -3), "learning rate", low=0)},
+        data_path="features",
     ),
 )
 

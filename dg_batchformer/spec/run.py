@@ -19,7 +19,7 @@ from dg_batchformer.storage.safe_read import TABLE, TEXT, Unreadable, read_text
 
 EVALUATE = ("needed", "all")
 PRECISIONS = ("fp32", "bf16", "tf32", "auto")
-DATA_PATHS = ("exact", "cached")
+DATA_PATHS = ("exact", "cached", "features")
 COMPILE = ("off", "on", "auto")
 CHOICES = {"evaluate": EVALUATE, "precision": PRECISIONS, "data_path": DATA_PATHS, "compile": COMPILE}
 
@@ -61,7 +61,8 @@ class RunSpec:
         precision: ``fp32``; ``tf32``, in which GPUs round the factors of products; ``bf16``, mixed, in featurizer and
             BatchFormer; ``auto``: bf16 where the device has it.
         data_path: of image folders: ``exact`` decodes and augments as DomainBed, ``cached`` from the pixel cache on
-            the device.
+            the device; ``features``: train on the cached output of the frozen prefix (hparam ``freeze``); None: the
+            protocol's.
         compile: whether evaluation is compiled; ``auto``: where that is known to pay.
         plugins: modules that define further algorithms, see ``plugins``; kept sorted, imported where a run is built.
 
@@ -105,6 +106,8 @@ class RunSpec:
             self._keep(name, _whole(name, getattr(self, name), low))
         if not 0 < self.holdout_fraction < 1:
             raise InputError(f"holdout_fraction is {self.holdout_fraction}, allowed is between 0 and 1")
+        if self.data_path is None:
+            self._keep("data_path", protocol.default_data_path(facts))
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown(f"value of {name}:", getattr(self, name), known)

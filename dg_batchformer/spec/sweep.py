@@ -45,7 +45,7 @@ class SweepSpec:
             does not train on; ``all`` trains on each alone. None trains on what is not held out.
         pairs: also hold out every pair, which leave-one-domain-out selection needs.
         hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
-            run, as in RunSpec, but for the defaults: a sweep takes the fast modes.
+            run, as in RunSpec, but for the defaults: a sweep takes the fast modes, and the protocol's data path.
         expected: published averages by dataset and label, in percent, with their source, see ``spec/expected.py``.
         environments: of data of one's own, by dataset: no key of a file, but found where the data lies.
 
@@ -66,7 +66,7 @@ class SweepSpec:
     holdout_fraction: float = 0.2
     evaluate: str = "needed"
     precision: str = "auto"
-    data_path: str = "cached"
+    data_path: str | None = None
     compile: str = "auto"
     plugins: tuple[str, ...] = ()
     expected: Mapping[str, Any] = field(default_factory=dict)

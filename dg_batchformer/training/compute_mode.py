@@ -45,21 +45,25 @@ def saved_execution(state: dict[str, Any]) -> Execution:
 
 def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_evaluation: int) -> Execution:
     """Decide what ``auto`` means for a run on a device; raise InputError for what the device cannot do."""
-    precision = _precision(dataset, device) if spec.precision == "auto" else spec.precision
+    precision = settle_precision(spec, dataset, device)
     if precision == "tf32" and not has_tf32(device):
         raise InputError(
             f"--precision tf32 needs an NVIDIA GPU of 2020 or later, not {device}; give fp32, bf16 or auto"
         )
+    path = data_path(spec, dataset)
     evaluated = images_per_evaluation * (spec.steps // spec.checkpoint_freq + 1)
-    return Execution(precision, data_path(spec, dataset), _compile(spec.compile, device, evaluated))
+    return Execution(precision, path, "off" if path == "features" else _compile(spec.compile, device, evaluated))
 
 
 def data_path(spec: RunSpec, dataset: Dataset) -> str:
-    """Return the data path that a run takes: datasets other than image folders are in memory as they are."""
-    return spec.data_path if isinstance(dataset, ImageFolders) else "exact"
+    """Return the data path that a run takes: images that are in memory as they are need no pixel cache."""
+    return "exact" if spec.data_path == "cached" and not isinstance(dataset, ImageFolders) else spec.data_path
 
 
-def _precision(dataset: Dataset, device: torch.device) -> str:
+def settle_precision(spec: RunSpec, dataset: Dataset, device: torch.device) -> str:
+    """Decide what precision ``auto`` means: bf16 where the device has it and images are large enough to gain."""
+    if spec.precision != "auto":
+        return spec.precision
     if max(dataset.input_shape[1:], default=0) < _WORTH_BF16:
         return "fp32"
     return "bf16" if has_bf16(device) else "fp32"

@@ -12,6 +12,7 @@ from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
 from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.training.data_path import check_features
 from dg_batchformer.training.device import cuda_names, device_name
 from dg_batchformer.training.initialization import check_init
 from dg_batchformer.training.sampling import split_environments
@@ -38,6 +39,7 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> list[str]:
             notes.update(dict.fromkeys(dataset.notes))
             opened.add((spec.dataset, size))
         check_init(hparams["init"])
+        check_features(spec, hparams)
         shape = spec.facts.shape if size is None else (3, size, size)
         fetch_weights(backbone_for(hparams["backbone"], shape), hparams["weights"])
     return list(notes)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
-from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import Declared
@@ -26,24 +25,23 @@ from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, State, write_json
 from dg_batchformer.storage.lock import Lock
 from dg_batchformer.training import checkpoint
-from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import Execution, apply, gave_up_compiling, saved_execution, settle
+from dg_batchformer.training.data_path import open_source, read_features
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
 from dg_batchformer.training.export import keep_model
 from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.initialization import Initial
 from dg_batchformer.training.lines import Lines, outcome
-from dg_batchformer.training.loaders import Loader, Source
+from dg_batchformer.training.loaders import Source
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
-from dg_batchformer.training.run_log import Watcher, caching, journal, log, say, tell
+from dg_batchformer.training.run_log import Watcher, journal, log, say, tell
 from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, split_environments
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.trust import Refused
 
 SAVE_SECONDS = 60.0  # between two checkpoints: what a killed run repeats at most
-_MAX_DATA_WORKERS = 8
 _BATCH_NORM_BATCHES = 500  # as SWAD's release re-estimates
 
 
@@ -106,18 +104,6 @@ def _retried_without_planes(begin: Callable[[], State], device: torch.device, wa
     return begin()
 
 
-def open_source(
-    spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, device: torch.device, watcher: Watcher
-) -> Loader | CachedLoader:
-    """Open the data path of a run; where it is the cached one, the cache is built first if need be."""
-    note = partial(tell, watcher)
-    if spec.data_path == "cached" and isinstance(dataset, ImageFolders):
-        augments = hparams.get("data_augmentation", False)
-        return CachedLoader(dataset, device, augments=augments, note=note, progress=caching(watcher))
-    workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
-    return Loader(dataset.environments, dataset.input_shape[-1], workers, note)
-
-
 def build_evaluator(
     spec: RunSpec, hparams: dict[str, Any], source: Source, splits: Splits, device: torch.device
 ) -> Evaluator:
@@ -165,6 +151,8 @@ class _Run:
             len(spec.train_envs),
             Declared(hparams, split_name(spec.algorithm)[0]),
         ).to(device)
+        if spec.data_path == "features":
+            read_features(self.algorithm)
         self.notes = self.sampler.notes()
         if algorithm_class.has_nothing_to_compare(len(spec.train_envs)):
             lone = self.writer.constant["lone_environment"] = spec.environment_names(spec.train_envs)

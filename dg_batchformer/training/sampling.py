@@ -29,6 +29,7 @@ class Sampler:
         self.spec, self.dataset = spec, dataset
         self.batch_size: int = hparams["batch_size"]
         self.augments: bool = hparams.get("data_augmentation", False)
+        self.views: int = hparams["feature_views"] if spec.data_path == "features" and self.augments else 0
         self.indices = {env: splits[env, "in"] for env in spec.train_envs}
         self.weights = {
             env: _class_balanced([dataset[env].labels[index] for index in indices])
@@ -60,9 +61,15 @@ class Sampler:
             drawn = torch.multinomial(self.weights[env], self.batch_size, replacement=True, generator=generator)
         else:
             drawn = torch.randint(len(indices), (self.batch_size,), generator=generator)
-        places = range(self.batch_size)
-        seeds = [seed_hash(self.spec.seed, "augmentation", step, env, place) for place in places]
-        return Request(env, [indices[index] for index in drawn.tolist()], seeds if self.augments else None)
+        return Request(env, [indices[index] for index in drawn.tolist()], self._seeds(step, env, generator))
+
+    def _seeds(self, step: int, env: int, generator: torch.Generator) -> list[int] | None:
+        """Return a seed of augmentation for every sample; for cached features, the view itself."""
+        if self.views:
+            return torch.randint(self.views, (self.batch_size,), generator=generator).tolist()
+        if not self.augments:
+            return None
+        return [seed_hash(self.spec.seed, "augmentation", step, env, place) for place in range(self.batch_size)]
 
 
 def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:

@@ -32,6 +32,7 @@ class Wrapper(Algorithm):
         """Return this wrapper's class around an algorithm class."""
         facts = ("min_domains", "compares_domains", "batch_dependent", "differentiates_twice", "trains_clones")
         passed_on = {name: getattr(inner_class, name) for name in facts}
+        passed_on["needs_pixels"] = cls.needs_pixels or inner_class.needs_pixels
         return type(cls.__name__, (cls,), {**passed_on, "inner_class": inner_class, "__doc__": cls.__doc__})
 
     @classmethod

@@ -29,6 +29,7 @@ class MixStyle(Wrapper):
     """
 
     stage = "maps"
+    needs_pixels = "MixStyle mixes feature maps of early stages"
 
     @classmethod
     def settings(cls, dataset: str) -> dict[str, HParam]:

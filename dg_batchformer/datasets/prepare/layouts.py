@@ -1,7 +1,8 @@
 """Folders as others lay them out, linked into environment/class/image: no image is copied on one disk.
 
 Understood are DomainBed's archives, Transfer-Learning-Library's folders (``Real_World``), Dassl's (lower case, images
-split into ``train``, ``val`` ..., VLCS with numbered classes), each below whatever folders hold them.
+split into ``train``, ``val`` ..., VLCS with numbered classes), and Office-31's archive (``amazon/images/``), each below
+whatever folders hold them.
 """
 
 import filecmp

