@@ -72,6 +72,13 @@ def caching(watcher: Watcher) -> Callable[[int, int], None]:
     return done
 
 
+class _LogFile(logging.StreamHandler):
+    """A log that loses lines rather than a run, where a disk takes none."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Print no traceback: what has to be on the disk says what is wrong with it."""
+
+
 @contextmanager
 def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     """Send the log to log.txt for a while; what fails the run goes there and, with its traceback, to error.txt.
@@ -79,7 +86,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     Memory that ran out is raised as OutOfMemory. Trouble with a disk is raised as StorageTrouble, a GPU that failed as
     DeviceFault; these two fail no run.
     """
-    handler = logging.StreamHandler(open_own(folder.log_file, "a", encoding="utf-8", errors="backslashreplace"))
+    handler = _LogFile(open_own(folder.log_file, "a", encoding="utf-8", errors="backslashreplace"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -61,7 +61,7 @@ def test_a_verb_that_prints_says_that_its_output_is_lost(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_what_an_encoding_lacks_is_spelled_out(encoding, tmp_path):
-    code = "from dg_batchformer.terminal import *; prepare_streams(); print('1.0 ± 0.2 × 3 … é 狗 \\udcff')"
+    code = "from dg_batchformer.text.terminal import *; prepare_streams(); print('1.0 ± 0.2 × 3 … é 狗 \\udcff')"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True
     )

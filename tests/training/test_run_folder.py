@@ -1,8 +1,10 @@
 """What a run leaves in its folder, and what becomes of it when something is wrong there."""
 
 import json
+import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State, write_json, write_text
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.training.evaluate import Evaluator
+from dg_batchformer.training.run_log import journal, log
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.worker import _train
 
@@ -246,3 +249,17 @@ def test_a_run_that_failed_and_is_tried_again_gives_what_one_without_trouble_giv
     assert not RunFolder(tmp_path / "again").error_file.exists()
     models = [torch.load(RunFolder(tmp_path / name).model_file, weights_only=True) for name in ("whole", "again")]
     assert_close(models[0]["predictor"], models[1]["predictor"], rtol=0, atol=0)
+
+
+def test_a_disk_that_takes_no_line_of_the_log_prints_no_traceback(tmp_path, capsys, monkeypatch):
+    def full(text):
+        raise OSError(28, "No space left on device")
+
+    with journal(RunFolder(tmp_path), torch.device("cpu")):
+        [handler] = [handler for handler in log.handlers if isinstance(handler, logging.StreamHandler)]
+        monkeypatch.setattr(
+            handler, "stream", SimpleNamespace(write=full, flush=lambda: None, close=handler.stream.close)
+        )
+        log.info("lost")
+
+    assert capsys.readouterr().err == ""
