@@ -141,7 +141,8 @@ def _pack(index: Index) -> _Arrays:
         for run in file.runs:
             try:
                 constant = _text(run.constant, file.is_plain)
-            except (TypeError, RecursionError):  # nested deeper than can be written
+                "".join(run.evaluations.keys).encode()
+            except (TypeError, RecursionError, UnicodeError):  # nested too deep, or names of half a character
                 unreadable += len(run.evaluations)
                 continue
             kinds[run.evaluations.keys].append(run.evaluations)

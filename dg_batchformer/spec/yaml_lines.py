@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.storage.safe_read import TEXT, read_text
+from dg_batchformer.storage.safe_read import YAML, read_text
 
 Key = tuple[str | int, ...]
 
@@ -27,7 +27,7 @@ class LinedYaml:
         self._root: yaml.Node | None = None
         self._built: dict[int, Any] = {}  # by node, so that anchors are shared and never multiply
         try:
-            text = read_text(path, TEXT)
+            text = read_text(path, YAML)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
         try:

@@ -13,7 +13,8 @@ from dg_batchformer.errors import InputError
 
 # How many bytes a file of each kind may have: far more than an honest one has, and few enough to hold in memory.
 NOTE = 2**20  # a state, a lock, an error, a memo
-TEXT = 2**24  # YAML, hyper-parameters, a run's arguments
+YAML = 2**19  # what people write, and slow to read
+TEXT = 2**24  # a run's arguments
 TABLE = 2**28  # records, logs, a sweep's manifest, an image manifest, arrays
 IMAGE = 2**28
 WEIGHTS = 2**36  # models, checkpoints, predictions: only what they hold is read
@@ -59,7 +60,8 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
 
 def read_text(path: Path | str, limit: int, *, encoding: str = "utf-8", errors: str = "strict") -> str:
     """Return the text of a regular file, with the line ends of ``Path.read_text``."""
-    return io.TextIOWrapper(io.BytesIO(read_bytes(path, limit)), encoding, errors).read()
+    text = read_bytes(path, limit).decode(encoding, errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _descriptor(path: Path | str, limit: int) -> int:

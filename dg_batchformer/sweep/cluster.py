@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from dg_batchformer.errors import InputError
-from dg_batchformer.storage.safe_read import TEXT, Unreadable, read_text
+from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.storage.safe_read import YAML, Unreadable, read_text
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
@@ -77,11 +77,11 @@ def load_cluster(given: Sequence[str], file: Path | None) -> Cluster:
 def _mapping(file: Path) -> Mapping[str, Any]:
     try:
         content = yaml.load(
-            read_text(file, TEXT), Loader=yaml.BaseLoader
+            read_text(file, YAML), Loader=yaml.BaseLoader
         )  # texts only: YAML would read 4:00:00 as a number
     except Unreadable:
         raise
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, *MALFORMED) as error:
         raise InputError(f"{file} cannot be read as YAML: {' '.join(str(error).split())}") from None
     block = content.get("slurm") if isinstance(content, dict) else None
     if not isinstance(block, dict):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from domainbed_sweeps import Kind, write_sweep
+from hostile import TEXTS, UNSEEN, texts
 
 from dg_batchformer.cli.main import main
 from dg_batchformer.storage.folders import write_text
@@ -18,22 +19,10 @@ from dg_batchformer.tables.render import FORMATS
 from dg_batchformer.tables.render.latex_text import escape
 from dg_batchformer.text.printable import in_csv, in_markdown, one_line, printable
 
-HOSTILE = (
-    "\x1b[2J\x1b]0;title\x07", "\x9b31m", "a\rb", "a\x08\x08", "\u202egnp.exe", "\u2066x\u2069", "\u200f", "\ud800",
-    "\udcff", "a\nb", "\tx", "\u2028", "\x00", "=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", " =1", "[x](http://a.b)",
-    "![x](http://a.b/c.png)", "<img src=x onerror=alert(1)>", "a|b", "https://a.b/c", "www.a.b", "&lt;b&gt;", "`code`",
-    "[1cm]", "*", "* star", "\\input{/etc/passwd}", "}$&#^_~%{", "\\write18{ls}", "${jndi:x}", "\U000e0041\U000e0042",
-)  # fmt: skip
-UNSEEN = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
-)
-
 
 def _made_up(count):
     """Return texts put together of hostile and plain parts."""
-    rng = random.Random(0)
-    parts = (*HOSTILE, "ERM", " ", "é", "晴", "\\", "1.5")
-    return [*HOSTILE, *("".join(rng.choices(parts, k=rng.randint(1, 4))) for _ in range(count))]
+    return [*TEXTS, *texts(random.Random(0), count)]
 
 
 @pytest.mark.parametrize("shown", [printable, one_line, in_markdown, in_csv, escape])
@@ -80,7 +69,7 @@ def test_latex_has_no_command_but_ours_and_no_row_begins_with_its_spacing():
 
 
 def test_files_hold_only_what_shows(tmp_path):
-    write_text(tmp_path / "tables.txt", "".join(HOSTILE))
+    write_text(tmp_path / "tables.txt", "".join(TEXTS))
 
     assert not UNSEEN.search((tmp_path / "tables.txt").read_text())
 
