@@ -15,6 +15,7 @@ from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.spec.manifest import read_declaration
 from dg_batchformer.storage.folders import SweepFolder, write_text
 from dg_batchformer.tables.domainbed import domainbed_tables, left_out
+from dg_batchformer.tables.draws import with_draws
 from dg_batchformer.tables.render import FORMATS, render
 from dg_batchformer.tables.render.latex_text import needs_fonts
 from dg_batchformer.tables.side_by_side import side_by_side
@@ -54,6 +55,8 @@ def add_parser(verbs: Verbs) -> None:
         type=one_form,
         help="mark at the average the rows that differ significantly from this one",
     )
+    add("--hparams", action="store_true", default=None,
+        help="name below each table the step and draw that were selected, by row, environment and trial")  # fmt: skip
     add_reading(verb)
     add("--expect", action="store_true",
         help="instead, set averages beside those that the sweep expects; status 1 if one is outside")  # fmt: skip
@@ -85,6 +88,8 @@ def run(options: argparse.Namespace) -> int:
         from dg_batchformer.tables.published.match import add_published
 
         sections = add_published(sections, collection.runs, options.published)
+    if options.hparams:
+        sections = with_draws(sections, collection)
     if "all" in asked:
         sections = [*sections, side_by_side(sections)]
     shown = render(sections, options.format or "text")
@@ -100,7 +105,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     strange = [name for name in methods if name not in CHOOSE]
     if strange:
         raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
-    for name in ("output", "published", "compare_to", "metric"):
+    for name in ("output", "published", "compare_to", "metric", "hparams"):
         if getattr(options, name) is not None:
             raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
     ours = {folder: SweepFolder(folder) for folder in options.folders}
@@ -120,7 +125,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
 
 
 def _expect(options: argparse.Namespace) -> int:
-    for name in ("format", "selection", "metric", "published", "compare_to", "output"):
+    for name in ("format", "selection", "metric", "published", "compare_to", "hparams", "output"):
         if getattr(options, name) is not None:
             raise InputError(f"--expect prints one table, by the selection that the sweep expects; drop --{name}")
     if len(options.folders) > 1:

@@ -16,6 +16,7 @@ from dg_batchformer.report.figures.plot import Plot
 from dg_batchformer.report.looks import looks
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
+from dg_batchformer.tables.draws import with_draws
 from dg_batchformer.tables.render.html import LEGEND, STYLE, section_html
 from dg_batchformer.tables.table import Section, build_sections
 
@@ -47,6 +48,8 @@ def build_page(collection: Collection, folders: Sequence[Path], **options: objec
 
     """
     sections = _telling(build_sections(collection, list(METHODS)))
+    if any(run.hparams_seed for run in collection.runs):
+        sections = with_draws(sections, collection)
     shown = next((section for section in sections if _values(section)), sections[0])
     found, rows = progress.states(collection)
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined,

@@ -61,6 +61,24 @@ class PublishedRow:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """The draw of hparams that was selected of a row for a test environment and trial.
+
+    Args:
+        draw: its hparams seed; 0 for the defaults.
+        hparams: what differs between draws, as text.
+
+    """
+
+    label: str
+    environment: str
+    trial: int
+    draw: int
+    step: int
+    hparams: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows by label, columns by environment or dataset, then summary columns.
 
@@ -72,6 +90,7 @@ class Table:
         provenance: how the numbers were made; None where there are none.
         benchmarks: whose environments its numbers are of.
         metric: what the numbers are.
+        draws: that the numbers are of, where they are asked for.
 
     """
 
@@ -88,6 +107,7 @@ class Table:
     provenance: Provenance | None = None
     benchmarks: Sequence[str] = ()
     metric: Metric = ACCURACY
+    draws: Sequence[Draw] = ()
 
     @property
     def average(self) -> int:

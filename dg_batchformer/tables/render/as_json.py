@@ -14,7 +14,9 @@ A table has
 * ``published``: ``label``, ``algorithm``, ``key`` (of its BibTeX entry), ``source`` (citation and place) and
   ``cells`` with ``mean`` and ``error``;
 * ``provenance``: null where nothing is trained, else ``runs``, ``trials``, ``draws``, ``protocols``,
-  ``precisions``, ``data_paths``, ``devices``, ``fingerprints`` and ``versions``, with all values that occur.
+  ``precisions``, ``data_paths``, ``devices``, ``fingerprints`` and ``versions``, with all values that occur;
+* ``draws``, only where ``--hparams`` asks for them: ``label``, ``environment``, ``trial``, ``draw``, ``step`` and
+  ``hparams``, those that differ between draws, as text.
 """
 
 import json
@@ -72,6 +74,7 @@ def _table(table: Table) -> dict[str, Any]:
         "published": published,
         "notes": list(table.notes),
         "provenance": asdict(table.provenance) if table.provenance else None,
+        **({"draws": [asdict(draw) for draw in table.draws]} if table.draws else {}),
     }
 
 

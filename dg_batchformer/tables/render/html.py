@@ -9,8 +9,11 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from dg_batchformer.results.selection import Selection
 from dg_batchformer.tables.render.wording import (
+    DRAW_COLUMNS,
     EMPTY,
     caption,
+    draw_rows,
+    draws_caption,
     no_table,
     number,
     published_number,
@@ -69,10 +72,28 @@ def _table(table: Table, method: Selection) -> list[Element]:
         row.append(_element("th", published.label, scope="row"))
         row.extend(_element("td", published_number(cell, " ± ")) for cell in published.cells)
     if not table.notes:
-        return [box]
+        return [box, *_draws(table, method)]
     notes = Element("ul", {"class": "notes"})
     notes.extend(_element("li", note) for note in table.notes)
-    return [box, notes]
+    return [box, notes, *_draws(table, method)]
+
+
+def _draws(table: Table, method: Selection) -> list[Element]:
+    if not table.draws:
+        return []
+    folded = Element("details")
+    folded.append(_element("summary", f"{draws_caption(table, method)}."))
+    label = f"draws of {table.title}"
+    box = SubElement(folded, "div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label})
+    grid = SubElement(box, "table", {"class": "draws"})
+    head = SubElement(SubElement(grid, "thead"), "tr")
+    head.extend(_element("th", name.capitalize(), scope="col") for name in DRAW_COLUMNS)
+    body = SubElement(grid, "tbody")
+    for label, *values in draw_rows(table):
+        row = SubElement(body, "tr")
+        row.append(_element("th", label, scope="row"))
+        row.extend(_element("td", value) for value in values)
+    return [folded]
 
 
 def _cell(table: Table, label: str, column: int) -> Element:

@@ -5,7 +5,17 @@ from collections.abc import Sequence
 
 from dg_batchformer.results.selection import Selection
 from dg_batchformer.tables.render.latex_text import UNSPELLED_DEFINITION, escape, needs_fonts
-from dg_batchformer.tables.render.wording import caption, no_table, number, published_number, sentence, significance
+from dg_batchformer.tables.render.wording import (
+    DRAW_COLUMNS,
+    caption,
+    draw_rows,
+    draws_caption,
+    no_table,
+    number,
+    published_number,
+    sentence,
+    significance,
+)
 from dg_batchformer.tables.table import PublishedRow, Section, Table
 
 _PLUS_MINUS = r" $\pm$ "
@@ -96,6 +106,29 @@ def _table(table: Table, method: Selection, placement: str) -> list[str]:
         r"\end{tabular}}%",
         *_SHRINK,
         *(_footnote(note) for note in [*table.notes, *made]),
+        r"\end{table}",
+        *_draws(table, method, placement),
+    ]
+
+
+def _draws(table: Table, method: Selection, placement: str) -> list[str]:
+    if not table.draws:
+        return []
+    header = " & ".join(rf"\textbf{{{escape(name.capitalize())}}}" for name in DRAW_COLUMNS)
+    return [
+        rf"\begin{{table}}[{placement}]",
+        r"\centering",
+        rf"\caption{{{escape(draws_caption(table, method))}.}}",
+        r"\smallskip",
+        r"\sbox{\resultbox}{%",
+        r"\begin{tabular}{llrrrl}",
+        r"\toprule",
+        rf"{header} \\",
+        r"\midrule",
+        *(" & ".join(map(escape, row)) + r" \\" for row in draw_rows(table)),
+        r"\bottomrule",
+        r"\end{tabular}}%",
+        *_SHRINK,
         r"\end{table}",
     ]
 

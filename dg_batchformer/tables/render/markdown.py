@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from dg_batchformer.results.selection import Selection
-from dg_batchformer.tables.render.wording import caption, no_table, number, published_number, sentence, significance
+from dg_batchformer.tables.render.wording import (
+    DRAW_COLUMNS,
+    caption,
+    draw_rows,
+    draws_caption,
+    no_table,
+    number,
+    published_number,
+    sentence,
+    significance,
+)
 from dg_batchformer.tables.table import Section, Table
 from dg_batchformer.text.printable import in_markdown
 
@@ -31,7 +41,16 @@ def _table(table: Table, method: Selection) -> str:
     headers = [in_markdown(header) for header in (table.corner, *table.columns)]
     alignment = ("left", *["right"] * len(table.columns))
     body = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
-    return "\n\n".join([f"### {in_markdown(caption(table, method))}", body, *_list(table.notes)])
+    below = [*_list(table.notes), *_draws(table, method)]
+    return "\n\n".join([f"### {in_markdown(caption(table, method))}", body, *below])
+
+
+def _draws(table: Table, method: Selection) -> list[str]:
+    if not table.draws:
+        return []
+    rows = [list(map(in_markdown, row)) for row in draw_rows(table)]
+    body = tabulate(rows, DRAW_COLUMNS, tablefmt="pipe", disable_numparse=True)
+    return [f"#### {in_markdown(draws_caption(table, method))}", body]
 
 
 def _list(notes: Sequence[str]) -> list[str]:

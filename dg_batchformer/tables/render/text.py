@@ -6,8 +6,11 @@ from tabulate import SEPARATING_LINE, tabulate
 
 from dg_batchformer.results.selection import Selection
 from dg_batchformer.tables.render.wording import (
+    DRAW_COLUMNS,
     EMPTY,
     caption,
+    draw_rows,
+    draws_caption,
     no_table,
     number,
     published_number,
@@ -51,4 +54,11 @@ def _table(table: Table, method: Selection) -> str:
     headers = [table.corner, *table.columns]
     body = tabulate(rows, headers, disable_numparse=True, colalign=alignment, preserve_whitespace=True)
     notes = [f"- {note}" for note in table.notes]
-    return "\n".join([caption(table, method), body, *notes])
+    return "\n".join([caption(table, method), body, *notes, *_draws(table, method)])
+
+
+def _draws(table: Table, method: Selection) -> list[str]:
+    if not table.draws:
+        return []
+    body = tabulate(draw_rows(table), DRAW_COLUMNS, disable_numparse=True)
+    return ["", draws_caption(table, method), body]

@@ -37,6 +37,29 @@ def no_table(section: Section) -> str:
     return f"Model selection: {section.method.title}: no table; {'; '.join(section.notes)}"
 
 
+DRAW_COLUMNS = ("row", "test environment", "trial", "draw", "step", "hparams that differ between draws")
+
+
+def draw_rows(table: Table) -> list[list[str]]:
+    """Return the selected draws of a table as lines below ``DRAW_COLUMNS``."""
+    return [
+        [
+            draw.label,
+            draw.environment,
+            str(draw.trial),
+            str(draw.draw) if draw.draw else "0 (defaults)",
+            str(draw.step),
+            ", ".join(f"{name} {value}" for name, value in draw.hparams.items()) or "none",
+        ]
+        for draw in table.draws
+    ]
+
+
+def draws_caption(table: Table, method: Selection) -> str:
+    """Return what the lines of selected draws show."""
+    return f"{table.title}: selected steps and draws of hparams; model selection: {method.title}"
+
+
 def caption(table: Table, method: Selection) -> str:
     """Return what a table shows."""
     trials = (
