@@ -1,8 +1,8 @@
-# make demo | make test | make lint | make test-all | make test-system. Each sets up what it needs in .venv.
+# make demo | make test | make lint | make docs | make test-all | make test-system. Each sets up what it needs in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-system lint clean
+.PHONY: demo test test-all test-system lint docs clean
 
 demo: .venv/installed
 	$(BIN)/python -m dg_batchformer sweep sweeps/quickstart.yaml --threads 1
@@ -25,6 +25,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+
 clean:
 	rm -rf .venv
 
@@ -35,4 +38,8 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@

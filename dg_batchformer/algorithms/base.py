@@ -81,7 +81,7 @@ class Algorithm(nn.Module):
 
         Args:
             minibatches: one (x, y) per training environment, in dataset order, of equal size:
-                x (N, *input_shape), y (N,) class indices.
+                x ``(N, *input_shape)``, y (N,) class indices.
             unlabeled: x of test environments, for domain adaptation.
 
         Returns numbers or 0-dim detached tensors; the loop averages each key between two evaluations.
@@ -90,7 +90,7 @@ class Algorithm(nn.Module):
         raise NotImplementedError
 
     def predict(self, x: Tensor) -> Tensor:
-        """Return the logits, (N, *input_shape) -> (N, num_classes)."""
+        """Return the logits, ``(N, *input_shape)`` -> (N, num_classes)."""
         raise NotImplementedError
 
     @property
@@ -116,7 +116,7 @@ class Algorithm(nn.Module):
         """Turn into the model that the method returns, after the last update; ``summary`` says how.
 
         Args:
-            batches: training inputs x, (N, *input_shape), for what has to be re-estimated.
+            batches: training inputs x, ``(N, *input_shape)``, for what has to be re-estimated.
 
         """
         return self
