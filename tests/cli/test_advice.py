@@ -23,7 +23,7 @@ FLAG = re.compile(r"(?<![\w-])--([a-z]\w+)")
 # Flags of squeue, srun, git ... and of DomainBed's sweep.
 FOREIGN = {
     "abbrev", "allocations", "always", "array", "cpus", "dirty", "exclude", "format", "jobs", "me", "noheader",
-    "oneliner", "parsable2", "query", "quiet", "single_test_envs", "no", "help",
+    "oneliner", "parsable2", "query", "quiet", "shm", "single_test_envs", "no", "help",
 }  # fmt: skip
 CSS = {"ink", "muted", "rule", "row"}
 
