@@ -38,10 +38,12 @@ def _finish(folder: SweepFolder, run: SweepRun, state: State, records: int) -> N
     files, spec = folder.run(run.spec.id), run.spec
     files.path.mkdir(parents=True)
     rng = random.Random(spec.id)
-    lr = 5e-5 if spec.hparams_seed == 0 else 10 ** rng.uniform(-6, -3)
+    defaults = spec.hparams_seed == 0
+    lr = 5e-5 if defaults else 10 ** rng.uniform(-6, -3)
+    drawn = {"batch_size": rng.choice([16, 32]), "class_balanced": rng.random() < 0.5}
     constant = {
         "args": spec.as_dict(),
-        "hparams": {"lr": lr, "batch_size": rng.choice([16, 32]), "class_balanced": rng.random() < 0.5},
+        "hparams": {"lr": lr, **({"batch_size": 32, "class_balanced": False} if defaults else drawn), **spec.hparams},
         "protocol": spec.protocol,
         "precision": "fp32",
         "device": "NVIDIA H100",

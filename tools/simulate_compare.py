@@ -9,6 +9,7 @@ gains (power). The intervals and verdicts are those that ``compare`` prints.
 import argparse
 import csv
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -19,7 +20,7 @@ from tabulate import tabulate
 
 from dg_batchformer.stats.comparison import Verdict, judge
 from dg_batchformer.stats.pairs import Block
-from dg_batchformer.stats.statistics import Interval, mean_interval
+from dg_batchformer.stats.statistics import Interval, count_intervals, mean_interval
 
 DESIGNS = ((1, 4), (1, 6), (2, 4), (3, 4))  # datasets, environments of each
 TRIALS = (1, 2, 3, 10)
@@ -108,10 +109,9 @@ def simulate(setting: Setting, repetitions: int, seed: int) -> Outcome:
     covered = claimed = 0
     widths, powers = [], np.zeros(len(GAINS))
     for _ in range(repetitions):
-        found = [
-            mean_interval(setting.blocks(row, rng), family=setting.rows)  # as compare does for these rows
-            for row in setting.draw(rng)
-        ]
+        rows = [setting.blocks(row, rng) for row in setting.draw(rng)]
+        family = count_intervals(rows)
+        found = [mean_interval(blocks, family=family) for blocks in rows]  # as compare does
         covered += all(interval is None or interval.low <= 0 <= interval.high for interval in found)
         claimed += any(judge(interval) in CLAIMS for interval in found)
         if found[0] is not None:
@@ -123,12 +123,23 @@ def simulate(setting: Setting, repetitions: int, seed: int) -> Outcome:
 
 
 def settings(designs: Sequence[tuple[int, int]], trials: Sequence[int]) -> Iterator[Setting]:
-    """Yield every setting of the honesty table: one row, three rows, and a row with missing pairs."""
-    for more in ({}, {"rows": 3}, {"missing": 0.2}):
-        for (datasets, environments), number in product(designs, trials):
-            if number > 2 or not more:
-                for environment, trial in product(SPREADS, SPREADS):
-                    yield Setting(datasets, environments, number, environment, trial, 1.0, **more)
+    """Yield every setting of the honesty table: one row, then three rows and missing pairs at the extreme spreads."""
+    extremes = (SPREADS[0], SPREADS[-1])
+    for more, numbers, spreads in (
+        ({}, trials, SPREADS),
+        ({"rows": 3}, trials[-2:], extremes),
+        ({"missing": 0.2}, trials[-2:], extremes),
+    ):
+        for (datasets, environments), number in product(designs, numbers):
+            for environment, trial in product(spreads, spreads):
+                yield Setting(datasets, environments, number, environment, trial, 1.0, **more)
+
+
+def simulate_all(asked: Sequence[Setting], repetitions: int, seed: int, workers: int) -> dict[Setting, Outcome]:
+    """Simulate settings in several processes; the seed alone decides the numbers."""
+    with ProcessPoolExecutor(workers) as pool:
+        found = pool.map(simulate, asked, [repetitions] * len(asked), [seed] * len(asked))
+        return dict(zip(asked, found, strict=True))
 
 
 def honesty(outcomes: dict[Setting, Outcome]) -> str:
@@ -180,25 +191,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=10_000, help="of every setting (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="1x4 and 2x4 environments, 3 trials, 300 repetitions")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--quick", action="store_true", help="1x4 and 2x4 environments, up to 3 trials, 300 repetitions"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write every setting there")
     options = parser.parse_args()
-    designs, trials = (((1, 4), (2, 4)), (1, 3)) if options.quick else (DESIGNS, TRIALS)
+    designs, trials = (((1, 4), (2, 4)), (1, 2, 3)) if options.quick else (DESIGNS, TRIALS)
     repetitions = 300 if options.quick else options.repetitions
 
-    outcomes = {one: simulate(one, repetitions, options.seed) for one in settings(designs, trials)}
-    powers = {
-        one: simulate(one, repetitions, options.seed)
-        for spreads, design, number in product(POWER_AT, designs, trials)
-        for one in [Setting(*design, number, *spreads)]
-    }
+    asked = list(settings(designs, trials))
+    powered = [Setting(*design, number, *spreads) for spreads, design, number in product(POWER_AT, designs, trials)]
+    found = simulate_all([*asked, *powered], repetitions, options.seed, options.workers)
     print(
         f"{repetitions:,} repetitions of every setting, seed {options.seed}; spreads are standard deviations in points"
     )
     print("of environments / trials / noise.\n")
-    print(f"{honesty(outcomes)}\n\n{power(powers)}")
+    print(honesty({one: found[one] for one in asked}), power({one: found[one] for one in powered}), sep="\n\n")
     if options.csv is not None:
-        write_csv(options.csv, {**outcomes, **powers})
+        write_csv(options.csv, found)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,8 @@ def _expect(options: argparse.Namespace) -> int:
     collection = collect_asked(options)
     [section] = build_sections(collection, [expected.selection])
     comparisons = compare(section, expected)
-    print(expectation(expected, comparisons, section.notes), end="")
+    deviations = [note for table in section.tables for note in table.conditions.about_protocols()]
+    print(expectation(expected, comparisons, [*section.notes, *dict.fromkeys(deviations)]), end="")
     tell(collection.skipped)
     return OK if is_reproduced(comparisons) else INCOMPLETE
 

@@ -1,7 +1,7 @@
 """Sweeps read back, ours and DomainBed's, into one collection."""
 
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
@@ -57,56 +57,69 @@ def _unfinished(collection: Collection, left: Set[int]) -> str:
 def _distinct(runs: Sequence[CollectedRun]) -> tuple[list[CollectedRun], list[str]]:
     """Leave out what is there again: the same row, dataset, environments, trial and draw, trained alike."""
     trained = {_place(run) for run in runs if run.state.is_final}
-    kept: dict[tuple[object, ...], CollectedRun] = {}
+    kept: list[CollectedRun] = []
+    there: dict[tuple[object, ...], list[Mapping[str, str]]] = defaultdict(list)
     again = 0
     for run in runs:
-        if not run.state.is_final and _place(run) in trained:
+        place, values = _place(run), run.conditions.everything
+        if not run.state.is_final and place in trained:
             continue
-        key = (*_place(run), *_conditions(run).values())
-        again += key in kept and run.state.is_final
-        kept.setdefault(key, run)
+        if any(_agree(values, others) for others in there[place]):
+            again += run.state.is_final
+        else:
+            kept.append(run)
+            there[place].append(values)
     noun = "run is" if again == 1 else "runs are"
     note = f"{again} {noun} there twice, with the same row, dataset, environments, trial and draw: the first counts"
-    return list(kept.values()), [note] if again else []
+    return kept, [note] if again else []
+
+
+def _agree(values: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    """Whether names that both have, have equal values: a later version records more of a run."""
+    return all(others.get(name, value) == value for name, value in values.items())
 
 
 def _place(run: CollectedRun) -> tuple[object, ...]:
     return run.label, run.dataset, run.sources, run.test_envs, run.trial_seed, run.hparams_seed
 
 
-# What must be equal in a cell: numbers of different protocols or data are not comparable. In records of DomainBed and
-# ours; what an older record does not say is a value of its own.
-_SETTINGS = ("protocol", "precision", "dataset_fingerprint", "training_short_side")
-_ASKED = ("task", "steps", "holdout_fraction", "hparams")
-
-
 def refuse_mixed(collection: Collection) -> None:
     """Raise InputError where the runs of a row on a dataset were not trained under the same conditions.
 
-    So too where runs on a dataset, of any row, count other environments.
+    Their conditions must be equal, their default hparams (draw 0), and all of it where two runs have one place. So too
+    where runs on a dataset, of any row, count other environments.
     """
     _refuse_other_environments(collection.runs)
     cells: dict[tuple[str, str], list[CollectedRun]] = defaultdict(list)
     for run in collection.runs:
         if run.constant:
-            cells[run.label, run.dataset].append(run)
-    for (label, dataset), runs in cells.items():
-        conditions = [(_conditions(run), run) for run in runs]
-        for name in (*_SETTINGS, *_ASKED):
-            found = {of_run[name]: run for of_run, run in reversed(conditions)}
-            if len(found) > 1:
-                said = ", ".join(f"{value} (as {run.path})" for value, run in list(found.items())[:3])
-                raise InputError(
-                    f"row {label!r} on {dataset} mixes runs of different {name}: {said}; give that row another label "
-                    f"in one of the sweeps, or --mix to pool them all the same, where of equal trials the first counts"
-                )
+            cells[run.label, run.benchmark].append(run)
+    for runs in cells.values():
+        _refuse_different(runs, [run.conditions.fields for run in runs])
+        defaults = [run for run in runs if run.hparams_seed == 0]
+        _refuse_different(defaults, [run.conditions.hparams for run in defaults])
+        places: dict[tuple[object, ...], list[CollectedRun]] = defaultdict(list)
+        for run in runs:
+            places[_place(run)].append(run)
+        for rivals in places.values():
+            if len(rivals) > 1:
+                _refuse_different(rivals, [run.conditions.everything for run in rivals])
 
 
-def _conditions(run: CollectedRun) -> dict[str, str]:
-    """Return under which conditions a run was trained; what its records do not say is a value of its own."""
-    args = run.constant.get("args", {})
-    found = {**{name: run.constant.get(name) for name in _SETTINGS}, **{name: args.get(name) for name in _ASKED}}
-    return {name: "not recorded" if value is None else str(value) for name, value in found.items()}
+def _refuse_different(runs: Sequence[CollectedRun], values: Sequence[Mapping[str, str]]) -> None:
+    """Raise InputError where runs of a cell have different values of a name that they have."""
+    for name in dict.fromkeys(name for of_run in values for name in of_run):
+        found: dict[str, CollectedRun] = {}
+        for run, of_run in zip(runs, values, strict=True):
+            if name in of_run:
+                found.setdefault(of_run[name], run)
+        if len(found) > 1:
+            said = ", ".join(f"{value} (as {run.path})" for value, run in list(found.items())[:3])
+            raise InputError(
+                f"row {runs[0].label!r} on {runs[0].benchmark} mixes runs of different {name}: {said}; give that row "
+                "another label in one of the sweeps, or --mix to pool them all the same, where of equal trials the "
+                "first counts"
+            )
 
 
 def _refuse_other_environments(runs: Sequence[CollectedRun]) -> None:

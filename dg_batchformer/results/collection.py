@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.catalog.datasets import DATASETS
+from dg_batchformer.results.conditions import Conditions, conditions
 from dg_batchformer.results.evaluations import Evaluations
-from dg_batchformer.results.runs import RecordsFile
+from dg_batchformer.results.runs import Place, RecordsFile
 from dg_batchformer.storage.folders import State
 
 
@@ -50,6 +51,12 @@ class CollectedRun:
             return self.dataset
         names = _environments(self)
         return f"{self.dataset} from {' + '.join(names[env] for env in self.sources)}"
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """Under which conditions it was trained."""
+        place = Place(self.dataset, self.algorithm, self.test_envs, self.trial_seed, self.hparams_seed)
+        return conditions(self.constant, place)
 
     @property
     def reported(self) -> tuple[int, ...]:

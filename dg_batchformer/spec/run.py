@@ -25,7 +25,7 @@ CHOICES = {"evaluate": EVALUATE, "precision": PRECISIONS, "data_path": DATA_PATH
 
 # The reference mode: a field that equals its value here stays out of the identity. It never changes, so
 # that fields added later leave old identities alone.
-_REFERENCE: dict[str, Any] = {
+REFERENCE: dict[str, Any] = {
     "hparams": {},
     "holdout_fraction": 0.2,
     "evaluate": "needed",
@@ -129,7 +129,7 @@ class RunSpec:
     @cached_property
     def id(self) -> str:
         """16 hex digits over everything that differs from the reference mode."""
-        asked = {name: value for name, value in self.as_dict().items() if value != _REFERENCE.get(name, self)}
+        asked = {name: value for name, value in self.as_dict().items() if value != REFERENCE.get(name, self)}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.results.collection import Collection
+from dg_batchformer.results.row_conditions import RowConditions, by_benchmark, joined
 from dg_batchformer.results.scores import Scores, score
 from dg_batchformer.results.selection import METHODS, Method
-from dg_batchformer.stats.pairs import Block, accuracy, mean_difference, pair
+from dg_batchformer.stats.pairs import Block, accuracy, by_dataset, mean_difference, pair
 from dg_batchformer.stats.statistics import (
     Interval,
     Outcomes,
@@ -58,6 +59,7 @@ class Comparison:
         interval: of the mean, 95 %, corrected for ``family``; None below two environments or two trials.
         family: how many comparisons the interval holds together with.
         num_tests: how many rows were tested against A: p-values are corrected for them.
+        conditions: in what B differs from A beside its algorithm, and both from their protocol.
 
     """
 
@@ -73,6 +75,7 @@ class Comparison:
     signed_rank: PValue
     sign_test: PValue
     num_tests: int
+    conditions: RowConditions
 
     @property
     def verdict(self) -> Verdict:
@@ -139,11 +142,17 @@ def compare_pairs(
             signed_rank=signed_rank,
             sign_test=sign_test,
             num_tests=sum(p.plain is not None for p in signed_ranks),
+            conditions=_conditions(collection, blocks, (baseline, other)),
         )
         for (baseline, other), blocks, signed_rank, sign_test in zip(
             pairs, paired, signed_ranks, sign_tests, strict=True
         )
     ]
+
+
+def _conditions(collection: Collection, blocks: Sequence[Block], rows: tuple[str, str]) -> RowConditions:
+    said = by_benchmark([run for run in collection.runs if run.label in rows], rows)
+    return joined(said, list(by_dataset(blocks)))
 
 
 def _corrected(p_values: Sequence[float | None]) -> list[PValue]:

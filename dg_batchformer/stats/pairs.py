@@ -7,6 +7,7 @@ algorithm, so chance that they share cancels. A block is an environment of a dat
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite
 from statistics import fmean
 
@@ -30,22 +31,22 @@ class Block:
     baseline: tuple[float, ...]
     other: tuple[float, ...]
 
-    @property
+    @cached_property
     def differences(self) -> tuple[float, ...]:
         """B less A in percentage points, one for each trial."""
         return tuple(b - a for a, b in zip(self.baseline, self.other, strict=True))
 
-    @property
+    @cached_property
     def baseline_mean(self) -> float:
         """Test accuracy of A over trials, in percent."""
         return fmean(self.baseline)
 
-    @property
+    @cached_property
     def other_mean(self) -> float:
         """Test accuracy of B over trials, in percent."""
         return fmean(self.other)
 
-    @property
+    @cached_property
     def difference(self) -> float:
         """Mean of B less A over trials, in percentage points."""
         return fmean(self.differences)

@@ -32,7 +32,16 @@ def p_text(p: float) -> str:
 
 
 def sentence(comparison: Comparison) -> str:
-    """Return whether B helps, by how much, and how sure that is."""
+    """Return whether B helps, by how much, and how sure that is; then in what more than the algorithm B differs."""
+    return _said(comparison) + _apart(comparison)
+
+
+def _apart(comparison: Comparison) -> str:
+    differs = comparison.conditions.differs.get(comparison.other)
+    return f" The rows differ in more than the algorithm: {'; '.join(differs)}." if differs else ""
+
+
+def _said(comparison: Comparison) -> str:
     a, b, mean = comparison.baseline, comparison.other, comparison.mean
     verdict = comparison.verdict
     if mean is None:
@@ -54,7 +63,11 @@ def sentence(comparison: Comparison) -> str:
 
 
 def order(comparison: Comparison) -> str:
-    """Return whether it may be chance that B leads A."""
+    """Return whether it may be chance that B leads A; then in what more than the algorithm B differs."""
+    return _order(comparison) + _apart(comparison)
+
+
+def _order(comparison: Comparison) -> str:
     verdict = comparison.verdict
     if verdict is Verdict.BETTER:
         return f"The lead is more than chance{_interval(comparison)}."

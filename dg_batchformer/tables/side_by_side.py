@@ -27,4 +27,6 @@ def _table(title: str, by_method: dict[str, Table]) -> Table:
             rows.setdefault(label, []).append(cells[column])
     trials = max(table.trials for table in by_method.values())
     metric = next(iter(by_method.values())).metric
-    return marked(Table(title, "selection", list(by_method), rows, trials, [_ABOUT], metric=metric))
+    conditions = next(iter(by_method.values())).conditions  # of all runs, whatever is selected of them
+    notes = [_ABOUT, *conditions.notes]
+    return marked(Table(title, "selection", list(by_method), rows, trials, notes, conditions=conditions, metric=metric))

@@ -8,6 +8,7 @@ from statistics import fmean, pstdev
 from dg_batchformer.results.collection import CollectedRun, Collection, listed
 from dg_batchformer.results.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.results.provenance import Provenance, provenance
+from dg_batchformer.results.row_conditions import RowConditions, by_benchmark, joined
 from dg_batchformer.results.scores import Choice, Key, Scores, measured_choices
 from dg_batchformer.results.selection import METHODS, Method, Score, Selection
 from dg_batchformer.storage.folders import State
@@ -87,6 +88,7 @@ class Table:
         differing: "above" or "below" by (row, column) of means that differ significantly from a baseline row's.
         notes: what cells lack, and what summary columns are.
         published: rows of the literature, below ours.
+        conditions: in what rows differ from each other and from their protocol.
         provenance: how the numbers were made; None where there are none.
         benchmarks: whose environments its numbers are of.
         metric: what the numbers are.
@@ -104,6 +106,7 @@ class Table:
     second: frozenset[tuple[str, int]] = frozenset()
     differing: Mapping[tuple[str, int], str] = field(default_factory=dict)
     published: Sequence[PublishedRow] = ()
+    conditions: RowConditions = field(default_factory=RowConditions)
     provenance: Provenance | None = None
     benchmarks: Sequence[str] = ()
     metric: Metric = ACCURACY
@@ -146,8 +149,15 @@ class Section:
 
 def build_sections(collection: Collection, methods: Sequence[str], metric: Metric = ACCURACY) -> list[Section]:
     """Build the tables of a sweep for some selection methods."""
-    measurements = Measurements(metric)
-    return [_section(collection, METHODS[name], measurements) for name in methods]
+    measurements, said = Measurements(metric), by_benchmark(collection.runs, collection.rows)
+    sections = [_section(collection, METHODS[name], measurements) for name in methods]
+    return [replace(section, tables=[_told(table, said) for table in section.tables]) for section in sections]
+
+
+def _told(table: Table, said: Mapping[str, RowConditions]) -> Table:
+    """Say of the rows of a table in what they differ beside their algorithm, and deviate from their protocol."""
+    conditions = joined(said, table.benchmarks)
+    return replace(table, conditions=conditions, notes=[*table.notes, *conditions.notes])
 
 
 def _section(collection: Collection, method: Method, measurements: Measurements) -> Section:

@@ -18,7 +18,7 @@ _READER_LEFT = 128 + signal.SIGPIPE  # the status that a shell shows of a progra
 _ERRORS = "dg_batchformer.plain"
 _PLAIN = {
     "±": "+/-", "×": "x", "·": "*", "→": "->", "−": "-", "–": "-", "—": "-", "…": "...", "≤": "<=", "≥": ">=",
-    "†": "+", "‡": "++", "‘": "'", "’": "'", "“": '"', "”": '"', "\N{NO-BREAK SPACE}": " ",
+    "†": "+", "‡": "++", "§": "#", "‘": "'", "’": "'", "“": '"', "”": '"', "\N{NO-BREAK SPACE}": " ",
 }  # fmt: skip
 
 

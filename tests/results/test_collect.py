@@ -7,7 +7,8 @@ import pytest
 from domainbed_sweeps import Kind, write_sweep
 
 from dg_batchformer.cli.main import main
-from dg_batchformer.results.collect import collect
+from dg_batchformer.results.collect import collect, refuse_mixed
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import State
 from dg_batchformer.tables.table import build_sections
 
@@ -159,19 +160,20 @@ def test_runs_on_environments_that_nobody_evaluated_are_named_not_believed(tmp_p
     assert "do not say what was tested" in collect([tmp_path]).skipped[0]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["protocol", "precision", "dataset_fingerprint", "training_short_side", "steps", "holdout_fraction", "task"],
-)
+_OF_RECORDS = ("protocol", "precision", "data_path", "dataset_fingerprint", "training_short_side")
+_ASKED = ("task", "steps", "checkpoint_freq", "holdout_fraction", "compile", "plugins", "train_envs")
+
+
+@pytest.mark.parametrize("name", [*_OF_RECORDS, *_ASKED])
 def test_what_differs_within_a_cell_is_refused_unless_it_is_to_be_mixed(name, tmp_path, capsys):
     def change(record):
-        if name in ("steps", "holdout_fraction", "task"):
+        if name in _ASKED:
             return {**record, "args": {**record["args"], name: "other"}}
         return {**record, name: "other"}
 
     write_sweep(tmp_path / "a", SMALL, seed=0)
     write_sweep(tmp_path / "b", SMALL, seed=1)
-    _rewrite(tmp_path / "a", lambda record: {**record, "args": {**record["args"], "trial_seed": 7}})
+    _rewrite(tmp_path / "a", _later_trials)
     _rewrite(tmp_path / "b", change)
     folders = [str(tmp_path / "a"), str(tmp_path / "b")]
 
@@ -180,6 +182,61 @@ def test_what_differs_within_a_cell_is_refused_unless_it_is_to_be_mixed(name, tm
     assert f"on PACS mixes runs of different {name}: " in said
     assert said.count("\n") == 1
     assert main(["tables", *folders, "--mix"]) == 0
+
+
+def _later_trials(record):
+    return {**record, "args": {**record["args"], "trial_seed": record["args"]["trial_seed"] + 7}}
+
+
+def test_every_field_of_a_run_is_an_axis_of_the_tables_or_must_be_equal_in_a_cell(tmp_path):
+    write_sweep(tmp_path, SMALL, seed=0)
+
+    known = set(collect([tmp_path]).runs[0].conditions.fields)
+
+    axes = {"dataset", "test_envs", "trial_seed", "hparams_seed"}
+    assert set(RunSpec.__dataclass_fields__) - known == {*axes, "evaluate"}  # which no table reads
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [
+        ({"seed": 0}, {"seed": 1}, "seed: 0"),
+        ({"hparams": None}, {"hparams": '{"batch_size": 8}'}, "hparams: not recorded"),
+        ({"checkpoint_freq": 300}, {"checkpoint_freq": 100}, "checkpoint_freq: 300"),
+    ],
+    ids=["seed", "hparams", "checkpoint_freq"],
+)
+def test_equal_trials_that_differ_in_anything_are_no_doubles(first, second, refused, tmp_path, capsys):
+    for name, changed in (("a", first), ("b", second)):
+        write_sweep(tmp_path / name, SMALL, seed=0)
+        _rewrite(tmp_path / name, lambda record, changed=changed: {**record, "args": {**record["args"], **changed}})
+
+    assert main(["tables", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert f"mixes runs of different {refused}" in capsys.readouterr().err
+
+
+def test_code_that_was_edited_between_two_sweeps_is_refused(tmp_path, capsys):
+    """Whoever sets ResNet-18 in DomainBed's source leaves no trace in what was asked."""
+    for name in ("a", "b"):
+        write_sweep(tmp_path / name, SMALL, seed=0)
+        hparams = {"resnet18": name == "a"}
+        _rewrite(tmp_path / name, lambda record, more=hparams: {**record, "hparams": {**record["hparams"], **more}})
+    _rewrite(tmp_path / "a", _later_trials)
+
+    assert main(["tables", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "mixes runs of different resnet18: true" in capsys.readouterr().err
+
+
+def test_a_later_version_that_records_more_makes_no_other_run(tmp_path):
+    for name, more in (("a", {}), ("b", {"new": 1})):
+        write_sweep(tmp_path / name, SMALL, seed=0)
+        _rewrite(tmp_path / name, lambda record, more=more: {**record, "hparams": {**record["hparams"], **more}})
+
+    collection = collect([tmp_path / "a", tmp_path / "b"])
+
+    refuse_mixed(collection)
+    assert len(collection.runs) == 32
+    assert "32 runs are there twice" in collection.skipped[0]
 
 
 def test_different_data_in_different_rows_are_no_mixture(tmp_path):

@@ -250,7 +250,7 @@ def test_tables_load_scipy_only_to_compare(compare, tmp_path):
     compare({"ERM+BF": 1})
     code = """if True:
         import sys
-        from dg_batchformer.cli import main
+        from dg_batchformer.cli.main import main
         main(["tables", sys.argv[1]])
         print("scipy" in sys.modules)
         main(["tables", sys.argv[1], "--compare_to", "ERM"])

@@ -8,9 +8,10 @@ A table has
 
 * ``title`` (a dataset, or Averages), ``metric`` (accuracy, balanced, worst-class or ece), ``corner`` (what columns
   are), ``columns`` (their names), ``trials``, ``notes``;
-* ``rows``, ours: ``label`` and ``cells``, one per column: ``mean`` and ``error`` in percent, null where there is
-  none, as of one trial; ``n`` trials; ``mark``: ``best``, ``second`` or null; ``significance``: ``above`` or
-  ``below`` the row that was compared to, or null;
+* ``rows``, ours: ``label``; ``differs``: in what the row differs from most others beside its algorithm;
+  ``deviations``: in what it deviates from its protocol; ``cells``, one per column: ``mean`` and ``error`` in percent,
+  null where there is none, as of one trial; ``n`` trials; ``mark``: ``best``, ``second`` or null; ``significance``:
+  ``above`` or ``below`` the row that was compared to, or null;
 * ``published``: ``label``, ``algorithm``, ``key`` (of its BibTeX entry), ``source`` (citation and place) and
   ``cells`` with ``mean`` and ``error``;
 * ``provenance``: null where nothing is trained, else ``runs``, ``trials``, ``draws``, ``protocols``,
@@ -50,6 +51,8 @@ def _table(table: Table) -> dict[str, Any]:
     rows = [
         {
             "label": label,
+            "differs": list(table.conditions.differs.get(label, ())),
+            "deviations": list(table.conditions.deviations.get(label, ())),
             "cells": [_cell(table, label, column, cell) for column, cell in enumerate(cells)],
         }
         for label, cells in table.rows.items()

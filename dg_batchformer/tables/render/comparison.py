@@ -81,7 +81,7 @@ def _cells(comparison: Comparison) -> list[list[str]]:
 
 
 def _facts(comparison: Comparison) -> list[str]:
-    """Return wins, ties, losses and tests, a line each."""
+    """Return wins, ties, losses, tests, and deviations from protocols, a line each."""
     if not comparison.blocks:
         return []
     wins, ties, losses = comparison.outcomes
@@ -90,7 +90,7 @@ def _facts(comparison: Comparison) -> list[str]:
         if p.plain is not None and p.corrected is not None:
             holm = f"; Holm-corrected for {comparison.num_tests} rows: {p_text(p.corrected)}"
             facts.append(f"{name}: {p_text(p.plain)}{holm if comparison.num_tests > 1 else ''}")
-    return facts
+    return [*facts, *comparison.conditions.about_protocols()]
 
 
 def _notes(comparisons: Sequence[Comparison]) -> list[str]:
@@ -115,6 +115,8 @@ def _object(comparison: Comparison) -> dict[str, Any]:
         "mean_difference": comparison.mean,
         "interval": comparison.interval,
         "level": LEVEL,
+        "differs": list(comparison.conditions.differs.get(comparison.other, ())),
+        "deviations": dict(comparison.conditions.deviations),
         "corrected_for": comparison.family,
         **comparison.outcomes._asdict(),
         "wilcoxon_signed_rank": _p_object(comparison.signed_rank),

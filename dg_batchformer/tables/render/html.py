@@ -17,6 +17,7 @@ from dg_batchformer.tables.render.wording import (
     no_table,
     number,
     published_number,
+    row_name,
     sentence,
     significance,
 )
@@ -65,7 +66,7 @@ def _table(table: Table, method: Selection) -> list[Element]:
     body = SubElement(grid, "tbody")
     for label in table.rows:
         row = SubElement(body, "tr")
-        row.append(_element("th", label, scope="row"))
+        row.append(_element("th", row_name(table, label), scope="row"))
         row.extend(_cell(table, label, column) for column in range(len(table.columns)))
     for published in table.published:
         row = SubElement(body, "tr", {"class": "published"})

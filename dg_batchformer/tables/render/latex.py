@@ -13,6 +13,7 @@ from dg_batchformer.tables.render.wording import (
     no_table,
     number,
     published_number,
+    row_name,
     sentence,
     significance,
 )
@@ -141,7 +142,7 @@ def _footnote(note: str) -> str:
 
 def _row(table: Table, label: str) -> str:
     cells = [_cell(table, label, column) for column in range(len(table.columns))]
-    return " & ".join([escape(label), *cells]) + r" \\"
+    return " & ".join([escape(row_name(table, label)), *cells]) + r" \\"
 
 
 def _published_row(row: PublishedRow) -> str:

@@ -13,6 +13,7 @@ from dg_batchformer.tables.render.wording import (
     no_table,
     number,
     published_number,
+    row_name,
     sentence,
     significance,
 )
@@ -35,7 +36,10 @@ def markdown(sections: Sequence[Section]) -> str:
 
 def _table(table: Table, method: Selection) -> str:
     columns = range(len(table.columns))
-    rows = [[in_markdown(label), *(_cell(table, label, column) for column in columns)] for label in table.rows]
+    rows = [
+        [in_markdown(row_name(table, label)), *(_cell(table, label, column) for column in columns)]
+        for label in table.rows
+    ]
     for row in table.published:
         rows.append([in_markdown(row.label), *(published_number(cell, " ± ") for cell in row.cells)])
     headers = [in_markdown(header) for header in (table.corner, *table.columns)]

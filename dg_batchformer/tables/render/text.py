@@ -14,6 +14,7 @@ from dg_batchformer.tables.render.wording import (
     no_table,
     number,
     published_number,
+    row_name,
     sentence,
     significance,
 )
@@ -46,7 +47,7 @@ def _table(table: Table, method: Selection) -> str:
             number(cell, " ± ", table.trials) + mark + (significance(table, label, i) or " " * bool(table.differing))
             for i, (cell, mark) in enumerate(zip(cells, marks, strict=True))
         ]
-        rows.append([label, *shown])
+        rows.append([row_name(table, label), *shown])
     if table.published:
         rows.append(SEPARATING_LINE)
     rows += [[row.label, *(f"{published_number(cell, ' ± ')} " for cell in row.cells)] for row in table.published]

@@ -6,19 +6,37 @@ from typing import Any
 from dg_batchformer.tables.table import Cell, Section, Table
 from dg_batchformer.text.printable import in_csv
 
-_COLUMNS = ("selection", "table", "row", "column", "mean", "standard_error", "n", "source", "significance")
+_COLUMNS = (
+    "selection",
+    "table",
+    "row",
+    "column",
+    "mean",
+    "standard_error",
+    "n",
+    "source",
+    "significance",
+    "differs",
+    "deviations",
+)
 
 
 def tidy_csv(sections: Sequence[Section]) -> str:
     """Return every cell as a line: selection, table, row, column, mean and error in percent, n, significance, source.
 
+    Then in what the row differs from most others beside its algorithm, and in what it deviates from its protocol.
     The source is empty for ours, else the BibTeX key of what a published row cites; cells that are not published
     are left out.
     """
     import pandas as pd  # takes as long to load as all other formats take to print
 
     cells = [
-        {**_line(section, table, label, name, cell, ""), "significance": table.differing.get((label, column), "")}
+        {
+            **_line(section, table, label, name, cell, ""),
+            "significance": table.differing.get((label, column), ""),
+            "differs": "; ".join(table.conditions.differs.get(label, ())),
+            "deviations": "; ".join(table.conditions.deviations.get(label, ())),
+        }
         for section in sections
         for table in section.tables
         for label, row in table.rows.items()

@@ -1,5 +1,6 @@
 """What all renderings say alike: numbers, marks of significance, captions, empty cells."""
 
+from dg_batchformer.results.row_conditions import DIFFERS
 from dg_batchformer.results.selection import Selection
 from dg_batchformer.tables.table import Cell, Section, Table
 
@@ -15,6 +16,11 @@ def number(cell: Cell, plus_minus: str, trials: int) -> str:
     error = "" if cell.error is None else f"{plus_minus}{cell.error:.1f}"
     few = f" (n={cell.n})" if cell.n == 1 or 0 < cell.n < trials else ""
     return f"{cell.mean:.1f}{error}{few}"
+
+
+def row_name(table: Table, label: str) -> str:
+    """Return the label of a row, marked (§) where the row differs from the others in more than the algorithm."""
+    return f"{label} {DIFFERS}" if label in table.conditions.differs else label
 
 
 def significance(table: Table, label: str, column: int) -> str:

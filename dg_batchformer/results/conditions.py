@@ -1,0 +1,99 @@
+"""Under which conditions a run was trained: fields of RunSpec that are no axis of a table, its data, its hparams."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from dg_batchformer.errors import InputError
+from dg_batchformer.results.runs import Place
+from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec.names import split_name
+from dg_batchformer.spec.run import REFERENCE, RunSpec
+
+UNKNOWN = "not recorded"
+DERIVED = "derived from the run"
+
+_AXES = {"dataset", "test_envs", "trial_seed", "hparams_seed"}
+_UNREAD = {"evaluate"}  # adds accuracies that no table reads
+FIELDS = [name for name in RunSpec.__dataclass_fields__ if name not in _AXES | _UNREAD]
+# Settled by the device, so what was used counts. Compilation is settled by how much a run evaluates too: what was asked
+# for counts, lest environments of a row differ.
+_SETTLED = ("precision", "data_path")
+_OF_RECORDS = ("protocol", "dataset_fingerprint", "training_short_side", *_SETTLED)
+
+
+class Conditions(NamedTuple):
+    """Conditions of a run as text, by name; what its records do not say is a value of its own.
+
+    Args:
+        fields: of RunSpec, of DomainBed's task, and of the data. A seed is given, or derived from the run.
+        hparams: given, drawn or default. given: those that a person gave.
+        seed: itself.
+
+    """
+
+    fields: Mapping[str, str]
+    hparams: Mapping[str, str]
+    given: Mapping[str, str]
+    seed: str
+
+    @property
+    def everything(self) -> dict[str, str]:
+        """What is equal in two runs of one place that are the same."""
+        return {**self.fields, "seed": self.seed, **self.hparams}
+
+
+def conditions(constant: Mapping[str, Any], place: Place) -> Conditions:
+    """Return the conditions of a run, of what its records repeat."""
+    args = _mapping(constant.get("args"))
+    given = _given(args.get("hparams"))
+    absent = REFERENCE if "protocol" in constant else {}  # our older records lack fields that came later
+    fields = {name: args.get(name, absent.get(name)) for name in ("task", *FIELDS, *_OF_RECORDS)}
+    fields |= {name: constant[name] for name in _OF_RECORDS if constant.get(name) is not None}
+    fields |= {"hparams": given or None, "seed": _origin(args.get("seed"), place)}
+    return Conditions(
+        {name: UNKNOWN if value is None else as_text(value) for name, value in fields.items()},
+        _texts({**given, **_mapping(constant.get("hparams"))}),
+        _texts(given),
+        as_text(args.get("seed")),
+    )
+
+
+def _given(hparams: object) -> Mapping[Any, Any]:
+    if isinstance(hparams, str):
+        with suppress(ValueError):
+            return _mapping(json.loads(hparams))
+    return _mapping(hparams)
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
+    return {str(name): as_text(value) for name, value in values.items()}
+
+
+def as_text(value: object) -> str:
+    """Return a value as JSON spells it, texts as they are."""
+    if isinstance(value, str):
+        return value
+    return repr(value) if type(value) in (int, float) else json.dumps(value, sort_keys=True, default=str)
+
+
+def _origin(seed: object, place: Place) -> str | None:
+    """Return whether a seed follows from the run, as DomainBed derives it, or was given."""
+    if seed is None:
+        return None
+    return DERIVED if seed in _derived(place) else "given"
+
+
+@lru_cache(maxsize=1 << 16)
+def _derived(place: Place) -> frozenset[int]:
+    names = {place.algorithm}
+    with suppress(InputError):
+        names.add(split_name(place.algorithm)[0])
+    seeds = place.hparams_seed, place.trial_seed
+    return frozenset(seed_hash(place.dataset, name, list(place.test_envs), *seeds) for name in names)
