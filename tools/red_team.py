@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -47,7 +48,7 @@ PRELOADED = (
 )  # fmt: skip
 SWEEP = """
 datasets: [Shapes]
-algorithms: [ERM+BF]
+algorithms: [ERM, ERM+BF]
 protocol: quick
 trials: 1
 draws: 2
@@ -92,18 +93,21 @@ def main() -> int:
         train_honestly(honest)
         for kind in options.kind:
             cases = list(KINDS[kind](random.Random(options.seed), 1 if options.quick else 10))
-            found = [problem for case in cases for problem in try_case(case, honest, Path(place) / "case")]
+            ended: Counter[int] = Counter()
+            found = [problem for case in cases for problem in try_case(case, honest, Path(place) / "case", ended)]
             broken += len(found)
-            print(f"{kind}: {len(cases)} tried, {len(found)} broken", flush=True)
+            refused = f"{ended[0] + ended[1]} read, {ended[2]} refused"
+            print(f"{kind}: {len(cases)} tried, {refused}, {len(found)} broken", flush=True)
     return 1 if broken else 0
 
 
-def try_case(case: Case, honest: Path, place: Path) -> Iterator[str]:
+def try_case(case: Case, honest: Path, place: Path, ended: Counter[int]) -> Iterator[str]:
     """Try an input in a copy of the honest files; yield what it broke, and print it."""
     shutil.copytree(honest, place, symlinks=True)
     case.prepare(place)
     before = victims(place)
     outcome = attempt(case.arguments.split(), place)
+    ended[outcome.status] += 1
     problems = list(judge(outcome, place))
     if victims(place) != before:
         problems.append("wrote outside")
@@ -240,7 +244,7 @@ Cases = Iterator[Case]
 S, R = "results/tiny", "run"
 OF_SWEEP = (
     f"tables {S} --output out", f"status {S}", f"report {S} --output out/page.html", f"cancel {S}",
-    f"compare ERM+BF ERM+BF {S}",
+    f"compare ERM ERM+BF {S}",
     f"tables {S} --metric balanced", f"tables {S} --format domainbed", f"tables {S}/runs --format domainbed_latex",
     f"soup {S} --device cpu --kind uniform", "sweep tiny.yaml --launcher dry_run",
     f"tables {S} --selection all --format json", f"tables {S}/runs --output out",

@@ -3,16 +3,25 @@
 from collections.abc import Iterator
 from itertools import combinations, product
 
+from dg_batchformer.errors import InputError
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.run import CHOICES, RunSpec
 from dg_batchformer.spec.sweep import Row, SweepSpec
+
+_MOST_RUNS = 200_000
 
 
 def expand(sweep: SweepSpec) -> list[SweepRun]:
     """Return all runs in DomainBed's order: trial, dataset, row, test environments, hparams seed.
 
-    Raises InputError for what no run can be made of.
+    Raises InputError for what no run can be made of, and for more runs than anybody trains.
     """
+    least = sweep.trials * sweep.draws * len(sweep.datasets) * len(sweep.algorithms)
+    if least > _MOST_RUNS:
+        raise InputError(
+            f"{sweep.name}: trials {sweep.trials} and draws {sweep.draws} make at least {least:,} runs, and a sweep "
+            f"may have {_MOST_RUNS:,}; give fewer"
+        )
     return [
         SweepRun(row.label, _run(sweep, dataset, row, test_envs, train_envs, trial, draw))
         for trial, dataset, row in product(range(sweep.trials), sweep.datasets, sweep.algorithms)

@@ -24,7 +24,8 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.storage.folders import cache_dir, write_text
-from dg_batchformer.storage.safe_read import TABLE, read_text
+from dg_batchformer.storage.safe_read import ARCHIVE, TABLE, open_regular, read_text
+from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.loaders import Batch, Request, Source, Task
 
@@ -183,7 +184,7 @@ def _build(
     dtype = torch.float32 if total * _product(shape) * 4 <= _MOST_IN_FP32 else torch.float16
     row_bytes = _product(shape) * dtype.itemsize
     _refuse_without_room(folder, total * row_bytes)
-    with (folder / "rows").open("ab") as file:
+    with open_own(folder / "rows", "ab") as file:
         done, whole = 0, 0
         while whole < len(tasks) and (done + len(tasks[whole][0].indices)) * row_bytes <= file.tell():
             done += len(tasks[whole][0].indices)
@@ -228,7 +229,7 @@ def _sound(file: str, row_bytes: int, checksums: tuple[int, ...], changed: int) 
 
 
 def _checksums(file: Path, row_bytes: int) -> list[int]:
-    with file.open("rb") as rows:
+    with open_regular(file, ARCHIVE) as rows:
         return [zlib.crc32(block) for block in iter(lambda: rows.read(_BLOCK_ROWS * row_bytes), b"")]
 
 
@@ -246,7 +247,7 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
 def _writing(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
+        with open_own(folder / "lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:

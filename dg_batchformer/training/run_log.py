@@ -14,6 +14,7 @@ from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
+from dg_batchformer.text.printable import printable
 from dg_batchformer.training.faults import device_fault, is_device_fault, is_out_of_memory, out_of_memory
 from dg_batchformer.training.stop import Interrupted
 
@@ -73,7 +74,10 @@ def caching(watcher: Watcher) -> Callable[[int, int], None]:
 
 
 class _LogFile(logging.StreamHandler):
-    """A log that loses lines rather than a run, where a disk takes none."""
+    """A log of which every character shows, and that loses lines rather than a run, where a disk takes none."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Print no traceback: what has to be on the disk says what is wrong with it."""
@@ -86,7 +90,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     Memory that ran out is raised as OutOfMemory. Trouble with a disk is raised as StorageTrouble, a GPU that failed as
     DeviceFault; these two fail no run.
     """
-    handler = _LogFile(open_own(folder.log_file, "a", encoding="utf-8", errors="backslashreplace"))
+    handler = _LogFile(open_own(folder.log_file, "a", encoding="utf-8"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

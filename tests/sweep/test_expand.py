@@ -1,5 +1,6 @@
 import pytest
 
+from dg_batchformer.errors import InputError
 from dg_batchformer.spec.manifest import declaration
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.sweep.expand import expand
@@ -17,6 +18,11 @@ def test_runs_come_in_domainbeds_order():
     assert order[:4] == [(0, "ERM", (0,), 0), (0, "ERM", (0,), 1), (0, "ERM", (2,), 0), (0, "ERM", (2,), 1)]
     assert len(order) == 2 * 2 * 2 * 2
     assert order == sorted(order)
+
+
+def test_more_runs_than_anybody_trains_are_refused_before_they_are_listed():
+    with pytest.raises(InputError, match=r"at least 1,000,000,000,000,000,000 runs, and a sweep may have 200,000"):
+        expand(_sweep(trials=10**9, draws=10**9))
 
 
 def test_pairs_follow_the_environment_they_begin_with():
