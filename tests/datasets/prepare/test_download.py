@@ -1,6 +1,5 @@
 import hashlib
 import threading
-from pathlib import Path
 
 import pytest
 from loopback import cut, serving, stalling, status, whole
@@ -219,9 +218,11 @@ def test_a_disk_too_small_is_noticed_before_and_the_way_out_is_said(server, tmp_
 def test_a_disk_that_fills_up_is_said_in_one_sentence(server, tmp_path, monkeypatch):
     address = server.serve("/f", whole(CONTENT))
     monkeypatch.setattr(Part, "discard", lambda part: None)
-    monkeypatch.setattr(
-        "dg_batchformer.datasets.prepare.download.open_own", lambda path, mode: Path("/dev/full").open(mode)
-    )
+
+    def open_full(path, mode):
+        return open("/dev/full", mode)  # noqa: PTH123
+
+    monkeypatch.setattr("dg_batchformer.datasets.prepare.download.open_own", open_full)
 
     with pytest.raises(
         InputError, match=r"is full \(PACS.zip needs 250 KiB more\); make room there, or give a --data_dir"
