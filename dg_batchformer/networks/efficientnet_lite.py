@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.timm_models import import_timm
@@ -24,7 +23,7 @@ _MEAN = _STD = 0.5
 
 
 class EfficientNetLite(FreezableBatchNorm):
-    """EfficientNet-Lite, (N, 3, H, W) -> (N, 1280): a stem, seven stages of inverted residual blocks, a wide layer.
+    """EfficientNet-Lite, (N, C, H, W) -> (N, 1280): a stem, seven stages of inverted residual blocks, a wide layer.
 
     Args:
         name: ``efficientnet_lite0``, ``efficientnet_lite1`` or ``efficientnet_lite2``.
@@ -40,15 +39,17 @@ class EfficientNetLite(FreezableBatchNorm):
 
     def __init__(self, name: str, input_shape: Sequence[int], dropout: float) -> None:
         super().__init__()
-        if input_shape[0] != 3:
-            raise InputError(f"backbone {name} takes colour images, but inputs have the shape {tuple(input_shape)}")
-        self.network = import_timm(f"backbone {name}").create_model(f"tf_{name}", num_classes=0)
+        channels = input_shape[0]
+        self.network = import_timm(f"backbone {name}").create_model(f"tf_{name}", num_classes=0, in_chans=channels)
         self.network.to(memory_format=torch.channels_last)
         self.n_outputs: int = self.network.head_hidden_size
         self.dropout = nn.Dropout(dropout)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_ARRIVING_MEAN, _ARRIVING_STD))
-        self.register_buffer("scale", std / _STD, persistent=False)
-        self.register_buffer("shift", (mean - _MEAN) / _STD, persistent=False)
+        scale, shift = torch.ones(channels, 1, 1), torch.zeros(channels, 1, 1)
+        if channels >= 3:  # a context channel may follow the colours
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_ARRIVING_MEAN, _ARRIVING_STD))
+            scale[:3], shift[:3] = std / _STD, (mean - _MEAN) / _STD
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
 
     def stages(self) -> Mapping[str, Stage]:
         return {"stem": self._stem, **{f"blocks.{index}": block for index, block in enumerate(self.network.blocks)}}
@@ -67,10 +68,15 @@ class EfficientNetLite(FreezableBatchNorm):
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
         """Take over the state dict of the weights' package, whose tensors are timm's under other names, in order.
 
-        Raises RuntimeError where a tensor is missing, left over or of another shape.
+        Weights of the first layer are repeated over channels beyond the colours. Raises RuntimeError where a tensor is
+        missing, left over or of another shape.
         """
         names = list(self.network.state_dict())
         weights = list(state.items())[: len(names)]  # the classifier comes last
+        channels = self.network.conv_stem.in_channels
+        if channels != 3 and weights:
+            first, stem = weights[0]
+            weights[0] = (first, stem[:, [channel % 3 for channel in range(channels)]])
         if len(weights) < len(names):
             raise RuntimeError(f"it holds {len(state)} tensors, {len(names)} are needed")
         for name, (given, tensor) in zip(names, weights, strict=True):

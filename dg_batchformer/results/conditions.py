@@ -52,7 +52,7 @@ def conditions(constant: Mapping[str, Any], place: Place) -> Conditions:
     absent = REFERENCE if "protocol" in constant else {}  # our older records lack fields that came later
     fields = {name: args.get(name, absent.get(name)) for name in ("task", *FIELDS, *_OF_RECORDS)}
     fields |= {name: constant[name] for name in _OF_RECORDS if constant.get(name) is not None}
-    fields |= {"hparams": given or None, "seed": _origin(args.get("seed"), place)}
+    fields |= {"algorithm": place.algorithm, "hparams": given or None, "seed": _origin(args.get("seed"), place)}
     return Conditions(
         {name: UNKNOWN if value is None else as_text(value) for name, value in fields.items()},
         _texts({**given, **_mapping(constant.get("hparams"))}),
@@ -87,7 +87,7 @@ def _origin(seed: object, place: Place) -> str | None:
     """Return whether a seed follows from the run, as DomainBed derives it, or was given."""
     if seed is None:
         return None
-    return DERIVED if seed in _derived(place) else "given"
+    return DERIVED if isinstance(seed, int) and seed in _derived(place) else "given"
 
 
 @lru_cache(maxsize=1 << 16)

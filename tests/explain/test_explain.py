@@ -134,8 +134,9 @@ def test_a_run_that_is_not_at_its_end_is_said_to_be_on_its_way(run, tmp_path, ca
         file.unlink()
     folder.checkpoint_file.touch()
 
-    assert "has no model.pt and no batchformer.pt yet: its run is interrupted, and --keep final keeps" in _refusal(
-        path, capsys
+    assert (
+        "has no model.pt and no batchformer.pt yet: its run is interrupted, and train --keep final keeps"
+        in _refusal(path, capsys)
     )
 
 

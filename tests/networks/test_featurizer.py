@@ -26,7 +26,9 @@ def test_auto_goes_by_the_input_shape_as_domainbed(shape, backbone):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_backbone_gives_as_many_features_as_it_says(backbone, channels):
     size = SIZES.get(backbone, 64)
-    featurizer = Featurizer((channels, size, size), {"backbone": backbone, "weights": "none", "resnet_dropout": 0.0})
+    featurizer = Featurizer(
+        (channels, size, size), {"backbone": backbone, "weights": "none", "resnet_dropout": 0.0, "lite_dropout": 0.0}
+    )
 
     with torch.no_grad():
         assert featurizer(torch.randn(2, channels, size, size)).shape == (2, featurizer.n_outputs)

@@ -68,7 +68,7 @@ def test_everything_that_changes_comes_back(tmp_path):
 @pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "mlp"])
 def test_every_backbone_can_be_kept(backbone, tmp_path):
     size = {"mnist_cnn": 28, "wrn16_2": 32}.get(backbone, 40)
-    hparams = {"backbone": backbone, "resnet_dropout": 0.1}
+    hparams = {"backbone": backbone, "resnet_dropout": 0.1, "lite_dropout": 0.1}
     one, other = (Featurizer((3, size, size), hparams) for _ in range(2))
 
     checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))
