@@ -11,6 +11,7 @@ from dg_batchformer.results.runs import Place
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import REFERENCE, RunSpec
+from dg_batchformer.text.printable import one_line
 
 UNKNOWN = "not recorded"
 DERIVED = "derived from the run"
@@ -73,14 +74,14 @@ def _mapping(value: object) -> Mapping[Any, Any]:
 
 
 def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(name): as_text(value) for name, value in values.items()}
+    return {as_text(name): as_text(value) for name, value in values.items()}
 
 
 def as_text(value: object) -> str:
-    """Return a value as JSON spells it, texts as they are."""
-    if isinstance(value, str):
-        return value
-    return repr(value) if type(value) in (int, float) else json.dumps(value, sort_keys=True, default=str)
+    """Return a value as JSON spells it, texts in one line that can be printed."""
+    if type(value) in (int, float):
+        return repr(value)
+    return one_line(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
 
 
 def _origin(seed: object, place: Place) -> str | None:

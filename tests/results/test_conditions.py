@@ -131,3 +131,17 @@ def test_rows_of_domainbed_differ_by_the_network_that_their_hparams_say(tmp_path
 
     assert conditions.differs == {"ERM": ["resnet18 true, not false"]}
     assert conditions.deviations == {}
+
+
+def test_what_records_of_others_say_of_themselves_is_printed_in_one_line(tmp_path):
+    for name, hparam in (("a", "x"), ("b", "y\x1b[31m\n\u202e")):
+        kind = Kind(datasets=("PACS",), algorithms=("ERM" if name == "a" else "MMD",), trials=1, draws=1)
+        write_domainbed_sweep(tmp_path / name, kind, seed=0)
+        for file in (tmp_path / name).glob("*/results.jsonl"):
+            records = [json.loads(line) for line in file.read_text().splitlines()]
+            file.write_text("".join(json.dumps({**one, "hparams": {"backbone": hparam}}) + "\n" for one in records))
+
+    [text] = _table(tmp_path / "a", tmp_path / "b").conditions.differs["MMD"]
+
+    assert text.isprintable()
+    assert text.endswith(", not x")

@@ -37,7 +37,7 @@ hparams: {{mlp_width: 16, batch_size: 8}}
 """
 INTERRUPTED_AT_A_NOTE = """
 import signal, sys
-from dg_batchformer.cli import main
+from dg_batchformer.cli.main import main
 from dg_batchformer.sweep.console import SweepConsole
 
 SweepConsole.note = lambda *given: signal.raise_signal(signal.SIGINT)
@@ -235,8 +235,8 @@ def test_a_row_that_cannot_be_trained_is_named_with_file_and_line(tmp_path, caps
 
 def test_a_sweep_that_lost_a_row_says_that_its_runs_are_kept_and_left_out(tmp_path, capsys):
     file, folder, specs = _sweep(tmp_path)
-    folder.path.mkdir(parents=True)
     for spec in specs:
+        folder.run(spec.id).path.mkdir(parents=True)
         folder.log_final(spec.id, State.DONE, 1.0)
     file.write_text(file.read_text().replace("[ERM, SWAD+BF]", "[ERM]"))
 

@@ -34,8 +34,8 @@ def tidy_csv(sections: Sequence[Section]) -> str:
         {
             **_line(section, table, label, name, cell, ""),
             "significance": table.differing.get((label, column), ""),
-            "differs": "; ".join(table.conditions.differs.get(label, ())),
-            "deviations": "; ".join(table.conditions.deviations.get(label, ())),
+            "differs": in_csv("; ".join(table.conditions.differs.get(label, ()))),
+            "deviations": in_csv("; ".join(table.conditions.deviations.get(label, ()))),
         }
         for section in sections
         for table in section.tables
