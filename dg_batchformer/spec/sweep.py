@@ -38,7 +38,7 @@ class SweepSpec:
         datasets: names of ``catalog.datasets.DATASETS``, or of data of one's own.
         algorithms: the rows, in table order.
         protocol: a name of ``spec.protocols.PROTOCOLS``.
-        trials: how many trial seeds, from 0.
+        trials: how many trial seeds, from 0; or the seeds themselves.
         draws: how many hparams seeds, from 0; 1 runs the defaults only.
         test_envs: which environments to hold out, one run each, as the file calls them; None holds out each in turn.
         train_envs: which environments to train on, one run for each item, which tests on all ``test_envs`` that it
@@ -55,7 +55,7 @@ class SweepSpec:
     datasets: tuple[str, ...]
     algorithms: tuple[Row, ...]
     protocol: str = DEFAULT_PROTOCOL
-    trials: int = 3
+    trials: int | tuple[int, ...] = 3
     draws: int = 1
     test_envs: tuple[str, ...] | None = None
     train_envs: tuple[tuple[str, ...], ...] | Literal["all"] | None = None
@@ -71,6 +71,11 @@ class SweepSpec:
     plugins: tuple[str, ...] = ()
     expected: Mapping[str, Any] = field(default_factory=dict)
     environments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def trial_seeds(self) -> Sequence[int]:
+        """The trial seeds, in the order in which they are run."""
+        return range(self.trials) if isinstance(self.trials, int) else self.trials
 
     def facts(self, dataset: str) -> DatasetFacts:
         """Return the facts of one of the sweep's datasets."""
@@ -253,11 +258,22 @@ def _sources(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ...], ..
     return tuple(sources)
 
 
-def _count(yaml: LinedYaml, key: Key, value: Any) -> int:
+def _count(yaml: LinedYaml, key: Key, value: Any, least: int = 1) -> int:
     number = same_spelling(value)
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise yaml.error(key, f"{key[0]} takes a whole number, at least 1, got {value!r}")
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise yaml.error(key, f"{key[0]} takes a whole number, at least {least}, got {value!r}")
     return number
+
+
+def _trials(yaml: LinedYaml, key: Key, value: Any) -> int | tuple[int, ...]:
+    """Read how many trials there are, or a list of their seeds."""
+    if not isinstance(value, list):
+        return _count(yaml, key, value)
+    seeds = tuple(_count(yaml, (*key, index), seed, least=0) for index, seed in enumerate(_items(yaml, key, value)))
+    for index, seed in enumerate(seeds):
+        if seed in seeds[:index]:
+            raise yaml.error((*key, index), f"{key[0]}: {seed} is given twice")
+    return seeds
 
 
 def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
@@ -297,7 +313,7 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "datasets": _datasets,
     "algorithms": _rows,
     "protocol": _protocol,
-    "trials": _count,
+    "trials": _trials,
     "draws": _count,
     "test_envs": _environments,
     "train_envs": _sources,

@@ -16,15 +16,15 @@ def expand(sweep: SweepSpec) -> list[SweepRun]:
 
     Raises InputError for what no run can be made of, and for more runs than anybody trains.
     """
-    least = sweep.trials * sweep.draws * len(sweep.datasets) * len(sweep.algorithms)
+    least = len(sweep.trial_seeds) * sweep.draws * len(sweep.datasets) * len(sweep.algorithms)
     if least > _MOST_RUNS:
         raise InputError(
-            f"{sweep.name}: trials {sweep.trials} and draws {sweep.draws} make at least {least:,} runs, and a sweep "
-            f"may have {_MOST_RUNS:,}; give fewer"
+            f"{sweep.name}: {len(sweep.trial_seeds):,} trials and {sweep.draws:,} draws make at least {least:,} runs, and "
+            f"a sweep may have {_MOST_RUNS:,}; give fewer"
         )
     return [
         SweepRun(row.label, _run(sweep, dataset, row, test_envs, train_envs, trial, draw))
-        for trial, dataset, row in product(range(sweep.trials), sweep.datasets, sweep.algorithms)
+        for trial, dataset, row in product(sweep.trial_seeds, sweep.datasets, sweep.algorithms)
         for test_envs, train_envs in _environments(sweep, dataset)
         for draw in range(sweep.draws)
     ]

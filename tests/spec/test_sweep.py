@@ -61,6 +61,7 @@ def test_numbers_are_decimal_and_never_hours_and_minutes(tmp_path):
     head = "datasets: [PACS]\nalgorithms: [ERM]\n"
 
     assert _load(tmp_path, f"{head}trials: 010\n").trials == 10
+    assert _load(tmp_path, f"{head}trials: [60, 010]\n").trials == (60, 10)
     with pytest.raises(InputError, match="steps takes a whole number, at least 1, got '1:30'"):
         _load(tmp_path, f"{head}steps: 1:30\n")
 
@@ -98,6 +99,8 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
         ("datasets: [PACS]\nalgoritms: [ERM]\n", r"mine.yaml:2: unknown key 'algoritms'; did you mean 'algorithms'"),
         ("datasets: [PACS]\n", r"mine.yaml:1: key 'algorithms' is missing"),
         ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: many\n", r"mine.yaml:3: trials takes a whole number"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: [1, -1]\n", r"trials takes a whole number, at least 0, got"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: [1, 1]\n", r"mine.yaml:3: trials: 1 is given twice"),
         ("datasets: [PACS, PAX]\nalgorithms: [ERM]\n", r"mine.yaml:1: datasets: unknown dataset 'PAX'"),
         ("datasets:\n- PACS\nalgorithms:\n- ERM\n- ERM+BF+BF\n", r"mine.yaml:5: algorithms: .*names BF twice"),
         ("datasets: [PACS]\nalgorithms: [ERM, ERM]\n", r"mine.yaml:2: algorithms: 'ERM' is given twice"),

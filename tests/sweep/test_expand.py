@@ -20,6 +20,13 @@ def test_runs_come_in_domainbeds_order():
     assert order == sorted(order)
 
 
+def test_trials_can_be_listed_by_their_seeds():
+    runs = expand(_sweep(trials=(60, 7), test_envs=("sketch",)))
+
+    assert [run.spec.trial_seed for run in runs] == [60, 7]
+    assert runs[0].spec.id == expand(_sweep(trials=61, test_envs=("sketch",)))[-1].spec.id
+
+
 def test_more_runs_than_anybody_trains_are_refused_before_they_are_listed():
     with pytest.raises(InputError, match=r"at least 1,000,000,000,000,000,000 runs, and a sweep may have 200,000"):
         expand(_sweep(trials=10**9, draws=10**9))
