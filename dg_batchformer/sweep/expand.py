@@ -19,8 +19,8 @@ def expand(sweep: SweepSpec) -> list[SweepRun]:
     least = len(sweep.trial_seeds) * sweep.draws * len(sweep.datasets) * len(sweep.algorithms)
     if least > _MOST_RUNS:
         raise InputError(
-            f"{sweep.name}: {len(sweep.trial_seeds):,} trials and {sweep.draws:,} draws make at least {least:,} runs, and "
-            f"a sweep may have {_MOST_RUNS:,}; give fewer"
+            f"{sweep.name}: {len(sweep.trial_seeds):,} trials and {sweep.draws:,} draws make at least {least:,} runs, "
+            f"and a sweep may have {_MOST_RUNS:,}; give fewer"
         )
     return [
         SweepRun(row.label, _run(sweep, dataset, row, test_envs, train_envs, trial, draw))
