@@ -170,7 +170,7 @@ def test_nothing_is_written_through_a_link(path):
 
 # What reads the package's own files, or the kernel's.
 _READS_ITS_OWN = {
-    "storage/lock.py", "tables/published/data.py", "tables/render/html.py", "report/page.py", "datasets/counts.py",
+    "storage/processes.py", "tables/published/data.py", "tables/render/html.py", "report/page.py", "datasets/counts.py",
     "runtime/memory.py", "storage/safe_read.py",
 }  # fmt: skip
 _READING = {"read_text", "read_bytes"}

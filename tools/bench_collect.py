@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from domainbed_sweeps import KINDS, Kind, write_sweep  # noqa: E402
 
+from dg_batchformer.runtime.memory import peak_memory  # noqa: E402
+
 PARTS = ("same", "speed", "large")
 RECORDED = ROOT / "tests" / "data" / "domainbed_tables"
 SEEDS = range(3)
@@ -139,7 +141,7 @@ def _run(command: Sequence[str]) -> Done:
         errors.seek(0)
         if process.returncode != 0:
             sys.exit(f"{' '.join(command)} failed:\n{errors.read().decode()}")
-        return Done(output.read().decode(), seconds, usage.ru_maxrss / 1024)
+        return Done(output.read().decode(), seconds, peak_memory(usage) / 2**20)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from dg_batchformer.datasets.pixels import prepare_planes  # noqa: E402
 from dg_batchformer.datasets.prepare.terra import CLASSES, places_of  # noqa: E402
 from dg_batchformer.datasets.tree import read_tree  # noqa: E402
 from dg_batchformer.datasets.verify import verify  # noqa: E402
+from dg_batchformer.runtime.parallel import usable_cores  # noqa: E402
 from dg_batchformer.training.cached import planes_for  # noqa: E402
 
 Work: TypeAlias = Callable[[Path, Sequence[Path]], object]
@@ -62,7 +63,7 @@ def compare(parts: Sequence[str], options: argparse.Namespace) -> None:
     """Compare some parts with plain loops."""
     with _images(options.data_dir) as data_dir:
         files = [file for _, _, file in read_tree("PACS", data_dir).placed]
-        print(f"{len(files):,} images, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}\n")
+        print(f"{len(files):,} images, {usable_cores()} cores, load {os.getloadavg()[0]:.1f}\n")
         print("| part | ours, images/s | Pillow loop | ratio | of fastest rounds | CPU ms/image | Pillow loop |")
         print("|---|---|---|---|---|---|---|")
         for part in parts:

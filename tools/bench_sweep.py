@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import yaml
 
+from dg_batchformer.runtime.memory import peak_memory
 from dg_batchformer.spec.manifest import SweepRun, declaration
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.sweep import load_sweep
@@ -153,7 +154,7 @@ def timed(command: Sequence[str]) -> Timed:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed")
-    return Timed(time.perf_counter() - began, usage.ru_maxrss / 1024)
+    return Timed(time.perf_counter() - began, peak_memory(usage) / 2**20)
 
 
 MEASURE = {"plan": plan, "submit": submit, "overhead": overhead}

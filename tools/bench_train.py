@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,8 @@ from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.runtime import allocator
+from dg_batchformer.runtime.memory import peak_memory
+from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import SweepFolder
@@ -86,7 +88,7 @@ def main() -> None:
 
 def say_machine(device: torch.device) -> None:
     """Say where this runs, and whether figures can be trusted."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     print(f"{cores} cores, {name}; Python {platform.python_version()}, torch {torch.__version__}, ", end="")
     print(f"torchvision {torchvision.__version__}; {torch.get_num_threads()} threads; ", end="")
@@ -98,8 +100,10 @@ def say_machine(device: torch.device) -> None:
 
 def cpu_name() -> str:
     """Return what the kernel calls the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    with suppress(FileNotFoundError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    return platform.processor()
 
 
 class Timed(NamedTuple):
@@ -117,7 +121,7 @@ def run_process(command: Sequence[str], log: Path) -> Timed:
         _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed:\n{log.read_text()[-2000:]}")
-    return Timed(time.perf_counter() - began, usage.ru_maxrss / 2**20)
+    return Timed(time.perf_counter() - began, peak_memory(usage) / 2**30)
 
 
 class Bench:

@@ -33,6 +33,7 @@ import torch
 from PIL import Image
 
 from dg_batchformer.cli import main as cli
+from dg_batchformer.runtime.memory import peak_memory
 from dg_batchformer.text import terminal
 
 PROCESSOR_SECONDS = 30  # that an input may take
@@ -136,7 +137,7 @@ def attempt(arguments: list[str], place: Path) -> Outcome:
         time.sleep(0.005)
     code = os.waitstatus_to_exitcode(status)
     text = log.read_text(errors="surrogateescape") if log.exists() else ""
-    return Outcome(code, text, time.monotonic() - began, 1024 * used.ru_maxrss)
+    return Outcome(code, text, time.monotonic() - began, peak_memory(used))
 
 
 def run_here(arguments: list[str], place: Path, log: Path) -> None:

@@ -6,6 +6,7 @@ side is above SIDE pixels to it. A checksum of every image is checked whenever i
 is decoded again.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -265,9 +266,12 @@ class _Target:
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """Take the room that a file will need, so that a full disk says so now."""
+    """Allocate the space that a file will need, so that a full disk is reported now."""
     try:
-        os.posix_fallocate(file.fileno(), 0, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(file.name).free < size:  # macOS
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}; it takes {amount(size)}") from None
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import RecordsFile, TrainedRun, parse_records
-from dg_batchformer.runtime.parallel import in_every_core
+from dg_batchformer.runtime.parallel import in_every_core, usable_cores
 from dg_batchformer.storage.digests import is_intact
 from dg_batchformer.storage.folders import RunFolder, atomic_write, cache_dir
 from dg_batchformer.storage.safe_read import NOTE, TABLE, WEIGHTS, open_regular, read_bytes
@@ -96,7 +96,7 @@ def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
 def _parse_at_once(folder: Path, stamps: Mapping[str, Stamp]) -> list[_Arrays]:
     """Read files, some in every core; what comes back is packed, since single arrays would take as long as parsing."""
     names = list(stamps)
-    count = 4 * len(os.sched_getaffinity(0))  # a core that has less to do beside it takes more of them
+    count = 4 * usable_cores()  # a core that has less to do beside it takes more of them
     shares = [{name: stamps[name] for name in names[share::count]} for share in range(count)]
     return list(in_every_core(partial(_parse_packed, folder), shares, at_once=1, few=0))
 

@@ -1,5 +1,7 @@
 """Memory: what this machine, or the control group of a job or container, has left, and how workers tell of cards."""
 
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,11 @@ def available_memory() -> int | None:
     """Return the bytes that may still be taken; None where the kernel does not tell."""
     found = [told_by_kernel("/proc/meminfo", "MemAvailable"), *(_of_group(folder) for folder in _groups())]
     return min((left for left in found if left is not None), default=None)
+
+
+def peak_memory(usage: resource.struct_rusage) -> int:
+    """Return the most memory that a process held, in bytes: systems count it in KiB, except macOS."""
+    return usage.ru_maxrss if sys.platform == "darwin" else 1024 * usage.ru_maxrss
 
 
 def told_by_kernel(file: str, name: str) -> int | None:

@@ -12,6 +12,13 @@ _Result = TypeVar("_Result")
 _inherited: tuple[Callable[[Any], Any], Sequence[Any]]
 
 
+def usable_cores() -> int:
+    """Return the number of cores that this process may use: all of them where there is no CPU affinity (macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def in_every_core(
     work: Callable[[_Item], _Result], items: Sequence[_Item], *, at_once: int = 64, few: int = 512
 ) -> Iterator[_Result]:
@@ -24,7 +31,7 @@ def in_every_core(
         few: fewer are not worth starting processes for.
 
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if cores == 1 or len(items) < few:
         yield from map(work, items)
         return

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.storage.processes import place, process_start
 from dg_batchformer.storage.safe_read import NOTE, read_text
 from dg_batchformer.storage.safe_write import open_own
 
@@ -110,7 +111,7 @@ def is_held(file: Path) -> bool:
     """Whether the owner of a lock lives: its process on this host, its heartbeat elsewhere."""
     owner = owner_of(file)
     if is_here(owner):
-        return owner.get("started") is not None and owner["started"] == _process_start(owner.get("pid"))
+        return owner.get("started") is not None and owner["started"] == process_start(owner.get("pid"))
     if _is_former_self(owner):
         return False
     try:
@@ -121,8 +122,8 @@ def is_held(file: Path) -> bool:
 
 def is_here(owner: dict[str, Any]) -> bool:
     """Whether a lock was taken on this machine since it started; where there is no boot id, nobody knows."""
-    place = _place()
-    return bool(place["boot"]) and place == {name: owner.get(name) for name in place}
+    here = place()
+    return bool(here["boot"]) and here == {name: owner.get(name) for name in here}
 
 
 def _is_former_self(owner: dict[str, Any]) -> bool:
@@ -172,21 +173,12 @@ def _remove_stale(file: Path) -> None:
 
 def _identity() -> dict[str, Any]:
     return {
-        **_place(),
+        **place(),
         "pid": os.getpid(),
-        "started": _process_start(os.getpid()),
+        "started": process_start(os.getpid()),
         **{name: os.environ.get(variable) for name, variable in _SLURM.items()},
         "token": secrets.token_hex(16),
     }
-
-
-def _place() -> dict[str, str]:
-    """Return where process numbers mean what they mean here: containers of one machine have their own."""
-    try:
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        namespace = ""
-    return {"host": os.uname().nodename, "boot": _boot_id(), "pids": namespace}
 
 
 def owner_of(file: Path) -> dict[str, Any]:
@@ -201,21 +193,3 @@ def owner_of(file: Path) -> dict[str, Any]:
 def _owner_text(file: Path) -> str:
     owner = owner_of(file)
     return f"process {owner.get('pid')} on {owner.get('host')}" if owner else "another process"
-
-
-def _process_start(pid: object) -> str | None:
-    """Return when a process started, in ticks since boot; None if there is none or it is a zombie."""
-    if type(pid) is not int:  # of a lock that somebody else wrote
-        return None
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else fields[19]
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

@@ -1,6 +1,5 @@
 """What can be known to fail before anything starts: names, hparams, data, weights, devices."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
 from dg_batchformer.plugins.load import load_plugins
+from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.data_path import check_features
 from dg_batchformer.training.device import cuda_names, device_name
@@ -48,7 +48,7 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> list[str]:
 def parse_devices(text: str) -> list[str]:
     """Return one device per worker: those given, or with ``auto`` every GPU, else a worker per core, at most 4."""
     if text == "auto":
-        return cuda_names() or ["cpu"] * min(_MOST_CPU_WORKERS, len(os.sched_getaffinity(0)))
+        return cuda_names() or ["cpu"] * min(_MOST_CPU_WORKERS, usable_cores())
     names = [name.strip() for name in text.split(",")]
     if not all(names):
         raise InputError(f"--devices {text!r} has an empty part; write it as cpu,cpu or cuda:0,cuda:1")

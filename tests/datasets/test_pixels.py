@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -201,12 +202,22 @@ def test_a_full_disk_is_said_with_the_way_out_and_nothing_is_left(root, tmp_path
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
 
     with pytest.raises(InputError, match=r"No space left .* takes 75 KiB.*make room.*or train with --data_path exact"):
         _open(_pacs(root), SQUARED)
 
     assert not list((tmp_path / "cache").rglob("*eval*"))
+
+
+def test_without_fallocate_the_free_space_tells_whether_the_cache_fits(root, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    _open(_pacs(root), SQUARED)
+    usage = shutil.disk_usage(root)._replace(free=1024)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+
+    with pytest.raises(InputError, match=r"No space left .* make room"):
+        _open(_pacs(root), WHOLE)
 
 
 def test_what_a_killed_build_left_is_cleared_away(root, tmp_path):

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from torchvision import transforms
 
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError
+from dg_batchformer.storage.processes import process_start
 from dg_batchformer.training import loaders
 from dg_batchformer.training.augment import Transform, normalise
 from dg_batchformer.training.loaders import Loader, Request
@@ -134,14 +134,8 @@ with Loader(dataset.environments, 16, 2, print) as loader:
     parent.communicate()
     deadline = time.monotonic() + 20
 
-    def alive(pid):
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False
-
-    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+    while any(process_start(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert len(workers) == 2
-    assert not [pid for pid in workers if alive(pid)]
+    assert not [pid for pid in workers if process_start(pid)]
     assert os.getpid() not in workers

@@ -1,6 +1,5 @@
 """The local launcher: warm worker processes on this machine, one per device slot, each training run after run."""
 
-import os
 import signal
 import time
 from collections import Counter, deque
@@ -9,6 +8,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
+from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
@@ -38,7 +38,7 @@ class Report(Protocol):
 
 def share_of_cores(devices: Sequence[str]) -> int:
     """Return the CPU threads of each of some workers."""
-    return max(1, len(os.sched_getaffinity(0)) // len(devices))
+    return max(1, usable_cores() // len(devices))
 
 
 class LocalLauncher:

@@ -1,0 +1,38 @@
+"""Processes are told apart by their start, with /proc and without."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dg_batchformer.storage import processes
+
+
+@pytest.fixture(params=["proc", "ps"])
+def _system(request, monkeypatch):
+    if request.param == "ps":
+        monkeypatch.setattr(processes, "_PROC", Path("/nowhere"))
+    elif not Path("/proc/self").exists():
+        pytest.skip("this system has no /proc")
+
+
+@pytest.mark.usefixtures("_system")
+def test_a_process_has_one_start_until_it_ends():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = processes.process_start(child.pid)
+
+    assert started
+    assert processes.process_start(child.pid) == started
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie now
+    assert processes.process_start(child.pid) is None
+    child.communicate()
+    assert processes.process_start(child.pid) is None
+
+
+@pytest.mark.usefixtures("_system")
+@pytest.mark.parametrize("pid", [None, "1", True, -5, 10**30])
+def test_a_number_that_is_not_a_process_has_no_start(pid):
+    assert processes.process_start(pid) is None
