@@ -77,6 +77,7 @@ def _kill_worker(folder):
     os.kill(json.loads(folder.lock_file.read_text())["pid"], signal.SIGKILL)
 
 
+@pytest.mark.system
 def test_two_launches_at_once_train_each_run_once(tmp_path):
     file, folder, specs = _sweep(tmp_path, envs="A, B")
     launches = [_start(file) for _ in range(2)]
@@ -89,6 +90,7 @@ def test_two_launches_at_once_train_each_run_once(tmp_path):
     assert sum(output.count(": validation ") for output in outputs) >= len(specs)
 
 
+@pytest.mark.system
 def test_a_failing_run_stops_no_other_and_is_tried_again_only_when_asked(tmp_path):
     text = SWEEP.replace(
         "algorithms: [ERM, SWAD+BF]", "algorithms: [ERM, {{name: ERM, label: 1e30, hparams: {{lr: 1e30}}}}]"
@@ -116,6 +118,7 @@ def test_a_failing_run_stops_no_other_and_is_tried_again_only_when_asked(tmp_pat
     assert not broken.error_file.exists()
 
 
+@pytest.mark.system
 def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path):
     file, folder, specs = _sweep(tmp_path, steps=1501)
     whole_file, whole, _ = _sweep(tmp_path, steps=1501, name="whole")
@@ -135,6 +138,7 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path):
         assert _records(folder, spec) == _records(whole, spec)
 
 
+@pytest.mark.system
 def test_one_ctrl_c_is_enough_even_while_a_lost_worker_is_being_replaced(tmp_path):
     file, folder, [spec, _] = _sweep(tmp_path, steps=1_000_000)
     command = ["sweep", str(file), "--devices", "cpu", "--results_dir", str(tmp_path / "results")]
@@ -149,6 +153,7 @@ def test_one_ctrl_c_is_enough_even_while_a_lost_worker_is_being_replaced(tmp_pat
     assert folder.run(spec.id).state() is not State.RUNNING
 
 
+@pytest.mark.system
 def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
     file, folder, specs = _sweep(tmp_path, steps=801)
     launch = _start(file)
@@ -261,6 +266,7 @@ def test_cancel_ends_a_launch_from_elsewhere_with_its_runs_saved(tmp_path, capsy
     assert "asked to end: 0 launches" in capsys.readouterr().out
 
 
+@pytest.mark.system
 def test_a_run_whose_memory_runs_out_is_tried_once_more_alone(tmp_path):
     rows = "algorithms: [{{name: ERM, label: huge, hparams: {{mlp_width: 10000000}}}}, ERM]"
     file, folder, specs = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, B")
@@ -277,6 +283,7 @@ def test_a_run_whose_memory_runs_out_is_tried_once_more_alone(tmp_path):
     assert [folder.run(spec.id).state() for spec in specs] == [State.FAILED] * 2 + [State.DONE] * 2
 
 
+@pytest.mark.system
 def test_status_can_be_watched_until_nothing_is_left_to_wait_for(tmp_path, capsys):
     file, folder, _ = _sweep(tmp_path)
     launch = _start(file)
@@ -344,6 +351,7 @@ class _Running:
         pass
 
 
+@pytest.mark.system
 def test_a_dry_run_prints_commands_that_give_the_same_numbers(tmp_path):
     text = SWEEP.replace("[ERM, SWAD+BF]", "[BF]")
     file, folder, [spec] = _sweep(tmp_path, text=text)

@@ -30,12 +30,14 @@ def test_training_outlives_its_reader(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.system
 def test_training_outlives_a_full_disk_behind_its_output_and_closed_streams(tmp_path):
     assert _shell(f"PYTHON {TRAIN} '{SMALL}' >/dev/full 2>/dev/full", tmp_path).returncode == 0
     assert (tmp_path / "run" / "done").exists()
     assert _shell(f"PYTHON {TRAIN} '{SMALL}' <&- >&- 2>&-", tmp_path).returncode == 0
 
 
+@pytest.mark.system
 def test_a_sweep_outlives_its_reader(tmp_path):
     text = f"datasets: [Toy]\nalgorithms: [ERM]\nprotocol: quick\ntrials: 1\ntest_envs: [A]\nsteps: 3\nhparams: {SMALL}"
     (tmp_path / "tiny.yaml").write_text(text)
