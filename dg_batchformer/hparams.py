@@ -64,7 +64,7 @@ class HParam:
         return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
 
 
-class Declared(dict[str, Any]):
+class DeclaredHparams(dict[str, Any]):
     """The hparams of a run as an algorithm gets them: reading one that nobody declared says how to declare it."""
 
     def __init__(self, values: Mapping[str, Any], algorithm: str) -> None:

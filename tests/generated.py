@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.catalog.datasets import dataset_facts
-from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import State, SweepFolder, write_json, write_text
 from dg_batchformer.storage.records import to_line
@@ -24,7 +24,7 @@ def write_sweep(
     defaults = {"name": "mine", "datasets": ("PACS",), "algorithms": ROWS, "trials": 2, "draws": 2, "steps": 801}
     sweep = SweepSpec(**{**defaults, **asked})
     folder, runs = SweepFolder(path), expand(sweep)
-    folder.write(declaration(sweep, runs))
+    folder.write(manifest_content(sweep, runs))
     for run in runs:
         state = become(run)
         if state.is_final:

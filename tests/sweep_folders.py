@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.catalog.datasets import dataset_facts
-from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.sweep import SweepSpec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import SweepFolder
@@ -27,7 +27,7 @@ def write_sweep(
     """Write a sweep whose runs are done with a given test accuracy (a fraction); ``keep`` leaves some due."""
     runs = expand(sweep)
     folder = SweepFolder(path)
-    folder.write(declaration(sweep, runs))
+    folder.write(manifest_content(sweep, runs))
     for run in filter(keep, runs):
         files = folder.run(run.spec.id)
         files.path.mkdir(parents=True)

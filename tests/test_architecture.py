@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -111,7 +111,7 @@ def test_nobody_imports_a_plugin_by_name_but_its_relatives():
 )
 def test_verbs_of_login_nodes_run_where_what_they_do_not_need_cannot_be_imported(verb, missing, tmp_path):
     sweep = load_sweep(ROOT / "sweeps" / "quickstart.yaml")
-    SweepFolder(tmp_path / "quickstart").write(declaration(sweep, expand(sweep)))
+    SweepFolder(tmp_path / "quickstart").write(manifest_content(sweep, expand(sweep)))
     code = f"import sys\nfor name in {sorted(missing)}: sys.modules[name] = None\n"
     code += "from dg_batchformer.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     output = {"tables": ["--output", str(tmp_path / "tables")], "report": ["--output", str(tmp_path / "report.html")]}

@@ -21,7 +21,7 @@ from dg_batchformer.networks.weights import read_state_dict
 from dg_batchformer.results.collect import collect
 from dg_batchformer.results.predictions import read_predictions
 from dg_batchformer.results.runs import parse_records
-from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.sweep import Row, SweepSpec, load_sweep
 from dg_batchformer.spec.yaml_lines import LinedYaml
@@ -49,7 +49,7 @@ READERS = {
     "results.jsonl": lambda file: steps_done(RunFolder(file.parent), 100),
     "spec.json": lambda file: read_spec(RunFolder(file.parent)),
     "states.log": lambda file: SweepFolder(file.parent).final_states(),
-    "sweep.json": lambda file: read_declaration(SweepFolder(file.parent)),
+    "sweep.json": lambda file: read_sweep_manifest(SweepFolder(file.parent)),
     "slurm/jobs.log": lambda file: read_jobs(SweepFolder(file.parents[1])),
     "launches/x": lambda file: is_launched(SweepFolder(file.parents[1])),
     "predictions.npz": read_predictions,

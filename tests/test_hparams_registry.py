@@ -58,7 +58,7 @@ def test_a_wrapper_shares_no_hparam_with_anyone_it_can_be_joined_to():
         for wrapper, names in own.items():
             assert not names & set(default_hparams(algorithm, "PACS", protocol="domainbed-2024")), wrapper
     for one, other in combinations(WRAPPERS, 2):
-        assert WRAPPERS[one].stage == WRAPPERS[other].stage or not own[one] & own[other]
+        assert WRAPPERS[one].acts_on == WRAPPERS[other].acts_on or not own[one] & own[other]
     assert set(WRAPPERS) == set(WRAPPER_NAMES)
 
 

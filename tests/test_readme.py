@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.cli.main import _parser
+from dg_batchformer.cli.main import parser
 from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.spec.protocols import PROTOCOLS
 
@@ -28,7 +28,7 @@ def _commands():
 
 @pytest.mark.parametrize("command", list(_commands()))
 def test_every_command_in_a_document_is_one(command):
-    options = _parser().parse_args([word for word in shlex.split(command) if word != "--help"])
+    options = parser().parse_args([word for word in shlex.split(command) if word != "--help"])
 
     for path in re.findall(r"sweeps/\w+\.yaml", command):
         assert (ROOT / path).exists()

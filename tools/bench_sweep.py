@@ -28,7 +28,7 @@ from typing import NamedTuple
 import yaml
 
 from dg_batchformer.runtime.memory import peak_memory
-from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
@@ -61,7 +61,7 @@ def main() -> None:
 def plan(path: Path, options: argparse.Namespace) -> None:
     """Time planning and status."""
     file, folder, runs = large_sweep(path, options.runs)
-    folder.write(declaration(load_sweep(file), runs))
+    folder.write(manifest_content(load_sweep(file), runs))
     print(f"\n### Plan and status of {len(runs)} runs\n\n| trained | verb | seconds | MiB |\n|---|---|---|---|")
     for share in (0.0, 0.5, 1.0):
         folder.states_log.unlink(missing_ok=True)

@@ -48,7 +48,7 @@ from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.launchers.local import LocalLauncher
 from dg_batchformer.training.compute_mode import apply, settle
-from dg_batchformer.training.data_path import open_source
+from dg_batchformer.training.data_path import open_loader
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
@@ -233,7 +233,7 @@ class Bench:
         spec = self.spec(mode, name, steps=5001, checkpoint_freq=300)
         dataset = self.dataset()
         with ExitStack() as stack:
-            source = stack.enter_context(open_source(spec, resolve_hparams(spec), dataset, self.device, Quiet()))
+            source = stack.enter_context(open_loader(spec, resolve_hparams(spec), dataset, self.device, Quiet()))
             yield Trained(spec, dataset, source, self.device)
 
     def time(self, part: Callable[[], None], rounds: int | None = None) -> float:

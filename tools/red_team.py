@@ -367,10 +367,10 @@ def texts(rng: random.Random, much: int) -> Cases:
         key = rng.choice(list(keys))
         text = rng.choice(hostile.TEXTS) + rng.choice(("", " ERM"))
         verb = rng.choice((*OF_SWEEP, *OF_RUN[3:], f"tables {S} --expect"))
-        yield Case(f"{key} {text[:40]!r}", lambda place, key=key, text=text: tell(place, key, text), verb)
+        yield Case(f"{key} {text[:40]!r}", lambda place, key=key, text=text: plant(place, key, text), verb)
 
 
-def tell(place: Path, key: str, text: str) -> None:
+def plant(place: Path, key: str, text: str) -> None:
     """Put a text under a key wherever it stands, and into what people read of errors and locks."""
     for folder in (*(place / S / "runs").iterdir(), place / R):
         if key == "error":

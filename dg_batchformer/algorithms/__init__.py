@@ -13,7 +13,7 @@ __all__ = ["ALGORITHMS", "Algorithm", "compose", "get_algorithm_class"]
 def get_algorithm_class(name: str) -> type[Algorithm]:
     """Return the class of a composed name such as ``SWAD+CORAL+BF``; the same class for every spelling.
 
-    Raises InputError for unknown parts and for two wrappers of one stage.
+    Raises InputError for unknown parts and for two wrappers that act on the same.
     """
     return compose(canonical_name(name), ALGORITHMS[split_name(name)[0]])
 
@@ -23,14 +23,14 @@ def compose(name: str, algorithm: type[Algorithm]) -> type[Algorithm]:
     """Return the class of a composed name around the class of its algorithm."""
     base, wrappers = split_name(name)
     composed = algorithm
-    stages: dict[str, type] = {}
+    taken: dict[str, type] = {}
     for wrapper in sorted((WRAPPERS[part] for part in wrappers), key=lambda wrapper: wrapper.order()):
-        if wrapper.stage in stages:
+        if wrapper.acts_on in taken:
             raise InputError(
-                f"{name} names {stages[wrapper.stage].__name__} and {wrapper.__name__}, "
-                f"which both act on the {wrapper.stage}: one name takes one of them"
+                f"{name} names {taken[wrapper.acts_on].__name__} and {wrapper.__name__}, "
+                f"which both act on the {wrapper.acts_on}: one name takes one of them"
             )
-        stages[wrapper.stage] = wrapper
+        taken[wrapper.acts_on] = wrapper
         composed = wrapper.around(composed)
     composed.__qualname__ = composed.__name__ = name if wrappers else base
     return composed

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs
-from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.jobs import cancel_jobs, queued_states, read_jobs
 from dg_batchformer.sweep.launches import end_launches
@@ -24,7 +24,7 @@ def add_parser(verbs: Verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """End what trains a sweep, its runs saved: launches on this machine, and its SLURM jobs."""
     folder = SweepFolder(options.folder)
-    read_declaration(folder)  # or it is no sweep
+    read_sweep_manifest(folder)  # or it is no sweep
     told, elsewhere = end_launches(folder)
     jobs = list(queued_states(read_jobs(folder)))
     cancel_jobs(jobs)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dg_batchformer.cli.common import OK, Verbs
-from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, tell
+from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, print_notes
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.text.spelling import one_form
@@ -45,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
     methods = list(METHODS) if "all" in options.selection else options.selection
     comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods)
     print(COMPARISON_FORMATS[options.format](comparisons), end="")
-    tell(collection.skipped)
+    print_notes(collection.skipped)
     return OK

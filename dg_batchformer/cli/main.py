@@ -14,7 +14,7 @@ from dg_batchformer.storage.lock import Busy
 from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.terminal import outlive_readers
 
-# In the order of --help; each is a module of ``verbs``.
+# In the order of --help; each is a module of ``cli``.
 _VERBS = (
     "train", "sweep", "status", "cancel", "tables", "compare", "report", "explain", "predict", "soup", "list", "data",
 )  # fmt: skip
@@ -22,7 +22,7 @@ _VERBS = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run one verb; return the exit status. Whatever goes wrong is one sentence, with ``--debug`` a traceback too."""
-    options = _parser(verb_of(arguments)).parse_args(arguments)
+    options = parser(verb_of(arguments)).parse_args(arguments)
     if options.works or getattr(options, "output", None) is not None:
         outlive_readers()
     try:
@@ -82,18 +82,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"error: {message}; see: {self.prog} --help\n")
 
 
-def _parser(verb: str = "") -> argparse.ArgumentParser:
+def parser(verb: str = "") -> argparse.ArgumentParser:
     """Return the parser of a verb alone, or of all where none is known: to load them all takes longer than a table."""
     first = f"first steps: {PROGRAM} sweep sweeps/quickstart.yaml   (minutes)\n"
     first += f"             {PROGRAM} tables results/quickstart"
-    parser = _Parser(
+    program = _Parser(
         prog=PROGRAM,
         description="Domain generalization, from a sweep file to a table.",
         epilog=f"{first}\n\n{PROGRAM} VERB --help explains a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(debug=False, works=False)
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    program.set_defaults(debug=False, works=False)
+    verbs = program.add_subparsers(metavar="VERB", required=True)
     for name in [name for name in _VERBS if name == verb] or _VERBS:
         importlib.import_module(f"dg_batchformer.cli.{name}").add_parser(verbs)
-    return parser
+    return program

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dg_batchformer.cli.common import OK, Verbs
-from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, tell
+from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, print_notes
 from dg_batchformer.errors import InputError
 from dg_batchformer.storage.folders import write_text
 
@@ -43,6 +43,6 @@ def run(options: argparse.Namespace) -> int:
         write_text(file, page)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; name another file with --output FILE") from None
-    tell(collection.skipped)
+    print_notes(collection.skipped)
     print(f"wrote {file}")
     return OK

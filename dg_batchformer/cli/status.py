@@ -9,7 +9,7 @@ from pathlib import Path
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, positive
 from dg_batchformer.results.our_sweep import our_runs, train_command
 from dg_batchformer.spec.command import command
-from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.run import read_spec
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
@@ -38,12 +38,12 @@ def run(options: argparse.Namespace) -> int:
     folder = SweepFolder(options.folder)
     if not folder.sweep_file.exists() and (runs := our_runs(options.folder)):
         return _show_runs(options, runs)
-    declared = read_declaration(folder)
+    manifest = read_sweep_manifest(folder)
     while True:
-        states = run_states(folder, declared.runs, verify=options.verify)
+        states = run_states(folder, manifest.runs, verify=options.verify)
         if options.watch and sys.stdout.isatty():
             clear_screen()
-        print(status_text(folder, declared, states), flush=True)
+        print(status_text(folder, manifest, states), flush=True)
         if not options.watch or not (states.having(State.RUNNING) or _is_launched(folder)):
             return INCOMPLETE if states.having(State.FAILED, State.DIVERGED, State.DAMAGED) else OK
         time.sleep(options.watch)

@@ -8,7 +8,7 @@ from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positi
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
-from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.sweep import SweepSpec, load_sweep
 from dg_batchformer.storage.folders import KEEP, State, SweepFolder, refuse_misplaced
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
@@ -90,7 +90,7 @@ def _declare(folder: SweepFolder, asked: SweepSpec, runs: Sequence[SweepRun], op
     """Write the declaration of a sweep, with what was typed to start it."""
     given = {name: getattr(options, name) for name in REMEMBERED}
     changed = {name: value for name, value in given.items() if value != options.default(name)}
-    folder.write(declaration(asked, runs, Launch(options.file, changed).kept(folder.path)))
+    folder.write(manifest_content(asked, runs, Launch(options.file, changed).kept(folder.path)))
 
 
 def _plan(

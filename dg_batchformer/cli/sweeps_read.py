@@ -24,7 +24,7 @@ def collect_asked(options: argparse.Namespace, *, predictions: bool = False) -> 
     return collection
 
 
-def tell(notes: Iterable[str]) -> None:
+def print_notes(notes: Iterable[str]) -> None:
     """Say beside what is printed what there is to know of it."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

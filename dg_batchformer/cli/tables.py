@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs
-from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, tell
+from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, print_notes
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.cache import read_folders
 from dg_batchformer.results.collection import damaged_records, unreadable_lines
 from dg_batchformer.results.domainbed_selection import CHOOSE
 from dg_batchformer.results.metrics import METRICS
 from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
-from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.storage.folders import SweepFolder, write_text
 from dg_batchformer.tables.domainbed import domainbed_tables, left_out
 from dg_batchformer.tables.draws import with_draws
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     print(shown, end="")
     written = {} if options.output is None else _write(options.output, sections)
     _report_fonts({f"--format {options.format}": shown, **written})
-    tell(collection.skipped)
+    print_notes(collection.skipped)
     return OK
 
 
@@ -110,7 +110,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
             raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
     ours = {folder: SweepFolder(folder) for folder in options.folders}
     for folder, sweep in ours.items():
-        if sweep.sweep_file.exists() and read_declaration(sweep).by_source:
+        if sweep.sweep_file.exists() and read_sweep_manifest(sweep).by_train_envs:
             raise InputError(f"{folder} is a sweep with train_envs, of which DomainBed has no tables; drop --format")
     folders = [sweep.runs if sweep.sweep_file.exists() else folder.resolve() for folder, sweep in ours.items()]
     read = {folder: read_folders(folder) for folder in folders}
@@ -118,9 +118,9 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     print(domainbed_tables(files, methods, latex=options.format == "domainbed_latex"), end="")
     if strange := left_out(files):
         known = "DomainBed knows none of that name, so its tables leave their runs out, and X stands for no value"
-        tell([f"{', '.join(strange)}: {known}; tables of them: drop --format {options.format}"])
+        print_notes([f"{', '.join(strange)}: {known}; tables of them: drop --format {options.format}"])
     for folder, by_name in read.items():
-        tell([*unreadable_lines(folder, by_name), *damaged_records(folder, by_name)])
+        print_notes([*unreadable_lines(folder, by_name), *damaged_records(folder, by_name)])
     return OK
 
 
@@ -139,7 +139,7 @@ def _expect(options: argparse.Namespace) -> int:
     comparisons = compare(section, expected)
     deviations = [note for table in section.tables for note in table.conditions.about_protocols()]
     print(expectation(expected, comparisons, [*section.notes, *dict.fromkeys(deviations)]), end="")
-    tell(collection.skipped)
+    print_notes(collection.skipped)
     return OK if is_reproduced(comparisons) else INCOMPLETE
 
 
@@ -161,4 +161,6 @@ def _report_fonts(documents: Mapping[str, str]) -> None:
     """Say which documents only XeLaTeX and LuaLaTeX can compile."""
     for_fonts = [name for name, text in documents.items() if needs_fonts(text)]
     if for_fonts:
-        tell([f"pdflatex cannot print some names in {' and '.join(for_fonts)}: compile with xelatex or lualatex"])
+        print_notes(
+            [f"pdflatex cannot print some names in {' and '.join(for_fonts)}: compile with xelatex or lualatex"]
+        )

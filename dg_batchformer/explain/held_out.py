@@ -41,8 +41,8 @@ def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, w
     dataset = open_trained(kept.spec, kept.classes, data_dir, hparams)
     requests = _requests(kept, dataset)
     features, classes = [], []
-    with open_images(kept.spec, hparams, dataset, device, watcher) as source:
-        loaded = source.stream([request] for request in requests)
+    with open_images(kept.spec, hparams, dataset, device, watcher) as loader:
+        loaded = loader.stream([request] for request in requests)
         for [batch] in progress(loaded, len(requests), "features"):
             features.append(kept.features(normalise(batch.images.to(device))))
             classes.append(batch.labels.cpu())

@@ -30,7 +30,7 @@ from dg_batchformer.training.compute_mode import Execution, data_path
 from dg_batchformer.training.data_path import open_images
 from dg_batchformer.training.evaluate import Evaluation
 from dg_batchformer.training.export import keep_model
-from dg_batchformer.training.loaders import Source
+from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
 from dg_batchformer.training.run import build_evaluator, training_inputs
@@ -62,12 +62,12 @@ class _Setting:
     """What the models of a group are put into, validated and evaluated with."""
 
     def __init__(
-        self, model: KeptModel, precision: Precision, dataset: Dataset, source: Source, device: torch.device
+        self, model: KeptModel, precision: Precision, dataset: Dataset, loader: Loader, device: torch.device
     ) -> None:
-        self.model, self.dataset, self.source, self.device = model, dataset, source, device
+        self.model, self.dataset, self.loader, self.device = model, dataset, loader, device
         self.precision = precision
         self.splits = split_environments(model.spec, dataset)
-        self.evaluator = build_evaluator(model.spec, model.hparams, source, self.splits, device)
+        self.evaluator = build_evaluator(model.spec, model.hparams, loader, self.splits, device)
         self.sampler = Sampler(model.spec, model.hparams, dataset, self.splits)
 
     def with_weights(self, state: State, *, averaged: bool) -> Algorithm:
@@ -76,7 +76,7 @@ class _Setting:
         algorithm.predictor.load_state_dict(state)
         algorithm.train()
         if averaged and has_live_batch_norm(algorithm.predictor):
-            inputs = training_inputs(self.sampler, self.source, self.model.spec, self.device)
+            inputs = training_inputs(self.sampler, self.loader, self.model.spec, self.device)
             reestimate_batch_norm(algorithm.predictor, inputs)
         return algorithm
 
@@ -135,8 +135,8 @@ def _setting(
     model = load_model(runs[0], device)
     precision = compute_as_runs(model, runs, device)
     dataset = open_trained(model.spec, model.classes, data_dir, model.hparams)
-    with open_images(model.spec, model.hparams, dataset, device, watcher) as source:
-        yield _Setting(model, precision, dataset, source, device)
+    with open_images(model.spec, model.hparams, dataset, device, watcher) as loader:
+        yield _Setting(model, precision, dataset, loader, device)
 
 
 def _write(

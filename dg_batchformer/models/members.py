@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.models.load import read_content
-from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.run import read_spec
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 
@@ -21,11 +21,11 @@ class Group(NamedTuple):
 
 def read_groups(sweep: SweepFolder, row: str | None) -> list[Group]:
     """Return the groups of a sweep, of one row or all; raise InputError where none of their models are kept."""
-    declared = read_declaration(sweep)
-    if row is not None and row not in declared.rows:
-        raise unknown(f"row of {sweep.path}", row, declared.rows)
+    manifest = read_sweep_manifest(sweep)
+    if row is not None and row not in manifest.rows:
+        raise unknown(f"row of {sweep.path}", row, manifest.rows)
     groups: dict[tuple[str, str], list[RunFolder]] = defaultdict(list)
-    for run in declared.runs:
+    for run in manifest.runs:
         if row in (None, run.label):
             groups[run.label, run.place].append(sweep.run(run.spec.id))
     found = [Group(label, f"{label} on {place}", runs) for (label, place), runs in groups.items()]

@@ -11,7 +11,7 @@ from dg_batchformer.errors import MALFORMED
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.our_sweep import our_runs, train_command
 from dg_batchformer.spec.command import command
-from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.run import read_spec
 from dg_batchformer.spec.sweep import SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
@@ -34,7 +34,7 @@ def sweep_files(folders: Sequence[Path]) -> list[SweepFile]:
                 text = _sweep_file(folder.read()["declared"])
             except MALFORMED:
                 continue
-            found.append(SweepFile(f"sweeps/{read_declaration(folder).name}.yaml", text))
+            found.append(SweepFile(f"sweeps/{read_sweep_manifest(folder).name}.yaml", text))
     return found
 
 
@@ -49,7 +49,7 @@ def commands(collection: Collection, folders: Sequence[Path], **options: object)
     trains = [train_command(read_spec(run), run.path) for path in folders for run in our_runs(path)]
     reading = {name: value for name, value in options.items() if name != "output"}
     return [
-        *dict.fromkeys([*(read_declaration(folder).command() for folder in ours), *trains, *collection.commands]),
+        *dict.fromkeys([*(read_sweep_manifest(folder).command() for folder in ours), *trains, *collection.commands]),
         command("tables", *folders, **reading),
         command("report", *folders, **options),
     ]

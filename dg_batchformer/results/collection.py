@@ -22,7 +22,7 @@ class CollectedRun:
         constant: what every record of it repeats: args, hparams, protocol, versions ...; {} without records.
         path: its folder.
         environments: of data of one's own, by name; () for a dataset of the catalog, and where nobody says.
-        sources: what it trained on, where its sweep is about that; () where it is about what is held out.
+        train_envs: what it trained on, where its sweep is about that; () where it is about what is held out.
 
     """
 
@@ -37,7 +37,7 @@ class CollectedRun:
     constant: Mapping[str, Any] = field(default_factory=dict)
     path: Path = Path()
     environments: tuple[str, ...] = ()
-    sources: tuple[int, ...] = ()
+    train_envs: tuple[int, ...] = ()
 
     @property
     def counts(self) -> bool:
@@ -46,11 +46,11 @@ class CollectedRun:
 
     @property
     def benchmark(self) -> str:
-        """What has a table of its own: the dataset, or what is made of training on its sources."""
-        if not self.sources:
+        """What has a table of its own: the dataset, or what is dataset and the environments trained on."""
+        if not self.train_envs:
             return self.dataset
         names = _environments(self)
-        return f"{self.dataset} from {' + '.join(names[env] for env in self.sources)}"
+        return f"{self.dataset} from {' + '.join(names[env] for env in self.train_envs)}"
 
     @cached_property
     def conditions(self) -> Conditions:
@@ -61,11 +61,11 @@ class CollectedRun:
     @property
     def reported(self) -> tuple[int, ...]:
         """The environments on which this run alone says how well its row does."""
-        return self.test_envs if self.sources or len(self.test_envs) == 1 else ()
+        return self.test_envs if self.train_envs or len(self.test_envs) == 1 else ()
 
     def validating(self, env: int) -> Sequence[int]:
         """Return the environments whose held-out splits validate the run when it is tested on one."""
-        return self.sources or [other for other in range(self.evaluations.num_environments) if other != env]
+        return self.train_envs or [other for other in range(self.evaluations.num_environments) if other != env]
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class Measurements:
         """Return the metric on the ``in`` split of the test environment, and its mean over what validates."""
         assert self.metric.measure is not None
         test = predictions.of(env, "in")
-        validating = run.sources or [other for other in np.unique(predictions.env).tolist() if other != env]
+        validating = run.train_envs or [other for other in np.unique(predictions.env).tolist() if other != env]
         others = [predictions.of(other, "out") for other in validating]
         if not len(test.label):
             return None

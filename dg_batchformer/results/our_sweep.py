@@ -11,7 +11,7 @@ from dg_batchformer.results.collection import CollectedRun, Collection, how_many
 from dg_batchformer.results.runs import RecordsFile, parse_records
 from dg_batchformer.results.soups import read_soups
 from dg_batchformer.spec.command import command
-from dg_batchformer.spec.manifest import read_declaration
+from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.run import RunSpec, read_spec
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
@@ -27,28 +27,28 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
         predictions: whether files of predictions are to be read, and damage to them counts.
 
     """
-    declared = read_declaration(folder)
+    manifest = read_sweep_manifest(folder)
     files = read_folders(folder.runs) if folder.runs.exists() else {}
     known = folder.final_states()
     runs = []
-    for label, spec in declared.runs:
+    for label, spec in manifest.runs:
         run, file = folder.run(spec.id), files.get(spec.id, RecordsFile([]))
         state = _state(run, known.get(spec.id, (None, None))[0], files.get(spec.id), predictions)
-        sources = spec.train_envs if declared.by_source else ()
-        runs.append(_collected(label, spec, run, state, file, sources, unfinished))
-    torn = unreadable_lines(folder.runs, {spec.id: files[spec.id] for _, spec in declared.runs if spec.id in files})
+        train_envs = spec.train_envs if manifest.by_train_envs else ()
+        runs.append(_collected(label, spec, run, state, file, train_envs, unfinished))
+    torn = unreadable_lines(folder.runs, {spec.id: files[spec.id] for _, spec in manifest.runs if spec.id in files})
     left = {run.state for run in runs if not run.state.is_final}
     retry = [state for state in (State.FAILED, State.DAMAGED) if state in left]
-    commands = [declared.command(retry=retry)] if left else []
-    soups, skipped = read_soups(folder, by_source=declared.by_source)
-    rows = list(dict.fromkeys([*declared.rows, *(soup.label for soup in soups)]))
+    commands = [manifest.command(retry=retry)] if left else []
+    soups, skipped = read_soups(folder, by_train_envs=manifest.by_train_envs)
+    rows = list(dict.fromkeys([*manifest.rows, *(soup.label for soup in soups)]))
     said = f"are not trained to their end{' but count, with what they recorded so far' * unfinished}"
     train = f"{said}; train them: {' '.join(commands)}"
     older = sum(run.state.is_final and files[run.path.name].intact is None for run in runs)
     kept = "no digests of their files, as older versions did not, so damage to these would go unnoticed"
     unknown = [f"{older} of {how_many(len(runs), 'run')} have {kept}"] * (older > 0)
     notes = [*torn, *_about_damage(runs), *unknown, *skipped]
-    return Collection(declared.name, rows, [*runs, *soups], commands, notes, train)
+    return Collection(manifest.name, rows, [*runs, *soups], commands, notes, train)
 
 
 def _state(run: RunFolder, known: State | None, file: RecordsFile | None, predictions: bool) -> State:
@@ -104,12 +104,12 @@ def train_command(spec: RunSpec, folder: Path) -> str:
 
 
 def read_run(
-    spec: RunSpec, folder: RunFolder, sources: tuple[int, ...] | None = None, unfinished: bool = False
+    spec: RunSpec, folder: RunFolder, train_envs: tuple[int, ...] | None = None, unfinished: bool = False
 ) -> CollectedRun:
     """Read one run, whatever trained it.
 
     Args:
-        sources: what it trained on, where tables are about that; by default they are.
+        train_envs: what it trained on, where tables are about that; by default they are.
         unfinished: whether it counts too where it is not trained to its end.
 
     """
@@ -121,7 +121,7 @@ def read_run(
         folder,
         state,
         parse_records(content),
-        spec.train_envs if sources is None else sources,
+        spec.train_envs if train_envs is None else train_envs,
         unfinished,
     )
 
@@ -132,7 +132,7 @@ def _collected(
     folder: RunFolder,
     state: State,
     file: RecordsFile,
-    sources: tuple[int, ...],
+    train_envs: tuple[int, ...],
     unfinished: bool = False,
 ) -> CollectedRun:
     run = CollectedRun(
@@ -145,7 +145,7 @@ def _collected(
         state,
         path=folder.path,
         environments=tuple(map(one_line, spec.environments)),
-        sources=sources,
+        train_envs=train_envs,
     )
     if not ((state.is_final or unfinished) and file.runs):
         return run

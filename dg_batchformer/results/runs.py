@@ -90,11 +90,11 @@ def _trained(records: Sequence[dict[str, Any]]) -> TrainedRun:
 
 
 def whole_runs(runs: Sequence[TrainedRun]) -> Iterator[TrainedRun]:
-    """Join the two stages of DomainBed's auto-lr training, neighbours whose args differ in holdout_fraction alone."""
-    for _, stages in groupby(runs, key=_args_of_stages):
-        joined = list(stages)
-        yield TrainedRun(joined[0].constant, concatenate([stage.evaluations for stage in joined]))
+    """Join the two parts of DomainBed's auto-lr training, neighbours whose args differ in holdout_fraction alone."""
+    for _, parts in groupby(runs, key=_args_of_parts):
+        joined = list(parts)
+        yield TrainedRun(joined[0].constant, concatenate([part.evaluations for part in joined]))
 
 
-def _args_of_stages(run: TrainedRun) -> dict[str, Any]:
+def _args_of_parts(run: TrainedRun) -> dict[str, Any]:
     return {name: value for name, value in run.args.items() if name != "holdout_fraction"}

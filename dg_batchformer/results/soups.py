@@ -12,11 +12,11 @@ from dg_batchformer.storage.safe_read import TABLE, TEXT, read_bytes, read_text
 from dg_batchformer.text.printable import one_line
 
 
-def read_soups(sweep: SweepFolder, *, by_source: bool) -> tuple[list[CollectedRun], list[str]]:
+def read_soups(sweep: SweepFolder, *, by_train_envs: bool) -> tuple[list[CollectedRun], list[str]]:
     """Return the soups of a sweep, by row, and a sentence for every folder that cannot be read.
 
     Args:
-        by_source: whether the sweep says what to train on.
+        by_train_envs: whether the sweep says what to train on.
 
     """
     soups, skipped = [], []
@@ -28,13 +28,13 @@ def read_soups(sweep: SweepFolder, *, by_source: bool) -> tuple[list[CollectedRu
             skipped.append(f"the soup {path} is damaged ({', '.join(names)}); make it once more")
             continue
         try:
-            soups.append(_read(folder, by_source=by_source))
+            soups.append(_read(folder, by_train_envs=by_train_envs))
         except (OSError, *MALFORMED) as error:
             skipped.append(f"the soup {path} cannot be read ({error}); make it once more")
     return sorted(soups, key=lambda soup: (soup.label, soup.dataset, soup.test_envs, soup.trial_seed)), skipped
 
 
-def _read(folder: RunFolder, *, by_source: bool) -> CollectedRun:
+def _read(folder: RunFolder, *, by_train_envs: bool) -> CollectedRun:
     label = json.loads(read_text(folder.soup_file, TEXT))["label"]
     if not isinstance(label, str):
         raise ValueError(f"its label is {label!r:.60}")
@@ -43,4 +43,4 @@ def _read(folder: RunFolder, *, by_source: bool) -> CollectedRun:
     label, dataset, *environments = map(one_line, (label, spec.dataset, *spec.environments))
     place = label, dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
     of_run = State.DONE, record.evaluations, record.constant, folder.path, tuple(environments)
-    return CollectedRun(*place, *of_run, spec.train_envs if by_source else ())
+    return CollectedRun(*place, *of_run, spec.train_envs if by_train_envs else ())

@@ -35,17 +35,17 @@ class SweepRun(NamedTuple):
     def place(self) -> str:
         """What the draws of a row have in common: dataset, environments and trial."""
         spec = self.spec
-        source = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
-        return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{source}, trial {spec.trial_seed}"
+        trained_on = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
+        return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{trained_on}, trial {spec.trial_seed}"
 
 
 @dataclass(frozen=True)
-class Declared:
+class SweepManifest:
     """A sweep as it was declared when it last started: rows in table order, runs in order.
 
     Args:
         folder: where it lies.
-        by_source: whether it says what to train on (``train_envs``), not only what to hold out.
+        by_train_envs: whether it says what to train on (``train_envs``), not only what to hold out.
         launch: how it was started last; None where an earlier version did that.
 
     """
@@ -54,7 +54,7 @@ class Declared:
     rows: Sequence[str]
     runs: Sequence[SweepRun]
     folder: Path
-    by_source: bool = False
+    by_train_envs: bool = False
     launch: Launch | None = None
 
     def command(self, *, retry: Sequence[State] = ()) -> str:
@@ -75,7 +75,9 @@ class Declared:
         return Launch(Path("sweeps", f"{self.name}.yaml"), {"data_dir": "DATA"} if on_disk else {})
 
 
-def declaration(sweep: "SweepSpec", runs: Sequence[SweepRun], launch: dict[str, Any] | None = None) -> dict[str, Any]:
+def manifest_content(
+    sweep: "SweepSpec", runs: Sequence[SweepRun], launch: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return what ``sweep.json`` keeps.
 
     Args:
@@ -91,14 +93,14 @@ def declaration(sweep: "SweepSpec", runs: Sequence[SweepRun], launch: dict[str, 
     }
 
 
-def read_declaration(folder: SweepFolder) -> Declared:
+def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
     """Read ``sweep.json``; raise InputError where there is none, or it is none of ours."""
     content = folder.read()
     try:
         rows = [one_form(_text(label)) for label in content["rows"]]
         runs = [SweepRun(one_form(_text(run["label"])), RunSpec.from_dict(run["spec"])) for run in content["runs"]]
         name = _text(content["name"])
-        by_source = content.get("declared", {}).get("train_envs") is not None
+        by_train_envs = content.get("declared", {}).get("train_envs") is not None
         launch = Launch.read(content.get("launch"), folder.path)
     except KeyError as error:
         raise InputError(f"{folder.sweep_file} is no declaration of a sweep: it lacks {error}") from None
@@ -108,7 +110,7 @@ def read_declaration(folder: SweepFolder) -> Declared:
     if strange or not runs:
         what = f"its runs name rows that it lacks: {', '.join(strange)}" if strange else "it has no runs"
         raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {what}")
-    return Declared(name, rows, runs, folder.path, by_source, launch)
+    return SweepManifest(name, rows, runs, folder.path, by_train_envs, launch)
 
 
 def _text(value: object) -> str:

@@ -81,7 +81,7 @@ class SweepSpec:
         """Return the facts of one of the sweep's datasets."""
         return dataset_facts(dataset, self.environments.get(dataset, ()))
 
-    def sources(self, dataset: str) -> list[tuple[int, ...]]:
+    def training_sets(self, dataset: str) -> list[tuple[int, ...]]:
         """Return what is trained on, as env indices, run by run; empty where that is what is not held out."""
         facts = self.facts(dataset)
         if self.train_envs == "all":
@@ -149,22 +149,22 @@ def _check_environments(yaml: LinedYaml, spec: SweepSpec) -> None:
             )
         for index, env in enumerate(spec.test_envs or ()):
             _named(yaml, ("test_envs", index), facts.environment_index, env)
-        _check_sources(yaml, spec, facts)
+        _check_training_sets(yaml, spec, facts)
 
 
-def _check_sources(yaml: LinedYaml, spec: SweepSpec, facts: DatasetFacts) -> None:
+def _check_training_sets(yaml: LinedYaml, spec: SweepSpec, facts: DatasetFacts) -> None:
     """Check that what is trained on is there, and leaves something to test on."""
     if isinstance(spec.train_envs, tuple):
         for index, envs in enumerate(spec.train_envs):
             for env in envs:
                 _named(yaml, ("train_envs", index), facts.environment_index, env)
-    sources = spec.sources(facts.name)
-    for index, source in enumerate(sources):
-        names = ", ".join(facts.names[env] for env in source)
+    training_sets = spec.training_sets(facts.name)
+    for index, train_envs in enumerate(training_sets):
+        names = ", ".join(facts.names[env] for env in train_envs)
         key = ("train_envs",) if spec.train_envs == "all" else ("train_envs", index)
-        if source in sources[:index]:
+        if train_envs in training_sets[:index]:
             raise yaml.error(key, f"train_envs: {names} is given twice")
-        if set(spec.tested(facts.name)) <= set(source):
+        if set(spec.tested(facts.name)) <= set(train_envs):
             raise yaml.error(key, f"train_envs: with {names} trained on, {facts.name} has nothing left to test on")
 
 
@@ -244,18 +244,18 @@ def _environments(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...] | No
     return None if value == "all" else _distinct(yaml, key, _texts(yaml, key, value))
 
 
-def _sources(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ...], ...] | str:
+def _training_sets(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ...], ...] | str:
     """Read what is trained on: each item is an environment, or a list of those trained on together."""
     if value == "all":
         return "all"
-    sources = []
+    training_sets = []
     for index, item in enumerate(_items(yaml, key, value)):
         if item == []:
             raise yaml.error((*key, index), f"{key[0]} takes environments, or lists of at least one, got []")
         place = (*key, index)
         together = _texts(yaml, place, item) if isinstance(item, list) else [_text(yaml, place, item)]
-        sources.append(_distinct(yaml, place, together))
-    return tuple(sources)
+        training_sets.append(_distinct(yaml, place, together))
+    return tuple(training_sets)
 
 
 def _count(yaml: LinedYaml, key: Key, value: Any, least: int = 1) -> int:
@@ -316,7 +316,7 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "trials": _trials,
     "draws": _count,
     "test_envs": _environments,
-    "train_envs": _sources,
+    "train_envs": _training_sets,
     "pairs": _switch,
     "hparams": _hparams,
     "steps": _count,

@@ -36,8 +36,8 @@ _Envs = tuple[int, ...]
 def _environments(sweep: SweepSpec, dataset: str) -> Iterator[tuple[_Envs, _Envs | None]]:
     """Yield what runs test on, and what they train on: None for all the others."""
     tested = sweep.tested(dataset)
-    for source in sweep.sources(dataset):
-        yield tuple(env for env in tested if env not in source), source
+    for train_envs in sweep.training_sets(dataset):
+        yield tuple(env for env in tested if env not in train_envs), train_envs
     if sweep.train_envs is None:
         yield from ((envs, None) for envs in _held_out(sweep, tested, len(sweep.facts(dataset).names)))
 

@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.command import command
-from dg_batchformer.spec.manifest import Declared, SweepRun
+from dg_batchformer.spec.manifest import SweepManifest, SweepRun
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.sweep.jobs import ADVICE, ended_states, queued_states, read_jobs
@@ -27,17 +27,17 @@ def run_text(folder: RunFolder, spec: RunSpec, state: State) -> str:
     return f"{SweepRun(spec.algorithm, spec).name}: {state}, {updates}{reason}"
 
 
-def status_text(folder: SweepFolder, declared: Declared, states: States) -> str:
+def status_text(folder: SweepFolder, manifest: SweepManifest, states: States) -> str:
     """Return the status of a sweep as text."""
-    lines = [_states_table(declared, states)]
+    lines = [_states_table(manifest, states)]
     for state in (State.RUNNING, State.FAILED, State.DIVERGED, State.DAMAGED, State.GONE):
-        found = {run.spec.id: run for run in declared.runs if states.of[run.spec.id] is state}
+        found = {run.spec.id: run for run in manifest.runs if states.of[run.spec.id] is state}
         lines += [_line(folder, run, states) for run in list(found.values())[:_SHOWN]]
         lines += [f"... and {len(found) - _SHOWN} more {state}"] * (len(found) > _SHOWN)
-    return "\n".join([*lines, *_slurm_lines(folder, declared, states), *_ways_on(folder, declared, states)])
+    return "\n".join([*lines, *_slurm_lines(folder, manifest, states), *_ways_on(folder, manifest, states)])
 
 
-def _slurm_lines(folder: SweepFolder, declared: Declared, states: States) -> list[str]:
+def _slurm_lines(folder: SweepFolder, manifest: SweepManifest, states: States) -> list[str]:
     """Say what SLURM does with the jobs of a sweep, and of each run that a job left behind, why."""
     jobs = read_jobs(folder)
     if not jobs:
@@ -53,7 +53,7 @@ def _slurm_lines(folder: SweepFolder, declared: Declared, states: States) -> lis
     left = states.having(State.DUE, State.GONE, State.INTERRUPTED)
     stranded = {run_id: job for run_id, job in latest.items() if run_id in left and job.job_id not in queued}
     ended = ended_states(list(stranded.values()))
-    names = {run.spec.id: run.name for run in declared.runs}
+    names = {run.spec.id: run.name for run in manifest.runs}
     said = [
         f"left behind: {names[run_id]} ({run_id}): {ADVICE.get(ended.get(job.job_id, ''), 'its job has ended')}"
         for run_id, job in stranded.items()
@@ -61,15 +61,15 @@ def _slurm_lines(folder: SweepFolder, declared: Declared, states: States) -> lis
     return [*lines, *said[:_SHOWN], *[f"... and {len(said) - _SHOWN} more left behind"] * (len(said) > _SHOWN)]
 
 
-def _states_table(declared: Declared, states: States) -> str:
+def _states_table(manifest: SweepManifest, states: States) -> str:
     """Return how many runs of every row are in which state, at most ``_WIDTH`` wide."""
-    found: dict[str, dict[str, State]] = {label: {} for label in declared.rows}
-    for run in declared.runs:
+    found: dict[str, dict[str, State]] = {label: {} for label in manifest.rows}
+    for run in manifest.runs:
         found[run.label][run.spec.id] = states.of[run.spec.id]
     rows = [(label, len(of_row), counted(of_row)) for label, of_row in found.items()]
     rows.append(("all", len(states.of), counted(states.of)))  # a run that two rows share counts once
     half = (_WIDTH - len("  runs  ")) // 2
-    headers = [declared.name, "runs", "of which"]
+    headers = [manifest.name, "runs", "of which"]
     return tabulate(rows, headers=headers, maxcolwidths=[half - 2, None, half - 2], maxheadercolwidths=half - 2)
 
 
@@ -87,21 +87,21 @@ def _line(folder: SweepFolder, run: SweepRun, states: States) -> str:
     return f"{which}\n{fill(reasons[state](), _WIDTH, initial_indent='  ', **_WRAPPED)}".rstrip()
 
 
-def _ways_on(folder: SweepFolder, declared: Declared, states: States) -> list[str]:
+def _ways_on(folder: SweepFolder, manifest: SweepManifest, states: States) -> list[str]:
     """Return what is left, and the commands that come next."""
     there = set(states.of.values())
-    untrained = {run.spec.id: run for run in declared.runs if not states.of[run.spec.id].is_settled}
+    untrained = {run.spec.id: run for run in manifest.runs if not states.of[run.spec.id].is_settled}
     lines = []
     if untrained:
         workers = max(1, len(states.having(State.RUNNING)))
-        left: Sequence[float | None] = prices(folder, declared.runs, states, list(untrained.values()))
+        left: Sequence[float | None] = prices(folder, manifest.runs, states, list(untrained.values()))
         lines.append(f"{len(untrained)} runs left, {price_text(left, workers)}")
     if there & {State.DUE, State.GONE, State.INTERRUPTED}:
-        lines.append(f"continue: {declared.command()}")
+        lines.append(f"continue: {manifest.command()}")
     if State.FAILED in there:
-        lines.append(f"try failed runs again: {declared.command(retry=[State.FAILED])}")
+        lines.append(f"try failed runs again: {manifest.command(retry=[State.FAILED])}")
     if State.DAMAGED in there:
-        lines.append(f"train damaged runs again: {declared.command(retry=[State.DAMAGED])}")
+        lines.append(f"train damaged runs again: {manifest.command(retry=[State.DAMAGED])}")
     if there & {State.DONE, State.DIVERGED}:
         lines.append(f"tables: {command('tables', folder.path)}")
     return lines

@@ -162,13 +162,13 @@ def _told(table: Table, said: Mapping[str, RowConditions]) -> Table:
 
 def _section(collection: Collection, method: Method, measurements: Measurements) -> Section:
     datasets = list(collection.environments)
-    paired = {run.benchmark for run in collection.runs if len(run.test_envs) == 2 and not run.sources}
+    paired = {run.benchmark for run in collection.runs if len(run.test_envs) == 2 and not run.train_envs}
     shown = [name for name in datasets if name in paired or not method.needs_pairs]
-    by_source = {run.benchmark for run in collection.runs if run.sources}
+    by_train_envs = {run.benchmark for run in collection.runs if run.train_envs}
     reasons: dict[str, list[str]] = {}
     for name in datasets:
         if name not in shown:
-            reasons.setdefault(_NO_PAIRS[name in by_source], []).append(name)
+            reasons.setdefault(_NO_PAIRS[name in by_train_envs], []).append(name)
     alone = "" if shown or len(reasons) > 1 else next(iter(reasons), "")
     notes = [alone] if alone else [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
     metric = measurements.metric
@@ -221,7 +221,7 @@ def _dataset_table(
         rows[label] = [*cells, *_summaries(by_env, trials, measurements.metric)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
-    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].sources))]
+    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs))]
     notes += _about_lone_environments(runs)
     made = _provenance(runs, method)
     notes += [made.differing_threads] if made is not None and made.differing_threads else []

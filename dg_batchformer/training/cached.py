@@ -22,7 +22,7 @@ def planes_for(image_size: int) -> tuple[Kind, Kind]:
 
 
 class CachedLoader:
-    """Serves what ``loaders.Loader`` serves, on a device: plain images as bytes, augmented ones ready for a network.
+    """Serves what ``ExactLoader`` serves, on a device: plain images as bytes, augmented ones ready for a network.
 
     Args:
         augments: whether some request asks for augmentation; without, the training plane is not needed.

@@ -17,15 +17,15 @@ from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import settle_precision
 from dg_batchformer.training.feature_cache import FeatureLoader, prepare_features, recipe_of
-from dg_batchformer.training.loaders import Loader
+from dg_batchformer.training.loaders import ExactLoader
 from dg_batchformer.training.run_log import Watcher, caching, tell
 
 _MAX_DATA_WORKERS = 8
 
 
-def open_source(
+def open_loader(
     spec: RunSpec, hparams: Hparams, dataset: Dataset, device: torch.device, watcher: Watcher
-) -> Loader | CachedLoader | FeatureLoader:
+) -> ExactLoader | CachedLoader | FeatureLoader:
     """Open the data path of a run; its cache, if it has one, is built first if need be."""
     if spec.data_path != "features":
         return open_images(spec, hparams, dataset, device, watcher)
@@ -49,14 +49,14 @@ def open_source(
 
 def open_images(
     spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, device: torch.device, watcher: Watcher
-) -> Loader | CachedLoader:
+) -> ExactLoader | CachedLoader:
     """Open the images of a run, also of one that trains on cached features."""
     note = partial(tell, watcher)
     if spec.data_path != "exact" and isinstance(dataset, ImageFolders):
         augments = hparams.get("data_augmentation", False)
         return CachedLoader(dataset, device, augments=augments, note=note, progress=caching(watcher))
     workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
-    return Loader(dataset.environments, dataset.input_shape[-1], workers, note)
+    return ExactLoader(dataset.environments, dataset.input_shape[-1], workers, note)
 
 
 def check_features(spec: RunSpec, hparams: Hparams) -> None:

@@ -13,7 +13,7 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.faults import is_out_of_memory
-from dg_batchformer.training.loaders import Request, Source
+from dg_batchformer.training.loaders import Loader, Request
 from dg_batchformer.training.run_log import log
 
 BATCH_SIZE = 64  # DomainBed's; predictions that depend on the batch are always made with it
@@ -47,7 +47,7 @@ class Evaluator:
     def __init__(
         self,
         spec: RunSpec,
-        loader: Source,
+        loader: Loader,
         splits: dict[Split, list[int]],
         device: torch.device,
         augmented: Sequence[Split] = (),

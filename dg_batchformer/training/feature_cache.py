@@ -27,7 +27,7 @@ from dg_batchformer.storage.folders import cache_dir, write_text
 from dg_batchformer.storage.safe_read import ARCHIVE, TABLE, open_regular, read_text
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.training.augment import normalise
-from dg_batchformer.training.loaders import Batch, Request, Source, Task
+from dg_batchformer.training.loaders import Batch, Loader, Request, Task
 
 _BATCH = 64
 _BLOCK_ROWS = 4096  # rows that share a checksum
@@ -95,7 +95,7 @@ def recipe_of(dataset: Dataset, featurizer: FeaturizerModule, backbone: str, vie
 
 
 class FeatureLoader:
-    """Serves what ``loaders.Loader`` serves, with features in place of images."""
+    """Serves what ``ExactLoader`` serves, with features in place of images."""
 
     def __init__(self, dataset: Dataset, features: Features, views: int) -> None:
         sizes = [len(environment) for environment in dataset]
@@ -139,7 +139,7 @@ def prepare_features(
 
     Args:
         featurizer: computes them, on the device.
-        open_images: opens the data path that images come from, a context that is a ``Source``.
+        open_images: opens the data path that images come from, a context that is a ``Loader``.
         progress: takes rows done, of how many.
 
     Raises InputError where there is no room for them.
@@ -152,8 +152,8 @@ def prepare_features(
             (folder / "index.json").unlink()
             (folder / "rows").unlink()
         if not (folder / "index.json").is_file():
-            with open_images() as source, torch.no_grad():
-                _build(folder, dataset, featurizer.eval(), source, recipe.views, device, progress)
+            with open_images() as loader, torch.no_grad():
+                _build(folder, dataset, featurizer.eval(), loader, recipe.views, device, progress)
     features = open_features(folder)
     if features.rows.dtype == torch.float16:
         note("cached features are kept in fp16, with a relative error of at most 0.05 %: in fp32 they exceed 4 GiB")
@@ -173,7 +173,7 @@ def _build(
     folder: Path,
     dataset: Dataset,
     featurizer: FeaturizerModule,
-    source: Source,
+    loader: Loader,
     views: int,
     device: torch.device,
     progress: Callable[[int, int], None],
@@ -190,7 +190,7 @@ def _build(
             done += len(tasks[whole][0].indices)
             whole += 1
         file.truncate(done * row_bytes)
-        for [batch] in source.stream(tasks[whole:]):
+        for [batch] in loader.stream(tasks[whole:]):
             rows = featurizer.cacheable(normalise(batch.images.to(device))).to("cpu", dtype).contiguous()
             file.write(rows.numpy().tobytes())
             done += len(rows)

@@ -24,7 +24,7 @@ from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.evaluate import BATCH_SIZE
-from dg_batchformer.training.loaders import Request, Source
+from dg_batchformer.training.loaders import Loader, Request
 from dg_batchformer.training.loop import seed_everything
 from dg_batchformer.training.sampling import Splits
 
@@ -71,10 +71,10 @@ class Initial:
         """
         return _digest(*self._begins)
 
-    def apply(self, source: Source, splits: Splits, device: torch.device) -> None:
+    def apply(self, loader: Loader, splits: Splits, device: torch.device) -> None:
         """Give the algorithm the weights it begins from; raise InputError where a file does not fit."""
         if self.start is not None:
-            self.state = self._probed(self.start.to(device), source, splits, device)
+            self.state = self._probed(self.start.to(device), loader, splits, device)
         if self.state is None:
             return
         try:
@@ -83,7 +83,7 @@ class Initial:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"init {self.init} does not fit {self.spec.algorithm}: {reason}") from None
 
-    def _probed(self, start: Algorithm, source: Source, splits: Splits, device: torch.device) -> Mapping[str, Tensor]:
+    def _probed(self, start: Algorithm, loader: Loader, splits: Splits, device: torch.device) -> Mapping[str, Tensor]:
         """Fit the classifier to the features of the images that are trained on, unaugmented."""
         predictor = start.predictor
         assert isinstance(predictor, nn.Sequential)
@@ -96,7 +96,7 @@ class Initial:
         ]
         features, labels = [], []
         with torch.no_grad():
-            for [batch] in source.stream([request] for request in requests):
+            for [batch] in loader.stream([request] for request in requests):
                 features.append(predictor[:-1](normalise(batch.images.to(device))))
                 labels.append(batch.labels.to(device))
         fit_classifier(predictor[-1], torch.cat(features), torch.cat(labels))

@@ -43,8 +43,8 @@ _Load = Callable[[Task], _Result | bytes]
 _SHARED = "/dev/shm"
 
 
-class Source(Protocol):
-    """What serves images: ``Loader`` here, ``cached.CachedLoader``."""
+class Loader(Protocol):
+    """What serves images: ``ExactLoader`` here, ``cached.CachedLoader``."""
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Source(Protocol):
         ...
 
 
-class Loader:
+class ExactLoader:
     """Loads tasks of requests, ahead of time where there are worker processes; a context that ends these.
 
     What a request brings depends on it alone, not on the workers, their number or the order they finish in. Workers

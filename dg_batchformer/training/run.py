@@ -15,7 +15,7 @@ from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.errors import InputError
-from dg_batchformer.hparams import Declared
+from dg_batchformer.hparams import DeclaredHparams
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.seeds import seed_hash
@@ -26,13 +26,13 @@ from dg_batchformer.storage.folders import RunFolder, State, write_json
 from dg_batchformer.storage.lock import Lock
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.compute_mode import Execution, apply, gave_up_compiling, saved_execution, settle
-from dg_batchformer.training.data_path import open_source, read_features
+from dg_batchformer.training.data_path import open_loader, read_features
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
 from dg_batchformer.training.export import keep_model
 from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.initialization import Initial
 from dg_batchformer.training.lines import Lines, outcome
-from dg_batchformer.training.loaders import Source
+from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
@@ -84,8 +84,8 @@ def train_run(
                 tell(watcher, sentence)
 
             def begin() -> State:
-                with open_source(spec, hparams, dataset, device, watcher) as source:
-                    run = _Run(spec, folder, lock, hparams, dataset, source, device, keep, predictions, watcher)
+                with open_loader(spec, hparams, dataset, device, watcher) as loader:
+                    run = _Run(spec, folder, lock, hparams, dataset, loader, device, keep, predictions, watcher)
                     write_json(folder.spec_file, spec.as_dict())  # it can be built: the folder is its own from here on
                     return run.train(stop, save_seconds, Lines(spec, name or spec.algorithm))
 
@@ -105,17 +105,17 @@ def _retried_without_planes(begin: Callable[[], State], device: torch.device, wa
 
 
 def build_evaluator(
-    spec: RunSpec, hparams: dict[str, Any], source: Source, splits: Splits, device: torch.device
+    spec: RunSpec, hparams: dict[str, Any], loader: Loader, splits: Splits, device: torch.device
 ) -> Evaluator:
     """Return what evaluates the models of a run, its validation images augmented where it asks for that."""
     augments = hparams.get("data_augmentation", False) and hparams.get("val_augment", False)
     augmented = [(env, part) for env, part in splits if env in spec.train_envs] if augments else []
-    return Evaluator(spec, source, evaluated_splits(spec, splits), device, augmented)
+    return Evaluator(spec, loader, evaluated_splits(spec, splits), device, augmented)
 
 
-def training_inputs(sampler: Sampler, source: Source, spec: RunSpec, device: torch.device) -> Iterator[Tensor]:
+def training_inputs(sampler: Sampler, loader: Loader, spec: RunSpec, device: torch.device) -> Iterator[Tensor]:
     """Yield x of training batches beyond the last step, all environments together: for live BatchNorm."""
-    batches = sampler.minibatches(source, spec.steps, device)
+    batches = sampler.minibatches(loader, spec.steps, device)
     for _ in range(min(_BATCH_NORM_BATCHES, spec.steps)):
         yield torch.cat([x for x, _ in next(batches)])
 
@@ -130,18 +130,18 @@ class _Run:
         lock: Lock,
         hparams: dict[str, Any],
         dataset: Dataset,
-        source: Source,
+        loader: Loader,
         device: torch.device,
         keep: str,
         predictions: bool,
         watcher: Watcher,
     ) -> None:
         self.spec, self.folder, self.lock, self.hparams, self.dataset = spec, folder, lock, hparams, dataset
-        self.source, self.device, self.keep, self.watcher = source, device, keep, watcher
+        self.loader, self.device, self.keep, self.watcher = loader, device, keep, watcher
         self.predictions = predictions
         self.splits = splits = split_environments(spec, dataset)
         self.sampler = Sampler(spec, hparams, dataset, splits)
-        self.evaluator = build_evaluator(spec, hparams, source, splits, device)
+        self.evaluator = build_evaluator(spec, hparams, loader, splits, device)
         self.writer = RecordWriter(folder, spec, hparams, dataset, splits, device)
         seed_everything(seed_hash(spec.seed, "initialisation"))
         algorithm_class = get_algorithm_class(spec.algorithm)
@@ -149,7 +149,7 @@ class _Run:
             dataset.input_shape,
             dataset.num_classes,
             len(spec.train_envs),
-            Declared(hparams, split_name(spec.algorithm)[0]),
+            DeclaredHparams(hparams, split_name(spec.algorithm)[0]),
         ).to(device)
         if spec.data_path == "features":
             read_features(self.algorithm)
@@ -160,7 +160,7 @@ class _Run:
                 f"{spec.algorithm} compares training environments and has {lone} alone: it trains much as ERM does"
             )
         fingerprint = self.writer.constant["dataset_fingerprint"]
-        self.writer.constant.update(source.conditions)
+        self.writer.constant.update(loader.conditions)
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
         self.begins_from = "" if keep == "none" else self.initial.identity()  # only a kept model says it
         self._use(settle(spec, dataset, device, sum(map(len, self.evaluator.splits.values()))))
@@ -179,7 +179,7 @@ class _Run:
         self.lines = lines
         start = self._resume()
         if start == 0:
-            self.initial.apply(self.source, self.splits, self.device)
+            self.initial.apply(self.loader, self.splits, self.device)
         del self.initial  # it may hold a second model
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
         self.watcher.begin(self.spec, start)
@@ -200,7 +200,7 @@ class _Run:
 
         ending = train(
             self.algorithm,
-            self.sampler.minibatches(self.source, start, self.device),
+            self.sampler.minibatches(self.loader, start, self.device),
             self.evaluator,
             self.spec,
             start=start,
@@ -229,7 +229,7 @@ class _Run:
 
     def _finalize(self) -> None:
         seed_everything(seed_hash(self.spec.seed, "finalize"))
-        model = self.algorithm.finalize(training_inputs(self.sampler, self.source, self.spec, self.device))
+        model = self.algorithm.finalize(training_inputs(self.sampler, self.loader, self.spec, self.device))
         if model.summary:
             evaluation = self.evaluator(model, self.spec.steps)
             self._record(model, self.spec.steps, {**model.summary, "final": True}, evaluation)
@@ -257,7 +257,7 @@ class _Run:
         state = {
             "step": step,
             "dataset_fingerprint": self.writer.constant["dataset_fingerprint"],
-            "conditions": self.source.conditions,
+            "conditions": self.loader.conditions,
             "keep": self.keep,
             "execution": self.execution._asdict(),
             "records_bytes": self.writer.size(),
@@ -317,7 +317,7 @@ class _Run:
             raise InputError(
                 f"{self.folder.path} was begun on data of the fingerprint {begun[:12]}, this is {now[:12]}; {way_out}"
             )
-        if state.get("conditions", {}) != self.source.conditions:
+        if state.get("conditions", {}) != self.loader.conditions:
             raise InputError(
                 f"{self.folder.path} was begun on training images that an earlier version shrank further; delete "
                 f"{self.folder.checkpoint_file} to begin anew"

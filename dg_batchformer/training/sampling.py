@@ -13,7 +13,7 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.evaluate import Split
-from dg_batchformer.training.loaders import Request, Source, Task
+from dg_batchformer.training.loaders import Loader, Request, Task
 from dg_batchformer.training.splits import split_indices
 
 Splits = dict[Split, list[int]]
@@ -37,7 +37,7 @@ class Sampler:
             if hparams["class_balanced"]
         }
 
-    def minibatches(self, loader: Source, first: int, device: torch.device) -> Iterator[Minibatches]:
+    def minibatches(self, loader: Loader, first: int, device: torch.device) -> Iterator[Minibatches]:
         """Yield the minibatches of all steps from ``first`` on: x (batch_size, *input_shape), y (batch_size,)."""
         for batches in loader.stream(self._task(step) for step in iter(range(first, 2**31))):
             yield [(normalise(images.to(device)), labels.to(device)) for images, labels in batches]

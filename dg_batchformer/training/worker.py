@@ -41,7 +41,7 @@ class Events:
         self.memory = 0
         self.device: torch.device | None = None
 
-    def tell(self, event: str, **values: Any) -> None:
+    def send(self, event: str, **values: Any) -> None:
         """Send one event, with the most memory that was seen to be this process's own, in bytes, and its card's."""
         self.told = time.monotonic()
         self.memory = max(self.memory, _own_memory())
@@ -51,11 +51,11 @@ class Events:
             self.stop.asked = True
 
     def begin(self, spec: RunSpec, start: int) -> None:
-        self.tell("begin", start=start)
+        self.send("begin", start=start)
 
     def step(self, step: int) -> None:
         if time.monotonic() - self.told >= _EVENT_SECONDS:
-            self.tell("step", done=step + 1)
+            self.send("step", done=step + 1)
 
     def record(self, values: dict[str, Any]) -> None:
         pass
@@ -64,7 +64,7 @@ class Events:
         pass
 
     def note(self, sentence: str) -> None:
-        self.tell("note", sentence=sentence)
+        self.send("note", sentence=sentence)
 
     def caching(self, done: int, images: int) -> None:
         if done == 1:
@@ -95,12 +95,12 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path, sharin
             device = device or parse_device(device_name)  # once: it may hide other devices
             prepare_device(device)
         except Exception as error:  # no fault of the run
-            events.tell("unusable", sentence=as_sentence(error))
+            events.send("unusable", sentence=as_sentence(error))
             return
         events.device = device
         how, told = _train(task, device, events, stop)
         leaves = not _give_back_memory(device) or how == "fault"
-        events.tell(how, leaves=leaves, **told)
+        events.send(how, leaves=leaves, **told)
         if leaves:
             return
 

@@ -16,7 +16,7 @@ from dg_batchformer.wrappers.loss_valley import Average
 class WeightAveraging(Wrapper):
     """Reads and sets the weights of the predictor: what is averaged is without BatchFormer and all else that trains."""
 
-    stage = "weights"
+    acts_on = "weights"
     registered = False
 
     def weights(self) -> list[Tensor]:

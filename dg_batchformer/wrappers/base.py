@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
 from dg_batchformer.hparams import HParam
 
-STAGES = ("maps", "features", "weights")  # inside out: what a wrapper acts on
+ACTS_ON = ("maps", "features", "weights")  # inside out: what a wrapper acts on
 
 
 class Wrapper(Algorithm):
     """Passes everything on to ``inner``; a subclass overrides what it changes.
 
     Attributes:
-        stage: one of STAGES; wrappers apply in that order, at most one for each.
+        acts_on: one of ACTS_ON; wrappers apply in that order, at most one for each.
         inner_class: what is wrapped; set by ``around``.
         predicts_returned: whether ``predict`` is of the model that a run would return now, with the BatchNorm
             statistics of the moment, and not of the last iterate: DomainBed knows a model by its predictions alone.
@@ -23,7 +23,7 @@ class Wrapper(Algorithm):
     """
 
     registered = False
-    stage: ClassVar[str]
+    acts_on: ClassVar[str]
     inner_class: ClassVar[type[Algorithm]]
     predicts_returned: ClassVar[bool] = False
 
@@ -38,7 +38,7 @@ class Wrapper(Algorithm):
     @classmethod
     def order(cls) -> int:
         """Return the place of this wrapper among others, inside out."""
-        return STAGES.index(cls.stage)
+        return ACTS_ON.index(cls.acts_on)
 
     @classmethod
     def settings(cls, dataset: str) -> dict[str, HParam]:

@@ -28,7 +28,7 @@ class BF(Wrapper):
     A twin stream of weight 0 can change nothing but rounding, so then no twins are made.
     """
 
-    stage = "features"
+    acts_on = "features"
 
     @classmethod
     def settings(cls, dataset: str) -> dict[str, HParam]:

@@ -28,7 +28,7 @@ class MixStyle(Wrapper):
     mixes with another one: ``mixstyle_partners`` is then ``other_domain``.
     """
 
-    stage = "maps"
+    acts_on = "maps"
     needs_pixels = "MixStyle mixes feature maps of early stages"
 
     @classmethod

@@ -88,7 +88,7 @@ def test_every_dataset_that_can_be_loaded_has_facts():
 
 
 def test_the_wrappers_that_return_another_model_are_those_that_act_on_weights():
-    assert set(AVERAGING_WRAPPERS) == {name for name in WRAPPERS if WRAPPERS[name].stage == "weights"}
+    assert set(AVERAGING_WRAPPERS) == {name for name in WRAPPERS if WRAPPERS[name].acts_on == "weights"}
 
 
 def test_every_algorithm_of_domainbed_is_there():

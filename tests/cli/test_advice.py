@@ -12,7 +12,7 @@ import pytest
 from data_folders import write_images, write_own
 from domainbed_sweeps import Kind, write_sweep
 
-from dg_batchformer.cli.main import _parser, main
+from dg_batchformer.cli.main import main, parser
 from dg_batchformer.spec.command import PROGRAM
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
@@ -38,7 +38,7 @@ def _flags(parser, name=""):
     return found
 
 
-FLAGS = _flags(_parser())
+FLAGS = _flags(parser())
 
 
 def _constants():
@@ -60,7 +60,7 @@ def test_every_command_that_stands_whole_in_a_text_parses():
 
     assert lines
     for line in lines:
-        assert _parser().parse_args(shlex.split(line))
+        assert parser().parse_args(shlex.split(line))
 
 
 def _check(verb, said):
@@ -68,7 +68,7 @@ def _check(verb, said):
     for sentence in said.splitlines():
         commands = re.findall(rf"{PROGRAM} (.*?)(?=; |\)|$)", sentence)
         for line in commands:
-            _parser().parse_args(shlex.split(line))
+            parser().parse_args(shlex.split(line))
         rest = sentence
         for line in commands:
             rest = rest.replace(line, "")

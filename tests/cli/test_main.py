@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dg_batchformer.cli.main import _parser, main
+from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
-from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import RunFolder, SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -59,7 +59,7 @@ def test_runs_without_a_folder_have_one_each_and_the_same_command_finds_its_own(
 def test_results_are_not_mixed_with_other_results(tmp_path, capsys):
     sweep = load_sweep(SWEEPS / "quickstart.yaml")
     folder = SweepFolder(tmp_path / "results" / "quickstart")
-    folder.write(declaration(sweep, expand(sweep)))
+    folder.write(manifest_content(sweep, expand(sweep)))
     assert _train(tmp_path) == 0
 
     for place in ("results/quickstart", "results/quickstart/runs/x", "out/inside", "results"):
@@ -215,7 +215,7 @@ def test_a_failing_file_system_is_one_sentence(tmp_path, capsys, monkeypatch):
 
 def test_tables_that_cannot_be_written_are_named(tmp_path, capsys):
     sweep = load_sweep(SWEEPS / "quickstart.yaml")
-    SweepFolder(tmp_path).write(declaration(sweep, expand(sweep)))
+    SweepFolder(tmp_path).write(manifest_content(sweep, expand(sweep)))
     (tmp_path / "file").write_text("")
 
     assert main(["tables", str(tmp_path), "--output", str(tmp_path / "file")]) == 2
@@ -275,10 +275,10 @@ def test_globs_search_lists(capsys):
     ],
 )
 def test_hparams_can_be_set_without_json(given, hparams):
-    spec = run_spec(_parser("train").parse_args(["train", *given]))
+    spec = run_spec(parser("train").parse_args(["train", *given]))
 
     assert spec.hparams == hparams
-    assert spec.id == run_spec(_parser("train").parse_args(["train", "--hparams", json.dumps(hparams)])).id
+    assert spec.id == run_spec(parser("train").parse_args(["train", "--hparams", json.dumps(hparams)])).id
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dg_batchformer.datasets import DATASETS, open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.training.loaders import Loader, Request
+from dg_batchformer.training.loaders import ExactLoader, Request
 
 
 def test_every_known_dataset_can_be_loaded():
@@ -25,7 +25,7 @@ def test_a_dataset_has_the_environments_and_shapes_that_the_catalog_says(name, t
 
     assert tuple(environment.name for environment in dataset) == FACTS[name].names
     assert len(dataset.input_shape) == len(FACTS[name].shape)
-    with Loader(dataset.environments, dataset.input_shape[-1], 0, print) as loader:
+    with ExactLoader(dataset.environments, dataset.input_shape[-1], 0, print) as loader:
         for env, environment in enumerate(dataset):
             last = len(environment) - 1
             [[batch]] = loader.stream([[Request(env, [last, 0])]])

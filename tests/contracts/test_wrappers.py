@@ -23,7 +23,7 @@ NEW = [name for name in WRAPPERS if name not in ("BF", "SWAD")]
 def _cases():
     for base in ALGORITHMS:
         for turn, wrapper in enumerate(NEW):
-            joins_bf = WRAPPERS[wrapper].stage != WRAPPERS["BF"].stage and (turn + list(ALGORITHMS).index(base)) % 2
+            joins_bf = WRAPPERS[wrapper].acts_on != WRAPPERS["BF"].acts_on and (turn + list(ALGORITHMS).index(base)) % 2
             name = f"{wrapper}+{base}" + "+BF" * joins_bf
             quick = base in KINDS
             yield pytest.param(name, marks=[] if quick else [pytest.mark.exhaustive])

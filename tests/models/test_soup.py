@@ -16,12 +16,12 @@ from dg_batchformer.models.load import KeptModel, load_model
 from dg_batchformer.models.make_soups import _Setting
 from dg_batchformer.models.precision import Precision
 from dg_batchformer.models.soup import greedy_soup, uniform_soup
-from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, SweepFolder
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.training.run import open_source, training_inputs
+from dg_batchformer.training.run import open_loader, training_inputs
 
 CPU = torch.device("cpu")
 STATES = [{"w": torch.tensor([value, 1.0]), "count": torch.tensor(7 + value, dtype=torch.long)} for value in (0, 4, 8)]
@@ -57,7 +57,7 @@ def _sweep(path, init, rows=ROWS, **given):
         "mine", ("Toy",), rows, "quick", 1, 3, ("D",), steps=12, checkpoint_freq=6, hparams=small, **given
     )
     folder, runs = SweepFolder(path), expand(asked)
-    folder.write(declaration(asked, runs))
+    folder.write(manifest_content(asked, runs))
     for run in runs:
         run_quickly(run.spec, folder.run(run.spec.id).path)
     return folder
@@ -192,7 +192,7 @@ def test_live_batch_norm_of_a_mean_is_re_estimated_and_that_of_a_single_model_ke
     model = KeptModel(spec, hparams, dataset.classes, (8,), "", algorithm)
     state = {**algorithm.network.state_dict(), "1.running_mean": torch.full((4,), 9.0)}
 
-    with open_source(spec, hparams, dataset, CPU, Silence()) as source, torch.no_grad():
+    with open_loader(spec, hparams, dataset, CPU, Silence()) as source, torch.no_grad():
         setting = _Setting(model, Precision("fp32", ("fp32",)), dataset, source, CPU)
         inputs = training_inputs(setting.sampler, source, spec, CPU)
         expected = torch.stack([algorithm.network[0](x).mean(dim=0) for x in inputs]).mean(dim=0)

@@ -194,7 +194,7 @@ def test_a_class_on_our_base_keeps_what_it_says_of_itself(write):
         ),
         (UPSTREAM.replace("MyAlgo", "SWAD"), "cannot be called SWAD: that names a wrapper; rename the class"),
         (
-            "from dg_batchformer.wrappers.base import Wrapper\nclass MyAlgo(Wrapper):\n    stage = 'weights'\n",
+            "from dg_batchformer.wrappers.base import Wrapper\nclass MyAlgo(Wrapper):\n    acts_on = 'weights'\n",
             "has no algorithm: .*; MyAlgo is a wrapper, which a plug-in cannot add",
         ),
         (

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from dg_batchformer.cli.main import _parser, main
+from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
 from dg_batchformer.results.collect import collect
 from dg_batchformer.spec.command import PROGRAM
@@ -37,7 +37,7 @@ def test_a_run_has_a_table_and_a_report_of_its_own(tmp_path, capsys):
     assert said.err == ""
     page = re.sub("<[^>]*>", "", (tmp_path / "run" / "report.html").read_text()).replace("&#34;", '"')
     [train] = re.findall(rf"{PROGRAM} (train .+)", page)
-    assert run_spec(_parser().parse_args(shlex.split(train))).id == spec.id
+    assert run_spec(parser().parse_args(shlex.split(train))).id == spec.id
 
 
 def test_the_runs_of_a_folder_make_one_table(tmp_path, capsys):

@@ -11,7 +11,7 @@ from sweep_folders import write_sweep
 from dg_batchformer.cli.main import main
 from dg_batchformer.results import cache
 from dg_batchformer.results.collect import collect
-from dg_batchformer.spec.manifest import SweepRun, declaration
+from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, write_json
 from dg_batchformer.sweep.expand import expand
@@ -101,7 +101,7 @@ def test_a_deleted_folder_is_a_reason_in_tables(sweep, capsys):
 
 def _trained(path, spec):
     folder = SweepFolder(path)
-    folder.write(declaration(SweepSpec("mine", ("Toy",), (Row("ERM", "ERM"),)), [SweepRun("ERM", spec)]))
+    folder.write(manifest_content(SweepSpec("mine", ("Toy",), (Row("ERM", "ERM"),)), [SweepRun("ERM", spec)]))
     run_quickly(spec, folder.run(spec.id).path, predictions=True)
     folder.log_final(spec.id, State.DONE, 1.0)
     return folder, folder.run(spec.id)
@@ -161,7 +161,7 @@ def test_train_says_that_its_finished_run_is_damaged(tmp_path, capsys):
 def test_an_unreadable_spec_of_an_unfinished_run_that_its_sweep_declares_is_written_again(content, tmp_path):
     spec = quick_spec()
     folder = SweepFolder(tmp_path)
-    folder.write(declaration(SweepSpec("mine", ("Toy",), (Row("ERM", "ERM"),)), [SweepRun("ERM", spec)]))
+    folder.write(manifest_content(SweepSpec("mine", ("Toy",), (Row("ERM", "ERM"),)), [SweepRun("ERM", spec)]))
     run = folder.run(spec.id)
     run.path.mkdir(parents=True)
     run.records_file.touch()

@@ -10,7 +10,7 @@ from dg_batchformer.cli.main import main
 from dg_batchformer.results import predictions
 from dg_batchformer.results.metrics import balanced_accuracy, expected_calibration_error, worst_class_accuracy
 from dg_batchformer.results.predictions import Predictions, read_predictions
-from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -53,7 +53,7 @@ def sweep(tmp_path_factory):
     small = {"mlp_width": 16, "batch_size": 8}
     asked = SweepSpec("mine", ("Toy",), rows, "quick", 1, 1, ("D",), steps=6, checkpoint_freq=2, hparams=small)
     folder, runs = SweepFolder(tmp_path_factory.mktemp("metrics")), expand(asked)
-    folder.write(declaration(asked, runs))
+    folder.write(manifest_content(asked, runs))
     for run in runs:
         run_quickly(run.spec, folder.run(run.spec.id).path, predictions=run.label != "late")
     return folder, {run.label: folder.run(run.spec.id) for run in runs}

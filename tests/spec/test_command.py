@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dg_batchformer.cli.main import _parser
+from dg_batchformer.cli.main import parser
 from dg_batchformer.spec.command import PROGRAM, command
 from dg_batchformer.spec.launch import REMEMBERED, Launch
-from dg_batchformer.spec.manifest import declaration, read_declaration
+from dg_batchformer.spec.manifest import manifest_content, read_sweep_manifest
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import State, SweepFolder
@@ -23,7 +23,7 @@ SWEEP = SweepSpec("mine", ("PACS",), (Row("ERM", "ERM"),), trials=1)
 
 def _parsed(line):
     assert line.startswith(PROGRAM)
-    return _parser().parse_args(shlex.split(line.removeprefix(PROGRAM)))
+    return parser().parse_args(shlex.split(line.removeprefix(PROGRAM)))
 
 
 @pytest.mark.parametrize("name", AWKWARD)
@@ -62,8 +62,8 @@ def test_the_options_of_a_run_ask_for_that_run(asked):
 
 def _continued(folder, launch):
     runs = expand(SWEEP)
-    SweepFolder(folder).write(declaration(SWEEP, runs, launch and launch.kept(folder)))
-    return read_declaration(SweepFolder(folder)).command(retry=[State.FAILED, State.DAMAGED])
+    SweepFolder(folder).write(manifest_content(SWEEP, runs, launch and launch.kept(folder)))
+    return read_sweep_manifest(SweepFolder(folder)).command(retry=[State.FAILED, State.DAMAGED])
 
 
 def test_a_sweep_is_continued_by_the_file_and_the_options_that_it_was_started_with(tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_a_sweep_is_continued_by_the_file_and_the_options_that_it_was_started_wi
     )
     assert {name: getattr(asked, name) for name in given} == given
     monkeypatch.chdir(tmp_path / "results" / "mine")
-    asked = _parsed(read_declaration(SweepFolder(Path())).command())
+    asked = _parsed(read_sweep_manifest(SweepFolder(Path())).command())
     assert asked.file.resolve() == tmp_path / "my sweeps/mine.yaml"
     assert asked.data_dir.resolve() == tmp_path / "my data"
     assert asked.results_dir.resolve() == tmp_path / "results"

@@ -6,7 +6,7 @@ import pytest
 
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.manifest import declaration, read_declaration
+from dg_batchformer.spec.manifest import manifest_content, read_sweep_manifest
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -17,9 +17,9 @@ SWEEP = SweepSpec("mine", ("PACS",), (Row("ERM", "ERM"), Row("2 layers", "ERM+BF
 def test_what_is_written_is_read_back(tmp_path):
     runs = expand(SWEEP)
     folder = SweepFolder(tmp_path)
-    folder.write(declaration(SWEEP, runs))
+    folder.write(manifest_content(SWEEP, runs))
 
-    declared = read_declaration(folder)
+    declared = read_sweep_manifest(folder)
 
     assert (declared.name, declared.rows) == ("mine", ["ERM", "2 layers"])
     assert [(run.label, run.spec.id) for run in declared.runs] == [(run.label, run.spec.id) for run in runs]
@@ -58,10 +58,10 @@ def _change(key, value):
     ],
 )
 def test_a_file_that_is_no_declaration_is_one_sentence(tmp_path, capsys, verb, write):
-    text = write(json.loads(json.dumps(declaration(SWEEP, expand(SWEEP)))))
+    text = write(json.loads(json.dumps(manifest_content(SWEEP, expand(SWEEP)))))
     (tmp_path / "sweep.json").write_bytes(text.encode("latin-1"))
 
     with pytest.raises(InputError, match=r"sweep.json (cannot be read|is no declaration of a sweep): ."):
-        read_declaration(SweepFolder(tmp_path))
+        read_sweep_manifest(SweepFolder(tmp_path))
     assert main([verb, str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

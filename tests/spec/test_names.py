@@ -42,4 +42,4 @@ def test_wrappers_stand_inside_out_whatever_the_spelling():
 
     assert composed.__name__ == "BF+CORAL+SWAD"
     assert composed.inner_class.inner_class.__name__ == "CORAL"
-    assert composed.stage == "weights"
+    assert composed.acts_on == "weights"

@@ -53,8 +53,8 @@ def test_a_name_is_what_is_written_whatever_else_yaml_would_make_of_it(tmp_path,
     assert [row.label for row in sweep.algorithms] == ["ERM", written]
     assert [run.spec.environment_names(run.spec.test_envs) for run in expand(sweep)] == [written] * 6
     keys = f"datasets: &names [{written}]\nalgorithms: [ERM]\ntrain_envs: *names\n"
-    by_source = _load(tmp_path, keys, tmp_path)
-    assert [run.spec.environment_names(run.spec.train_envs) for run in expand(by_source)] == [written] * 3
+    by_train_envs = _load(tmp_path, keys, tmp_path)
+    assert [run.spec.environment_names(run.spec.train_envs) for run in expand(by_train_envs)] == [written] * 3
 
 
 def test_numbers_are_decimal_and_never_hours_and_minutes(tmp_path):

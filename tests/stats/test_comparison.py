@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dg_batchformer.cli.main import main
-from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.storage.records import to_line
@@ -27,7 +27,7 @@ def compare(tmp_path, capsys):
         sweep = SweepSpec(name="mine", datasets=datasets, algorithms=rows, trials=trials, **asked)
         runs = expand(sweep)
         folder = SweepFolder(tmp_path / "mine")
-        folder.write(declaration(sweep, runs))
+        folder.write(manifest_content(sweep, runs))
         for run in runs:
             env, trial = run.spec.test_envs[0], run.spec.trial_seed
             gain = gains[run.label] + PLACES[env] if run.label != "ERM" else 0

@@ -1,7 +1,7 @@
 import pytest
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.sweep.expand import expand
 
@@ -74,7 +74,7 @@ def test_variants_share_the_seed_and_differ_in_identity():
 
 def test_the_declaration_says_everything_that_status_needs():
     sweep = _sweep()
-    declared = declaration(sweep, expand(sweep))
+    declared = manifest_content(sweep, expand(sweep))
 
     assert declared["rows"] == ["ERM"]
     assert [run["spec"]["test_envs"] for run in declared["runs"]] == [[0], [1], [2], [3]]

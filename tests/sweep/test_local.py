@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from stand_in_gpus import Gpus
 
-from dg_batchformer.cli.main import _parser, main
+from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.sweep import load_sweep
@@ -187,7 +187,7 @@ def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
     runs = expand(load_sweep(file))
 
     printed = [
-        _parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir, "final", True, 2)
+        parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir, "final", True, 2)
     ]
 
     told = [task(folder, run, data_dir, "final", True) for run in runs]
@@ -300,7 +300,7 @@ def test_status_can_be_watched_until_nothing_is_left_to_wait_for(tmp_path, capsy
 def test_a_worker_that_is_asked_to_stop_before_it_is_ready_stops(tmp_path):
     worker = WorkerProcess("cpu", 1, tmp_path / "workers.log")
 
-    worker.tell(signal.SIGTERM)
+    worker.send_signal(signal.SIGTERM)
     worker.end_within(PATIENCE)
 
     assert worker.bury() == 0, "it ended by itself"

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from dg_batchformer.spec.command import PROGRAM
-from dg_batchformer.spec.manifest import declaration, read_declaration
+from dg_batchformer.spec.manifest import manifest_content, read_sweep_manifest
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, write_json, write_text
@@ -21,7 +21,7 @@ def _sweep_again(tmp_path):
 
 def _folder(tmp_path, runs, sweep=SWEEP):
     folder = SweepFolder(tmp_path / "s")
-    folder.write(declaration(sweep, runs))
+    folder.write(manifest_content(sweep, runs))
     for run in runs:
         folder.run(run.spec.id).path.mkdir(parents=True)
     return folder
@@ -112,7 +112,7 @@ def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):
     folder = _folder(tmp_path, runs)
     folder.run(runs[3].spec.id).error_file.write_bytes(b"image x\xff.jpg cannot be decoded\n\nTraceback ...")
     write_json(folder.run(runs[4].spec.id).done_file, {"outcome": "diverged"})
-    declared = read_declaration(folder)
+    declared = read_sweep_manifest(folder)
 
     text = status_text(folder, declared, run_states(folder, declared.runs))
 
@@ -142,7 +142,7 @@ def test_a_deleted_run_folder_is_said_and_trained_again(tmp_path):
     assert counted(planned.states.of) == "1 folder is gone, 7 done"
     assert [run.spec.id for run in planned.due] == [gone]
     assert planned.seconds == [60]
-    text = status_text(folder, read_declaration(folder), planned.states)
+    text = status_text(folder, read_sweep_manifest(folder), planned.states)
     assert f"folder is gone: ERM on PACS/photo, trial 0 ({gone})" in text
     assert f"continue: {_sweep_again(tmp_path)}\n" in text
 
@@ -175,7 +175,7 @@ def test_damage_is_found_where_runs_are_verified_and_trained_again_if_asked(tmp_
     states = run_states(folder, runs, verify=True)
 
     assert counted(states.of) == "1 damaged, 7 done"
-    text = status_text(folder, read_declaration(folder), states)
+    text = status_text(folder, read_sweep_manifest(folder), states)
     assert f"damaged: ERM on PACS/cartoon, trial 0 ({damaged})\n  model.pt differs" in text
     assert f"train damaged runs again: {_sweep_again(tmp_path)} --retry damaged\n" in text
     assert not plan(folder, runs).due
@@ -203,7 +203,7 @@ def test_status_fits_80_columns_but_for_commands(tmp_path):
     folder.run(runs[0].spec.id).error_file.write_text(f"RuntimeError: {'all is lost, ' * 30}")
     states = dict(zip((run.spec.id for run in runs), [*State, *State], strict=False))
 
-    declared = read_declaration(folder)
+    declared = read_sweep_manifest(folder)
     text = status_text(folder, declared, States(states, {}, 0, {run_id: ["model.pt"] for run_id in states}))
 
     lines = [line for line in text.splitlines() if PROGRAM not in line]

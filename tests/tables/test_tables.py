@@ -11,7 +11,7 @@ from typesetting import typeset
 from dg_batchformer.cli.main import main
 from dg_batchformer.results import selection
 from dg_batchformer.results.collect import collect
-from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import SweepFolder, write_json, write_text
 from dg_batchformer.storage.records import to_line
@@ -42,7 +42,7 @@ def _sweep(tmp_path, *, keep=lambda run: True, **asked):
     sweep = SweepSpec(**{"name": "mine", "datasets": ("PACS",), "algorithms": ROWS, "trials": 3, **asked})
     runs = expand(sweep)
     folder = SweepFolder(tmp_path)
-    folder.write(declaration(sweep, runs))
+    folder.write(manifest_content(sweep, runs))
     for run in runs:
         if keep(run):
             bonus = 0.1 * [row.label for row in sweep.algorithms].index(run.label)

@@ -10,10 +10,10 @@ import pytest
 from data_folders import write_own
 from support import run_quickly
 
-from dg_batchformer.cli.main import _parser, main
+from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.manifest import declaration
+from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -38,7 +38,7 @@ def _sweep(tmp_path, text):
     file.write_text(text + SWEEP)
     asked = load_sweep(file, tmp_path)
     folder = SweepFolder(tmp_path / "results" / "mine")
-    folder.write(declaration(asked, expand(asked)))
+    folder.write(manifest_content(asked, expand(asked)))
     for run in expand(asked):
         run_quickly(run.spec, folder.run(run.spec.id).path, data_dir=tmp_path, keep="none")
     return folder
@@ -179,7 +179,7 @@ def test_a_dry_run_prints_commands_that_name_the_same_runs(domains, tmp_path, ca
     assert main(["sweep", str(tmp_path / "mine.yaml"), *where, "--devices", "cpu"]) == 0
 
     commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("python")]
-    asked = [run_spec(_parser("train").parse_args(command[3:])) for command in commands]
+    asked = [run_spec(parser("train").parse_args(command[3:])) for command in commands]
     assert asked == [run.spec for run in expand(load_sweep(tmp_path / "mine.yaml", tmp_path))]
 
 

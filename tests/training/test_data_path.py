@@ -17,7 +17,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.storage.processes import process_start
 from dg_batchformer.training import loaders
 from dg_batchformer.training.augment import Transform, normalise
-from dg_batchformer.training.loaders import Loader, Request
+from dg_batchformer.training.loaders import ExactLoader, Request
 
 
 def _image():
@@ -61,7 +61,7 @@ def test_batches_come_in_the_order_asked_however_many_workers(image_folder, work
     tasks = [[Request(env, [step % 10, 3], [step, 7]) for env in (0, 2)] for step in range(20)]
     notes = []
 
-    with Loader(dataset.environments, 16, workers, notes.append) as loader:
+    with ExactLoader(dataset.environments, 16, workers, notes.append) as loader:
         training, evaluation = loader.stream(tasks), loader.stream([[Request(3, range(10))]] * 3)
         loaded = []
         for step, task in enumerate(training):
@@ -82,15 +82,15 @@ def test_batches_come_in_the_order_asked_however_many_workers(image_folder, work
 def test_batches_that_shared_memory_has_no_room_for_come_through_pipes_and_a_note_says_so(image_folder, monkeypatch):
     dataset = get_dataset_class("PACS")(image_folder(), [0], {"image_size": 16})
     tasks, notes = [[Request(0, [step, 3, 7])] for step in range(6)], []
-    with Loader(dataset.environments, 16, 0, notes.append) as loader:
+    with ExactLoader(dataset.environments, 16, 0, notes.append) as loader:
         expected = [batch for [batch] in loader.stream(tasks)]
 
     monkeypatch.setattr(loaders, "_free_shared_memory", lambda: 2 * 3 * (3 * 16**2))  # for one batch at a time
-    with Loader(dataset.environments, 16, 2, notes.append) as loader:
+    with ExactLoader(dataset.environments, 16, 2, notes.append) as loader:
         small = [batch for [batch] in loader.stream(tasks)]
         assert notes == []
     monkeypatch.setattr(loaders, "_free_shared_memory", lambda: 64)
-    with Loader(dataset.environments, 16, 2, notes.append) as loader:
+    with ExactLoader(dataset.environments, 16, 2, notes.append) as loader:
         large = [batch for [batch] in loader.stream(tasks)]
 
     for one, other, wanted in zip(small, large, expected, strict=True):
@@ -108,7 +108,7 @@ def test_a_repaired_image_is_noted_once_and_a_broken_one_ends_it(image_folder):
     dataset = get_dataset_class("PACS")(root, [0], {"image_size": 16})
     notes = []
 
-    with Loader(dataset.environments, 16, 1, notes.append) as loader:
+    with ExactLoader(dataset.environments, 16, 1, notes.append) as loader:
         list(loader.stream([[Request(2, [0])]] * 3))
         assert notes == [f"{file} is truncated; what is there was used"]
 
@@ -122,9 +122,9 @@ def test_workers_end_with_a_parent_that_is_killed(image_folder):
 import time
 from pathlib import Path
 from dg_batchformer.datasets import get_dataset_class
-from dg_batchformer.training.loaders import Loader
+from dg_batchformer.training.loaders import ExactLoader
 dataset = get_dataset_class("PACS")(Path({str(image_folder())!r}), [0], {{"image_size": 16}})
-with Loader(dataset.environments, 16, 2, print) as loader:
+with ExactLoader(dataset.environments, 16, 2, print) as loader:
     print(*loader._pool._processes, flush=True)
     time.sleep(60)
 """

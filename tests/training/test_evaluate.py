@@ -6,14 +6,14 @@ from torch.nn import functional as F
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training.evaluate import Evaluator
-from dg_batchformer.training.loaders import Loader
+from dg_batchformer.training.loaders import ExactLoader
 
 
 def test_accuracy_and_loss_are_means_over_a_split():
     dataset = get_dataset_class("Toy")(None, [3], {})
     algorithm, spec = make_algorithm("ERM", dataset="Toy"), quick_spec()
     splits = {(0, "out"): list(range(100)), (1, "out"): [3, 4], (2, "out"): [0], (3, "in"): list(range(70))}
-    with Loader(dataset.environments, 8, 0, print) as loader:
+    with ExactLoader(dataset.environments, 8, 0, print) as loader:
         evaluate = Evaluator(spec, loader, splits, torch.device("cpu"))
 
         evaluation = evaluate(algorithm, 0)
@@ -52,7 +52,7 @@ def test_where_memory_runs_out_evaluation_halves_its_batches_and_evaluates_every
     dataset = get_dataset_class("Toy")(None, [3], {})
     algorithm, spec = make_algorithm("ERM", dataset="Toy"), quick_spec()
     splits = {(env, "out"): list(range(90)) for env in range(3)}
-    with Loader(dataset.environments, 8, 0, print) as loader:
+    with ExactLoader(dataset.environments, 8, 0, print) as loader:
         evaluate = Evaluator(spec, loader, splits, torch.device("cpu"))
         expected = evaluate(algorithm, 0)
         algorithm.__class__ = _Cramped
@@ -72,7 +72,7 @@ def test_batches_that_predictions_depend_on_are_never_halved(monkeypatch):
     algorithm = make_algorithm("ERM", dataset="Toy")
     algorithm.__class__ = _Cramped
     monkeypatch.setattr(_Cramped, "batch_dependent", True)
-    with Loader(dataset.environments, 8, 0, print) as loader:
+    with ExactLoader(dataset.environments, 8, 0, print) as loader:
         evaluate = Evaluator(quick_spec(), loader, {(0, "out"): list(range(90))}, torch.device("cpu"))
 
         with pytest.raises(torch.OutOfMemoryError):

@@ -15,7 +15,7 @@ from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import run as run_module
 from dg_batchformer.training.evaluate import Evaluator
-from dg_batchformer.training.loaders import Loader
+from dg_batchformer.training.loaders import ExactLoader
 from dg_batchformer.training.run import train_run
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
 
@@ -92,7 +92,7 @@ def test_a_kept_model_rebuilds_as_the_algorithm_without_its_wrappers_and_predict
     assert algorithm_class is get_algorithm_class("CORAL")
     final, dataset = _lines(tmp_path)[-1], get_dataset_class("Toy")(None, [3], {})
     splits = evaluated_splits(spec, split_environments(spec, dataset))
-    with Loader(dataset.environments, 8, 0, print) as loader:
+    with ExactLoader(dataset.environments, 8, 0, print) as loader:
         evaluation = Evaluator(spec, loader, splits, torch.device("cpu"))(rebuilt, 0)
     assert final["final"]
     for env in range(3):

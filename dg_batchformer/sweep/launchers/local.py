@@ -102,7 +102,7 @@ class LocalLauncher:
     def stop(self, seconds: float) -> None:
         """Let every worker save its run and end within some time; for a signal handler that then ends the process."""
         for worker in self.workers:
-            worker.tell(signal.SIGTERM)
+            worker.send_signal(signal.SIGTERM)
         end = time.monotonic() + seconds
         for worker in self.workers:
             worker.end_within(max(0.0, end - time.monotonic()))
@@ -118,7 +118,7 @@ class LocalLauncher:
             self.queue.clear()
             self.alone.clear()
             for worker in self.workers:
-                worker.tell(signal.SIGTERM if self.interrupts == 1 else signal.SIGKILL)
+                worker.send_signal(signal.SIGTERM if self.interrupts == 1 else signal.SIGKILL)
         by_channel = {worker.channel: worker for worker in self.workers}
         for channel in wait(list(by_channel), timeout=_PATIENCE):
             self._hear(by_channel[channel])  # type: ignore[index]  # only channels were waited for

@@ -62,7 +62,7 @@ class WorkerProcess:
         with suppress(OSError):  # a dead worker is found by the end of its channel
             self.channel.send(message)
 
-    def tell(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, once."""
         if self.told != number and self.process.pid is not None:
             self.told = number
@@ -80,7 +80,7 @@ class WorkerProcess:
         """Wait for the end of the process, and kill one that hangs."""
         self.process.join(seconds)
         if self.process.is_alive():
-            self.tell(signal.SIGKILL)
+            self.send_signal(signal.SIGKILL)
             self.process.join()
 
     def bury(self) -> int:

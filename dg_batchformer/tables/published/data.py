@@ -24,7 +24,7 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class Publication:
     """Where numbers were read.
 
     Args:
@@ -66,7 +66,7 @@ class Entry:
 
     """
 
-    source: Source
+    source: Publication
     algorithm: str
     variant: str
     setting: Setting
@@ -91,7 +91,7 @@ class Entry:
 @cache
 def load_published() -> Sequence[Entry]:
     """Read the data file: an entry for every source, algorithm and setting, in its order."""
-    sources = {row.pop("source"): Source(**row) for row in _rows("sources.csv")}
+    sources = {row.pop("source"): Publication(**row) for row in _rows("sources.csv")}
     found: dict[tuple[str, ...], dict[tuple[str, str], Accuracy]] = defaultdict(dict)
     for row in _rows("results.csv"):
         entry = tuple(row[name] for name in _ENTRY)

@@ -34,8 +34,8 @@ def add_published(sections: Sequence[Section], runs: Sequence[CollectedRun], nam
     asked = _asked(names or list(dict.fromkeys(run.algorithm for run in runs)), must_exist=bool(names))
     settings = {name: settings_of([run for run in runs if run.dataset == name]) for name in DATASETS}
     described = "any algorithm" if ALL in names else ", ".join(dict.fromkeys(names or [run.algorithm for run in runs]))
-    by_source = {run.benchmark for run in runs if run.sources}
-    return [_complete(section, asked, settings, described, by_source) for section in sections]
+    by_train_envs = {run.benchmark for run in runs if run.train_envs}
+    return [_complete(section, asked, settings, described, by_train_envs) for section in sections]
 
 
 _Settings = Mapping[str, Set[Setting]]  # by dataset
@@ -43,7 +43,7 @@ _Remarks = dict[str, dict[str, None]]  # what is remarked, on which labels, in o
 
 
 def _complete(
-    section: Section, asked: Sequence[Entry], settings: _Settings, described: str, by_source: Set[str]
+    section: Section, asked: Sequence[Entry], settings: _Settings, described: str, by_train_envs: Set[str]
 ) -> Section:
     """Add rows to the tables of a section, and say once below them where the rows come from."""
     known = [entry for entry in asked if entry.selection == section.method.name]
@@ -54,7 +54,7 @@ def _complete(
         notes = [_ABOUT] if rows else []
         if table.title in settings and not rows:
             notes = [_nothing(table.title, section.method.name, described, known, settings[table.title])]
-        if table.title in by_source:
+        if table.title in by_train_envs:
             notes = ["Published rows: none, as they are trained on all environments but those tested on"]
         tables.append(replace(table, published=rows, notes=[*table.notes, *notes]))
     sources = dict.fromkeys(row.source for table in tables for row in table.published)
