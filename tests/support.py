@@ -8,7 +8,8 @@ import torch
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.run import train_run
 
@@ -49,7 +50,7 @@ def make_algorithm(
 ) -> Algorithm:
     """Build an algorithm with the tiny backbone (or an MLP for vectors)."""
     small = {"backbone": "tiny"} if dataset != "Toy" else {"mlp_width": 16}
-    spec = RunSpec(dataset=dataset, algorithm=name, hparams_seed=hparams_seed, hparams={**small, **hparams})
+    spec = resolved(dataset=dataset, algorithm=name, hparams_seed=hparams_seed, hparams={**small, **hparams})
     facts = dataset_facts(dataset)
     torch.manual_seed(seed)
     algorithm_class = get_algorithm_class(name)
@@ -68,14 +69,21 @@ def make_minibatches(*, n: int = 6, num_domains: int = 3, dataset: str = "Shapes
     ]
 
 
+def resolved(*args: Any, **given: Any) -> RunSpec:
+    """Return the run that a request with these fields resolves to."""
+    return RunRequest(*args, **given).resolve()
+
+
 def quick_spec(**given: Any) -> RunSpec:
     """Return a run of a second on the Toy vectors."""
     small = {"mlp_width": 16, "batch_size": 8, **given.pop("hparams", {})}
     defaults = {"dataset": "Toy", "protocol": "quick", "steps": 13, "checkpoint_freq": 4, "test_envs": (3,)}
-    return RunSpec(**{**defaults, **given}, hparams=small)
+    return resolved(**{**defaults, **given}, hparams=small)
 
 
-def run_quickly(spec: RunSpec, path: Path, **given: Any) -> State:
+def run_quickly(
+    spec: RunSpec, path: Path, watcher: Any = None, stop: Any = lambda: False, keep: str = "final", **options: Any
+) -> State:
     """Train a run on the CPU."""
-    defaults: dict[str, Any] = {"data_dir": None, "keep": "final", "watcher": Silence(), "stop": lambda: False}
-    return train_run(spec, RunFolder(path), device=torch.device("cpu"), **{**defaults, **given})
+    asked, device = RunOptions(keep=keep, **options), torch.device("cpu")
+    return train_run(spec, RunFolder(path), asked, device=device, watcher=watcher or Silence(), stop=stop)

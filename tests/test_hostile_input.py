@@ -8,6 +8,7 @@ from pathlib import Path
 import hostile
 import pytest
 from domainbed_sweeps import Kind, write_sweep
+from support import resolved
 from sweep_folders import write_sweep as write_our_sweep
 
 from dg_batchformer.catalog.image_manifest import read_manifest
@@ -22,7 +23,6 @@ from dg_batchformer.results.collect import collect
 from dg_batchformer.results.predictions import read_predictions
 from dg_batchformer.results.runs import parse_records
 from dg_batchformer.spec.manifest import read_sweep_manifest
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.sweep import Row, SweepSpec, load_sweep
 from dg_batchformer.spec.yaml_lines import LinedYaml
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, read_object
@@ -32,7 +32,7 @@ from dg_batchformer.sweep.jobs import read_jobs
 from dg_batchformer.sweep.launches import is_launched
 from dg_batchformer.sweep.plan import steps_done
 
-SPEC = RunSpec("Toy", "ERM", test_envs=(0,))
+SPEC = resolved("Toy", "ERM", test_envs=(0,))
 
 
 def _extract(file: Path) -> None:

@@ -4,6 +4,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from support import resolved
 
 from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, WRAPPER_NAMES
@@ -11,7 +12,6 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams, random_hparams, resolve_hparams
 from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec.run import RunSpec
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "domainbed_golden.json").read_text())
 OURS = {"backbone", "weights", "freeze", "init", "image_size", "feature_views", "val_augment"}
@@ -37,7 +37,7 @@ def test_random_draws_are_domainbeds_bit_for_bit(algorithm, case):
 
 
 def test_a_run_draws_by_its_hparams_seed_and_trial_and_the_person_has_the_last_word():
-    spec = RunSpec(dataset="PACS", hparams_seed=1, trial_seed=0, hparams={"batch_size": 7})
+    spec = resolved(dataset="PACS", hparams_seed=1, trial_seed=0, hparams={"batch_size": 7})
 
     hparams = resolve_hparams(spec)
 
@@ -84,7 +84,7 @@ def test_protocols_set_backbone_weights_and_batch_norm_on_photographs_only():
     ],
 )
 def test_domainbeds_booleans_are_spellings_of_a_backbone(given, protocol, backbone, weights):
-    hparams = resolve_hparams(RunSpec(dataset="PACS", protocol=protocol, hparams=given))
+    hparams = resolve_hparams(resolved(dataset="PACS", protocol=protocol, hparams=given))
 
     assert (hparams["backbone"], hparams["weights"]) == (backbone, weights)
     if protocol == "domainbed-2024":
@@ -107,4 +107,4 @@ def test_domainbeds_booleans_are_spellings_of_a_backbone(given, protocol, backbo
 )
 def test_hparams_that_cannot_be_meant_are_refused_with_the_way_out(given, message):
     with pytest.raises(InputError, match=message):
-        resolve_hparams(RunSpec(dataset="PACS", hparams=given))
+        resolve_hparams(resolved(dataset="PACS", hparams=given))

@@ -29,7 +29,8 @@ import yaml
 
 from dg_batchformer.runtime.memory import peak_memory
 from dg_batchformer.spec.manifest import SweepRun, manifest_content
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.run import RunRequest
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -129,9 +130,9 @@ def replacement(folder: SweepFolder, options: argparse.Namespace) -> float:
         def ended(self, run: SweepRun, how: str, sentence: str) -> None: ...
         def note(self, run: SweepRun, sentence: str) -> None: ...
 
-    spec = RunSpec(dataset="Toy", protocol="quick", steps=2001, hparams={"mlp_width": 16, "batch_size": 8})
+    spec = RunRequest(dataset="Toy", protocol="quick", steps=2001, hparams={"mlp_width": 16, "batch_size": 8}).resolve()
     runs = [SweepRun("ERM", replace(spec, trial_seed=trial, seed=trial)) for trial in range(5)]
-    LocalLauncher(folder, ["cpu"], None, Killing(), threads=1).launch(runs)
+    LocalLauncher(folder, ["cpu"], RunOptions(), Killing(), threads=1).launch(runs)
     return statistics.median(after - death for death, after in zip(killed, begun[1:], strict=False))
 
 

@@ -44,7 +44,8 @@ from dg_batchformer.runtime import allocator
 from dg_batchformer.runtime.memory import peak_memory
 from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.manifest import SweepRun
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.launchers.local import LocalLauncher
 from dg_batchformer.training.compute_mode import apply, settle
@@ -144,7 +145,7 @@ class Bench:
         """Return the run that is measured, in a mode."""
         steps = {"steps": self.options.steps, "checkpoint_freq": self.options.steps, "evaluate": "all"}
         fixed = {"dataset": "PACS", "protocol": "domainbed-2020", "test_envs": (3,), "hparams": self.hparams}
-        return RunSpec(algorithm=algorithm, **{**fixed, **steps, **MODES[mode], **given})
+        return RunRequest(algorithm=algorithm, **{**fixed, **steps, **MODES[mode], **given}).resolve()
 
     # runs ------------------------------------------------------------------------------------------------------------
 
@@ -263,7 +264,8 @@ class Bench:
         self.fill_cache()
         runs = [SweepRun("ERM", self.spec("auto", trial_seed=trial, steps=2, checkpoint_freq=2)) for trial in range(5)]
         marks = Marks()
-        launcher = LocalLauncher(SweepFolder(self.folder / "warm"), [str(self.device)], self.data_dir, marks)
+        folder, asked = SweepFolder(self.folder / "warm"), RunOptions(self.data_dir)
+        launcher = LocalLauncher(folder, [str(self.device)], asked, marks)
         launcher.launch(runs)
         waits = [begin - end for begin, end in zip(marks.begun[1:], marks.over, strict=False)]
         print(f"\n### A further run in a warm worker: {self.options.backbone}\n")

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.run import RunRequest
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training.console import Console
 from dg_batchformer.training.device import parse_device, prepare_device
@@ -67,11 +68,11 @@ def runs(mode: str, options: argparse.Namespace) -> list[Accuracy]:
     found = []
     for seed in range(options.seeds):
         asked = {name: getattr(options, name) for name in ("dataset", "algorithm", "protocol")}
-        spec = RunSpec(test_envs=(options.test_env,), trial_seed=seed, **asked, **MODES[mode])
+        spec = RunRequest(test_envs=(options.test_env,), trial_seed=seed, **asked, **MODES[mode]).resolve()
         with tempfile.TemporaryDirectory() as path:
             folder, watcher = RunFolder(Path(path)), _Bar()
-            given = {"data_dir": options.data_dir, "device": device, "keep": "none", "watcher": watcher}
-            train_run(spec, folder, stop=lambda: False, **given)
+            asked = RunOptions(options.data_dir)
+            train_run(spec, folder, asked, device=device, watcher=watcher, stop=lambda: False)
             watcher.end()
             last = json.loads(folder.records_file.read_text().splitlines()[-1])
         held_out = [last[f"env{env}_out_acc"] for env in spec.train_envs]

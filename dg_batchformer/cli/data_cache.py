@@ -6,7 +6,7 @@ from pathlib import Path
 from dg_batchformer.catalog.custom import find_dataset
 from dg_batchformer.cli.common import OK, Verbs
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run import RunRequest
 
 
 def add_action(actions: Verbs) -> None:
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.image_size < 1:
         raise InputError(f"--image_size is {options.image_size}, allowed is a whole number, at least 1")
-    spec = RunSpec(**find_dataset(options.name, options.data_dir)._asdict())
+    spec = RunRequest(**find_dataset(options.name, options.data_dir)._asdict()).resolve()
     dataset = open_dataset(spec, options.data_dir, {"image_size": options.image_size})
     if not isinstance(dataset, ImageFolders):
         raise InputError(f"{options.name} is not read from image folders, and has no cache")

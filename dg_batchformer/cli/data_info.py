@@ -7,7 +7,7 @@ from pathlib import Path
 from dg_batchformer.catalog.custom import find_dataset
 from dg_batchformer.cli.common import OK, Verbs, say
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run import RunRequest
 from dg_batchformer.storage.folders import atomic_write
 
 
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.output is not None and options.output.suffix.lower() != ".png":
         raise InputError(f"--output {options.output} is no PNG; give a name that ends in .png")
-    spec = RunSpec(**find_dataset(options.name, options.data_dir)._asdict())
+    spec = RunRequest(**find_dataset(options.name, options.data_dir)._asdict()).resolve()
     dataset = open_dataset(spec, options.data_dir, {"image_size": 224})
     say(info_text(dataset))
     for note in dataset.notes:

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.models.make_soups import KINDS, make_soups
     from dg_batchformer.models.members import kept_members, read_groups, refuse_unrelated
     from dg_batchformer.plugins.load import load_plugins
-    from dg_batchformer.spec.run import read_spec
+    from dg_batchformer.spec.run_folder import read_spec
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
 

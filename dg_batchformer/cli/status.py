@@ -10,7 +10,7 @@ from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, positive
 from dg_batchformer.results.our_sweep import our_runs, train_command
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import read_sweep_manifest
-from dg_batchformer.spec.run import read_spec
+from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.sweep.jobs import queued_states, read_jobs

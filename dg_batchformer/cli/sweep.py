@@ -9,6 +9,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
 from dg_batchformer.spec.manifest import SweepRun, manifest_content
+from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.sweep import SweepSpec, load_sweep
 from dg_batchformer.storage.folders import KEEP, State, SweepFolder, refuse_misplaced
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
@@ -129,7 +130,7 @@ def _print_commands(
     threads = options.threads or (share_of_cores(devices) if set(devices) == {"cpu"} else None)
     shown = due if options.verbose else due[:_FIRST_COMMANDS]
     print("note: a dry run starts nothing, and has not looked for data and weights")
-    for line in commands(folder, shown, options.data_dir, options.keep, options.predictions, threads):
+    for line in commands(folder, shown, _run_options(options), threads):
         print(line)
     if len(shown) < len(due):
         print(f"... and {len(due) - len(shown)} more commands; --verbose prints all")
@@ -155,8 +156,7 @@ def _sweep_on_slurm(
             folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
         submitted = 0
-        kept = options.keep, options.predictions
-        for part in submit(folder, planned.due, options.data_dir, cluster, per_task, *kept):
+        for part in submit(folder, planned.due, _run_options(options), cluster, per_task):
             log_jobs(folder, part)
             submitted += len(part)
     print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
@@ -209,14 +209,16 @@ def _launch(
     from dg_batchformer.sweep.launchers.local import LocalLauncher
 
     console = SweepConsole(due, said)
-    where = folder, devices, options.data_dir, console
-    kept = {"keep": options.keep, "predictions": options.predictions}
-    launcher = LocalLauncher(*where, threads=options.threads, **kept)
+    launcher = LocalLauncher(folder, devices, _run_options(options), console, threads=options.threads)
     try:
         with folder.launching():
             return launcher.launch(due)
     finally:
         console.close()
+
+
+def _run_options(options: argparse.Namespace) -> RunOptions:
+    return RunOptions(options.data_dir, keep=options.keep, predictions=options.predictions)
 
 
 def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:

@@ -9,8 +9,10 @@ from dg_batchformer.catalog.custom import find_dataset
 from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positive
 from dg_batchformer.errors import InputError, RunFailed, as_sentence
 from dg_batchformer.results.our_sweep import read_run
+from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
-from dg_batchformer.spec.run import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunSpec, refuse_other_run
+from dg_batchformer.spec.run import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunRequest, RunSpec
+from dg_batchformer.spec.run_folder import refuse_other_run
 from dg_batchformer.storage.folders import KEEP, TRAINED, RunFolder, State, folder_of_run, refuse_misplaced
 
 
@@ -120,10 +122,9 @@ def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> boo
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     console, is_new = Console(), not folder.path.exists()
-    kept = {"keep": options.keep, "predictions": options.predictions}
-    where = {"data_dir": options.data_dir, "device": device, "watcher": console, "stop": StopOnSignal()}
+    asked = RunOptions(options.data_dir, keep=options.keep, predictions=options.predictions)
     try:
-        train_run(spec, folder, **where, **kept, name=options.algorithm)
+        train_run(spec, folder, asked, device=device, watcher=console, stop=StopOnSignal(), name=options.algorithm)
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}")
         return False
@@ -157,7 +158,7 @@ def run_spec(options: argparse.Namespace) -> RunSpec:
     """Return the run that the options of ``train`` ask for."""
     found = find_dataset(options.dataset, options.data_dir)._asdict()
     names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", *found)]
-    return RunSpec(**{name: getattr(options, name) for name in names}, **found, hparams=_hparams(options))
+    return RunRequest(**{name: getattr(options, name) for name in names}, **found, hparams=_hparams(options)).resolve()
 
 
 def _hparams(options: argparse.Namespace) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dg_batchformer.catalog.image_formats import is_read
 from dg_batchformer.catalog.image_manifest import Row, read_manifest
 from dg_batchformer.datasets.folders import FilesByClass, ImageFolders
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run import REFERENCE, RunSpec
 from dg_batchformer.text.spelling import one_form, twins
 
 _IMBALANCED = 3  # times as many images of one class as of another
@@ -49,7 +49,7 @@ class OwnImages(ImageFolders):
     @classmethod
     def of_run(cls, spec: RunSpec, root: Path | None, hparams: dict[str, Any]) -> Self:
         dataset = cls(root, spec.test_envs, hparams, facts=spec.facts)
-        if dataset.validating is not None and spec.holdout_fraction != RunSpec.holdout_fraction:
+        if dataset.validating is not None and spec.holdout_fraction != REFERENCE["holdout_fraction"]:
             raise InputError(
                 f"holdout_fraction {spec.holdout_fraction} has no effect on {spec.dataset}, whose manifest says which "
                 "images validate; drop it, or the column split"

@@ -15,7 +15,8 @@ from dg_batchformer.models.load import KeptModel, load_model, read_content, rebu
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import BatchFormer
 from dg_batchformer.spec.names import split_name
-from dg_batchformer.spec.run import RunSpec, read_spec
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.folders import RunFolder
 
 

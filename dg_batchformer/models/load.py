@@ -16,7 +16,8 @@ from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.plugins.load import require_plugins
 from dg_batchformer.spec.names import split_name
-from dg_batchformer.spec.run import RunSpec, read_spec
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import refuse_damaged
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.storage.safe_read import Unreadable

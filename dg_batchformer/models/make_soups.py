@@ -22,7 +22,7 @@ from dg_batchformer.models.precision import Precision, compute_as_runs
 from dg_batchformer.models.soup import Soup, State, greedy_soup, uniform_soup
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
 from dg_batchformer.spec.names import split_name
-from dg_batchformer.spec.run import read_spec
+from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
 from dg_batchformer.storage.folders import State as RunState

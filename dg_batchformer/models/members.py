@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.models.load import read_content
 from dg_batchformer.spec.manifest import read_sweep_manifest
-from dg_batchformer.spec.run import read_spec
+from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 
 

@@ -12,7 +12,8 @@ from dg_batchformer.results.runs import RecordsFile, parse_records
 from dg_batchformer.results.soups import read_soups
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import read_sweep_manifest
-from dg_batchformer.spec.run import RunSpec, read_spec
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes

@@ -10,7 +10,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.conditions import DERIVED, FIELDS, UNKNOWN, as_text
 from dg_batchformer.spec.protocols import get_protocol
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run import RunRequest
 
 DIFFERS = "§"
 """Marks a row that differs from the others in more than its algorithm."""
@@ -169,7 +169,7 @@ def _of_protocol(
 ) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
     """Return the fields and the hparams that a protocol sets on a dataset; None where it is not known."""
     try:
-        spec = RunSpec(dataset=dataset, environments=environments, protocol=protocol)
+        spec = RunRequest(dataset=dataset, environments=environments, protocol=protocol).resolve()
     except InputError:
         return None
     asked = {name: value for name, value in spec.as_dict().items() if name in FIELDS}

@@ -5,7 +5,7 @@ from itertools import combinations, product
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.manifest import SweepRun
-from dg_batchformer.spec.run import CHOICES, RunSpec
+from dg_batchformer.spec.run import CHOICES, RunRequest, RunSpec
 from dg_batchformer.spec.sweep import Row, SweepSpec
 
 _MOST_RUNS = 200_000
@@ -57,19 +57,19 @@ def _leads(pair: tuple[int, int], env: int, singles: list[int]) -> bool:
 def _run(
     sweep: SweepSpec, dataset: str, row: Row, test_envs: _Envs, train_envs: _Envs | None, trial: int, draw: int
 ) -> RunSpec:
-    return RunSpec(
+    return RunRequest(
         dataset=dataset,
         algorithm=row.algorithm,
         test_envs=test_envs,
-        train_envs=train_envs,  # type: ignore[arg-type]  # None: all the others
+        train_envs=train_envs,  # None: all the others
         environments=sweep.environments.get(dataset, ()),
         trial_seed=trial,
         hparams_seed=draw,
         hparams={**sweep.hparams, **row.hparams},
-        steps=sweep.steps,  # type: ignore[arg-type]  # None: the protocol's
-        checkpoint_freq=sweep.checkpoint_freq,  # type: ignore[arg-type]
+        steps=sweep.steps,  # None: the protocol's
+        checkpoint_freq=sweep.checkpoint_freq,
         holdout_fraction=sweep.holdout_fraction,
         protocol=sweep.protocol,
         plugins=sweep.plugins,
         **{name: getattr(sweep, name) for name in CHOICES},
-    )
+    ).resolve()

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,9 @@ from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.names import split_name
-from dg_batchformer.spec.run import RunSpec, refuse_other_run
+from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.run_folder import refuse_other_run
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, State, write_json
 from dg_batchformer.storage.lock import Lock
@@ -41,30 +42,23 @@ from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, 
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.trust import Refused
 
-SAVE_SECONDS = 60.0  # between two checkpoints: what a killed run repeats at most
 _BATCH_NORM_BATCHES = 500  # as SWAD's release re-estimates
 
 
 def train_run(
     spec: RunSpec,
     folder: RunFolder,
+    options: RunOptions,
     *,
-    data_dir: Path | None,
     device: torch.device,
-    keep: str,
     watcher: Watcher,
     stop: Callable[[], bool],
-    predictions: bool = False,
-    save_seconds: float = SAVE_SECONDS,
     name: str = "",
 ) -> State:
     """Train a run to its end, from where it was left; return DONE or DIVERGED.
 
     Args:
-        keep: one of ``storage.folders.KEEP``.
         stop: asked after every step; true saves the state and ends.
-        predictions: whether to write what the model that the run returns predicts, sample by sample.
-        save_seconds: time between two checkpoints.
         name: the algorithm as a person typed it, for messages.
 
     Raises InputError for what cannot be run, Busy if somebody else trains it, or took it over, and Interrupted when
@@ -79,15 +73,15 @@ def train_run(
         with journal(folder, device):
             load_plugins(spec.plugins)
             hparams = resolve_hparams(spec)
-            dataset = open_dataset(spec, data_dir, hparams)
+            dataset = open_dataset(spec, options.data_dir, hparams)
             for sentence in dataset.notes:  # before the pixel cache is built, which may take hours
                 tell(watcher, sentence)
 
             def begin() -> State:
                 with open_loader(spec, hparams, dataset, device, watcher) as loader:
-                    run = _Run(spec, folder, lock, hparams, dataset, loader, device, keep, predictions, watcher)
+                    run = _Run(spec, folder, options, lock, hparams, dataset, loader, device, watcher)
                     write_json(folder.spec_file, spec.as_dict())  # it can be built: the folder is its own from here on
-                    return run.train(stop, save_seconds, Lines(spec, name or spec.algorithm))
+                    return run.train(stop, Lines(spec, name or spec.algorithm))
 
             return _retried_without_planes(begin, device, watcher)
 
@@ -127,18 +121,16 @@ class _Run:
         self,
         spec: RunSpec,
         folder: RunFolder,
+        options: RunOptions,
         lock: Lock,
         hparams: dict[str, Any],
         dataset: Dataset,
         loader: Loader,
         device: torch.device,
-        keep: str,
-        predictions: bool,
         watcher: Watcher,
     ) -> None:
-        self.spec, self.folder, self.lock, self.hparams, self.dataset = spec, folder, lock, hparams, dataset
-        self.loader, self.device, self.keep, self.watcher = loader, device, keep, watcher
-        self.predictions = predictions
+        self.spec, self.folder, self.options, self.lock = spec, folder, options, lock
+        self.hparams, self.dataset, self.loader, self.device, self.watcher = hparams, dataset, loader, device, watcher
         self.splits = splits = split_environments(spec, dataset)
         self.sampler = Sampler(spec, hparams, dataset, splits)
         self.evaluator = build_evaluator(spec, hparams, loader, splits, device)
@@ -162,7 +154,7 @@ class _Run:
         fingerprint = self.writer.constant["dataset_fingerprint"]
         self.writer.constant.update(loader.conditions)
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
-        self.begins_from = "" if keep == "none" else self.initial.identity()  # only a kept model says it
+        self.begins_from = "" if options.keep == "none" else self.initial.identity()  # only a kept model says it
         self._use(settle(spec, dataset, device, sum(map(len, self.evaluator.splits.values()))))
         self.means = Means()
         self.best_validation = -1.0
@@ -174,7 +166,7 @@ class _Run:
         images_per_step = self.hparams["batch_size"] * len(self.spec.train_envs)
         apply(execution, self.algorithm, self.device, images_per_step)
 
-    def train(self, stop: Callable[[], bool], save_seconds: float, lines: Lines) -> State:
+    def train(self, stop: Callable[[], bool], lines: Lines) -> State:
         """Train from the saved state, or from the beginning, to the end."""
         self.lines = lines
         start = self._resume()
@@ -193,7 +185,7 @@ class _Run:
             nonlocal saved
             self.watcher.step(step)
             stopping = stop()
-            if stopping or time.monotonic() - saved >= save_seconds:
+            if stopping or time.monotonic() - saved >= self.options.save_seconds:
                 self._save(step + 1, self.seconds + time.monotonic() - began)
                 saved = time.monotonic()
             return stopping
@@ -223,7 +215,7 @@ class _Run:
         self.watcher.record(values)
         say(self.watcher, self.lines.record(values))
         validation = evaluation.validation(self.spec.train_envs).accuracy
-        if self.keep == "best" and (validation > self.best_validation or "final" in metrics):
+        if self.options.keep == "best" and (validation > self.best_validation or "final" in metrics):
             self.best_validation = validation
             self._keep_model(model)
 
@@ -233,9 +225,9 @@ class _Run:
         if model.summary:
             evaluation = self.evaluator(model, self.spec.steps)
             self._record(model, self.spec.steps, {**model.summary, "final": True}, evaluation)
-        if self.keep == "final":
+        if self.options.keep == "final":
             self._keep_model(model)
-        if self.predictions:
+        if self.options.predictions:
             evaluated_at = self.spec.steps if model.summary else self.spec.steps - 1
             write_predictions(self.folder.predictions_file, model, self.evaluator, evaluated_at, self.dataset)
 
@@ -258,7 +250,7 @@ class _Run:
             "step": step,
             "dataset_fingerprint": self.writer.constant["dataset_fingerprint"],
             "conditions": self.loader.conditions,
-            "keep": self.keep,
+            "keep": self.options.keep,
             "execution": self.execution._asdict(),
             "records_bytes": self.writer.size(),
             "threads": torch.get_num_threads(),
@@ -322,5 +314,7 @@ class _Run:
                 f"{self.folder.path} was begun on training images that an earlier version shrank further; delete "
                 f"{self.folder.checkpoint_file} to begin anew"
             )
-        if state["keep"] != self.keep:
-            raise InputError(f"{self.folder.path} was begun with --keep {state['keep']}, not {self.keep}; {way_out}")
+        if state["keep"] != self.options.keep:
+            raise InputError(
+                f"{self.folder.path} was begun with --keep {state['keep']}, not {self.options.keep}; {way_out}"
+            )

@@ -17,6 +17,7 @@ from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.errors import as_sentence
 from dg_batchformer.runtime.allocator import return_memory
 from dg_batchformer.runtime.memory import CardMemory, told_by_kernel
+from dg_batchformer.spec.options import Task
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.storage.lock import Busy
@@ -74,8 +75,7 @@ class Events:
 def serve(channel: Connection, device_name: str, threads: int, log: Path, sharing: int = 1) -> None:
     """Train what comes through a channel until None comes, the launcher is gone, or a signal asks to stop.
 
-    A task is ``{"spec": {...}, "folder": "...", "data_dir": "..." or None, "keep": "none",
-    "predictions": false}``. What anybody prints goes to the log file.
+    What comes is a ``Task``. What anybody prints goes to the log file.
 
     Args:
         sharing: workers on the same device, this one included.
@@ -98,14 +98,14 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path, sharin
             events.send("unusable", sentence=as_sentence(error))
             return
         events.device = device
-        how, told = _train(task, device, events, stop)
+        how, told = train_task(task, device, events, stop)
         leaves = not _give_back_memory(device) or how == "fault"
         events.send(how, leaves=leaves, **told)
         if leaves:
             return
 
 
-def _next_task(channel: Connection, stop: StopOnSignal) -> dict[str, Any] | None:
+def _next_task(channel: Connection, stop: StopOnSignal) -> Task | None:
     """Wait for a task; None when there will be none."""
     try:
         while not channel.poll(_EVENT_SECONDS):
@@ -116,18 +116,13 @@ def _next_task(channel: Connection, stop: StopOnSignal) -> dict[str, Any] | None
         return None
 
 
-def _train(
-    task: dict[str, Any], device: torch.device, events: Events, stop: StopOnSignal
-) -> tuple[str, dict[str, Any]]:
+def train_task(task: Task, device: torch.device, events: Events, stop: StopOnSignal) -> tuple[str, dict[str, Any]]:
     """Train one run; return the event that says how it ended, and its values."""
     how, told = "failed", {}
     try:
-        folder = RunFolder(Path(task["folder"]))
-        data_dir = None if task["data_dir"] is None else Path(task["data_dir"])
-        spec = RunSpec.from_dict(task["spec"])
-        kept = {"keep": task["keep"], "predictions": task["predictions"]}
-        state = train_run(spec, folder, data_dir=data_dir, device=device, watcher=events, stop=stop, **kept)
-        found = accuracies(spec, folder) if state is State.DONE else ""
+        folder = RunFolder(task.folder)
+        state = train_run(task.spec, folder, task.options, device=device, watcher=events, stop=stop)
+        found = accuracies(task.spec, folder) if state is State.DONE else ""
         how, told = "end", {"state": state.value, "seconds": folder.outcome().get("seconds"), "sentence": found}
     except Busy as error:
         how, told = "busy", {"sentence": str(error)}

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from data_folders import write_images, write_own
 from PIL import Image
+from support import resolved
 
 from dg_batchformer.catalog.class_folders import images_below, one_level_too_many, read_class_folders
 from dg_batchformer.catalog.custom import find_dataset
@@ -13,12 +14,11 @@ from dg_batchformer.cli.main import main
 from dg_batchformer.datasets import open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.models.images import find_images
-from dg_batchformer.spec.run import RunSpec
 
 
 def _open(root, name="Mine"):
     found = find_dataset(name, root)
-    spec = RunSpec(dataset=found.dataset, environments=found.environments)
+    spec = resolved(dataset=found.dataset, environments=found.environments)
     return open_dataset(spec, root, {"image_size": 8})
 
 
@@ -235,7 +235,7 @@ def test_known_datasets_are_read_by_the_same_rules(image_folder):
     root = image_folder()
     Image.new("RGB", (8, 8)).save(root / "PACS" / "photo" / "dog" / "new.gif")
     _nest(root / "PACS" / "sketch", "train", "val")
-    spec = RunSpec(dataset="PACS")
+    spec = resolved(dataset="PACS")
 
     with pytest.raises(InputError, match=r"PACS/sketch has one folder level too many: .* data prepare PACS --from"):
         open_dataset(spec, root, {"image_size": 8})

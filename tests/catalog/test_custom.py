@@ -5,20 +5,20 @@ import shutil
 
 import pytest
 from data_folders import write_images, write_manifest, write_own
+from support import resolved
 
 from dg_batchformer.catalog.custom import find_dataset, namesakes
 from dg_batchformer.catalog.image_manifest import read_manifest
 from dg_batchformer.datasets import open_dataset
 from dg_batchformer.datasets.tree import read_tree
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.sampling import Sampler, split_environments
 
 HPARAMS = {"image_size": 8, "batch_size": 2, "class_balanced": False}
 
 
 def _open(name, root, **asked):
-    spec = RunSpec(dataset=name, environments=find_dataset(name, root).environments, **asked)
+    spec = resolved(dataset=name, environments=find_dataset(name, root).environments, **asked)
     return spec, open_dataset(spec, root, HPARAMS)
 
 
@@ -89,7 +89,7 @@ def test_data_that_is_called_as_a_known_dataset_and_not_read_is_said(tmp_path):
     (root / "PACS").mkdir()
     (root / "Shapes.txt").touch()
 
-    notes = open_dataset(RunSpec(dataset="Shapes"), root, {}).notes
+    notes = open_dataset(resolved(dataset="Shapes"), root, {}).notes
     assert notes == [f"{root}/Shapes is not read: Shapes is built in; rename it to train on it as data of your own"]
     assert [note.split(":")[0] for note in namesakes("PACS", root)] == [f"{root}/pacs.csv is not read"]
     assert namesakes("Mine", root) == namesakes("VLCS", root) == namesakes("PACS", None) == []
@@ -109,7 +109,7 @@ def test_a_folder_of_a_known_dataset_that_is_not_it_is_answered_with_what_to_ren
     (tmp_path / folder).mkdir(parents=True)
 
     with pytest.raises(InputError, match=message):
-        open_dataset(RunSpec(dataset="OfficeHome"), tmp_path, HPARAMS)
+        open_dataset(resolved(dataset="OfficeHome"), tmp_path, HPARAMS)
 
 
 def test_two_unicode_forms_of_a_domain_or_label_are_one_and_their_folders_are_not_two_domains(tmp_path):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from data_folders import write_images, write_own
 from domainbed_sweeps import Kind, write_sweep
+from support import resolved
 
 from dg_batchformer.cli.main import main, parser
 from dg_batchformer.spec.command import PROGRAM
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
 from dg_batchformer.storage.records import to_line
 
@@ -101,7 +101,7 @@ def place(tmp_path, monkeypatch):
     for done in Path("copied").glob("*/done"):
         done.unlink()
     for name, state in {"run": "done", "begun": "checkpoint.pt"}.items():
-        folder, spec = RunFolder(Path(name)), RunSpec("Toy")
+        folder, spec = RunFolder(Path(name)), resolved("Toy")
         folder.path.mkdir()
         write_json(folder.spec_file, spec.as_dict())
         folder.records_file.write_text(to_line({"step": 0, "args": {}, "env0_in_acc": 0.5}))

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from data_folders import write_dataset
+from support import resolved
 
 from dg_batchformer.catalog.datasets import DATASETS as FACTS
 from dg_batchformer.datasets import DATASETS, open_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.loaders import ExactLoader, Request
 
 
@@ -18,7 +18,7 @@ def test_every_known_dataset_can_be_loaded():
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "Shapes"])  # drawn elsewhere: it takes seconds
 def test_a_dataset_has_the_environments_and_shapes_that_the_catalog_says(name, tmp_path, monkeypatch):
-    spec = RunSpec(dataset=name, protocol="quick")
+    spec = resolved(dataset=name, protocol="quick")
     root = write_dataset(name, tmp_path / "data", monkeypatch)
 
     dataset = open_dataset(spec, root, resolve_hparams(spec))
@@ -40,14 +40,15 @@ def test_missing_data_is_one_sentence_with_a_way_out(name, tmp_path, monkeypatch
     (tmp_path / "empty").mkdir()
     for root in (None, tmp_path / "empty"):
         with pytest.raises(InputError, match=r"needs --data_dir|has no folder|is not there"):
-            open_dataset(RunSpec(dataset=name), root, {"image_size": 8})
+            open_dataset(resolved(dataset=name), root, {"image_size": 8})
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if FACTS[name].folder])
 def test_all_trials_have_one_fingerprint(name, tmp_path, monkeypatch):
     root = write_dataset(name, tmp_path / "data", monkeypatch)
     first, again = (
-        open_dataset(RunSpec(dataset=name, trial_seed=trial), root, {"image_size": 8}).fingerprint() for trial in (0, 1)
+        open_dataset(resolved(dataset=name, trial_seed=trial), root, {"image_size": 8}).fingerprint()
+        for trial in (0, 1)
     )
 
     assert first == again
@@ -56,7 +57,7 @@ def test_all_trials_have_one_fingerprint(name, tmp_path, monkeypatch):
 
 def test_spawrious_misleads_only_on_test(tmp_path, monkeypatch):
     root = write_dataset("SpawriousM2M_easy", tmp_path, monkeypatch)
-    dataset = open_dataset(RunSpec(dataset="SpawriousM2M_easy"), root, {"image_size": 8})
+    dataset = open_dataset(resolved(dataset="SpawriousM2M_easy"), root, {"image_size": 8})
     places = [{(file.parent.parent.name, file.parent.name) for file in environment.files} for environment in dataset]
 
     assert ("desert", "bulldog") in places[1]
@@ -65,7 +66,7 @@ def test_spawrious_misleads_only_on_test(tmp_path, monkeypatch):
     assert not dataset.notes
     assert (
         "made to be tested on Test"
-        in open_dataset(RunSpec(dataset="SpawriousM2M_easy", test_envs=[1]), root, {"image_size": 8}).notes[-1]
+        in open_dataset(resolved(dataset="SpawriousM2M_easy", test_envs=[1]), root, {"image_size": 8}).notes[-1]
     )
 
 
@@ -73,7 +74,7 @@ def test_spawrious_o2o_takes_its_share_of_every_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("dg_batchformer.datasets.spawrious._IN_FOLDER", 2)
     monkeypatch.setattr("dg_batchformer.datasets.spawrious._AT_HOME", (2, 1))
     root = write_dataset("SpawriousO2O_easy", tmp_path, monkeypatch)
-    dataset = open_dataset(RunSpec(dataset="SpawriousO2O_easy"), root, {"image_size": 8})
+    dataset = open_dataset(resolved(dataset="SpawriousO2O_easy"), root, {"image_size": 8})
 
     bulldogs = [file for file in dataset[2].files if file.parent.name == "bulldog"]
     below = [str(file.relative_to(root / "spawrious224")) for file in bulldogs]
@@ -84,7 +85,7 @@ def test_spawrious_o2o_takes_its_share_of_every_folder(tmp_path, monkeypatch):
 
 def test_digits_of_both_parts_are_pooled(tmp_path, monkeypatch):
     root = write_dataset("DigitsDG", tmp_path, monkeypatch)
-    dataset = open_dataset(RunSpec(dataset="DigitsDG"), root, {})
+    dataset = open_dataset(resolved(dataset="DigitsDG"), root, {})
 
     assert dataset.classes == ["0", "7"]
     assert [len(environment) for environment in dataset] == [12] * 4
@@ -92,10 +93,10 @@ def test_digits_of_both_parts_are_pooled(tmp_path, monkeypatch):
 
 def test_wilds_are_read_by_their_package_or_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r'needs the wilds package .*: pip install "dg_batchformer\[wilds\]"'):
-        open_dataset(RunSpec(dataset="WILDSCamelyon"), tmp_path, {"image_size": 8})
+        open_dataset(resolved(dataset="WILDSCamelyon"), tmp_path, {"image_size": 8})
     root = write_dataset("WILDSCamelyon", tmp_path, monkeypatch)
 
-    dataset = open_dataset(RunSpec(dataset="WILDSCamelyon"), root, {"image_size": 8})
+    dataset = open_dataset(resolved(dataset="WILDSCamelyon"), root, {"image_size": 8})
 
     images, _ = dataset[3].load([0, 2])
     assert [image.getpixel((0, 0))[0] for image in images] == [3, 13]  # every fifth image, from the fourth on
@@ -104,7 +105,7 @@ def test_wilds_are_read_by_their_package_or_it_is_said_how_to_get_it(tmp_path, m
 
 def test_wilds_images_are_squared_before_they_are_cropped(tmp_path, monkeypatch):
     root = write_dataset("WILDSCamelyon", tmp_path, monkeypatch)
-    dataset = open_dataset(RunSpec(dataset="WILDSCamelyon"), root, {"image_size": 40})
+    dataset = open_dataset(resolved(dataset="WILDSCamelyon"), root, {"image_size": 40})
 
     images = dataset[0].load([0, 1]).images
 

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from support import run_quickly
+from support import resolved, run_quickly
 
 from dg_batchformer.spec.protocols import PROTOCOLS
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.preflight import check_runs
 
@@ -22,7 +21,7 @@ SMALL = {
 def test_every_protocol_trains_on_every_kind_of_data(protocol, dataset, image_folder, tmp_path):
     data_dir = image_folder() if dataset == "PACS" else None
     hparams = {**SMALL[dataset], "batch_size": 4}
-    spec = RunSpec(dataset=dataset, protocol=protocol, steps=2, algorithm="SWAD+BF", hparams=hparams)
+    spec = resolved(dataset=dataset, protocol=protocol, steps=2, algorithm="SWAD+BF", hparams=hparams)
 
     check_runs([spec], data_dir)
     assert run_quickly(spec, tmp_path / "run", data_dir=data_dir) is State.DONE

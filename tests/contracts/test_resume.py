@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import Silence, quick_spec, run_quickly
+from support import Silence, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.run import _Run
@@ -135,7 +134,7 @@ def test_every_moment_can_be_the_last(offset, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["ERM+BF", "SWAD+MLDG", "SMA+MixStyle+BF"])
 def test_batch_norm_statistics_are_part_of_the_state(name, image_folder, tmp_path, monkeypatch):
     hparams = {"backbone": "wrn16_2", "image_size": 32, "batch_size": 4}
-    spec = RunSpec(dataset="PACS", protocol="quick", algorithm=name, steps=4, checkpoint_freq=2, hparams=hparams)
+    spec = resolved(dataset="PACS", protocol="quick", algorithm=name, steps=4, checkpoint_freq=2, hparams=hparams)
     given = {"data_dir": image_folder(), "monkeypatch": monkeypatch}
     moments = _train_whole(spec, tmp_path / "whole", **given)
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from data_folders import write_mnist
+from support import resolved
 
 from dg_batchformer.datasets import open_dataset
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.run import RunSpec
 
 
 def _open(name, root, trial=0):
-    return open_dataset(RunSpec(dataset=name, trial_seed=trial), root, {})
+    return open_dataset(resolved(dataset=name, trial_seed=trial), root, {})
 
 
 def _draws(trial, env_sizes):

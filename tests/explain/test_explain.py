@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from support import make_algorithm, make_minibatches, quick_spec, run_quickly
+from support import make_algorithm, make_minibatches, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
@@ -84,7 +84,7 @@ _POINTS = ["plain_pc1", "plain_pc2", "batchformer_pc1", "batchformer_pc2"]
 
 @pytest.mark.parametrize("base", ALGORITHMS)
 def test_features_logits_and_batchformer_come_back_as_any_algorithm_left_them(base, tmp_path):
-    spec = RunSpec(dataset="Toy", algorithm=f"{base}+BF", test_envs=(3,), hparams={"mlp_width": 16})
+    spec = resolved(dataset="Toy", algorithm=f"{base}+BF", test_envs=(3,), hparams={"mlp_width": 16})
     algorithm, minibatches = make_algorithm(f"{base}+BF", dataset="Toy"), make_minibatches(dataset="Toy")
     algorithm.update(minibatches)
     algorithm.eval()
@@ -175,7 +175,7 @@ def test_files_that_are_torn_or_of_another_run_are_refused(run, tmp_path, capsys
 
 def test_data_of_other_classes_is_refused(image_folder, tmp_path, capsys):
     hparams = {"backbone": "tiny", "image_size": 16, "batch_size": 4}
-    spec = RunSpec(dataset="PACS", algorithm="BF", protocol="quick", steps=1, hparams=hparams)
+    spec = resolved(dataset="PACS", algorithm="BF", protocol="quick", steps=1, hparams=hparams)
     data_dir = image_folder()
     run_quickly(spec, tmp_path / "run", data_dir=data_dir)
     for folder in data_dir.glob("PACS/*/dog"):

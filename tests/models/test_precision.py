@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import quick_spec, run_quickly
+from support import quick_spec, resolved, run_quickly
 
 from dg_batchformer.cli.main import main
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.models.load import load_model
 from dg_batchformer.models.precision import Precision, compute_as_runs
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training import compute_mode
 from dg_batchformer.training.augment import normalise
@@ -28,7 +27,7 @@ def run_in_bf16(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("bf16") / "run")
     small = {"backbone": "tiny", "batch_size": 8}
     asked = {"dataset": "Shapes", "protocol": "quick", "test_envs": (SKETCH,), "precision": "bf16", "steps": 4}
-    run_quickly(RunSpec(**asked, hparams=small), folder.path, predictions=True)
+    run_quickly(resolved(**asked, hparams=small), folder.path, predictions=True)
     return folder
 
 

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 import torch
-from support import make_algorithm, make_minibatches
+from support import make_algorithm, make_minibatches, resolved
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
@@ -10,7 +10,6 @@ from dg_batchformer.hparams_registry import default_hparams, resolve_hparams
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.networks.backbones import BACKBONE, backbone_for
 from dg_batchformer.networks.weights import fetch_weights
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training import checkpoint
 
 
@@ -153,7 +152,7 @@ def test_frozen_batch_norm_keeps_the_statistics_of_a_cnn_and_a_transformer_has_n
     assert any("running_mean" in name for name in before)
     assert_close(dict(featurizer.named_buffers()), before, rtol=0, atol=0)
     for name, has in (("test_resnet", True), ("test_vit", False)):
-        spec = RunSpec(dataset="Shapes", protocol="quick", hparams={"backbone": f"timm/{name}"})
+        spec = resolved(dataset="Shapes", protocol="quick", hparams={"backbone": f"timm/{name}"})
         assert ("freeze_bn" in resolve_hparams(spec)) is has
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import make_algorithm, make_minibatches, quick_spec, run_quickly
+from support import make_algorithm, make_minibatches, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer import registry
@@ -303,9 +303,9 @@ def test_a_sweep_names_its_plugins_and_its_workers_import_them(write, tmp_path, 
 
 
 def test_plugins_are_part_of_what_a_run_is_and_their_order_is_not():
-    assert RunSpec(plugins=()).id == RunSpec().id
-    assert RunSpec(plugins=("b", "a")).id == RunSpec(plugins=["a", "b", "a"]).id != RunSpec().id
-    assert RunSpec.from_dict(json.loads(json.dumps(RunSpec(plugins=("a",)).as_dict()))) == RunSpec(plugins=("a",))
+    assert resolved(plugins=()).id == resolved().id
+    assert resolved(plugins=("b", "a")).id == resolved(plugins=["a", "b", "a"]).id != resolved().id
+    assert RunSpec.from_dict(json.loads(json.dumps(resolved(plugins=("a",)).as_dict()))) == resolved(plugins=("a",))
     assert split_name("SWAD+domainbed/CORAL") == ("domainbed/CORAL", ("SWAD",))
 
 

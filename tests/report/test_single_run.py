@@ -4,19 +4,19 @@ import re
 import shlex
 
 import pytest
+from support import resolved
 
 from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
 from dg_batchformer.results.collect import collect
 from dg_batchformer.spec.command import PROGRAM
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, State, write_json
 from dg_batchformer.storage.records import to_line
 
 
 def _write(path, *, done=True, dataset="Toy", **asked):
-    spec, folder = RunSpec(dataset, **asked), RunFolder(path)
+    spec, folder = resolved(dataset, **asked), RunFolder(path)
     folder.path.mkdir(parents=True)
     write_json(folder.spec_file, spec.as_dict())
     values = {f"env{env}_{split}_acc": 0.5 + 0.1 * env for env in range(4) for split in ("in", "out")}

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import resolved
 
 from dg_batchformer.cli.main import parser
 from dg_batchformer.spec.command import PROGRAM, command
 from dg_batchformer.spec.launch import REMEMBERED, Launch
 from dg_batchformer.spec.manifest import manifest_content, read_sweep_manifest
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -51,13 +51,13 @@ def test_what_is_not_given_is_left_out_and_a_value_with_a_dash_is_no_option():
     ],
 )
 def test_the_options_of_a_run_ask_for_that_run(asked):
-    spec = RunSpec(**asked)
+    spec = resolved(**asked)
 
     options = _parsed(command("train", **spec.options()))
 
     given = {name: getattr(options, name) for name in spec.options()}
     given["hparams"] = json.loads(given["hparams"])
-    assert RunSpec(**given, environments=spec.environments).id == spec.id
+    assert resolved(**given, environments=spec.environments).id == spec.id
 
 
 def _continued(folder, launch):

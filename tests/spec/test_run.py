@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support import resolved
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams
@@ -11,44 +12,44 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "domainbed_golden.json
 
 
 def test_the_identity_of_a_run_never_changes():
-    assert RunSpec().id == "f3bd56f3b07bdd33"
-    assert RunSpec(dataset="PACS", algorithm="SWAD+CORAL+BF", test_envs=["sketch"]).id == "d577ab323f7b6c7b"
-    assert "train_envs" not in RunSpec(dataset="PACS").as_dict()  # as specs were written before they had the field
+    assert resolved().id == "f3bd56f3b07bdd33"
+    assert resolved(dataset="PACS", algorithm="SWAD+CORAL+BF", test_envs=["sketch"]).id == "d577ab323f7b6c7b"
+    assert "train_envs" not in resolved(dataset="PACS").as_dict()  # as specs were written before they had the field
 
 
 def test_what_is_not_tested_on_is_trained_on_and_the_other_way_round():
-    rest = RunSpec(dataset="PACS", test_envs=["A", "C", "S"])
-    source = RunSpec(dataset="PACS", train_envs=["photo"])
+    rest = resolved(dataset="PACS", test_envs=["A", "C", "S"])
+    source = resolved(dataset="PACS", train_envs=["photo"])
 
     assert rest.id == source.id
     assert (source.train_envs, source.test_envs) == ((2,), (0, 1, 3))
-    few = RunSpec(dataset="PACS", train_envs=["photo"], test_envs=["sketch"])
+    few = resolved(dataset="PACS", train_envs=["photo"], test_envs=["sketch"])
     assert few.used_envs == (2, 3)
-    assert few.id != RunSpec(dataset="PACS", test_envs=["sketch"]).id
+    assert few.id != resolved(dataset="PACS", test_envs=["sketch"]).id
     assert RunSpec.from_dict(json.loads(json.dumps(few.as_dict()))) == few
 
 
 def test_data_of_ones_own_carries_its_environments():
-    spec = RunSpec(dataset="Mine", environments=("day", "night"), test_envs=["night"])
+    spec = resolved(dataset="Mine", environments=("day", "night"), test_envs=["night"])
 
     assert (spec.train_envs, spec.checkpoint_freq, spec.facts.shape) == ((0,), 300, (3, 224, 224))
     assert RunSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
-    assert spec.id != RunSpec(dataset="Mine", environments=("day", "noon"), test_envs=[1]).id
+    assert spec.id != resolved(dataset="Mine", environments=("day", "noon"), test_envs=[1]).id
 
 
 def test_indices_stay_indices_where_environments_are_called_by_numbers():
     asked = {"dataset": "Sites", "environments": ("1", "10", "2")}
 
-    assert RunSpec(test_envs=["2"], **asked) == RunSpec(test_envs=[2], **asked)
+    assert resolved(test_envs=["2"], **asked) == resolved(test_envs=[2], **asked)
     for env in range(3):
-        spec = RunSpec(test_envs=[env], **asked)
+        spec = resolved(test_envs=[env], **asked)
         assert spec.test_envs == (env,)
         assert RunSpec.from_dict(json.loads(json.dumps(spec.as_dict()))).id == spec.id
 
 
 def test_spellings_and_defaults_that_mean_the_same_run_have_one_identity():
-    a = RunSpec(dataset="PACS", algorithm="SWAD+ERM+BF", test_envs=["sketch", "A"], hparams={"lr": "5e-5"})
-    b = RunSpec(dataset="PACS", algorithm="BF+SWAD", test_envs=(0, 3), hparams={"lr": 5e-5}, steps=5001)
+    a = resolved(dataset="PACS", algorithm="SWAD+ERM+BF", test_envs=["sketch", "A"], hparams={"lr": "5e-5"})
+    b = resolved(dataset="PACS", algorithm="BF+SWAD", test_envs=(0, 3), hparams={"lr": 5e-5}, steps=5001)
 
     assert a.id == b.id
     assert RunSpec.from_dict(json.loads(json.dumps(a.as_dict()))).id == a.id
@@ -66,13 +67,13 @@ def test_spellings_and_defaults_that_mean_the_same_run_have_one_identity():
     ],
 )
 def test_whatever_can_change_a_number_changes_the_identity(change):
-    assert RunSpec(**change).id != RunSpec().id
+    assert resolved(**change).id != resolved().id
 
 
 def test_the_seed_is_domainbeds_and_wrappers_share_it():
     jobs = [case["train_args"] for case in GOLDEN["job_hash"]]
     for job in jobs:
-        spec = RunSpec(
+        spec = resolved(
             dataset=job["dataset"],
             algorithm=job["algorithm"],
             test_envs=job["test_envs"],
@@ -81,16 +82,16 @@ def test_the_seed_is_domainbeds_and_wrappers_share_it():
         )
         assert spec.seed == job["seed"]
 
-    assert RunSpec(algorithm="SWAD+BF").seed == RunSpec(algorithm="ERM").seed
-    assert RunSpec(seed=0).seed == 0
+    assert resolved(algorithm="SWAD+BF").seed == resolved(algorithm="ERM").seed
+    assert resolved(seed=0).seed == 0
 
 
 def test_steps_and_frequency_come_from_protocol_and_dataset():
-    assert (RunSpec(dataset="PACS").steps, RunSpec(dataset="PACS").checkpoint_freq) == (5001, 300)
-    swad = RunSpec(dataset="DomainNet", protocol="swad-2021")
+    assert (resolved(dataset="PACS").steps, resolved(dataset="PACS").checkpoint_freq) == (5001, 300)
+    swad = resolved(dataset="DomainNet", protocol="swad-2021")
     assert (swad.steps, swad.checkpoint_freq) == (15001, 500)
     for protocol in ("swad-2021", "batchformer-2022"):  # the commands of SWAD's release
-        specs = [RunSpec(dataset=name, protocol=protocol) for name in ("PACS", "VLCS", "DomainNet")]
+        specs = [resolved(dataset=name, protocol=protocol) for name in ("PACS", "VLCS", "DomainNet")]
         assert [spec.checkpoint_freq for spec in specs] == [100, 50, 500]
         assert [default_hparams("SWAD", spec.dataset)["swad_tolerance_ratio"] for spec in specs] == [0.3, 0.2, 0.3]
 
@@ -100,11 +101,11 @@ def test_a_frequency_of_an_earlier_protocol_keeps_its_identity_and_the_present_o
     as_written_before = RunSpec.from_dict({**asked, "checkpoint_freq": 100})
 
     assert as_written_before.id == "82feeeded9c1efd3"
-    assert RunSpec(**asked).id != as_written_before.id
+    assert resolved(**asked).id != as_written_before.id
 
 
 def test_every_step_on_the_grid_and_the_last_is_evaluated():
-    spec = RunSpec(steps=6, checkpoint_freq=4)
+    spec = resolved(steps=6, checkpoint_freq=4)
 
     assert [step for step in range(6) if spec.is_checkpoint(step)] == [0, 4, 5]
 
@@ -129,7 +130,7 @@ def test_every_step_on_the_grid_and_the_last_is_evaluated():
 )
 def test_what_cannot_be_run_is_refused_with_the_rule(given, message):
     with pytest.raises(InputError, match=message):
-        RunSpec(**given)
+        resolved(**given)
 
 
 def test_a_field_from_another_version_is_named():

@@ -16,12 +16,13 @@ from stand_in_gpus import Gpus
 from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
 from dg_batchformer.errors import InputError
+from dg_batchformer.spec.options import RunOptions, Task
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers import admission, local
 from dg_batchformer.sweep.launchers.dry_run import commands
-from dg_batchformer.sweep.launchers.process import WorkerProcess, task
+from dg_batchformer.sweep.launchers.process import WorkerProcess
 from dg_batchformer.sweep.launches import is_launched
 from dg_batchformer.training.preflight import parse_devices
 
@@ -186,21 +187,19 @@ def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
     file, folder, _ = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, C")
     runs = expand(load_sweep(file))
 
-    printed = [
-        parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, data_dir, "final", True, 2)
-    ]
+    options = RunOptions(data_dir, keep="final", predictions=True)
+    printed = [parser().parse_args(shlex.split(line)[3:]) for line in commands(folder, runs, options, 2)]
 
-    told = [task(folder, run, data_dir, "final", True) for run in runs]
     assert len(runs) > 16
-    assert [_asked(options) for options in printed] == told
+    assert [_task(given) for given in printed] == [
+        Task(run.spec, folder.run(run.spec.id).path, options) for run in runs
+    ]
     assert {options.threads for options in printed} == {2}
 
 
-def _asked(options):
-    data_dir = None if options.data_dir is None else str(options.data_dir)
-    spec = run_spec(options).as_dict()
-    predictions = {"predictions": options.predictions}
-    return {"spec": spec, "folder": str(options.output_dir), "data_dir": data_dir, "keep": options.keep, **predictions}
+def _task(given):
+    options = RunOptions(given.data_dir, keep=given.keep, predictions=given.predictions)
+    return Task(run_spec(given), given.output_dir, options)
 
 
 def test_a_dry_run_needs_neither_data_nor_weights(tmp_path, capsys):
@@ -310,10 +309,14 @@ def test_a_device_that_is_not_there_fails_no_run_and_leaves_the_others_their_wor
     file, folder, _ = _sweep(tmp_path, envs="A, B")
     report = _Running()
 
-    assert local.LocalLauncher(folder, ["cuda:99", "cpu"], None, report, threads=1).launch(expand(load_sweep(file)))
+    assert local.LocalLauncher(folder, ["cuda:99", "cpu"], RunOptions(), report, threads=1).launch(
+        expand(load_sweep(file))
+    )
     assert report.how == ["done"] * 4
     again = _Running()
-    local.LocalLauncher(SweepFolder(tmp_path / "none"), ["cuda:99"], None, again).launch(expand(load_sweep(file)))
+    local.LocalLauncher(SweepFolder(tmp_path / "none"), ["cuda:99"], RunOptions(), again).launch(
+        expand(load_sweep(file))
+    )
     assert again.how == ["stopped"] * 4
     assert not (tmp_path / "none" / "runs").exists()
 
@@ -323,7 +326,7 @@ def test_workers_wait_while_memory_is_short(tmp_path, monkeypatch):
     _, folder, _ = runs = _sweep(tmp_path, envs="A, B")
     report = _Running()
 
-    launcher = local.LocalLauncher(folder, ["cpu", "cpu"], None, report, threads=1)
+    launcher = local.LocalLauncher(folder, ["cpu", "cpu"], RunOptions(), report, threads=1)
     assert launcher.launch(expand(load_sweep(runs[0])))
 
     assert report.most == 1

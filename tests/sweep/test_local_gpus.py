@@ -6,6 +6,7 @@ import pytest
 from stand_in_gpus import GIB
 
 from dg_batchformer.runtime.memory import CardMemory
+from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -79,7 +80,7 @@ def launched(tmp_path, monkeypatch):
     def launch(devices, script):
         monkeypatch.setattr(_Worker, "script", staticmethod(script))
         report = _Report()
-        launcher = local.LocalLauncher(SweepFolder(tmp_path / "results"), devices, None, report, threads=1)
+        launcher = local.LocalLauncher(SweepFolder(tmp_path / "results"), devices, RunOptions(), report, threads=1)
         assert launcher.launch(expand(load_sweep(file)))
         assert not _Worker.alive
         return report

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster, load_cluster
@@ -40,7 +41,7 @@ def cluster(tmp_path, monkeypatch):
 def _submit(path, settings=CLUSTER):
     folder = SweepFolder(path)
     folder.slurm.mkdir(parents=True)
-    return [job for jobs in submit(folder, expand(SWEEP), None, settings, 1, "none", False) for job in jobs]
+    return [job for jobs in submit(folder, expand(SWEEP), RunOptions(), settings, 1) for job in jobs]
 
 
 def _parameters(script):

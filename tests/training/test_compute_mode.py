@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from stand_in_gpus import Gpus
-from support import Silence, make_algorithm, make_minibatches, run_quickly
+from support import Silence, make_algorithm, make_minibatches, resolved, run_quickly
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 def _folders_spec(**given):
     small = {"backbone": "tiny", "weights": "none", "image_size": 32, "batch_size": 4}
     given = {"algorithm": "ERM", "protocol": "quick", "steps": 5, "checkpoint_freq": 2, **given}
-    return RunSpec(dataset="PACS", test_envs=(3,), hparams=small, **given)
+    return resolved(dataset="PACS", test_envs=(3,), hparams=small, **given)
 
 
 def _records(path):

@@ -6,10 +6,11 @@ from stand_in_gpus import GIB, Gpus
 from support import Silence, quick_spec, run_quickly
 
 from dg_batchformer.datasets.residence import RESIDENCE
+from dg_batchformer.spec.options import RunOptions, Task
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.faults import DeviceFault, is_device_fault, is_out_of_memory, out_of_memory
-from dg_batchformer.training.worker import _train
+from dg_batchformer.training.worker import train_task
 
 CPU = torch.device("cpu")
 ECC = "CUDA error: uncorrectable ECC error encountered"
@@ -68,12 +69,14 @@ def test_a_gpu_that_fails_leaves_its_run_to_be_resumed(tmp_path, monkeypatch):
         raise RuntimeError(ECC)
 
     monkeypatch.setattr(Evaluator, "_evaluate", fail)
-    task = {"spec": quick_spec().as_dict(), "folder": str(tmp_path / "worker"), "data_dir": None}
-    task |= {"keep": "none", "predictions": False}
+    task = Task(quick_spec(), tmp_path / "worker", RunOptions())
 
     with pytest.raises(DeviceFault, match=r"ECC error encountered\); the same command resumes the run"):
         run_quickly(quick_spec(), tmp_path / "train")
-    assert _train(task, CPU, Silence(), lambda: False) == ("fault", {"sentence": f"cpu failed (RuntimeError: {ECC})"})
+    assert train_task(task, CPU, Silence(), lambda: False) == (
+        "fault",
+        {"sentence": f"cpu failed (RuntimeError: {ECC})"},
+    )
     for name in ("train", "worker"):
         assert RunFolder(tmp_path / name).failure() == ""
         assert not RunFolder(tmp_path / name).state().is_final

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support import Silence, run_quickly
+from support import Silence, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import Featurizer
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, cache_dir
 from dg_batchformer.training.data_path import check_features
 
@@ -35,7 +34,7 @@ def _spec(algorithm="ERM", *, weights, **given):
     hparams = {"image_size": 32, "batch_size": 4, "backbone": "tiny", "weights": weights, "freeze": "featurizer"}
     hparams |= {"data_augmentation": False, **given.pop("hparams", {})}
     asked = {"dataset": "PACS", "test_envs": (3,), "protocol": "quick", "steps": 20, "checkpoint_freq": 1}
-    return RunSpec(algorithm=algorithm, data_path="features", hparams=hparams, **{**asked, **given})
+    return resolved(algorithm=algorithm, data_path="features", hparams=hparams, **{**asked, **given})
 
 
 def _losses(spec, path, data_dir, **given):
@@ -147,4 +146,4 @@ def test_methods_that_need_pixels_are_refused_with_the_reason(algorithm, weights
 
 def test_cached_features_need_a_frozen_prefix():
     with pytest.raises(InputError, match="set freeze to a stage"):
-        check_features(RunSpec(dataset="PACS", data_path="features"), {"freeze": "none"})
+        check_features(resolved(dataset="PACS", data_path="features"), {"freeze": "none"})

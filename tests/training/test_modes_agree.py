@@ -7,10 +7,9 @@ from statistics import fmean, stdev
 import numpy as np
 import pytest
 from PIL import Image
-from support import run_quickly
+from support import resolved, run_quickly
 
 from dg_batchformer.catalog.datasets import dataset_facts
-from dg_batchformer.spec.run import RunSpec
 
 SEEDS = range(5)
 MODES = {
@@ -42,7 +41,7 @@ def _losses(mode, photographs, tmp_path):
     losses = []
     for seed in SEEDS:
         run = {"protocol": "quick", "steps": 50, "checkpoint_freq": 49, "test_envs": (3,), "trial_seed": seed}
-        spec = RunSpec(dataset="PACS", hparams=small, **run, **MODES[mode])
+        spec = resolved(dataset="PACS", hparams=small, **run, **MODES[mode])
         run_quickly(spec, tmp_path / f"{mode}{seed}", data_dir=photographs)
         records = [json.loads(line) for line in (tmp_path / f"{mode}{seed}" / "results.jsonl").read_text().splitlines()]
         losses.append(fmean(records[-1][f"env{env}_out_loss"] for env in range(3)))

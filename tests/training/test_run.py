@@ -5,12 +5,13 @@ from statistics import fmean
 
 import pytest
 import torch
-from support import Silence, quick_spec, run_quickly
+from support import Silence, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import run as run_module
@@ -140,7 +141,7 @@ def test_what_finalize_returns_is_evaluated_and_kept(tmp_path, monkeypatch):
 
 def test_an_environment_smaller_than_a_batch_is_sampled_with_replacement_and_noted_once(tmp_path):
     watcher = Silence()
-    run_quickly(RunSpec(dataset="Debug28", steps=2, hparams={"backbone": "tiny"}), tmp_path, watcher=watcher)
+    run_quickly(resolved(dataset="Debug28", steps=2, hparams={"backbone": "tiny"}), tmp_path, watcher=watcher)
 
     notes = [note for note in watcher.notes if "fewer than a batch of 64: images repeat" in note]
     assert len(notes) == 2
@@ -158,7 +159,7 @@ def test_class_balanced_sampling_draws_classes_equally_often(image_folder, tmp_p
         "batch_size": 400,
         "data_augmentation": False,
     }
-    spec = RunSpec(dataset="PACS", protocol="quick", steps=1, test_envs=[0], hparams=hparams)
+    spec = resolved(dataset="PACS", protocol="quick", steps=1, test_envs=[0], hparams=hparams)
 
     dataset = get_dataset_class("PACS")(root, [0], resolve_hparams(spec))
     sampler = Sampler(spec, resolve_hparams(spec), dataset, split_environments(spec, dataset))
@@ -172,7 +173,7 @@ def test_class_balanced_sampling_draws_classes_equally_often(image_folder, tmp_p
 def test_images_train_through_the_worker_pool(image_folder, tmp_path):
     torch.set_num_threads(2)
     hparams = {"backbone": "tiny", "image_size": 16, "batch_size": 4, "val_augment": True}
-    spec = RunSpec(dataset="PACS", protocol="quick", steps=3, checkpoint_freq=2, algorithm="SWAD+BF", hparams=hparams)
+    spec = resolved(dataset="PACS", protocol="quick", steps=3, checkpoint_freq=2, algorithm="SWAD+BF", hparams=hparams)
 
     assert run_quickly(spec, tmp_path / "run", data_dir=image_folder()) is State.DONE
     assert [line["step"] for line in _lines(tmp_path / "run")] == [0, 2, 3]
@@ -191,9 +192,6 @@ def test_memory_is_measured_for_each_run_alone(tmp_path):
     device = torch.device("cuda", 0)
     torch.empty(2**28, device=device)  # 1 GiB, of a run before
 
-    train_run(
-        quick_spec(), RunFolder(tmp_path), data_dir=None, device=device, keep="none", watcher=Silence(),
-        stop=lambda: False,
-    )  # fmt: skip
+    train_run(quick_spec(), RunFolder(tmp_path), RunOptions(), device=device, watcher=Silence(), stop=lambda: False)
 
     assert 0 < _lines(tmp_path)[-1]["mem_gb"] < 0.5

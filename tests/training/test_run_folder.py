@@ -8,23 +8,23 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import Silence, quick_spec, run_quickly
+from support import Silence, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.options import RunOptions, Task
 from dg_batchformer.storage.folders import RunFolder, State, write_json, write_text
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.run_log import journal, log
 from dg_batchformer.training.stop import Interrupted
-from dg_batchformer.training.worker import _train
+from dg_batchformer.training.worker import train_task
 
 
 def _images(**given):
     hparams = {"backbone": "tiny", "image_size": 16, "batch_size": 4}
-    return RunSpec(dataset="PACS", protocol="quick", steps=6, checkpoint_freq=2, hparams=hparams, **given)
+    return resolved(dataset="PACS", protocol="quick", steps=6, checkpoint_freq=2, hparams=hparams, **given)
 
 
 def _interrupted(spec, path, **given):
@@ -217,9 +217,8 @@ def test_memory_that_runs_out_on_a_cpu_is_told_apart_from_other_failures(tmp_pat
 
 
 def _serve_run(path, **given):
-    task = {"spec": quick_spec(**given).as_dict(), "folder": str(path), "data_dir": None}
-    task |= {"keep": "none", "predictions": False}
-    return _train(task, torch.device("cpu"), Silence(), lambda: False)
+    task = Task(quick_spec(**given), path, RunOptions())
+    return train_task(task, torch.device("cpu"), Silence(), lambda: False)
 
 
 def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from support import make_algorithm, make_minibatches, quick_spec, run_quickly
+from support import make_algorithm, make_minibatches, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
@@ -11,7 +11,6 @@ from dg_batchformer.explain.load import load_kept
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.batchformer import BatchFormer, batchformers, without_batchformer
 from dg_batchformer.networks.insertion import stage_name
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
@@ -176,7 +175,7 @@ def test_a_featurizer_without_positions_is_refused_before_anything_starts():
 
 def test_a_run_keeps_the_model_without_it_and_explain_says_why_it_draws_none(image_folder, tmp_path):
     hparams = {"backbone": "tiny", "image_size": 16, "batch_size": 4}
-    spec = RunSpec(dataset="PACS", protocol="quick", algorithm="SWAD+BFv2", steps=2, hparams=hparams)
+    spec = resolved(dataset="PACS", protocol="quick", algorithm="SWAD+BFv2", steps=2, hparams=hparams)
     folder = RunFolder(tmp_path / "run")
 
     assert run_quickly(spec, folder.path, data_dir=image_folder()) is State.DONE

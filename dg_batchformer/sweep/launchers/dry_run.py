@@ -5,24 +5,18 @@ sweep's workers are on CPUs it has their number of threads, on which the last di
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.storage.folders import SweepFolder
 
 
 def commands(
-    folder: SweepFolder,
-    runs: Sequence[SweepRun],
-    data_dir: Path | None,
-    keep: str,
-    predictions: bool,
-    threads: int | None = None,
+    folder: SweepFolder, runs: Sequence[SweepRun], options: RunOptions, threads: int | None = None
 ) -> list[str]:
     """Return one ``train`` command for each run: what a worker of the local launcher would be told."""
-    kept = {"keep": keep, "predictions": predictions, "threads": threads}
     return [
-        command("train", **spec.options(), data_dir=data_dir, output_dir=folder.run(spec.id).path, **kept)
+        command("train", **spec.options(), **options.typed(), output_dir=folder.run(spec.id).path, threads=threads)
         for _, spec in runs
     ]

@@ -5,15 +5,15 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any, Protocol
 
 from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.spec.options import RunOptions, Task
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
 from dg_batchformer.sweep.launchers.admission import Admission
-from dg_batchformer.sweep.launchers.process import WorkerProcess, task
+from dg_batchformer.sweep.launchers.process import WorkerProcess
 
 _MAX_DEATHS = 3  # of workers over one run that made no progress in between
 _PATIENCE = 0.2  # seconds until a signal is seen at the latest
@@ -47,8 +47,6 @@ class LocalLauncher:
     Args:
         devices: one worker each, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``; workers share the cores.
         threads: of each worker; None shares out the cores.
-        keep: the model that runs keep, one of ``storage.folders.KEEP``.
-        predictions: whether runs write what their model predicts, sample by sample.
 
     """
 
@@ -56,15 +54,12 @@ class LocalLauncher:
         self,
         folder: SweepFolder,
         devices: Sequence[str],
-        data_dir: Path | None,
+        options: RunOptions,
         report: Report,
         *,
         threads: int | None = None,
-        keep: str = "none",
-        predictions: bool = False,
     ) -> None:
-        self.folder, self.devices, self.data_dir, self.report = folder, devices, data_dir, report
-        self.keep, self.predictions = keep, predictions
+        self.folder, self.devices, self.options, self.report = folder, devices, options, report
         self.threads = threads or share_of_cores(devices)
         self.deaths: Counter[tuple[Any, ...]] = Counter()  # of workers, by the run in hand and how far it got
         self.began: dict[str, int] = {}  # the step that a run began at last
@@ -143,8 +138,11 @@ class LocalLauncher:
             worker.run = self.alone.popleft()
         elif self.queue or (self.alone and others_train):
             return
-        kept = self.keep, self.predictions
-        worker.give(None if worker.run is None else task(self.folder, worker.run, self.data_dir, *kept))
+        if worker.run is None:
+            worker.give(None)
+        else:
+            spec = worker.run.spec
+            worker.give(Task(spec, self.folder.run(spec.id).path, self.options))
 
     def _hear(self, worker: WorkerProcess) -> None:
         told = worker.event()

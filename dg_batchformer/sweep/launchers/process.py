@@ -11,21 +11,10 @@ from typing import Any
 
 from dg_batchformer.runtime.allocator import preloaded
 from dg_batchformer.spec.manifest import SweepRun
-from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.spec.options import Task
 
 _WORKER = "dg_batchformer.training.worker"
 _SERVER = "dg_batchformer.sweep.launchers.server"
-
-
-def task(folder: SweepFolder, run: SweepRun, data_dir: Path | None, keep: str, predictions: bool) -> dict[str, Any]:
-    """Return what a worker is told of a run, see ``training.worker``."""
-    return {
-        "spec": run.spec.as_dict(),
-        "folder": str(folder.run(run.spec.id).path),
-        "data_dir": None if data_dir is None else str(data_dir),
-        "keep": keep,
-        "predictions": predictions,
-    }
 
 
 def _work(channel: Connection, device: str, threads: int, log: Path, sharing: int) -> None:
@@ -56,11 +45,11 @@ class WorkerProcess:
             self.process.start()
         theirs.close()
 
-    def give(self, message: dict[str, Any] | None) -> None:
+    def give(self, task: Task | None) -> None:
         """Hand over a run, or None to let the worker end."""
-        self.leaves = message is None
+        self.leaves = task is None
         with suppress(OSError):  # a dead worker is found by the end of its channel
-            self.channel.send(message)
+            self.channel.send(task)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, once."""

@@ -10,11 +10,13 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster
 from dg_batchformer.sweep.console import SweepConsole
@@ -37,8 +39,6 @@ class Chunk:
     Args:
         devices, threads: of its workers, as the local launcher takes them.
         seconds: within which they have saved their runs when SLURM signals.
-        keep: the model that runs keep, one of ``storage.folders.KEEP``.
-        predictions: whether runs write what their model predicts, sample by sample.
 
     """
 
@@ -46,15 +46,13 @@ class Chunk:
         self,
         folder: Path,
         runs: Sequence[SweepRun],
-        data_dir: Path | None,
+        options: RunOptions,
+        *,
         devices: Sequence[str],
         threads: int,
         seconds: float,
-        keep: str,
-        predictions: bool,
     ) -> None:
-        self.folder, self.runs, self.data_dir = folder, list(runs), data_dir
-        self.keep, self.predictions = keep, predictions
+        self.folder, self.runs, self.options = folder, list(runs), options
         self.devices, self.threads, self.seconds = devices, threads, seconds
         self.launcher: LocalLauncher | None = None
 
@@ -65,8 +63,7 @@ class Chunk:
         folder = SweepFolder(self.folder)
         left = [run for run in self.runs if not folder.run(run.spec.id).state().is_settled]
         console = SweepConsole(left)
-        where = folder, self.devices, self.data_dir, console
-        self.launcher = LocalLauncher(*where, threads=self.threads, keep=self.keep, predictions=self.predictions)
+        self.launcher = LocalLauncher(folder, self.devices, self.options, console, threads=self.threads)
         if not self.launcher.launch(left) and _is_preempted():
             # With a grace time SLURM takes a task that ends by itself for complete.
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
@@ -105,11 +102,9 @@ def runs_in_task(seconds: Sequence[float | None], cluster: Cluster) -> int:
 def submit(
     folder: SweepFolder,
     runs: Sequence[SweepRun],
-    data_dir: Path | None,
+    options: RunOptions,
     cluster: Cluster,
     runs_per_task: int,
-    keep: str,
-    predictions: bool,
 ) -> Iterator[list[Job]]:
     """Hand runs to SLURM in job arrays; yield the jobs of each. Raises InputError where SLURM refuses one."""
     import submitit
@@ -117,12 +112,15 @@ def submit(
 
     devices = [f"cuda:{index}" for index in range(cluster.gpus)] or ["cpu"]
     threads = max(1, cluster.cpus // len(devices))
-    data_dir = None if data_dir is None else data_dir.absolute()
+    if options.data_dir is not None:
+        options = replace(options, data_dir=options.data_dir.absolute())
     seconds = max(5.0, cluster.signal - _SIGNAL_MARGIN)
     path = folder.path.absolute()
     _refuse_path(path)
-    settings = data_dir, devices, threads, seconds, keep, predictions
-    chunks = [Chunk(path, part, *settings) for part in _parts(runs, runs_per_task)]
+    chunks = [
+        Chunk(path, part, options, devices=devices, threads=threads, seconds=seconds)
+        for part in _parts(runs, runs_per_task)
+    ]
     longest = _longest_array()  # asks SLURM, which submitit takes for granted
     logs = SweepFolder(path).slurm
     executor = submitit.SlurmExecutor(logs, max_num_timeout=_REQUEUES)

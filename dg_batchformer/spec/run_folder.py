@@ -1,0 +1,65 @@
+"""A run's spec read back from its folder, and the check that a folder does not hold another run."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.folders import RunFolder, SweepFolder, read_object
+from dg_batchformer.storage.safe_read import TABLE, TEXT, Unreadable, read_text
+
+
+def read_spec(folder: RunFolder) -> RunSpec:
+    """Read what was asked of a run; raise InputError where the folder is none of a run."""
+    if SweepFolder(folder.path).sweep_file.exists():
+        raise InputError(
+            f"{folder.path} is a sweep; give the folder of one of its runs, {folder.path}/runs/ID, of a sweep that was "
+            "started with --keep final"
+        )
+    try:
+        return RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder.path} is no run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
+            "command"
+        ) from None
+    except Unreadable:
+        raise
+    except MALFORMED as error:
+        raise InputError(f"{folder.spec_file} cannot be read: {error}") from None
+
+
+def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
+    """Raise InputError where a folder holds what would be written over: another run, or files of somebody else."""
+    ours = (folder.done_file, folder.records_file, folder.checkpoint_file, folder.model_file)
+    files = [file for file in ours if file.is_file()]
+    if not files:
+        return
+    way_out = "give another --output_dir, or move it away"
+    if _can_be_written_again(folder, spec):
+        return
+    if not folder.spec_file.exists():
+        names = ", ".join(file.name for file in files)
+        raise InputError(f"{folder.path} has {names} but no spec.json, so it is no run of ours; {way_out}")
+    try:
+        held = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
+    except MALFORMED:
+        raise InputError(f"{folder.spec_file} cannot be read; {way_out}") from None
+    if held.id != spec.id:
+        asked, there = spec.as_dict(), held.as_dict()
+        fields = [name for name in RunSpec.__dataclass_fields__ if asked.get(name) != there.get(name)]
+        differing = [f"{name} {_said(there, name)}, not {_said(asked, name)}" for name in fields]
+        raise InputError(f"{folder.path} holds another run ({', '.join(differing)}); {way_out}")
+
+
+def _can_be_written_again(folder: RunFolder, spec: RunSpec) -> bool:
+    """Whether spec.json of an unfinished run cannot be read, but the sweep that the folder is in declares the run."""
+    if folder.done_file.exists() or folder.path.name != spec.id or read_object(folder.spec_file):
+        return False
+    declared = read_object(SweepFolder(folder.path.absolute().parents[1]).sweep_file, TABLE).get("runs")
+    return isinstance(declared, list) and any(isinstance(run, dict) and run.get("id") == spec.id for run in declared)
+
+
+def _said(fields: Mapping[str, Any], name: str) -> object:
+    return fields.get(name, "all others" if name == "train_envs" else "unsaid")
