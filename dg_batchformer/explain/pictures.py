@@ -177,7 +177,7 @@ def _draw_class_names(axes: Axes, means: pd.DataFrame) -> None:
 
 
 def _are_marked(kept: Kept) -> bool:
-    """Whether there are few enough classes for a marker each."""
+    """Return whether there are few enough classes for a marker each."""
     return len(kept.classes) <= len(_MARKERS)
 
 

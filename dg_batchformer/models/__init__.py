@@ -1,1 +1,1 @@
-"""Trained models read back: load, predict, soup."""
+"""Kept models: load them, predict with them, average them into soups."""

@@ -1,4 +1,4 @@
-"""Image files that a person named: found, and read one by one, the bad ones with their reason."""
+"""Find and read the image files to predict on; a file that cannot be decoded gets a note instead of pixels."""
 
 import glob
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.training.augment import Transform
 
 _MAX_WORKERS = 8
-_WORTH_WORKERS = 256  # images: for fewer, starting processes takes longer than reading
+_WORTH_WORKERS = 256  # below this many images, starting worker processes takes longer than reading
 
 
 class ReadImage(NamedTuple):
-    """An image as bytes (3, size, size), None where it cannot be decoded; ``note`` says what is wrong with it."""
+    """An image as uint8 (3, size, size), or None if it cannot be decoded; ``note`` says what is wrong with it."""
 
     file: Path
     pixels: Tensor | None
@@ -27,9 +27,9 @@ class ReadImage(NamedTuple):
 
 
 def find_images(given: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Return the files meant by files, folders (all images below) and globs, each once; and sentences on the rest.
+    """Expand files, folders (all images below them) and globs; return each file once, and messages on the rest.
 
-    A file that is named is taken whatever its ending.
+    A file given by name is read whatever its extension.
     """
     found: dict[Path, None] = {}
     unread: dict[Path, None] = {}
@@ -38,7 +38,7 @@ def find_images(given: Sequence[str]) -> tuple[list[Path], list[str]]:
         path = Path(name)
         files, left_out = _files([path] if path.exists() else _matches(name))
         if not files and not left_out:
-            lack = "holds no images" if path.is_dir() else "is not there, and no file matches it"
+            lack = "holds no images" if path.is_dir() else "does not exist, and no file matches it"
             problems.append(f"{name} {lack}")
         found.update(dict.fromkeys(files))
         unread.update(dict.fromkeys(left_out))
@@ -46,12 +46,12 @@ def find_images(given: Sequence[str]) -> tuple[list[Path], list[str]]:
 
 
 def _matches(pattern: str) -> list[Path]:
-    """Return what a glob matches; ``**`` spans folders."""
+    """Return the paths that match a glob, sorted; ``**`` matches any number of folders."""
     return [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207  # may be absolute
 
 
 def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the files among paths and the images below folders; and files there that could be meant as images."""
+    """Return the given files plus the images below given folders, and image-like files there that are not read."""
     images: list[Path] = []
     unread: list[Path] = []
     for path in paths:
@@ -62,7 +62,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def read_images(files: Sequence[Path], size: int, batch_size: int) -> Iterator[list[ReadImage]]:
-    """Yield images in batches, in order, transformed as for evaluation; read ahead where there are many."""
+    """Yield images in batches, in order, with the evaluation transform; workers prefetch if there are many."""
     workers = min(_MAX_WORKERS, torch.get_num_threads()) if len(files) >= _WORTH_WORKERS else 0
     yield from DataLoader(_Files(files, size), batch_size, num_workers=workers, collate_fn=list)
 

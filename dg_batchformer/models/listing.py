@@ -1,4 +1,4 @@
-"""Predictions as text for the terminal, CSV and JSON."""
+"""Format predictions as a text table, CSV or JSON."""
 
 import csv
 import io
@@ -15,19 +15,19 @@ _TOP_OF_TEXT = 3
 
 
 class Ranked(NamedTuple):
-    """An image and its (class, probability) pairs, the most probable first."""
+    """An image and its (class, probability) pairs, most probable first."""
 
     file: Path
     classes: list[tuple[str, float]]
 
 
 def ranked(file: Path, classes: Sequence[str], probabilities: Sequence[float]) -> Ranked:
-    """Order the classes of a prediction; of equals, the first class first."""
+    """Sort the classes of a prediction by probability; ties keep the class order."""
     return Ranked(file, sorted(zip(classes, probabilities, strict=True), key=lambda pair: -pair[1]))
 
 
 def as_text(predictions: Sequence[Ranked], classes: Sequence[str], top: int | None) -> str:
-    """Return a line for every image: its most probable classes, three unless asked otherwise."""
+    """Return one line per image with its ``top`` most probable classes (default: 3)."""
     shown = min(top or _TOP_OF_TEXT, len(classes))
     rows = [[str(file), *(f"{name} {p:.1%}" for name, p in pairs[:shown])] for file, pairs in predictions]
     rows = [list(map(one_line, row)) for row in rows]
@@ -36,7 +36,7 @@ def as_text(predictions: Sequence[Ranked], classes: Sequence[str], top: int | No
 
 
 def as_csv(predictions: Sequence[Ranked], classes: Sequence[str], top: int | None) -> str:
-    """Return one column for every class, or class and probability of the most probable ones."""
+    """Return one column per class, or with ``top``, the class and probability of the most probable ones."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if top is None:
@@ -53,7 +53,7 @@ def as_csv(predictions: Sequence[Ranked], classes: Sequence[str], top: int | Non
 
 
 def as_json(predictions: Sequence[Ranked], classes: Sequence[str], top: int | None) -> str:
-    """Return a list of objects: image, prediction, and probabilities by class, the most probable first."""
+    """Return a list of objects: image, prediction, and probabilities by class, most probable first."""
     listed = [
         {"image": str(file), "prediction": pairs[0][0], "probabilities": {name: round(p, 6) for name, p in pairs[:top]}}
         for file, pairs in predictions

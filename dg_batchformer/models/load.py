@@ -1,4 +1,4 @@
-"""The model that a run has kept, read back and rebuilt without its wrappers: no BatchFormer and no SWAD are needed."""
+"""Load the model that a run kept. It is rebuilt without wrappers, so neither BatchFormer nor SWAD is needed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +28,12 @@ class KeptModel:
     """A trained model in evaluation mode.
 
     Args:
-        spec: of the run that kept it.
-        hparams: of the run, less those of its wrappers.
-        classes: their names, by class index.
-        input_shape: of one x.
-        init: identity of the weights that the run began from, '' where that was not kept.
-        algorithm: without the wrappers of the run; its ``predict`` is that of the model that the run returned.
+        spec: of the run that kept the model.
+        hparams: of the run, without those of its wrappers.
+        classes: class names, by class index.
+        input_shape: shape of one input, without the batch dimension.
+        init: identity of the initial weights of the run, '' if it was not recorded.
+        algorithm: without the wrappers of the run; ``predict`` uses the model that the run returned.
 
     """
 
@@ -46,17 +46,17 @@ class KeptModel:
 
     @property
     def predictor(self) -> nn.Module:
-        """All that predicts, x -> logits."""
+        """The module that maps x to logits."""
         return self.algorithm.predictor
 
     @property
     def is_batch_dependent(self) -> bool:
-        """Whether a prediction depends on the samples beside it."""
+        """Whether a prediction depends on the other samples in the batch."""
         return self.algorithm.batch_dependent
 
 
 def load_model(folder: RunFolder, device: torch.device) -> KeptModel:
-    """Read the model of a run back; raise InputError where there is none, or it cannot be rebuilt."""
+    """Load the model of a run; raise InputError if there is none, or it cannot be rebuilt."""
     spec = read_spec(folder)
     refuse_missing(folder, folder.model_file)
     require_plugins(spec.plugins, folder.path)
@@ -66,66 +66,66 @@ def load_model(folder: RunFolder, device: torch.device) -> KeptModel:
 
 
 def open_trained(spec: RunSpec, classes: list[str], data_dir: Path | None, hparams: dict[str, Any]) -> Dataset:
-    """Open the dataset that a kept model was trained on; raise InputError where it has other classes here."""
+    """Open the dataset that a kept model was trained on; raise InputError if its classes differ."""
     dataset = open_dataset(spec, data_dir, hparams)
     if dataset.classes != classes:
         raise InputError(
             f"{spec.dataset} has the classes {', '.join(dataset.classes)} here, but the run was trained on "
-            f"{', '.join(classes)}; give the --data_dir that it was trained with"
+            f"{', '.join(classes)}; give the --data_dir that it was trained on"
         )
     return dataset
 
 
 def refuse_missing(folder: RunFolder, *files: Path) -> None:
-    """Raise InputError, with the flag that keeps them, where a run has not kept some files."""
+    """Raise InputError if a run has not kept some files; the message names the flag that keeps them."""
     missing = [file.name for file in files if not file.is_file()]
     if not missing:
         return
     state = folder.state()
     if not state.is_final and folder.checkpoint_file.exists():
         raise InputError(
-            f"{folder.path} has no {' and no '.join(missing)} yet: its run is {state}, and train --keep final "
-            "keeps the model when it ends"
+            f"{folder.path} has no {' and no '.join(missing)} yet: its run is {state}; with train --keep final, it "
+            "keeps the model at its end"
         )
     raise InputError(
-        f"{folder.path} has no {' and no '.join(missing)}: train and sweep keep them with --keep final; train this run "
-        "once more with that, and another --output_dir"
+        f"{folder.path} has no {' and no '.join(missing)}: train and sweep keep models only with --keep final; train "
+        "this run again with it, and another --output_dir"
     )
 
 
 def read_content(file: Path, spec: RunSpec) -> dict[str, Any]:
-    """Read a file that ``training.keep`` wrote for a run; raise InputError for a damaged one, or another run's."""
+    """Read a file that ``training.export`` wrote for a run; raise InputError if it is damaged or another run's."""
     refuse_damaged(RunFolder(file.parent), file)
     try:
         content = read_tensors(file)
         held = RunSpec.from_dict(content["spec"])
     except Unreadable:
         raise
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
+    except Exception as error:  # torch.load may raise anything on malformed bytes
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{file} cannot be read ({reason}); train the run once more, with --keep final") from None
+        raise InputError(f"{file} cannot be read ({reason}); train the run again with --keep final") from None
     if held.id != spec.id:
-        raise InputError(f"{file} is of another run than the spec.json beside it; give the folder as train left it")
+        raise InputError(f"{file} and the spec.json beside it are of different runs; give a folder as train wrote it")
     return content
 
 
 @contextmanager
 def rebuilding(folder: RunFolder, spec: RunSpec) -> Iterator[None]:
-    """Turn what goes wrong with content that was read, but fits no model, into one sentence."""
+    """Raise InputError for an error in rebuilding a model from well-formed content."""
     try:
         yield
     except InputError:
         raise
     except (*MALFORMED, RuntimeError) as error:  # weights that do not fit are a RuntimeError
         sentence = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder.path} holds no model of {spec.algorithm} that can be rebuilt: {sentence}") from None
+        raise InputError(f"{folder.path}: the model of {spec.algorithm} cannot be rebuilt: {sentence}") from None
 
 
 def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) -> KeptModel:
-    """Rebuild a model from the content of its file; raise one of MALFORMED or RuntimeError where it holds none."""
+    """Rebuild a model from the content of its file; raise RuntimeError or one of MALFORMED if that is not possible."""
     _check_content(spec, content)
     input_shape, hparams = tuple(content["input_shape"]), dict(content["hparams"])
-    # What is kept replaces initial weights, so these need not be had; and BatchNorm is frozen only once they are.
+    # Skip pretrained weights, as the kept ones replace them; freeze BatchNorm only after they are loaded.
     initial = {**hparams, "weights": "none", "freeze_bn": False, "freeze": "none"}
     algorithm_class = get_algorithm_class(content["algorithm"])
     algorithm = algorithm_class(input_shape, content["num_classes"], content["num_domains"], initial)
@@ -139,12 +139,12 @@ def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) ->
 
 
 def _check_content(spec: RunSpec, content: dict[str, Any]) -> None:
-    """Raise ValueError unless a file says of its model what its run says, and holds tensors."""
+    """Raise ValueError unless a model file agrees with the spec of its run and holds tensors."""
     base, _ = split_name(spec.algorithm)
     said = content["algorithm"], content["num_domains"], content["num_classes"]
     if said != (base, len(spec.train_envs), len(content["classes"])):
         raise ValueError(f"it is of {said[0]!r:.80} with {said[1]!r:.20} domains and {said[2]!r:.20} classes")
     if not all(isinstance(value, str | int | float) for value in content["hparams"].values()):
-        raise ValueError("its hparams are not texts and numbers")
+        raise ValueError("its hparams are not strings and numbers")
     if not all(isinstance(value, Tensor) for value in content["predictor"].values()):
         raise ValueError("its weights are not tensors")

@@ -1,7 +1,7 @@
-"""Soups of a group of kept models: averaged, validated, evaluated, and written as runs of their own.
+"""Make soups of a group of kept models: average, validate, evaluate, and write each as a run of its own.
 
-A soup's folder holds what a run's does (spec.json is that of its first member) and ``soup.json``: ``label`` of its row,
-``kind``, ``members`` (the ids of the runs averaged) and ``offered`` (how many there were). ``tables`` reads it.
+A soup's folder has the files of a run (spec.json is a copy of its first member's) and ``soup.json``: ``label`` of its
+row, ``kind``, ``members`` (ids of the averaged runs) and ``offered`` (number of candidates). ``tables`` reads it.
 """
 
 import hashlib
@@ -44,8 +44,8 @@ class MadeSoup(NamedTuple):
     """A soup that was written.
 
     Args:
-        members, offered: how many models it averages, of how many.
-        best_single: validation accuracy of the best of these. evaluation: of the soup.
+        members, offered: number of models averaged, and of candidates.
+        best_single: validation accuracy of the best candidate. evaluation: of the soup.
         precision: of all evaluations.
 
     """
@@ -59,7 +59,7 @@ class MadeSoup(NamedTuple):
 
 
 class _Setting:
-    """What the models of a group are put into, validated and evaluated with."""
+    """The shared model, data and evaluator of a group, which its members' weights are loaded into."""
 
     def __init__(
         self, model: KeptModel, precision: Precision, dataset: Dataset, loader: Loader, device: torch.device
@@ -71,7 +71,7 @@ class _Setting:
         self.sampler = Sampler(model.spec, model.hparams, dataset, self.splits)
 
     def with_weights(self, state: State, *, averaged: bool) -> Algorithm:
-        """Return the model with other weights; statistics of live BatchNorm, which no mean has, are re-estimated."""
+        """Load weights into the model; if they are averaged, re-estimate BatchNorm statistics on training data."""
         algorithm = self.model.algorithm
         algorithm.predictor.load_state_dict(state)
         algorithm.train()
@@ -81,11 +81,11 @@ class _Setting:
         return algorithm
 
     def validate(self, state: State, *, averaged: bool) -> float:
-        """Return the validation accuracy of weights."""
+        """Return the validation accuracy, in [0, 1], of a set of weights."""
         return self.evaluator.validate(self.with_weights(state, averaged=averaged), self.model.spec.steps).accuracy
 
     def records(self, folder: RunFolder) -> RecordWriter:
-        """Return what writes the records of a soup; they say how it was computed."""
+        """Return a writer for the records of a soup, which include the compute mode."""
         writer = RecordWriter(folder, self.model.spec, self.model.hparams, self.dataset, self.splits, self.device)
         execution = Execution(self.precision.used, data_path(self.model.spec, self.dataset), "off")
         writer.constant.update(execution._asdict())
@@ -102,9 +102,9 @@ def make_soups(
     device: torch.device,
     watcher: Watcher,
 ) -> Iterator[MadeSoup]:
-    """Write the soups of some runs, which began alike; yield what came out of each kind.
+    """Make and write one soup per kind from runs with the same initial weights; yield each as it is written.
 
-    Raises InputError where the data is not there, or a model cannot be read.
+    Raises InputError if the data is missing or a model cannot be read.
     """
 
     def load(place: int) -> State:
@@ -114,7 +114,7 @@ def make_soups(
             return content["predictor"]
 
     def validate_alone(place: int) -> float:
-        with rebuilding(runs[place], setting.model.spec):  # these weights are put in for the first time
+        with rebuilding(runs[place], setting.model.spec):  # the first time that these weights are loaded
             return setting.validate(load(place), averaged=False)
 
     with _setting(runs, data_dir, device, watcher) as setting:
@@ -142,7 +142,7 @@ def _setting(
 def _write(
     sweep: SweepFolder, group: Group, kind: str, soup: Soup, runs: Sequence[RunFolder], setting: _Setting
 ) -> Evaluation:
-    """Write a soup's folder, in the place of an earlier one; the file ``done`` comes last."""
+    """Write a soup's folder, replacing an earlier one; ``done`` is written last."""
     label, model = f"{group.label} soup-{kind}", setting.model
     spec = model.spec
     name = hashlib.sha256(f"{label}\t{group.name}".encode()).hexdigest()[:16]
@@ -154,7 +154,7 @@ def _write(
     writer = setting.records(folder)
     writer.cut(0)
     averages = not set(split_name(spec.algorithm)[1]).isdisjoint(AVERAGING_WRAPPERS)
-    final = {"final": True} if averages else {}  # as the records of its members that selection reads
+    final = {"final": True} if averages else {}  # selection reads only final records of averaging wrappers
     writer.append(spec.steps, {"soup_members": len(soup.members), **final}, evaluation)
     write_predictions(folder.predictions_file, algorithm, setting.evaluator, spec.steps, setting.dataset)
     members = [runs[place].path.name for place in soup.members]

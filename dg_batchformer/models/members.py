@@ -1,4 +1,4 @@
-"""The kept models of a sweep that can go into one soup, and the sentence on those that cannot."""
+"""Group the kept models of a sweep into soups, and reject those that cannot be averaged."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 
 
 class Group(NamedTuple):
-    """The runs of one row, dataset, environments and trial, in the order of their draws."""
+    """Runs of one row, dataset, test environments and trial, ordered by draw."""
 
     label: str
     name: str
@@ -31,30 +31,30 @@ def read_groups(sweep: SweepFolder, row: str | None) -> list[Group]:
     found = [Group(label, f"{label} on {place}", runs) for (label, place), runs in groups.items()]
     if not any(run.model_file.is_file() for group in found for run in group.runs):
         raise InputError(
-            f"{sweep.path} holds no kept models; run its sweep with --keep final, with another --results_dir where it "
-            "is trained already"
+            f"{sweep.path} holds no kept models; run its sweep with --keep final, and with another --results_dir if it "
+            "is already trained"
         )
     return found
 
 
 def kept_members(group: Group) -> list[RunFolder]:
-    """Return the runs of a group that are done and have kept their model; raise InputError for fewer than two."""
+    """Return the finished runs of a group that kept their model; raise InputError if there are fewer than two."""
     kept = [run for run in group.runs if run.state() is State.DONE and run.model_file.is_file()]
     if len(kept) < 2:
         raise InputError(
             f"{group.name}: {len(kept)} of {len(group.runs)} runs {'has' if len(kept) == 1 else 'have'} kept a model, "
-            "and a soup takes at least 2; give the sweep 'draws: 2' or more, and --keep final"
+            "but a soup takes at least 2; give the sweep 'draws: 2' or more, and --keep final"
         )
     return kept
 
 
 def refuse_unrelated(group: Group, runs: Sequence[RunFolder]) -> None:
-    """Raise InputError unless the models of runs began from the same weights: else their mean is no model."""
+    """Raise InputError unless all models share their initial weights; otherwise averaging is meaningless."""
     begun = {str(read_content(run.model_file, read_spec(run)).get("init", "")) for run in runs}
     if begun == {""}:
-        raise InputError(f"{group.name}: its models do not say which weights they began from; train them once more")
+        raise InputError(f"{group.name}: its models do not record their initial weights; train them again")
     if len(begun) > 1:
         raise InputError(
-            f"{group.name}: its {len(runs)} models began from {len(begun)} different initial weights, and only models "
-            "that began alike are averaged; give the sweep 'hparams: {init: linear_probe}', or a file as init"
+            f"{group.name}: its {len(runs)} models started from {len(begun)} different initial weights, but only "
+            "models with the same can be averaged; give the sweep 'hparams: {init: linear_probe}', or a file as init"
         )

@@ -1,4 +1,4 @@
-"""The precision that kept models compute in: that of their runs, where the device has it."""
+"""The precision of kept models: that of their runs, if the device supports it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,23 +15,23 @@ from dg_batchformer.training.device import has_tf32
 
 
 class Precision(NamedTuple):
-    """What a kept model computes in, and what its runs, or those of a soup, computed in."""
+    """The precision that a kept model uses, and those that its runs recorded."""
 
     used: str
     recorded: tuple[str, ...]
 
     @property
     def deviation(self) -> str:
-        """How that differs from the runs, '' where it does not."""
+        """How it differs from the runs, '' if it does not."""
         if self.recorded == (self.used,):
             return ""
         return f"computed in {self.used}, but trained and evaluated in {' and '.join(self.recorded)}"
 
 
 def compute_as_runs(model: KeptModel, folders: Sequence[RunFolder], device: torch.device) -> Precision:
-    """Make a model compute in the precision of its runs; in fp32 where they differ, or the device lacks it.
+    """Set a model to the precision of its runs, or to fp32 if they differ or the device lacks it.
 
-    As in training, bf16 that was asked for by name is taken on every device, and TF32 on none that lacks it.
+    As in training, bf16 requested by name is used on every device, TF32 only on those that have it.
     """
     recorded = tuple(sorted({_recorded(folder, model.spec) for folder in folders}))
     lacks_bf16 = model.spec.precision == "auto" and not has_bf16(device)
@@ -42,7 +42,7 @@ def compute_as_runs(model: KeptModel, folders: Sequence[RunFolder], device: torc
 
 
 def _recorded(folder: RunFolder, spec: RunSpec) -> str:
-    """Return the precision in the last record of a run; of a run without records, the one asked for."""
+    """Return the precision in the last record of a run, or the requested one if there is none."""
     content = read_bytes(folder.records_file, TABLE) if folder.records_file.exists() else b""
     records, _, _ = read_lines(content)
     asked = "fp32" if spec.precision == "auto" else spec.precision

@@ -1,4 +1,4 @@
-"""Class probabilities of image files by a kept model, prepared as the run prepared the images that it evaluated."""
+"""Predict the class probabilities of image files with a kept model, under the evaluation transform of its run."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from dg_batchformer.training.evaluate import BATCH_SIZE
 
 
 class Prediction(NamedTuple):
-    """The probability of every class by index, None where the image cannot be decoded; ``note``: what is wrong."""
+    """Class probabilities by class index, or None if the image cannot be decoded; ``note`` says what is wrong."""
 
     file: Path
     probabilities: list[float] | None
@@ -23,17 +23,17 @@ class Prediction(NamedTuple):
 
 
 def refuse_without_images(model: KeptModel) -> None:
-    """Raise InputError for a model whose inputs are no colour images."""
+    """Raise InputError for a model whose inputs are not color images."""
     if len(model.input_shape) != 3 or model.input_shape[0] != 3:
         sizes = " x ".join(map(str, model.input_shape))
         raise InputError(
-            f"predict reads colour images, but the model of {model.spec.algorithm} on {model.spec.dataset} takes "
-            f"{sizes} numbers; give a run on images"
+            f"predict reads color images, but the model of {model.spec.algorithm} on {model.spec.dataset} takes "
+            f"inputs of shape {sizes}; give a run on color images"
         )
 
 
 def predict(model: KeptModel, files: Sequence[Path], device: torch.device) -> Iterator[Prediction]:
-    """Yield a prediction for every file, in order."""
+    """Yield one prediction per file, in order."""
     for batch in read_images(files, model.input_shape[-1], BATCH_SIZE):
         pixels = [image.pixels for image in batch if image.pixels is not None]
         rows = iter(_probabilities(model, torch.stack(pixels).to(device)).tolist() if pixels else [])
@@ -43,5 +43,5 @@ def predict(model: KeptModel, files: Sequence[Path], device: torch.device) -> It
 
 @torch.no_grad()
 def _probabilities(model: KeptModel, pixels: Tensor) -> Tensor:
-    """Return the class probabilities of uint8 images, (N, 3, size, size) -> (N, num_classes)."""
+    """Compute the class probabilities of uint8 images: (N, 3, size, size) -> (N, num_classes)."""
     return model.algorithm.predict(normalise(pixels)).softmax(dim=1)

@@ -1,4 +1,5 @@
-"""Soups: means of the weights of runs that began alike (Wortsman et al., 2022; DiWA, Rame et al., NeurIPS 2022)."""
+"""Model soups: averaged weights of runs with the same initialization (Wortsman et al., ICML 2022; DiWA, Rame et al.,
+NeurIPS 2022)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,14 +10,14 @@ State = Mapping[str, Tensor]
 
 
 class Soup(NamedTuple):
-    """Mean weights, and which of the models offered (by place) they are the mean of."""
+    """Averaged weights, and the indices of the models averaged."""
 
     state: State
     members: list[int]
 
 
 class _Mean:
-    """A mean that grows, in double precision."""
+    """A running mean of state dicts, in double precision."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -29,7 +30,7 @@ class _Mean:
         self.count += 1
 
     def with_one_more(self, state: State) -> dict[str, Tensor]:
-        """Return the mean with another state; what is no float (counters of BatchNorm) is the first's."""
+        """Return the mean including another state; integer entries (BatchNorm's counters) are those of the first."""
         means = {name: (total + state[name].double()) / (self.count + 1) for name, total in self.sums.items()}
         return {name: means[name].to(value.dtype) if value.is_floating_point() else value for name, value in
                 self.first.items()}  # fmt: skip
@@ -39,7 +40,7 @@ def uniform_soup(count: int, load: Callable[[int], State]) -> Soup:
     """Average all models.
 
     Args:
-        load: reads the weights of one by its place; never are more than two in memory.
+        load: reads the weights of one model by index; at most two are in memory at once.
 
     """
     mean = _Mean()
@@ -49,10 +50,12 @@ def uniform_soup(count: int, load: Callable[[int], State]) -> Soup:
 
 
 def greedy_soup(accuracies: Sequence[float], load: Callable[[int], State], validate: Callable[[State], float]) -> Soup:
-    """Begin with the model that validates best; add each next best one whose addition validates no worse.
+    """Start with the best model; add each next best one unless that lowers the validation accuracy.
 
     Args:
-        accuracies: validation accuracy of each model alone. validate: that of averaged weights.
+        accuracies: validation accuracy of each model alone.
+        load: reads the weights of one model by index.
+        validate: returns the validation accuracy of averaged weights.
 
     """
     order = sorted(range(len(accuracies)), key=lambda place: -accuracies[place])

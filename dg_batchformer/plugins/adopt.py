@@ -58,7 +58,7 @@ def adopt(name: str, written: type) -> type[Algorithm]:
 
 
 def _is_of(value: Any, module: str) -> bool:
-    """Whether a value is a class that a module, or one inside it, defines and offers."""
+    """Return whether a value is a class that a module, or one inside it, defines and offers."""
     if not inspect.isclass(value) or not vars(value).get("registered", True):
         return False
     return f"{value.__module__}.".startswith(f"{module}.")
@@ -84,7 +84,7 @@ def _lack(written: type) -> str:
 
 
 def _does_something(method: Any) -> bool:
-    """Whether a method is there and does more than to raise NotImplementedError, as an abstract base's does."""
+    """Return whether a method is there and does more than to raise NotImplementedError, as an abstract base's does."""
     code = getattr(method, "__code__", None)
     return callable(method) and (code is None or code.co_names != ("NotImplementedError",))
 
@@ -98,7 +98,7 @@ def _takes_four(value: type) -> bool:
 
 
 def _knows_streams(written: type[Algorithm]) -> bool:
-    """Whether code from the class's ``update`` down names what takes twins apart.
+    """Return whether code from the class's ``update`` down names what takes twins apart.
 
     A class that inherits its ``update`` inherits what that knows.
     """

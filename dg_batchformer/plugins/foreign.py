@@ -44,7 +44,7 @@ class Checked(Algorithm):
 
 
 def _is_number(value: object) -> bool:
-    """Whether a mean over values of this kind can be recorded; 0-dim tensors and arrays are numbers."""
+    """Return whether a mean over values of this kind can be recorded; 0-dim tensors and arrays are numbers."""
     if isinstance(value, Tensor):
         return value.numel() == 1 and not value.is_complex()
     return isinstance(value, Real) or (isinstance(value, np.ndarray) and value.size == 1)
@@ -132,7 +132,7 @@ class Foreign(Algorithm):
 
 
 def _shares_a_group(algorithm: nn.Module, encoders: Iterable[nn.Module]) -> bool:
-    """Whether an optimizer has parameters of encoders and others in one group."""
+    """Return whether an optimizer has parameters of encoders and others in one group."""
     theirs = {id(parameter) for encoder in encoders for parameter in encoder.parameters()}
     values = [value for module in algorithm.modules() for value in vars(module).values()]
     groups = [group["params"] for value in values if isinstance(value, Optimizer) for group in value.param_groups]

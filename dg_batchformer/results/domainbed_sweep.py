@@ -30,7 +30,7 @@ def read_domainbed_sweep(folder: Path, unfinished: bool = False) -> Collection:
                 foreign.append(name)
     if not runs:
         raise InputError(
-            f"{folder} is no sweep folder: it has neither a sweep.json, as ours have from their start, nor folders "
+            f"{folder} is not a sweep folder: it has neither a sweep.json, as ours have from their start, nor folders "
             f"with a results.jsonl of records, as sweeps of DomainBed have"
         )
     reasons = {

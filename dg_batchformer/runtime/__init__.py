@@ -1,1 +1,1 @@
-"""How processes run: parallel maps over files, the memory allocator, memory limits, durations."""
+"""Processes and memory: parallel maps over files, the allocator, memory limits, readable durations."""

@@ -1,8 +1,8 @@
-"""The allocator of processes that train on CPUs: tcmalloc, where it is installed.
+"""The memory allocator for training on CPUs: tcmalloc, if it is installed.
 
-glibc returns large blocks to the kernel as they are freed. The activations of every step are then fresh pages that the
-kernel has to clear first, up to a fifth of a step (``results/speed``). tcmalloc keeps them, and needs no more memory.
-A process can only get it when it starts, by LD_PRELOAD; what somebody has set there, even to nothing, is left alone.
+glibc returns large freed blocks to the kernel, so every step gets fresh pages that the kernel must clear first. This
+takes up to a fifth of a step (``results/speed``). tcmalloc keeps the blocks and needs no more memory. LD_PRELOAD loads
+it, so it must be set when a process starts. A value that the user has set, even an empty one, is left alone.
 """
 
 import ctypes
@@ -15,12 +15,12 @@ from pathlib import Path
 
 _VARIABLE = "LD_PRELOAD"
 _NAME = "tcmalloc_minimal"
-_RELEASE = "MallocExtension_ReleaseFreeMemory"  # the symbol by which it is known, and returns memory
-_GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # where there is one, activations lie elsewhere
+_RELEASE = "MallocExtension_ReleaseFreeMemory"  # identifies tcmalloc, and returns free memory to the kernel
+_GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # with a GPU, activations are not in host memory
 
 
 def tcmalloc() -> str | None:
-    """Return the library that processes which train load first; None where it is not there, or a GPU is."""
+    """Return the path or name of the tcmalloc library; None if it is not installed or the machine has a GPU."""
     if sys.platform != "linux" or any(Path(gpu).exists() for gpu in _GPUS):
         return None
     own = next(Path(sys.prefix, "lib").glob(f"lib{_NAME}.so.?"), None)  # as conda installs it
@@ -28,7 +28,7 @@ def tcmalloc() -> str | None:
 
 
 def start_over() -> None:
-    """Replace this process by the same command on tcmalloc; return where it runs on it, or is not to."""
+    """Restart this process with tcmalloc preloaded; return if that is already so, or not wanted."""
     library = _to_preload()
     if library is None:
         keep_from_children()
@@ -39,7 +39,7 @@ def start_over() -> None:
 
 @contextmanager
 def preloaded() -> Iterator[None]:
-    """Have a process that is started within run on tcmalloc."""
+    """Preload tcmalloc in child processes started inside the context."""
     library = _to_preload()
     if library is None:
         yield
@@ -56,17 +56,17 @@ def _to_preload() -> str | None:
 
 
 def keep_from_children() -> None:
-    """Spare programs that this process starts the tcmalloc that it was started with itself."""
+    """Unset LD_PRELOAD for child processes, if it was set to load tcmalloc here."""
     if _VARIABLE in os.environ and os.environ[_VARIABLE] == tcmalloc():
         del os.environ[_VARIABLE]
 
 
 def is_tcmalloc() -> bool:
-    """Whether this process runs on tcmalloc."""
+    """Return whether this process uses tcmalloc."""
     return hasattr(ctypes.CDLL(None), _RELEASE)
 
 
 def return_memory() -> None:
-    """Return what tcmalloc keeps of freed memory to the system; glibc has done so by itself."""
+    """Release free memory that tcmalloc holds to the kernel; glibc does so by itself."""
     if is_tcmalloc():
         getattr(ctypes.CDLL(None), _RELEASE)()

@@ -1,8 +1,8 @@
-"""Time spans as people say them."""
+"""Readable durations."""
 
 
 def duration(seconds: float) -> str:
-    """Return a time span for people: 45 s, 12 min, 3.4 h, 2.1 days."""
+    """Format a duration in seconds: 45 s, 12 min, 3.4 h, 2.1 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

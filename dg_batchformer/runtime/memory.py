@@ -1,4 +1,4 @@
-"""Memory: what this machine, or the control group of a job or container, has left, and how workers tell of cards."""
+"""Free memory of this machine or of its control group (a job or container), and of GPUs as workers report it."""
 
 import resource
 import sys
@@ -11,7 +11,7 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 class CardMemory(NamedTuple):
-    """The memory of a GPU, in bytes: what is free, what one worker holds, and the most that its run has held."""
+    """Memory of a GPU, in bytes: free, held by one worker, and the most that the worker's run has held."""
 
     free: int
     held: int
@@ -19,7 +19,7 @@ class CardMemory(NamedTuple):
 
 
 def available_memory() -> int | None:
-    """Return the bytes that may still be taken; None where the kernel does not tell."""
+    """Return how many bytes can still be allocated; None if the kernel does not report it."""
     found = [told_by_kernel("/proc/meminfo", "MemAvailable"), *(_of_group(folder) for folder in _groups())]
     return min((left for left in found if left is not None), default=None)
 
@@ -30,7 +30,7 @@ def peak_memory(usage: resource.struct_rusage) -> int:
 
 
 def told_by_kernel(file: str, name: str) -> int | None:
-    """Return the bytes that a file of /proc has by a name; None where the kernel does not tell."""
+    """Return a value of a /proc file, in bytes; None if it is not reported."""
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:
@@ -39,7 +39,7 @@ def told_by_kernel(file: str, name: str) -> int | None:
 
 
 def _groups() -> Iterator[Path]:
-    """Yield the folders of the control groups that may limit this process: its own and all above."""
+    """Yield the folders of the control groups that may limit this process: its own and all of their parents."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, kinds, path = line.split(":", 2)
@@ -49,7 +49,7 @@ def _groups() -> Iterator[Path]:
 
 
 def _of_group(folder: Path) -> int | None:
-    """Return what a group of version 2 or 1 has left; files in memory count as free, for they can be dropped."""
+    """Return the free bytes of a cgroup (v2 or v1); cached files count as free, as the kernel can drop them."""
     for limit, use, prefix in (
         ("memory.max", "memory.current", ""),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),

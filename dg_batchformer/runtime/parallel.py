@@ -1,4 +1,4 @@
-"""Work on many files in every core: in threads, Python's own part between them would wait for one another."""
+"""Parallel map over many files, in processes: threads would contend for the GIL."""
 
 import os
 import signal
@@ -22,20 +22,20 @@ def usable_cores() -> int:
 def in_every_core(
     work: Callable[[_Item], _Result], items: Sequence[_Item], *, at_once: int = 64, few: int = 512
 ) -> Iterator[_Result]:
-    """Yield what work makes of each item, in their order; raise InputError where a process dies of one.
+    """Yield ``work(item)`` for each item, in order; raise InputError if a process is killed.
 
-    Processes are forked, so that work and items, which may hold open files, are inherited and not sent.
+    Processes are forked, so ``work`` and ``items`` are inherited, not pickled; they may hold open files.
 
     Args:
-        at_once: items that a process is handed at once.
-        few: fewer are not worth starting processes for.
+        at_once: number of items in one task of a process.
+        few: with fewer items than this, everything runs in this process.
 
     """
     cores = usable_cores()
     if cores == 1 or len(items) < few:
         yield from map(work, items)
         return
-    # Loaded where there is much to do: a table of little takes less time than these.
+    # Imported only for much work: these imports take longer than a small table.
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
@@ -44,13 +44,13 @@ def in_every_core(
         try:
             yield from pool.map(_work, range(len(items)), chunksize=at_once)
         except BrokenProcessPool:
-            raise InputError("a process that reads files was killed, perhaps for lack of memory; try again") from None
+            raise InputError("a process that reads files was killed, perhaps out of memory; try again") from None
 
 
 def _begin(work: Callable[[Any], Any], items: Sequence[Any]) -> None:
     global _inherited
     _inherited = work, items
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
 def _work(index: int) -> Any:

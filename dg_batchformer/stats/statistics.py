@@ -58,7 +58,7 @@ def mean_interval(blocks: Sequence[Block], *, family: int = 1) -> Interval | Non
 
 
 def has_interval(blocks: Sequence[Block]) -> bool:
-    """Whether the blocks show how much both environments and trials vary."""
+    """Return whether the blocks show how much both environments and trials vary."""
     return len(blocks) > 1 and max_trials(blocks) > 1
 
 

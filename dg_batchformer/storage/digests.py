@@ -1,4 +1,4 @@
-"""Digests of what a finished run has written: ``done`` keeps them, so that later damage to a file is noticed."""
+"""SHA-256 digests of the files of a finished run, stored in ``done`` to detect later damage."""
 
 import hashlib
 import json
@@ -11,22 +11,22 @@ from dg_batchformer.storage.folders import RunFolder, write_json
 from dg_batchformer.storage.safe_read import NOTE, WEIGHTS, open_regular, read_bytes
 
 _KEY = "sha256"  # in ``done``: {file name: hex digest}
-_UNWRITTEN = (b"", b"done")  # what DomainBed's ``done`` holds, and one that was touched
+_UNWRITTEN = (b"", b"done")  # without digests: an empty file, and DomainBed's
 
 
 def mark_done(folder: RunFolder, outcome: dict[str, Any]) -> None:
-    """Write ``done``: how a run ended, and the digest of every final file that is there."""
+    """Write ``done``: the outcome of a run, and the digest of every final file that exists."""
     digests = {file.name: _sha256(file) for file in folder.final_files if file.is_file()}
     write_json(folder.done_file, {**outcome, _KEY: digests})
 
 
 def damaged(folder: RunFolder, names: Collection[str] = ()) -> list[str]:
-    """Return which files of a finished run differ from what it wrote; [] where no digests were kept.
+    """Return the names of files that changed since the run finished; [] if it stored no digests.
 
-    Records that are gone are damage. Other files may be left out of a copy, or deleted to save room.
+    A missing records file counts as damage. Other files may be missing, as copies omit them to save space.
 
     Args:
-        names: the only files to look at, beside ``done`` itself; all if empty.
+        names: files to check, besides ``done`` itself; all if empty.
 
     """
     try:
@@ -39,7 +39,7 @@ def damaged(folder: RunFolder, names: Collection[str] = ()) -> list[str]:
 
 
 def refuse_damaged(folder: RunFolder, file: Path) -> None:
-    """Raise InputError where a file of a finished run differs from what the run wrote."""
+    """Raise InputError if a file of a finished run changed since the run wrote it."""
     if names := damaged(folder, [file.name]):
         raise InputError(
             f"{folder.path / names[0]} is damaged: it differs from what its run wrote; restore it from a copy, or "
@@ -48,10 +48,10 @@ def refuse_damaged(folder: RunFolder, file: Path) -> None:
 
 
 def is_intact(name: str, content: bytes, done: bytes) -> bool | None:
-    """Whether the content of a file is what its run wrote; None where no digest was kept.
+    """Return whether a file's content matches its digest; None if the run stored none.
 
     Args:
-        done: the content of the file ``done`` of the run.
+        done: content of the run's ``done`` file.
 
     """
     try:
@@ -62,7 +62,7 @@ def is_intact(name: str, content: bytes, done: bytes) -> bool | None:
 
 
 def _kept(done: bytes) -> dict[str, Any] | None:
-    """Return the digests that ``done`` holds, None where it holds none; raise ValueError where it is damaged."""
+    """Return the digests in ``done``, None if it holds none; raise ValueError if it is damaged."""
     if done.strip() in _UNWRITTEN:
         return None
     try:

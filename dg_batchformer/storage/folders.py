@@ -1,4 +1,4 @@
-"""What lies where on disk: run folders and sweep folders, their file names and states, atomic writes."""
+"""Layout of run folders and sweep folders: file names and states; atomic writes."""
 
 import json
 import os
@@ -16,17 +16,17 @@ from dg_batchformer.storage.safe_read import NOTE, TABLE, Unreadable, read_text
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.text.printable import printable
 
-KEEP = ("none", "final", "best")  # the model that a run keeps
+KEEP = ("none", "final", "best")  # which model a run keeps
 
 
 def cache_dir() -> Path:
-    """Return the folder for what can be computed again."""
+    """Return the folder for caches, which can be deleted at any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dg_batchformer"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a whole file or none: to a temporary one beside it, synced, then renamed."""
+    """Write a file atomically: to a temporary file in the same folder, synced, then renamed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(16)}")
     try:
         with open_own(temporary, "xb") as file:
@@ -40,7 +40,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new name last as its content does, where the file system can."""
+    """Sync a folder, so that a new name in it survives a crash; does nothing if the file system cannot."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -50,18 +50,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all; what does not show in it is spelled out."""
+    """Write a text file atomically, with invisible characters escaped."""
     with atomic_write(path) as file:
         file.write(printable(text).encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_object(path: Path, limit: int = NOTE) -> dict[str, Any]:
-    """Return the object of a JSON file of at most ``limit`` bytes; nothing where it cannot be read."""
+    """Return the object in a JSON file of at most ``limit`` bytes; {} if it cannot be read."""
     try:
         content = json.loads(read_text(path, limit))
     except (OSError, *MALFORMED):
@@ -70,31 +70,31 @@ def read_object(path: Path, limit: int = NOTE) -> dict[str, Any]:
 
 
 class State(StrEnum):
-    """What a run folder says of its run."""
+    """State of a run, as read from its folder."""
 
     DUE = "due"
-    GONE = "folder is gone"  # was trained to its end, and its folder was deleted
+    GONE = "folder is gone"  # finished, and its folder was deleted since
     RUNNING = "running"
     INTERRUPTED = "interrupted"
-    UNMARKED = "not marked done"  # of another suite: nothing says whether it ended
+    UNMARKED = "not marked done"  # of another suite: whether it finished is unknown
     FAILED = "failed"
-    DAMAGED = "damaged"  # was trained to its end, and a file differs from what it wrote
+    DAMAGED = "damaged"  # finished, and one of its files changed since
     DIVERGED = "diverged"
     DONE = "done"
 
     @property
     def is_final(self) -> bool:
-        """Whether the run was trained to its end."""
+        """Whether training finished."""
         return self in (State.DONE, State.DIVERGED)
 
     @property
     def is_settled(self) -> bool:
-        """Whether nobody goes on with the run unless asked: it is final, failed or damaged."""
+        """Whether the run is final, failed or damaged: it continues only on request."""
         return self.is_final or self in (State.FAILED, State.DAMAGED)
 
 
 class RunFolder:
-    """The files of one run. Nobody else joins their names."""
+    """Paths of the files of one run; the only place that defines their names."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,12 +112,12 @@ class RunFolder:
 
     @property
     def final_files(self) -> tuple[Path, ...]:
-        """The files that do not change once the run is done."""
+        """Files that do not change once the run is done."""
         written = (self.records_file, self.model_file, self.batchformer_file, self.predictions_file)
         return self.spec_file, self.soup_file, *written
 
     def state(self, *, locked: bool = False) -> State:
-        """Read off the state; ``locked`` says that the lock is the caller's own."""
+        """Return the state; with ``locked``, the caller itself holds the lock."""
         if self.done_file.exists():
             return State.DIVERGED if self.outcome().get("outcome") == "diverged" else State.DONE
         if not locked and is_held(self.lock_file):
@@ -128,60 +128,60 @@ class RunFolder:
         return State.INTERRUPTED if started else State.DUE
 
     def outcome(self) -> dict[str, Any]:
-        """Return what was written when the run was done: outcome, seconds, updates."""
+        """Return the content of ``done``: outcome, seconds, updates; {} if there is none."""
         return read_object(self.done_file)
 
     def failure(self) -> str:
-        """Return the sentence of a failed run, '' if there is none."""
+        """Return the error message of a failed run, '' if there is none."""
         try:
             return read_text(self.error_file, NOTE, errors="replace").splitlines()[0]
         except (OSError, IndexError):
             return ""
 
     def fail(self, sentence: str, details: str = "") -> None:
-        """Leave why the run failed, if the folder can still be written to."""
+        """Write why the run failed, if the folder is still writable."""
         with suppress(OSError):
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.error_file, f"{sentence}\n\n{details}".rstrip() + "\n")
 
     def leave_if_never_begun(self) -> None:
-        """Remove what a run left that could not be built: then it has no spec."""
+        """Remove the log and error files of a run that failed before it wrote its spec."""
         if not self.spec_file.exists():
             for file in (self.log_file, self.error_file):
                 file.unlink(missing_ok=True)
-            with suppress(OSError):  # it holds something else
+            with suppress(OSError):  # not empty
                 self.path.rmdir()
 
     @contextmanager
     def lock(self) -> Iterator[Lock]:
-        """Hold the run; raise Busy if somebody alive does, InputError where nothing can be written."""
+        """Hold the lock of the run; raise Busy if a live process holds it, InputError if the folder is not writable."""
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context(held(self.lock_file))
             except OSError as error:
                 raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
-            for left_over in self.path.glob(".*.*.????????????????????????????????"):  # of a save that was killed
+            for left_over in self.path.glob(".*.*.????????????????????????????????"):  # from a save that was killed
                 left_over.unlink(missing_ok=True)
             yield lock
 
 
-TRAINED = Path("results") / "train"  # where runs are kept that are given no folder
-_NAME_LENGTH = 55  # characters, of up to four bytes: file systems take names of 255
+TRAINED = Path("results") / "train"  # default parent of run folders
+_NAME_LENGTH = 55  # characters of up to four bytes each: file systems limit names to 255 bytes
 
 
 def folder_of_run(run_id: str, *words: str, root: Path = TRAINED) -> RunFolder:
-    """Return the folder of a run that is given none: the one that ends in its id, else a new one named after words."""
+    """Return the default folder of a run: an existing one whose name ends in its id, else a new one named by words."""
     found = sorted(root.glob(f"*_{run_id}"))
     readable = "_".join(re.sub(r"[^\w.+-]+", "-", word) for word in words)[:_NAME_LENGTH].lstrip("-.")
     return RunFolder(found[0] if found else root / f"{readable}_{run_id}")
 
 
 def refuse_misplaced(folder: "RunFolder | SweepFolder", run_id: str = "") -> None:
-    """Raise InputError where results would lie in a folder of the other kind, inside other results, or around some.
+    """Raise InputError for a folder that belongs to the other kind, lies inside other results, or contains some.
 
     Args:
-        run_id: of a run, whose place within its own sweep is right; '' for a sweep.
+        run_id: of a run, which may lie inside its own sweep; '' for a sweep.
 
     """
     path, own = folder.path.resolve(), "run" if run_id else "sweep"
@@ -197,14 +197,14 @@ def refuse_misplaced(folder: "RunFolder | SweepFolder", run_id: str = "") -> Non
 
 
 def _kind(place: Path) -> str:
-    """Return whose folder a place is: that of a ``sweep``, of a ``run``, or ''."""
+    """Return what a folder holds: ``sweep``, ``run``, or '' for neither."""
     run = RunFolder(place)
     is_run = run.spec_file.is_file() and run.log_file.is_file()
     return "sweep" if SweepFolder(place).sweep_file.is_file() else "run" * is_run
 
 
 class SweepFolder:
-    """The files of one sweep: ``results/<name>/``."""
+    """Paths of the files of one sweep: ``results/<name>/``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -223,27 +223,27 @@ class SweepFolder:
 
     @contextmanager
     def launching(self) -> Iterator[None]:
-        """Be known as a launch while it lasts, so that it can be cancelled from elsewhere."""
+        """Hold the lock of a launch, so that ``cancel`` can find it."""
         self.launches.mkdir(parents=True, exist_ok=True)
         for file in self.launched():
-            if not is_held(file):  # of a launch that was killed
+            if not is_held(file):  # from a launch that was killed
                 file.unlink(missing_ok=True)
         with held(self.launches / secrets.token_hex(16)):
             yield
 
     def launched(self) -> list[Path]:
-        """Return the locks of launches, of some that were killed too."""
+        """Return the lock files of launches, including those that were killed."""
         return [file for file in self.launches.glob("*") if not file.name.startswith(".")]
 
     def run_names(self) -> set[str]:
-        """Return the names of the run folders that are there."""
+        """Return the names of the existing run folders."""
         try:
-            return set(os.listdir(self.runs))  # noqa: PTH208  # of 50,000, Paths would take longer
+            return set(os.listdir(self.runs))  # noqa: PTH208  # building Paths is slow for 50,000 runs
         except OSError:
             return set()
 
     def restart(self, run_id: str) -> None:
-        """Let a trained run be trained again, from its beginning: nothing says any more that it is done."""
+        """Mark a finished run as due again, to be trained from step 0; raise InputError if it is not writable."""
         run = self.run(run_id)
         try:
             run.checkpoint_file.unlink(missing_ok=True)
@@ -253,17 +253,17 @@ class SweepFolder:
         self.log_final(run_id, State.DUE, None)
 
     def log_final(self, run_id: str, state: State, seconds: float | None) -> None:
-        """Append that a run was trained to its end, so that nobody has to look into its folder again, or is due again.
+        """Append a final state, or DUE to withdraw one, to the log that saves reading every run folder.
 
-        Where that cannot be written, the folder still says it.
+        A failed write is ignored, as the run folder holds the state too.
         """
         with suppress(OSError), open_own(self.states_log, "a") as file:
-            file.write(f"\n{run_id} {state} {seconds}\n")  # the first: a torn line ends there
+            file.write(f"\n{run_id} {state} {seconds}\n")  # the leading newline ends a torn line
 
     def final_states(self) -> dict[str, tuple[State, float | None]]:
-        """Return the runs logged as trained to their end, each with the seconds it took; torn lines are skipped.
+        """Return the logged final state of runs and their duration in seconds, by run id; torn lines are skipped.
 
-        The log is a cache: a run whose folder is gone since then may be among them.
+        The log is a cache: it may list runs whose folder was deleted since.
         """
         try:
             lines = read_text(self.states_log, TABLE, errors="replace").splitlines()
@@ -279,7 +279,7 @@ class SweepFolder:
         return found
 
     def write(self, declaration: dict[str, Any]) -> None:
-        """Keep the declaration as it was expanded."""
+        """Write the sweep manifest, with every run expanded; raise InputError if the folder is not writable."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.sweep_file, declaration)
@@ -287,12 +287,12 @@ class SweepFolder:
             raise InputError(f"cannot write to {self.path}: {error.strerror}") from None
 
     def read(self) -> dict[str, Any]:
-        """Read the declaration as it was expanded; raise InputError where there is none."""
+        """Read the sweep manifest; raise InputError if it is missing or unreadable."""
         try:
             return json.loads(read_text(self.sweep_file, TABLE, errors="replace"))
         except FileNotFoundError:
             raise InputError(
-                f"{self.path} is no sweep folder: it has no {self.sweep_file.name}; a sweep writes it when it starts"
+                f"{self.path} is not a sweep folder: it has no {self.sweep_file.name}; a sweep writes it when it starts"
             ) from None
         except Unreadable:
             raise

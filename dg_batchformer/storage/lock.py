@@ -1,6 +1,6 @@
-"""Locks: who trains a run. A file that names its owner, who lives as a process here or by a heartbeat elsewhere.
+"""Lock files, which name the process that trains a run. Liveness: process id on this host, heartbeat on others.
 
-A lock is a file that is created exclusively, which all file systems can, those without hard links or flock too.
+A lock is a file created exclusively; that works on all file systems, including those without hard links or flock.
 """
 
 import fcntl
@@ -21,17 +21,17 @@ from dg_batchformer.storage.safe_write import open_own
 
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
-UNNAMED_SECONDS = 30.0  # for which a lock without an owner may be one that is just being written
-_WAIT_SECONDS = 1.0  # between two looks at a lock that is waited for
+UNNAMED_SECONDS = 30.0  # how long a lock without an owner counts as just being written
+_WAIT_SECONDS = 1.0  # polling interval
 _SLURM = {"slurm_job": "SLURM_JOB_ID", "slurm_restarts": "SLURM_RESTART_COUNT"}
 
 
 class Busy(InputError):
-    """Somebody else holds the lock of a run."""
+    """Another process holds the lock of a run."""
 
 
 class Lock:
-    """A lock that this process takes, keeps and gives back."""
+    """A lock file that this process acquires, refreshes and releases."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -39,7 +39,7 @@ class Lock:
 
     @property
     def is_mine(self) -> bool:
-        """Whether nobody took it over, as may happen to a process that slept for minutes."""
+        """Whether this process still owns the lock; a process that slept for minutes may have lost it."""
         try:
             content = read_text(self.file, NOTE)
         except FileNotFoundError:
@@ -50,15 +50,15 @@ class Lock:
             return False
 
     def check(self) -> None:
-        """Raise Busy if the lock was lost: what it guards is not to be written any more."""
+        """Raise Busy if the lock was lost; the caller must not write any more."""
         if not self.is_mine:
             raise Busy(
-                f"{self.file.parent} was taken over by {_owner_text(self.file)} while this process did not answer; "
-                "it stops here, and the other goes on"
+                f"{self.file.parent} was taken over by {_owner_text(self.file)} while this process was suspended; "
+                "this process stops, and the other one continues"
             )
 
     def take(self) -> None:
-        """Create the file; raise Busy if somebody alive holds it."""
+        """Create the lock file; raise Busy if a live process holds it."""
         try:
             with _alone_in(self.file.parent):
                 if os.path.lexists(self.file):
@@ -69,7 +69,7 @@ class Lock:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Show signs of life for a while; then remove the file, unless it is somebody else's by now."""
+        """Send heartbeats inside the context; then remove the file, unless another process owns it by now."""
         ended = threading.Event()
         heart = threading.Thread(target=self._beat, args=(ended,), daemon=True)
         heart.start()
@@ -85,7 +85,7 @@ class Lock:
     def _beat(self, ended: threading.Event) -> None:
         mine = True
         while mine and not ended.wait(HEARTBEAT_SECONDS):
-            with suppress(OSError):  # a disk that does not answer now may do so later
+            with suppress(OSError):  # the disk may answer at the next beat
                 mine = self.is_mine
                 if mine:
                     os.utime(self.file)
@@ -93,7 +93,7 @@ class Lock:
 
 @contextmanager
 def held(file: Path, *, waits: bool = False) -> Iterator[Lock]:
-    """Hold a lock for a while; while somebody alive holds it, raise Busy or wait."""
+    """Hold a lock inside the context; if a live process holds it, wait for it or raise Busy."""
     lock = Lock(file)
     while True:
         try:
@@ -108,7 +108,7 @@ def held(file: Path, *, waits: bool = False) -> Iterator[Lock]:
 
 
 def is_held(file: Path) -> bool:
-    """Whether the owner of a lock lives: its process on this host, its heartbeat elsewhere."""
+    """Return whether the owner of a lock is alive: by process id on this host, by heartbeat on others."""
     owner = owner_of(file)
     if is_here(owner):
         return owner.get("started") is not None and owner["started"] == process_start(owner.get("pid"))
@@ -121,13 +121,13 @@ def is_held(file: Path) -> bool:
 
 
 def is_here(owner: dict[str, Any]) -> bool:
-    """Whether a lock was taken on this machine since it started; where there is no boot id, nobody knows."""
+    """Return whether a lock was taken on this machine since it booted; False if there is no boot id."""
     here = place()
     return bool(here["boot"]) and here == {name: owner.get(name) for name in here}
 
 
 def _is_former_self(owner: dict[str, Any]) -> bool:
-    """Whether a lock is of an earlier start of this SLURM job, which ended when the job was requeued."""
+    """Return whether a lock was taken by an earlier start of this SLURM job, before it was requeued."""
     mine = {name: os.environ.get(variable) for name, variable in _SLURM.items()}
     return (
         mine["slurm_job"] is not None
@@ -138,10 +138,10 @@ def _is_former_self(owner: dict[str, Any]) -> bool:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Let one process at a time judge and replace a lock, where the file system has flock."""
+    """Let one process at a time check and replace a lock, if the file system supports flock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # without flock, _remove_stale alone must tell who is first
+        with suppress(OSError):  # without flock, the rename in _remove_stale decides
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -149,13 +149,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _create(file: Path, content: str) -> None:
-    """Create a file with some content; raise FileExistsError where there is one."""
+    """Create a file; raise FileExistsError if it exists."""
     with open_own(file, "x") as new:
         new.write(content)
 
 
 def _remove_stale(file: Path) -> None:
-    """Move a dead owner's lock away; of several who try, one succeeds. A live owner's stays."""
+    """Remove the lock of a dead owner. If several processes try, one succeeds; a live owner's lock stays."""
     seen = owner_of(file)
     if is_held(file):
         return
@@ -165,7 +165,7 @@ def _remove_stale(file: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        if owner_of(moved) != seen:  # somebody took over in between, and this is the new lock
+        if owner_of(moved) != seen:  # another process took over in between: put its lock back
             _create(file, read_text(moved, NOTE))
     finally:
         moved.unlink()
@@ -182,7 +182,7 @@ def _identity() -> dict[str, Any]:
 
 
 def owner_of(file: Path) -> dict[str, Any]:
-    """Return who took a lock: host, pid, SLURM job ...; nothing where it cannot be read."""
+    """Return the owner in a lock file: host, pid, SLURM job ...; {} if it cannot be read."""
     try:
         content = json.loads(read_text(file, NOTE))
     except (OSError, *MALFORMED):

@@ -1,4 +1,4 @@
-"""A record: one evaluation of a run, as a line of JSON, which DomainBed's collector reads too."""
+"""Records: one JSON line per evaluation of a run, in DomainBed's format."""
 
 import json
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ FORMAT = 1
 
 
 def read_line(line: bytes) -> dict[str, Any]:
-    """Read a line of ``results.jsonl``, ours or DomainBed's; raise ValueError for a torn or foreign one."""
+    """Parse a line of ``results.jsonl``, ours or DomainBed's; raise ValueError if it is torn or not a record."""
     try:
         values = orjson.loads(line)
     except orjson.JSONDecodeError:
-        values = json.loads(line)  # reads DomainBed's bare NaN too
+        values = json.loads(line)  # accepts the bare NaN that DomainBed writes
     if not _is_record(values):
         raise ValueError("not a record: it lacks args, or a step that is a whole number")
     return values
 
 
 def read_lines(content: bytes) -> tuple[list[dict[str, Any]], int, bool]:
-    """Read a ``results.jsonl``: its records, how many lines are none, and whether it is all JSON of the standard."""
+    """Parse a ``results.jsonl``; return its records, the number of unreadable lines, and whether all is strict JSON."""
     lines = content.splitlines()
     with suppress(orjson.JSONDecodeError):
         values = orjson.loads(b"[%b]" % b",".join(lines))  # faster than line by line
@@ -44,5 +44,5 @@ def _is_record(values: object) -> bool:
 
 
 def to_line(values: Mapping[str, Any]) -> str:
-    """Write a record as DomainBed does: sorted keys, NaN as the bare token."""
+    """Format a record as DomainBed does: sorted keys, a bare NaN token."""
     return json.dumps(values, sort_keys=True) + "\n"

@@ -1,6 +1,6 @@
-"""Read regular files only: a file that others made may be a FIFO, a device, or larger than its kind can be.
+"""Open regular files only, up to a size limit: an untrusted file may be a FIFO, a device, or huge.
 
-Opening a FIFO waits for a writer and reading a device may never end, so every reader opens its files here.
+Opening a FIFO blocks until it has a writer, and reading a device may never end. All readers open files here.
 """
 
 import errno
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from dg_batchformer.errors import InputError
 
-# How many bytes a file of each kind may have: far more than an honest one has, and few enough to hold in memory.
+# Size limits in bytes, by kind of file: far above any genuine file, and small enough to hold in memory.
 NOTE = 2**20  # a state, a lock, an error, a memo
-YAML = 2**19  # what people write, and slow to read
+YAML = 2**19  # written by hand, and slow to parse
 TEXT = 2**24  # a run's arguments
 TABLE = 2**28  # records, logs, a sweep's manifest, an image manifest, arrays
 IMAGE = 2**28
-WEIGHTS = 2**36  # models, checkpoints, predictions: only what they hold is read
-ARCHIVE = 2**42  # read in parts
+WEIGHTS = 2**36  # models, checkpoints, predictions
+ARCHIVE = 2**42  # read in chunks
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -30,7 +30,7 @@ _KINDS = {
 
 
 class Unreadable(OSError, InputError):
-    """A file that is not opened: it is not a regular file, or larger than its kind may be."""
+    """A file that is refused: it is not a regular file, or exceeds its size limit."""
 
     def __str__(self) -> str:
         return f"{self.filename} cannot be read: {self.strerror}"
@@ -42,12 +42,12 @@ def open_regular(path: Path | str, limit: int) -> io.BufferedReader:
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:
-    """Return what a regular file of at most ``limit`` bytes holds; raise Unreadable for anything else."""
+    """Return the content of a regular file of at most ``limit`` bytes; raise Unreadable for anything else."""
     descriptor = _descriptor(path, limit)
     try:
         parts = []
         chunk = max(os.fstat(descriptor).st_size, 2**16) + 1
-        left = limit + 1  # one more: a file may grow, and those of /proc have no size
+        left = limit + 1  # one more to detect growth; files of /proc report size 0
         while left and (part := os.read(descriptor, min(left, chunk))):
             parts.append(part)
             left -= len(part)
@@ -59,17 +59,17 @@ def read_bytes(path: Path | str, limit: int) -> bytes:
 
 
 def read_text(path: Path | str, limit: int, *, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """Return the text of a regular file, with the line ends of ``Path.read_text``."""
+    """Return the text of a regular file, with universal newlines as ``Path.read_text``."""
     text = read_bytes(path, limit).decode(encoding, errors)
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def _descriptor(path: Path | str, limit: int) -> int:
-    # O_NONBLOCK: a FIFO without a writer opens at once; O_NOCTTY: a terminal does not become this process's own.
+    # O_NONBLOCK: a FIFO without a writer opens at once; O_NOCTTY: do not acquire a controlling terminal.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # a socket, or a device that nothing drives
+        if error.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # a socket, or a device without a driver
             raise _not_regular(path, Path(path).stat().st_mode) from None
         raise
     try:
@@ -87,8 +87,8 @@ def _descriptor(path: Path | str, limit: int) -> int:
 def _not_regular(path: Path | str, mode: int) -> Unreadable:
     kind = _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
     code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-    return Unreadable(code, f"it is {kind}, and only regular files are read", str(path))
+    return Unreadable(code, f"it is {kind}, not a regular file", str(path))
 
 
 def _too_large(path: Path | str, limit: int) -> Unreadable:
-    return Unreadable(errno.EFBIG, f"it has more than the {limit:,} bytes that such a file may have", str(path))
+    return Unreadable(errno.EFBIG, f"it is larger than {limit:,} bytes, the limit for such files", str(path))

@@ -1,4 +1,4 @@
-"""Write regular files only: in a folder that others can write to, a name may be a link to any file of ours."""
+"""Write regular files only: in a shared folder, a name may be someone's link to another file of ours."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from dg_batchformer.errors import InputError
 
 
 class Unwritable(OSError, InputError):
-    """A file that is not opened for writing: it is a symbolic link, or not a regular file."""
+    """A file that is refused for writing: it is a symbolic link, or not a regular file."""
 
     def __str__(self) -> str:
         return f"cannot write to {self.filename}: {self.strerror}"
@@ -20,8 +20,8 @@ def open_own(path: Path | str, mode: str, **given: Any) -> IO[Any]:
     """Open a file for writing as ``open`` does; raise Unwritable for a symbolic link, FIFO or device.
 
     Args:
-        mode: "a" to append, "x" to create, "r+" to write into a file; as text or "b" for bytes.
-        given: to ``open``.
+        mode: "a" to append, "x" to create, "r+" to update; text, or bytes with "b".
+        given: further arguments of ``open``.
 
     """
     return open(path, mode, opener=_descriptor, **given)  # Path.open has no opener

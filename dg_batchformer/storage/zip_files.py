@@ -1,6 +1,6 @@
-"""Zip files of others: how many entries they list, and how they compress these, is bounded before anything is read.
+"""Open untrusted zip files: bound the size of the directory, and reject unusual compression.
 
-Bytes that are stored or deflated unpack to no more than an entry tells; ``zipfile`` has no such bound for others.
+``zipfile`` never unpacks a stored or deflated entry beyond its declared size; other methods have no such bound.
 """
 
 import zipfile
@@ -10,11 +10,11 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def open_zip(stream: IO[bytes], largest_directory: int) -> zipfile.ZipFile:
-    """Open a zip file; raise BadZipFile for one that is damaged or not to be trusted.
+    """Open a zip file; raise BadZipFile if it is damaged or exceeds the limits.
 
     Args:
-        stream: of the file; it stays open.
-        largest_directory: bytes that its directory may have, at least 46 for every entry.
+        stream: the open file; it stays open.
+        largest_directory: limit on the size of its directory, in bytes; every entry takes at least 46.
 
     """
     bounded = _Bounded(stream, largest_directory)
@@ -22,12 +22,12 @@ def open_zip(stream: IO[bytes], largest_directory: int) -> zipfile.ZipFile:
     bounded.most = None
     for entry in content.infolist():
         if entry.compress_type not in _METHODS:
-            raise zipfile.BadZipFile(f"{entry.filename!r} is compressed in another way than by deflate")
+            raise zipfile.BadZipFile(f"{entry.filename!r} is compressed by a method other than deflate")
     return content
 
 
 class _Bounded:
-    """A stream of which at most so many bytes are read at once."""
+    """A stream that limits the bytes of one read."""
 
     def __init__(self, stream: IO[bytes], most: int) -> None:
         self.stream = stream

@@ -1,1 +1,1 @@
-"""Text that people read: names of others made printable, Unicode spellings, the terminal."""
+"""Text for people: escaping untrusted text, comparing Unicode names, writing to the terminal."""

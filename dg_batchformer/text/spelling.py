@@ -1,4 +1,4 @@
-"""Which spellings are one name: Unicode has ``é`` as one character or as two, and nobody sees which one a file has."""
+"""Compare names regardless of Unicode form and case: ``é`` can be one code point or two, which look the same."""
 
 import unicodedata
 from collections import defaultdict
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 
 def one_form(name: str) -> str:
-    """Return a name in the form (NFC) in which names that look alike are equal."""
+    """Normalize a name to NFC, so that names that look alike are equal."""
     return unicodedata.normalize("NFC", name)
 
 
 def folded(name: str) -> str:
-    """Return a name without its case: what names have in common that differ in case alone."""
+    """Normalize a name to NFC and fold its case."""
     return one_form(name).casefold()
 
 
 def is_number(name: str) -> bool:
-    """Whether a name reads as a number: ``2``, ``01``, ``-1``, ``1e3``."""
+    """Return whether a name reads as a number: ``2``, ``01``, ``-1``, ``1e3``."""
     try:
         float(name)
     except ValueError:
@@ -25,7 +25,7 @@ def is_number(name: str) -> bool:
 
 
 def one_spelling(names: Iterable[str]) -> dict[str, str]:
-    """Return one spelling for every name, by name: its own, or NFC where a name is there in several forms."""
+    """Map every name to its spelling: NFC if the name occurs in several Unicode forms, else the name itself."""
     forms: dict[str, set[str]] = defaultdict(set)
     for name in names:
         forms[one_form(name)].add(name)
@@ -33,7 +33,7 @@ def one_spelling(names: Iterable[str]) -> dict[str, str]:
 
 
 def twins(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that differ in case alone, sorted."""
+    """Return the groups of names that differ only in case, sorted."""
     groups: dict[str, set[str]] = defaultdict(set)
     for name in names:
         groups[folded(name)].add(name)

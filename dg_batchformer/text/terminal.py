@@ -1,6 +1,6 @@
-"""Standard output and error of this process: every character can be shown, and a reader may leave.
+"""Standard output and error of this process: any character can be printed, and the reader may close the pipe.
 
-A verb that prints ends with its reader, as ``cat FILE | head`` does. A verb that works goes on without one.
+Commands that only print stop when the pipe closes, like ``cat FILE | head``. Commands that train or download continue.
 """
 
 import codecs
@@ -14,7 +14,7 @@ from typing import Any
 
 from dg_batchformer.text.printable import printable
 
-_READER_LEFT = 128 + signal.SIGPIPE  # the status that a shell shows of a program that lost its reader
+_READER_LEFT = 128 + signal.SIGPIPE  # exit status in a shell of a program killed by a closed pipe
 _ERRORS = "dg_batchformer.plain"
 _PLAIN = {
     "±": "+/-", "×": "x", "·": "*", "→": "->", "−": "-", "–": "-", "—": "-", "…": "...", "≤": "<=", "≥": ">=",
@@ -23,24 +23,24 @@ _PLAIN = {
 
 
 def prepare_streams() -> None:
-    """Open streams that the caller closed, and show what an encoding lacks in ASCII; once, as the process begins."""
+    """Open closed standard streams, and print characters outside their encoding as ASCII; call once, at start-up."""
     codecs.register_error(_ERRORS, _in_ascii)
     for name in ("stdin", "stdout", "stderr"):
         stream: Any = getattr(sys, name)
-        if stream is None:  # else the next file that anybody opens would get its number, and what is printed
+        if stream is None:  # else the next open file would take its descriptor and receive the output
             descriptor = os.open(os.devnull, os.O_RDWR)
             stream = os.fdopen(descriptor, "r" if name == "stdin" else "w")
         setattr(sys, name, stream if name == "stdin" else _replaced(stream))
-    _outlive(sys.stderr)  # a message that nobody can read changes nothing
+    _outlive(sys.stderr)  # a message that cannot be printed must not end the command
 
 
 def outlive_readers() -> None:
-    """From here on drop what cannot be printed: a closed pipe or a full disk behind a stream ends no work."""
+    """Drop output that cannot be written from now on: a closed pipe or a full disk must not end the work."""
     _outlive(sys.stdout)
 
 
 def _replaced(stream: Any) -> io.TextIOWrapper:
-    """Return the same stream on an ``_Output``; standard error and ``python -u`` have no buffer to keep."""
+    """Rebuild a stream on an ``_Output``; standard error and ``python -u`` are unbuffered, and stay so."""
     stream.flush()
     output = _Output(stream.fileno(), "wb", closefd=False)
     below: Any = output if isinstance(stream.buffer, io.RawIOBase) else io.BufferedWriter(output)
@@ -56,7 +56,7 @@ def _outlive(stream: Any) -> None:
 
 
 class _Printed(io.TextIOWrapper):
-    """Text for people, programs and files: what others wrote into it cannot move the cursor or turn the writing."""
+    """Standard output, with control characters escaped so that untrusted text cannot move the cursor."""
 
     def write(self, text: str) -> int:
         super().write(printable(text))
@@ -64,7 +64,7 @@ class _Printed(io.TextIOWrapper):
 
 
 class _Bar(io.TextIOWrapper):
-    """Messages, and progress bars, which begin their line again and go up one."""
+    """Standard error: like ``_Printed``, but progress bars may return to the line start and move up a line."""
 
     def write(self, text: str) -> int:
         super().write(_OF_BARS.sub(lambda part: part[1] or printable(part[0]), text))
@@ -75,13 +75,13 @@ _OF_BARS = re.compile("(\r|\x1b\\[A)|[^\r\x1b]+|\x1b")
 
 
 def clear_screen() -> None:
-    """Empty the terminal that standard output goes to."""
+    """Clear the terminal behind standard output."""
     sys.stdout.flush()
     sys.stdout.buffer.write(b"\033[2J\033[H")
 
 
 class _Output(io.FileIO):
-    """The file below a stream. What it cannot write is lost: then nothing more is tried."""
+    """The raw file below a stream. After a failed write, all further output goes to the null device."""
 
     is_outlived = False
 
@@ -100,7 +100,7 @@ class _Output(io.FileIO):
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Spell out characters that an encoding lacks; an error handler of ``codecs``."""
+    """Replace characters that an encoding lacks by ASCII; an error handler for ``codecs``."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = "".join(_PLAIN.get(character, character) for character in error.object[error.start : error.end])

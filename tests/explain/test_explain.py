@@ -167,7 +167,7 @@ def test_files_that_are_torn_or_of_another_run_are_refused(run, tmp_path, capsys
     folder.model_file.write_bytes(whole)
     spec = RunSpec.from_dict(torch.load(folder.model_file, weights_only=True)["spec"])
     write_json(folder.spec_file, {**spec.as_dict(), "trial_seed": 7})
-    assert "is of another run than the spec.json beside it" in _refusal(path, capsys)
+    assert "and the spec.json beside it are of different runs" in _refusal(path, capsys)
 
     folder.spec_file.write_text("[")
     assert "spec.json cannot be read" in _refusal(path, capsys)

@@ -153,11 +153,11 @@ def test_what_is_no_soup_is_refused_in_a_sentence(related, tmp_path, capsys):
             mark_done(RunFolder(file.parent), {"outcome": "done"})
 
     for given, sentence in {
-        (str(damaged),): "holds no model of ",
-        (str(unrelated.path), "--row", "ERM"): "ERM on Toy/D, trial 0: its 3 models began from 3 different initial",
+        (str(damaged),): "the model of ERM cannot be rebuilt",
+        (str(unrelated.path), "--row", "ERM"): "ERM on Toy/D, trial 0: its 3 models started from 3 different initial",
         (str(bare),): "holds no kept models; run its sweep with --keep final",
         (str(related.path), "--row", "ERN"): "unknown row of",
-        (str(tmp_path),): "is no sweep folder",
+        (str(tmp_path),): "is not a sweep folder",
     }.items():
         assert main(["soup", *given, "--device", "cpu"]) == 2
         assert sentence in capsys.readouterr().err

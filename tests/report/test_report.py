@@ -294,7 +294,7 @@ def test_the_verb_writes_the_page_or_says_in_a_sentence_why_not(tmp_path, capsys
     assert main(["report", str(folder), str(folder)]) == 2
     assert "name it with --output FILE" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 2
-    assert "is no sweep folder" in capsys.readouterr().err
+    assert "is not a sweep folder" in capsys.readouterr().err
 
 
 def test_tables_as_html_mark_and_escape(sweep):

@@ -48,7 +48,7 @@ def test_why_a_run_failed_is_left_where_it_can_be_and_else_given_up(tmp_path):
 
 
 def test_a_folder_that_is_no_sweep_says_so(tmp_path):
-    with pytest.raises(InputError, match=r"is no sweep folder: it has no sweep.json"):
+    with pytest.raises(InputError, match=r"is not a sweep folder: it has no sweep.json"):
         SweepFolder(tmp_path).read()
     write_text(tmp_path / "sweep.json", "{")
     with pytest.raises(InputError, match=r"sweep.json cannot be read"):

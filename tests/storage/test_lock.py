@@ -143,7 +143,7 @@ def test_a_lock_taken_over_is_neither_kept_alive_nor_removed(tmp_path, monkeypat
         os.utime(folder.lock_file, (1000, 1000))
         time.sleep(0.1)
 
-        with pytest.raises(Busy, match=r"was taken over by process 7 on elsewhere .* it stops here"):
+        with pytest.raises(Busy, match=r"was taken over by process 7 on elsewhere .* this process stops"):
             lock.check()
 
     assert json.loads(folder.lock_file.read_text())["pid"] == 7
