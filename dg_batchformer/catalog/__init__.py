@@ -1,1 +1,1 @@
-"""What exists: facts of datasets, custom datasets, image manifests."""
+"""Facts that need no torch: datasets, custom datasets, image manifests, names of wrappers and selection methods."""

@@ -1,6 +1,6 @@
-"""Class folders: which folders of a domain are classes, which files in them are images, and what is left out.
+"""Class folders of a domain: which folders are classes, which files are images, and which files are skipped.
 
-Training, ``data info``, ``data verify``, ``data prepare`` and ``predict`` all ask here.
+Shared by training, ``data info``, ``data verify``, ``data prepare`` and ``predict``.
 """
 
 import os
@@ -15,19 +15,19 @@ from dg_batchformer.text.spelling import one_spelling
 
 SPLITS = frozenset({"train", "val", "valid", "validation", "crossval", "test", "full", "all"})
 _WRAPPING = SPLITS | {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "data"}
-# What file managers, network storage and recycle bins leave behind; hidden names and __MACOSX come on top.
+# Junk of file managers, network storage and recycle bins, besides hidden names and __MACOSX.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found"})
-_NAMED = 5  # names in a sentence
+_NAMED = 5  # names to list in a message
 
 
 class ClassFolders(NamedTuple):
-    """What lies in the folder of a domain.
+    """Content of a domain's folder.
 
     Attributes:
-        images: by class, in the order of torchvision; a class without images has no entry.
-        unread: files in class folders that could be meant as images, and are in no format that is read.
-        beside: files beside the class folders that could be meant as images.
-        empty: names of class folders without an image that is read.
+        images: image files by class, in torchvision's order; a class without images has no entry.
+        unread: files in class folders that look like images but have an unsupported format.
+        beside: files beside the class folders that look like images.
+        empty: names of class folders without a readable image.
 
     """
 
@@ -38,7 +38,7 @@ class ClassFolders(NamedTuple):
 
 
 def read_class_folders(folder: Path) -> ClassFolders:
-    """Find the images in and below the class folders of a domain; raise InputError where a folder cannot be read."""
+    """Find the images in and below the class folders of a domain; raise InputError if a folder cannot be read."""
     found = ClassFolders({}, [], [], [])
     for path in folders_in(folder):
         images, unread = images_below(path)
@@ -53,7 +53,7 @@ def read_class_folders(folder: Path) -> ClassFolders:
 
 
 def one_class_per_name(domains: Mapping[str, Mapping[str, list[Path]]]) -> dict[str, dict[str, list[Path]]]:
-    """Return the images by domain and class, those of class folders in two Unicode forms of one name as one class."""
+    """Return the images by domain and class; class folders whose names differ only in Unicode form are merged."""
     spellings = one_spelling(name for classes in domains.values() for name in classes)
     merged: dict[str, dict[str, list[Path]]] = {}
     for domain, classes in domains.items():
@@ -64,7 +64,7 @@ def one_class_per_name(domains: Mapping[str, Mapping[str, list[Path]]]) -> dict[
 
 
 def images_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return all images below a folder, ordered by path, and files there that could be meant as images and are not."""
+    """Return all images below a folder, sorted by path, and unread files that look like images."""
     files = [Path(place, name) for place, names in sorted(walk(folder)) for name in sorted(names)]
     images = [file for file in files if is_image(file.name)]
     unread = [file for file in files if not is_image(file.name) and not is_junk(file.name) and could_be_image(file)]
@@ -72,9 +72,9 @@ def images_below(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield every folder from a folder down with the names of its files, links followed, litter left out.
+    """Yield a folder and all folders below it with the names of their files; follow links, skip junk folders.
 
-    Raises InputError where a folder cannot be read.
+    Raises InputError if a folder cannot be read.
     """
     for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         folders[:] = [name for name in folders if not is_junk(name) and not _leads_back(place, name)]
@@ -82,17 +82,17 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of that name is read as an image."""
+    """Return whether a file of that name is read as an image."""
     return has_read_ending(name) and not is_junk(name)
 
 
 def is_junk(name: str) -> bool:
-    """Whether a name is hidden, or what other systems and programs leave behind."""
+    """Return whether a name is hidden, or junk of other systems and programs."""
     return name.startswith((".", "__MACOSX")) or name.lower() in _LITTER
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Return the folders in a folder that are not litter, sorted; raise InputError where it cannot be read."""
+    """Return the subfolders of a folder without junk, sorted; raise InputError if it cannot be read."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not is_junk(path.name))
     except OSError as error:
@@ -101,10 +101,10 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def one_level_too_many(domains: Mapping[Path, ClassFolders]) -> str:
-    """Return a sentence where the class folders lie a level deeper than domain/class/image; '' where they do not.
+    """Return an error message if class folders lie one level deeper than domain/class/image, else ''.
 
-    Folders below a class are read as part of it, unless it has no other images and its name is one that wraps class
-    folders (``images``, or a split), or the only one of a domain.
+    Folders below a class belong to it, unless the class has no other images and its name is typical of a folder around
+    class folders (``images``, or a split), or it is the only class of a domain.
     """
     deep = deep_classes(domains)
     for folder, found in domains.items():
@@ -122,12 +122,12 @@ def one_level_too_many(domains: Mapping[Path, ClassFolders]) -> str:
     splits = [folder.name for folder in domains if folder.name.casefold() in SPLITS]
     if len(splits) == len(domains) and deep and all(deep.issuperset(found.images) for found in domains.values()):
         place = next(iter(domains)).parent
-        return f"{place} holds {_listed(splits)}, which are splits and no domains: the domains lie a level deeper"
+        return f"{place} holds {_listed(splits)}, which are splits, not domains: the domains lie one level deeper"
     return ""
 
 
 def deep_classes(domains: Mapping[Path, ClassFolders]) -> set[str]:
-    """Return the names of classes whose images all lie in folders below the class folders."""
+    """Return the names of classes whose images all lie in subfolders of the class folders."""
     flat: set[str] = set()
     names: set[str] = set()
     for folder, found in domains.items():
@@ -137,17 +137,17 @@ def deep_classes(domains: Mapping[Path, ClassFolders]) -> set[str]:
 
 
 def say_unread(files: Sequence[Path]) -> str:
-    """Return which files are not read as images, by their endings."""
-    endings = Counter(file.suffix.lower() or "without an ending" for file in files).most_common()
+    """Return a message on image-like files that are not read, with their number by extension."""
+    endings = Counter(file.suffix.lower() or "without an extension" for file in files).most_common()
     noun = "file that could be an image is" if len(files) == 1 else "files that could be images are"
     counted = ", ".join(f"{number} {ending}" for ending, number in endings)
     return f"{len(files)} {noun} not read: {counted}, such as {files[0]}; convert them to JPEG or PNG"
 
 
 def say_beside(files: Sequence[Path]) -> str:
-    """Return which images are not read because they lie beside class folders."""
+    """Return a message on images that are not read because they lie beside class folders."""
     noun = "image lies" if len(files) == 1 else "images lie"
-    return f"{len(files)} {noun} beside class folders and not in one, such as {files[0]}: not read"
+    return f"{len(files)} {noun} beside class folders, not in one, such as {files[0]}: not read"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -155,7 +155,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _leads_back(place: str, name: str) -> bool:
-    """Whether a folder is a link to one that was passed on the way to it, and would be walked through over and over."""
+    """Return whether a folder is a link to one of its own parents, which would make the walk endless."""
     path = Path(place, name)
     if not path.is_symlink():
         return False
@@ -164,4 +164,4 @@ def _leads_back(place: str, name: str) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    raise InputError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or take it out") from None
+    raise InputError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or remove it") from None

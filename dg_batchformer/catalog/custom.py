@@ -1,8 +1,8 @@
-"""Data of one's own, by a name that the catalog does not have: where it lies, and which environments it has.
+"""Custom datasets: find one by name, and list its environments.
 
 ``DIR/NAME.csv`` or ``DIR/NAME.json`` lists its images, see ``catalog/image_manifest.py``; without either, the images
 lie in ``DIR/NAME/domain/class/``.
-The environments become part of every RunSpec, so that nobody who reads a run later needs the data.
+Every RunSpec contains the environments, so that a run can be read later without its data.
 """
 
 from pathlib import Path
@@ -14,15 +14,15 @@ from dg_batchformer.catalog.image_manifest import SUFFIXES, read_manifest
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.text.spelling import folded, one_form, one_spelling
 
-_LEAST = 2  # environments: one to train on and one to test on
+_LEAST = 2  # environments: one to train on, one to test on
 
 
 class Found(NamedTuple):
-    """A dataset as a RunSpec takes it.
+    """A dataset in the form that RunSpec takes.
 
     Args:
-        dataset: its name; of a custom dataset as it is spelled on disk.
-        environments: of a custom dataset, sorted; () for a dataset of the catalog.
+        dataset: its name; a custom dataset is spelled as on disk.
+        environments: sorted names for a custom dataset; () for one in the catalog.
 
     """
 
@@ -31,9 +31,9 @@ class Found(NamedTuple):
 
 
 def find_dataset(name: str, data_dir: Path | None) -> Found:
-    """Find a dataset by the name that a person typed.
+    """Find a dataset by the name that the user typed.
 
-    Raises InputError where it is neither in the catalog nor on disk, and for data without two environments.
+    Raises InputError if it is neither in the catalog nor on disk, or has fewer than two environments.
     """
     if name in DATASETS:
         return Found(name, ())
@@ -41,7 +41,7 @@ def find_dataset(name: str, data_dir: Path | None) -> Found:
     if place.is_dir():
         names = folder_environments(place)
         if len(names) < _LEAST:
-            raise InputError(f"{_too_few(place, names)}; expected is {place}/domain/class/image{_misplaced(place)}")
+            raise InputError(f"{_too_few(place, names)}; expected {place}/domain/class/image{_misplaced(place)}")
     else:
         names = sorted({row.domain for row in read_manifest(place)})
         if len(names) < _LEAST:
@@ -50,39 +50,39 @@ def find_dataset(name: str, data_dir: Path | None) -> Found:
 
 
 def namesakes(name: str, data_dir: Path | None) -> list[str]:
-    """Return a note on every folder and manifest that is called as a dataset of the catalog and is not read for it."""
+    """Return a note on every folder and manifest that has the name of a catalog dataset but is not read for it."""
     if name not in DATASETS or data_dir is None or not data_dir.is_dir():
         return []
     folder = DATASETS[name].folder
     source = f"reads {data_dir / folder}" if folder else "is built in"
     entries = [path for path in sorted(data_dir.iterdir()) if folded(_data_name(path)) == folded(name)]
     others = [path for path in entries if not folder or path.resolve() != (data_dir / folder).resolve()]
-    return [f"{path} is not read: {name} {source}; rename it to train on it as data of your own" for path in others]
+    return [f"{path} is not read: {name} {source}; rename it to use it as a custom dataset" for path in others]
 
 
 def _data_name(path: Path) -> str:
-    """Return the name by which a folder or a manifest would be data of one's own; '' for anything else."""
+    """Return the name of a folder or manifest as a custom dataset; '' for anything else."""
     if path.is_dir():
         return path.name
     return path.stem if path.suffix in SUFFIXES else ""
 
 
 def find_own(name: str, data_dir: Path | None) -> Path:
-    """Return the manifest or else the folder of data of one's own; raise InputError where there is none."""
+    """Return the manifest, or else the folder, of a custom dataset; raise InputError if there is neither."""
     if known := _known_as(name):
         own = namesakes(known, data_dir) if name != DATASETS[known].folder else []
         raise InputError("; ".join([f"unknown dataset {name!r}; did you mean {known!r}?", *own]))
     if name != Path(name).name:
         place = Path(name)
-        raise InputError(f"dataset {name!r} is a path; its name is {place.name}, in --data_dir {place.parent}")
+        raise InputError(f"dataset {name!r} is a path; give --dataset {place.name} --data_dir {place.parent}")
     if data_dir is None or is_junk(name):
         raise _unknown(name, None)
     if Path(name).suffix in SUFFIXES and (data_dir / name).is_file():
-        raise InputError(f"dataset {name!r} is a manifest; give its name without the ending: {Path(name).stem}")
+        raise InputError(f"dataset {name!r} is a manifest; give its name without the extension: {Path(name).stem}")
     name = _as_on_disk(name, data_dir)
     manifests = [file for suffix in SUFFIXES if (file := data_dir / f"{name}{suffix}").is_file()]
     if len(manifests) > 1:
-        raise InputError(f"{' and '.join(map(str, manifests))} are two manifests of one name; take one away")
+        raise InputError(f"{' and '.join(map(str, manifests))} are two manifests of the same name; remove one")
     folder = data_dir / name
     if manifests or folder.is_dir():
         return [*manifests, folder][0]
@@ -92,7 +92,7 @@ def find_own(name: str, data_dir: Path | None) -> Path:
 
 
 def _as_on_disk(name: str, data_dir: Path) -> str:
-    """Return a name in the Unicode form of its folder or manifest; as it is where there is none."""
+    """Return a name in the Unicode form of its folder or manifest; unchanged if there is none."""
     if name.isascii() or not data_dir.is_dir():
         return name
     forms = sorted({entry for entry in map(_data_name, data_dir.iterdir()) if one_form(entry) == one_form(name)})
@@ -102,9 +102,9 @@ def _as_on_disk(name: str, data_dir: Path) -> str:
 
 
 def folder_environments(folder: Path) -> list[str]:
-    """Return the folders in a folder that hold folders in turn, sorted.
+    """Return the names of subfolders that contain folders themselves, sorted.
 
-    Raises InputError for two whose names look alike.
+    Raises InputError if two names differ only in Unicode form.
     """
     names = [path.name for path in folders_in(folder) if folders_in(path)]
     for name, spelling in one_spelling(names).items():
@@ -115,7 +115,7 @@ def folder_environments(folder: Path) -> list[str]:
 
 def _too_few(place: Path, names: list[str]) -> str:
     found = f"one domain, {names[0]}" if names else "no domain"
-    return f"{place} has {found}, and at least {_LEAST} are needed: to train on, and to test on"
+    return f"{place} has {found}, but at least {_LEAST} are needed: one to train on, one to test on"
 
 
 def _two_forms(place: Path, name: str) -> InputError:
@@ -123,7 +123,7 @@ def _two_forms(place: Path, name: str) -> InputError:
 
 
 def _misplaced(folder: Path) -> str:
-    """Say so where class folders lie where domains are expected, or domains where class folders are."""
+    """Return a hint if domains and class folders lie at the wrong level, else ''."""
     for wrapping in folders_in(folder):
         domains = folder_environments(wrapping)
         if len(domains) >= _LEAST:
@@ -137,7 +137,7 @@ def _misplaced(folder: Path) -> str:
 
 
 def _known_as(name: str) -> str | None:
-    """Return the dataset that a name is meant to be: another spelling of it, or its folder."""
+    """Return the catalog dataset whose name, in any case, or folder is ``name``; None if there is none."""
     for facts in DATASETS.values():
         if name.casefold() == facts.name.casefold() or name == facts.folder:
             return facts.name
@@ -145,13 +145,13 @@ def _known_as(name: str) -> str | None:
 
 
 def _unknown(name: str, data_dir: Path | None) -> InputError:
-    own = f"data of your own is --data_dir {data_dir or 'DIR'} with {name}/domain/class/image or {name}.csv in it"
+    own = f"a custom dataset is {name}/domain/class/image or {name}.csv in --data_dir {data_dir or 'DIR'}"
     known = [*DATASETS, *_names_in(data_dir)]
     return unknown("dataset", name, known, see=f"see: python -m dg_batchformer list datasets; {own}")
 
 
 def _names_in(data_dir: Path | None) -> set[str]:
-    """Return the names of what could be data of one's own."""
+    """Return the names of possible custom datasets in a folder."""
     if data_dir is None or not data_dir.is_dir():
         return set()
     names = {_data_name(path) for path in data_dir.iterdir()} - {""}

@@ -1,4 +1,4 @@
-"""Plain facts of the field: datasets, their environments and folders, and the orders tables are printed in."""
+"""Facts of the field: datasets with their environments and folders, and the row and column order of tables."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,15 +12,15 @@ _INDEX = re.compile(r"-?[0-9]+")
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a dataset before a file of it is read.
+    """Facts of a dataset that are known without reading its files.
 
     Args:
-        labels: DomainBed's short names of the environments; their order is the order of ``env`` indices.
-        names: the names people use, and on disk the folders of the environments.
-        folder: folder below ``--data_dir``; '' for what is built in.
-        layout: what lies in it.
-        shape: (channels, height, width) or (features,) as DomainBed feeds it.
-        checkpoint_freq: DomainBed's steps between two evaluations.
+        labels: DomainBed's short names of the environments, in the order of ``env`` indices.
+        names: full names of the environments, which are also their folders on disk.
+        folder: folder in ``--data_dir``; '' for built-in data.
+        layout: structure of the files in it.
+        shape: of one input, (channels, height, width) or (features,), as in DomainBed.
+        checkpoint_freq: DomainBed's number of steps between evaluations.
         small: DomainBed's "small images": other learning rates and batch sizes.
 
     """
@@ -38,14 +38,14 @@ class DatasetFacts:
 
     @property
     def is_photographs(self) -> bool:
-        """Whether the images come in the 224 pixels that pretrained networks expect."""
+        """Whether the images have the 224 pixels that pretrained networks expect."""
         return self.shape[-2:] == (224, 224)
 
     def environment_index(self, given: object) -> int:
-        """Return the index of an environment: of a number, itself; of a text, what a person means by it.
+        """Return the index of an environment given by index, name or short name.
 
-        A text is a name or short name, or where there is none of it the text of an index. Where the environments of a
-        custom dataset are called by numbers, a number is a name: a mistyped one must not select another environment.
+        Text that matches no name may be an index. If the environments of a custom dataset have numeric names, a number
+        is always a name, so that a typo cannot select another environment.
         Raises InputError for anything else.
         """
         if isinstance(given, int) and not isinstance(given, bool):
@@ -55,7 +55,7 @@ class DatasetFacts:
             found = [env for env, spellings in enumerate(self._spellings) if form(text) in map(form, spellings)]
             if len(found) > 1:
                 twins = " or ".join(repr(self.names[env]) for env in found)
-                raise InputError(f"environment {text!r} of {self.name} may be {twins}; spell it as it is called")
+                raise InputError(f"environment {text!r} of {self.name} is ambiguous: {twins}; give the exact name")
             if found:
                 return found[0]
         if _INDEX.fullmatch(text) and self.is_indexed:
@@ -64,12 +64,12 @@ class DatasetFacts:
         raise unknown(f"environment of {self.name}", given, dict.fromkeys([*self.names, *self.labels]), see=allowed)
 
     def typed(self, env: int) -> str:
-        """Return what a person types for an environment: its index, or its name where numbers are names."""
+        """Return how to give an environment on the command line: its index, or its name if names are numeric."""
         return str(env) if self.is_indexed and str(env) not in self.labels else self.names[env]
 
     @property
     def is_indexed(self) -> bool:
-        """Whether a person may name an environment by its index, as DomainBed does."""
+        """Whether an environment may be given by its index, as in DomainBed."""
         return self.name in DATASETS or not any(map(is_number, self.names))
 
     @property
@@ -97,7 +97,7 @@ def _spawrious(kind: str, level: str) -> DatasetFacts:
     correlated = {"O2O": "a place for each breed", "M2M": "two places for two breeds"}[kind]
     return DatasetFacts(
         f"Spawrious{kind}_{level}",
-        f"dogs whose breed the place gives away, {correlated}, {level} (Lynch et al., 2023); made to test on Test",
+        f"dog breeds with spurious backgrounds, {correlated}, {level} (Lynch et al., 2023); test on Test",
         labels=("Test", "SC_group_1", "SC_group_2"),
         names=("Test", "SC_group_1", "SC_group_2"),
         folder="spawrious224",
@@ -124,7 +124,7 @@ _OURS = (
     ),
     DatasetFacts(
         "Toy",
-        "built in: vectors of two causes, one stable and one spurious, for tests",
+        "built in: vectors with a stable and a spurious feature, for tests",
         labels=("A", "B", "C", "D"),
         names=("A", "B", "C", "D"),
         shape=(8,),
@@ -134,7 +134,7 @@ _OURS = (
     ),
 )
 
-# In DomainBed's order, which is that of its tables.
+# In the order of DomainBed's tables.
 _DOMAINBED = (
     DatasetFacts(
         "Debug28",
@@ -156,7 +156,7 @@ _DOMAINBED = (
     ),
     DatasetFacts(
         "ColoredMNIST",
-        "MNIST whose colour agrees with the label by environment (Arjovsky et al., 2019)",
+        "MNIST with colors that correlate with the label (Arjovsky et al., 2019)",
         labels=("+90%", "+80%", "-90%"),
         names=("+90%", "+80%", "-90%"),
         folder="MNIST",
@@ -297,7 +297,7 @@ _FURTHER = (
 # In the order of tables.
 DATASETS: dict[str, DatasetFacts] = {facts.name: facts for facts in (*_OURS, *_DOMAINBED, *_FURTHER)}
 
-# What DomainBed's tables know, in their order.
+# The datasets of DomainBed's tables, in their order.
 DOMAINBED_DATASETS = tuple(facts.name for facts in _DOMAINBED)
 
 # The row order of DomainBed's tables; other algorithms come after them.
@@ -307,7 +307,7 @@ DOMAINBED_ORDER = (
     "IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM",
 )  # fmt: skip
 
-# The names of selection methods, known without importing one: sweep files name them too. The first is the default.
+# Names of selection methods, here so that sweep files can be checked without importing them. The first is the default.
 SELECTION_NAMES = (
     "training-domain",
     "leave-one-domain-out",
@@ -319,14 +319,14 @@ SELECTION_NAMES = (
     "auto-lr",
 )
 
-# Wrapper names, known without importing a wrapper: what of a name is the algorithm must be textual.
+# Names of wrappers, here so that a method name can be parsed without importing torch.
 WRAPPER_NAMES = ("BF", "BFv2", "EMA", "IIDMax", "MixStyle", "SMA", "SWAD")
 
-# Those that return another model than the last one: only their ``final`` record is of what a run returns.
+# Wrappers that return an averaged model: only their ``final`` record describes the returned model.
 AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD")
 
 
-# The networks that DomainBed takes for small images, by their size in pixels; for others ResNet-50.
+# DomainBed's networks for small images, by image size in pixels; other images use ResNet-50.
 SMALL_BACKBONES = {28: "mnist_cnn", 32: "wrn16_2"}
 
 
@@ -334,7 +334,7 @@ def dataset_facts(name: str, environments: Sequence[str] = ()) -> DatasetFacts:
     """Return the facts of a dataset; raise InputError for an unknown name.
 
     Args:
-        environments: of data of one's own, whose name is any other; what else is assumed of it holds for photographs.
+        environments: names of the environments of a custom dataset, which is assumed to hold photographs.
 
     """
     if name in DATASETS:
@@ -342,15 +342,15 @@ def dataset_facts(name: str, environments: Sequence[str] = ()) -> DatasetFacts:
     if not environments:
         raise unknown("dataset", name, DATASETS)
     names = tuple(environments)
-    return DatasetFacts(name, "data of your own", names, names, folder=name)
+    return DatasetFacts(name, "custom dataset", names, names, folder=name)
 
 
 def has_small_images(dataset: str) -> bool:
-    """Whether DomainBed's "small images" hyper-parameters are for a dataset; they are not for data of one's own."""
+    """Return whether DomainBed's hparams for small images apply to a dataset; never for custom datasets."""
     return dataset in DATASETS and DATASETS[dataset].small
 
 
 def known_first(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Return each name once: those of an order first, in it, then others as they come."""
+    """Deduplicate names; those in ``order`` come first, in that order, then the others as given."""
     found = dict.fromkeys(names)
     return [*(name for name in order if name in found), *(name for name in found if name not in order)]

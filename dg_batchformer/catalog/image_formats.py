@@ -1,17 +1,17 @@
-"""Image formats: which are read, by file ending and by first bytes, and which files could be meant as images."""
+"""Supported image formats, by file extension and magic number, and files that look like images."""
 
 from pathlib import Path
 
 from dg_batchformer.storage.safe_read import WEIGHTS, open_regular
 
-# torchvision's endings, and two more that cameras and browsers give JPEG.
+# torchvision's extensions, and two more that are common for JPEG files.
 READ_ENDINGS = (".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _OTHER_ENDINGS = (
     ".apng", ".arw", ".avif", ".cr2", ".cr3", ".dib", ".dng", ".eps", ".exr", ".gif", ".heic", ".heif", ".hif", ".ico",
     ".j2k", ".jif", ".jp2", ".jxl", ".nef", ".orf", ".pbm", ".pnm", ".psd", ".raf", ".rw2", ".svg", ".tga", ".xcf",
 )  # fmt: skip
 
-# Pillow's names of the formats that are decoded, whatever the ending says: published datasets have GIFs named .jpg.
+# Pillow's names of the formats to decode, regardless of the extension: published datasets have GIFs named .jpg.
 READ_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP")
 _STARTS = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -34,11 +34,11 @@ _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIC"),
 }
-HEAD = 32  # bytes that tell a format
+HEAD = 32  # bytes needed to detect a format
 
 
 def format_of(head: bytes) -> str:
-    """Return the name of the image format that a file begins with; '' for none that is known."""
+    """Detect an image format from the first bytes of a file; '' if it is unknown."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     if head[4:8] == b"ftyp":
@@ -47,17 +47,17 @@ def format_of(head: bytes) -> str:
 
 
 def has_read_ending(name: str) -> bool:
-    """Whether files of that name are read as images."""
+    """Return whether a file name has a supported extension."""
     return name.lower().endswith(READ_ENDINGS)
 
 
 def is_read(file: Path) -> bool:
-    """Whether a file is in a format that is read, by its ending or else by its first bytes."""
+    """Return whether a file has a supported format, by its extension or else by its first bytes."""
     return has_read_ending(file.name) or _format_of(file) in READ_FORMATS
 
 
 def could_be_image(file: Path) -> bool:
-    """Whether a file could be meant as an image: by its ending, or by its first bytes."""
+    """Return whether a file looks like an image, supported or not, by its extension or its first bytes."""
     return file.name.lower().endswith((*READ_ENDINGS, *_OTHER_ENDINGS)) or _format_of(file) != ""
 
 

@@ -1,4 +1,4 @@
-"""Manifests: a CSV or JSON file that lists images with their label and domain, and which of them validate."""
+"""Image manifests: a CSV or JSON file that lists images with label and domain, and optionally their split."""
 
 import csv
 import io
@@ -21,9 +21,9 @@ class Row(NamedTuple):
     """One image of a manifest.
 
     Args:
-        place: file and line, or entry, for messages.
-        path: relative to the manifest's folder, and below it.
-        split: ``train``, ``val``, or '' where the manifest has no splits.
+        place: file and line, or entry, for error messages.
+        path: relative to the manifest's folder, without '..'.
+        split: ``train``, ``val``, or '' if the manifest has no splits.
 
     """
 
@@ -35,9 +35,9 @@ class Row(NamedTuple):
 
 
 def read_manifest(file: Path) -> list[Row]:
-    """Read a manifest; raise InputError, with the line of a CSV or the entry of a JSON file, for what cannot be used.
+    """Read a manifest; raise InputError, with the line (CSV) or entry (JSON), if it is invalid.
 
-    Whether the images are there is not looked at.
+    Does not check that the images exist.
     """
     try:
         text = read_text(file, TABLE, encoding="utf-8-sig")
@@ -48,7 +48,7 @@ def read_manifest(file: Path) -> list[Row]:
     entries = _csv_entries(file, text) if file.suffix == ".csv" else _json_entries(file, text)
     rows = [_row(place, entry) for place, entry in entries]
     if not rows:
-        raise InputError(f"{file} lists no image: it takes a row for each, with {', '.join(_REQUIRED)}")
+        raise InputError(f"{file} lists no images; add a row for each, with {', '.join(_REQUIRED)}")
     _refuse_repeated(rows)
     _check_splits(file, rows)
     labels, domains = one_spelling(row.label for row in rows), one_spelling(row.domain for row in rows)
@@ -80,12 +80,12 @@ def _json_entries(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any
         raise InputError(f"{file}: not valid JSON ({error})") from None
     if not isinstance(entries, list):
         raise InputError(
-            f'{file}: a manifest is a list, as [{{"path": "a/1.jpg", "label": "dog", "domain": "a"}}, ...]'
+            f'{file}: a manifest is a list, such as [{{"path": "a/1.jpg", "label": "dog", "domain": "a"}}, ...]'
         )
     for number, entry in enumerate(entries, start=1):
         place = f"{file}, entry {number}"
         if not isinstance(entry, dict):
-            raise InputError(f"{place}: takes an object with {', '.join(_REQUIRED)}, got {entry!r:.60}")
+            raise InputError(f"{place}: expected an object with {', '.join(_REQUIRED)}, got {entry!r:.60}")
         _check_columns(place, list(entry))
         yield place, entry
 
@@ -95,7 +95,7 @@ def _check_columns(place: str, names: Sequence[str]) -> None:
         if name not in _COLUMNS:
             raise unknown(f"column at {place}:", name, _COLUMNS)
         if names.count(name) > 1:
-            raise InputError(f"{place}: column {name!r} is there twice")
+            raise InputError(f"{place}: column {name!r} occurs twice")
     missing = [name for name in _REQUIRED if name not in names]
     if missing:
         raise InputError(f"{place}: column {missing[0]!r} is missing; a manifest has {', '.join(_REQUIRED)} and may "
@@ -106,14 +106,16 @@ def _row(place: str, entry: Mapping[str, Any]) -> Row:
     values = {name: _text(place, name, value) for name, value in entry.items()}
     path = PurePosixPath(values["path"])
     if path.is_absolute() or ".." in path.parts:
-        raise InputError(f"{place}: path {values['path']} leads outside; give it relative to the manifest's folder")
+        raise InputError(
+            f"{place}: path {values['path']} is outside the manifest's folder; give it relative to that folder"
+        )
     return Row(place, path, values["label"], values["domain"], values.get("split", ""))
 
 
 def _text(place: str, name: str, value: object) -> str:
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not text:
-        raise InputError(f"{place}: {name} takes a text, got {value!r:.60}")
+        raise InputError(f"{place}: {name} must be text, got {value!r:.60}")
     return text
 
 
@@ -126,12 +128,12 @@ def _refuse_repeated(rows: Sequence[Row]) -> None:
 
 
 def _check_splits(file: Path, rows: Sequence[Row]) -> None:
-    """Raise InputError for splits that cannot be honoured: every environment is cut in two, train and val."""
+    """Raise InputError for invalid splits: every domain needs rows of both train and val."""
     if not any(row.split for row in rows):
         return
     for row in rows:
         if row.split == "test":
-            raise InputError(f"{row.place}: split 'test' has no use here, where whole domains are held out to test; "
+            raise InputError(f"{row.place}: split 'test' is not supported, as whole domains are held out for testing; "
                              "give train or val, or leave the column out")  # fmt: skip
         if row.split not in _SPLITS:
             raise unknown(f"split at {row.place}:", row.split, _SPLITS)
@@ -139,4 +141,4 @@ def _check_splits(file: Path, rows: Sequence[Row]) -> None:
         there = {row.split for row in rows if row.domain == domain}
         for split in _SPLITS:
             if split not in there:
-                raise InputError(f"{file}: domain {domain} has no row with split {split}, and every domain needs both")
+                raise InputError(f"{file}: domain {domain} has no row with split {split}, but every domain needs both")

@@ -1,4 +1,4 @@
-"""Attention of BatchFormer's layers, as they compute it."""
+"""Attention weights of BatchFormer's layers, recorded in their forward pass."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from dg_batchformer.networks.batchformer import BatchFormer
 
 @contextmanager
 def recorded_attention(batchformer: BatchFormer) -> Iterator[list[Tensor]]:
-    """Collect the attention weights of every layer in turn while BatchFormer runs.
+    """Record the attention weights of every layer, in order, inside the context.
 
-    Each is (sequences, L, L), averaged over heads: row i is what sample i of a sequence attends to, and sums to 1. The
-    layers' own forward computes them, so they belong to its output, whatever the order of norm and attention.
+    Each is (sequences, L, L), averaged over heads: row i holds the weights with which sample i attends to the samples
+    of its sequence, and sums to 1. The layers' own forward computes them, so pre-norm and post-norm both work.
     """
     weights: list[Tensor] = []
 
@@ -35,5 +35,5 @@ def recorded_attention(batchformer: BatchFormer) -> Iterator[list[Tensor]]:
 
 
 def relative_to_uniform(weights: Tensor) -> Tensor:
-    """Scale attention weights, (..., L), so that 1 is what each of L samples gets when all get the same."""
+    """Scale attention weights (..., L) by L, so that uniform attention is 1."""
     return weights * weights.shape[-1]

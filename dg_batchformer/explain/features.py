@@ -1,4 +1,4 @@
-"""Features seen from afar: two principal components, and what domains and classes account for."""
+"""Principal components of features, and the variance that domains and classes explain."""
 
 from typing import NamedTuple
 
@@ -7,16 +7,19 @@ from torch import Tensor
 
 
 class Projection(NamedTuple):
-    """Principal components: coordinates (N, 2), and the share of the variance on each axis (2,)."""
+    """Principal components: coordinates (N, 2), and the share of the variance along each axis (2,)."""
 
     points: Tensor
     shares: Tensor
 
 
 def principal_components(z: Tensor, beside: Projection | None = None) -> Projection:
-    """Project features, (N, width >= 2), on the two directions in which they vary most.
+    """Project features (N, width >= 2) onto their first two principal components.
 
-    Signs, which are arbitrary, go along with another projection of the same rows where one is given.
+    Args:
+        z: features.
+        beside: another projection of the same rows; signs, which are arbitrary, are chosen to match it.
+
     """
     centred = (z - z.mean(dim=0)).double()
     left, scales, _ = torch.linalg.svd(centred, full_matrices=False)
@@ -27,7 +30,7 @@ def principal_components(z: Tensor, beside: Projection | None = None) -> Project
 
 
 def accounted_for(z: Tensor, groups: Tensor) -> float:
-    """Return the share of the variance of features, (N, width), that lies between the means of groups, (N,)."""
+    """Return the share of the variance of features (N, width) between the means of groups (N,), in [0, 1]."""
     centred = (z - z.mean(dim=0)).double()
     between = torch.zeros((), dtype=torch.double)
     for group in groups.unique():

@@ -1,4 +1,4 @@
-"""What was measured, as the tables behind the pictures."""
+"""Data frames of the measurements, which the figures plot."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -17,7 +17,7 @@ STREAMS = ("plain", "batchformer")
 
 
 class View(NamedTuple):
-    """Features of one stream: projected, and the shares of their variance between domains and between classes."""
+    """Features of one stream: their projection, and the shares of variance between domains and between classes."""
 
     projection: Projection
     domains: float
@@ -25,7 +25,7 @@ class View(NamedTuple):
 
 
 def views(held_out: HeldOut, measured: Measured) -> dict[str, View]:
-    """Look at the features of both streams, by stream, each on principal components of its own."""
+    """Project the features of both streams, each onto its own principal components; return views by stream."""
     domains, classes = held_out.domains[measured.rows], held_out.classes[measured.rows]
 
     def view(z: Tensor, beside: Projection | None = None) -> View:
@@ -36,7 +36,7 @@ def views(held_out: HeldOut, measured: Measured) -> dict[str, View]:
 
 
 def frames(kept: Kept, held_out: HeldOut, measured: Measured, seen: dict[str, View]) -> dict[str, pd.DataFrame]:
-    """Return every table, by the stem of its file."""
+    """Return all data frames by file stem."""
     attention = dict(enumerate(measured.attention, start=1))
     gradients = dict(zip(STREAMS, (measured.plain_gradients, measured.gradients), strict=True))
     return {
@@ -50,7 +50,7 @@ def frames(kept: Kept, held_out: HeldOut, measured: Measured, seen: dict[str, Vi
 def _pair_frames(
     kept: Kept, stem: str, key: str, found: dict, columns: tuple[str, str, str]
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables by relation, by domain and by class; ``columns`` call i, j and what was measured."""
+    """Return the frames by relation, domain and class; ``columns`` name sample i, sample j and the quantity."""
     prefix, other, quantity = columns
     relations = [
         {
@@ -86,7 +86,7 @@ def _cells(means: PairMeans, what: str) -> Iterator[tuple[int, int, float, float
 
 
 def _points(kept: Kept, held_out: HeldOut, measured: Measured, seen: dict[str, View]) -> pd.DataFrame:
-    """Return one row for each image: where it lies on the principal components of both streams."""
+    """Return one row per image, with its principal components in both streams."""
     domains = held_out.domains[measured.rows].tolist()
     columns = {
         "domain": [kept.domains[domain] for domain in domains],

@@ -8,16 +8,17 @@ from torch.nn import functional as F
 
 
 def gradient_magnitudes(loss_of: Callable[[Tensor], Tensor], z: Tensor, rows: Tensor) -> Tensor:
-    """Return how much the features of every sample move the losses of some: (rows, N), means over the width.
+    """Return the mean absolute gradient of some samples' losses with respect to every sample's features, (rows, N).
 
     Args:
-        loss_of: features (domains, n, width) -> loss of every sample, (N,), N = domains * n.
-        z: features. rows: which losses.
+        loss_of: maps features (domains, n, width) to the loss of every sample (N,), where N = domains * n.
+        z: features (domains, n, width).
+        rows: indices of the samples whose losses are differentiated; the mean is over the width.
 
     """
     z = z.detach().requires_grad_()
     losses = loss_of(z)[rows.to(z.device)]
-    each = torch.eye(len(rows), device=z.device)  # one loss at a time, all in one backward pass
+    each = torch.eye(len(rows), device=z.device)  # batches the gradients of single losses
     [gradients] = torch.autograd.grad(losses, z, each, is_grads_batched=True)
     return gradients.abs().mean(dim=-1).flatten(1)
 
@@ -25,10 +26,11 @@ def gradient_magnitudes(loss_of: Callable[[Tensor], Tensor], z: Tensor, rows: Te
 def stream_losses(
     classify: Callable[[Tensor], Tensor], attend: Callable[[Tensor], Tensor], labels: Tensor
 ) -> Callable[[Tensor], Tensor]:
-    """Return features -> cross-entropy of every sample, of one stream.
+    """Return a function from the features of one stream to the cross-entropy of every sample.
 
     Args:
-        classify: (N, width) -> logits. attend: (domains, n, width) -> the same; the identity for the plain stream.
+        classify: maps (N, width) to logits.
+        attend: maps (domains, n, width) to the same shape; the identity for the plain stream.
         labels: (N,) class indices.
 
     """

@@ -1,4 +1,4 @@
-"""Held-out images of a run as features, and batches of them drawn as in training."""
+"""Features of held-out images, and domain-balanced batches of them."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -20,11 +20,11 @@ from dg_batchformer.training.loaders import Request
 from dg_batchformer.training.run_log import Watcher
 from dg_batchformer.training.sampling import split_environments
 
-MOST_IMAGES = 512  # of an environment: more would cost minutes on a CPU and move no mean
+MOST_IMAGES = 512  # per environment: more would take minutes on a CPU and hardly change a mean
 
 
 class HeldOut(NamedTuple):
-    """Held-out images, one a row: features (N, width); classes, domains (of ``Kept.domains``) and indices (N,)."""
+    """Held-out images: features (N, width); class, domain (index into ``Kept.domains``) and dataset index, (N,)."""
 
     z: Tensor
     classes: Tensor
@@ -33,9 +33,9 @@ class HeldOut(NamedTuple):
 
 
 def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, watcher: Watcher) -> HeldOut:
-    """Run the featurizer over the ``out`` split of every environment of the run, of large ones over a random part.
+    """Compute features of the ``out`` split of every environment of the run, at most ``MOST_IMAGES`` random images.
 
-    Raises InputError where the data is not there, or is not what the run was trained on.
+    Raises InputError if the data is missing, or is not the data that the run was trained on.
     """
     hparams = {**kept.hparams, "data_augmentation": False}
     dataset = open_trained(kept.spec, kept.classes, data_dir, hparams)
@@ -53,7 +53,7 @@ def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, w
 
 
 def _requests(kept: Kept, dataset: Dataset) -> list[Request]:
-    """Ask for held-out images as evaluation does, in batches of one environment."""
+    """Return loading requests for held-out images, in batches from one environment each."""
     splits = split_environments(kept.spec, dataset)
     requests = []
     for env in kept.spec.used_envs:
@@ -65,14 +65,14 @@ def _requests(kept: Kept, dataset: Dataset) -> list[Request]:
 
 
 def draw_batches(domains: Tensor, most: int, count: int) -> Iterator[Tensor]:
-    """Yield batches as rows of the held-out images, (domains, n): equally many of every domain.
+    """Yield batches as row indices (domains, n), with the same number of images from every domain.
 
-    No image is in a batch twice, or it would attend to itself under another name.
+    Sampling is without replacement; a repeated image would attend to itself.
 
     Args:
         domains: (N,) domain of every row.
-        most: n, unless the smallest domain has fewer rows.
-        count: how many batches, always the same ones.
+        most: upper bound on n; the smallest domain may have fewer rows.
+        count: number of batches. The batches are the same in every call.
 
     """
     rows = [torch.nonzero(domains == domain).flatten() for domain in domains.unique()]
@@ -83,7 +83,7 @@ def draw_batches(domains: Tensor, most: int, count: int) -> Iterator[Tensor]:
 
 
 def progress(items: Iterable, total: int, what: str) -> Iterable:
-    """Show how far a long loop is, with ETA, where there is a terminal."""
+    """Show a progress bar if standard error is a terminal."""
     return tqdm(items, total=total, desc=what, unit="batch", disable=not sys.stderr.isatty(), leave=False)
 
 

@@ -1,4 +1,4 @@
-"""What a run has kept, read back: its predictor, and the BatchFormer that trained with it."""
+"""Load the kept predictor of a run together with the BatchFormer that it was trained with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +22,15 @@ from dg_batchformer.storage.folders import RunFolder
 
 @dataclass(frozen=True)
 class Kept:
-    """A trained run in evaluation mode, its parts apart.
+    """The modules of a trained run, in evaluation mode.
 
     Args:
-        hparams: of the run, BatchFormer's included.
-        classes: their names.
-        input_shape: of one x.
-        predictor: x -> logits, without BatchFormer. featurizer: the part of it whose output BatchFormer attends.
-        batchformer: features -> attended features, (domains, n, width).
+        hparams: of the run, including BatchFormer's.
+        classes: class names.
+        input_shape: shape of one input, without the batch dimension.
+        predictor: maps x to logits, without BatchFormer.
+        featurizer: the part of the predictor whose output BatchFormer takes.
+        batchformer: maps features (domains, n, width) to attended features of the same shape.
 
     """
 
@@ -43,33 +44,33 @@ class Kept:
 
     @property
     def is_averaged(self) -> bool:
-        """Whether the predictor is a mean of iterates, which BatchFormer, the last iterate, is not."""
+        """Whether the predictor's weights are averaged; BatchFormer's are always those of the last step."""
         base, wrappers = split_name(self.spec.algorithm)
         averages_itself = get_algorithm_class(base).predictor is not Algorithm.predictor  # as ERM++
         return averages_itself or any(wrapper in AVERAGING_WRAPPERS for wrapper in wrappers)
 
     @property
     def is_batch_dependent(self) -> bool:
-        """Whether the algorithm's predictions depend on the other samples, with or without BatchFormer."""
+        """Whether the algorithm's predictions depend on the rest of the batch, even without BatchFormer."""
         return get_algorithm_class(self.spec.algorithm).batch_dependent
 
     @property
     def domains(self) -> list[str]:
-        """The names of the environments that the run trained or tested on: domain ``i`` of what is measured."""
+        """Names of the environments that the run trained or tested on; measurements index domains in this order."""
         return [self.spec.facts.names[env] for env in self.spec.used_envs]
 
     def places(self, envs: Sequence[int]) -> list[int]:
-        """Return which of ``domains`` some environments are."""
+        """Return the indices of environments in ``domains``."""
         return [self.spec.used_envs.index(env) for env in envs]
 
     @property
     def unseen(self) -> list[int]:
-        """The domains that were not trained on."""
+        """Indices of the test environments in ``domains``."""
         return self.places(self.spec.test_envs)
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """Return what BatchFormer gets, (N, *input_shape) -> (N, width)."""
+        """Compute the features that BatchFormer takes: (N, *input_shape) -> (N, width)."""
         seen: list[Tensor] = []
         handle = self.featurizer.register_forward_hook(lambda module, inputs, z: seen.append(z))
         try:
@@ -79,9 +80,9 @@ class Kept:
         return seen[0]
 
     def logits(self, z: Tensor) -> Tensor:
-        """Classify features, (N, width) -> (N, num_classes): all that the predictor does behind its featurizer.
+        """Classify features: (N, width) -> (N, num_classes).
 
-        A forward of one blank input, whose features are replaced: what lies behind is the algorithm's own affair.
+        Runs the predictor on a dummy input and replaces the featurizer's output, so that any predictor works.
         """
         handle = self.featurizer.register_forward_hook(lambda module, inputs, output: z)
         try:
@@ -91,18 +92,17 @@ class Kept:
 
 
 def load_kept(folder: RunFolder, device: torch.device) -> Kept:
-    """Read a run back; raise InputError where it has kept no BatchFormer, or none that was trained to attend."""
+    """Load a run; raise InputError if it kept no BatchFormer, or one that does not attend to other samples."""
     spec = read_spec(folder)
     wrappers = split_name(spec.algorithm)[1]
     if "BFv2" in wrappers:
         raise InputError(
-            f"{folder.path} holds a run of {spec.algorithm}, whose BatchFormer is inside the featurizer, and explain "
-            f"draws the one on pooled features; train {spec.algorithm.replace('BFv2', 'BF')}"
+            f"{folder.path} holds a run of {spec.algorithm}, whose BatchFormer is inside the featurizer, but explain "
+            f"needs one on pooled features; train {spec.algorithm.replace('BFv2', 'BF')}"
         )
     if "BF" not in wrappers:
         raise InputError(
-            f"{folder.path} holds a run of {spec.algorithm}, and there is no BatchFormer in it; train "
-            f"{spec.algorithm}+BF"
+            f"{folder.path} holds a run of {spec.algorithm}, which has no BatchFormer; train {spec.algorithm}+BF"
         )
     refuse_missing(folder, folder.model_file, folder.batchformer_file)
     model, encoder = load_model(folder, device), read_content(folder.batchformer_file, spec)
@@ -123,12 +123,12 @@ def _build(model: KeptModel, encoder: dict[str, Any], device: torch.device) -> K
 
 
 def _refuse_controls(path: Path, hparams: dict[str, Any]) -> None:
-    """Raise InputError for a BatchFormer that does nothing, by its hparams."""
+    """Raise InputError for hparams under which BatchFormer has no effect."""
     why = ""
     if hparams["bf_layers"] == 0:
         why = "bf_layers is 0, so nothing attends"
     elif hparams["bf_scope"] == "sample":
-        why = "bf_scope is sample, so a sample attends to itself alone"
+        why = "bf_scope is sample, so a sample attends only to itself"
     elif hparams["bf_shared"] and hparams["bf_loss_weight"] == 0:
         why = "bf_loss_weight is 0, so BatchFormer was never trained"
     if why:

@@ -1,7 +1,7 @@
-"""What BatchFormer does to batches of held-out images: attention, gradients and features, measured together.
+"""Measure attention, gradients and features of BatchFormer on batches of held-out images.
 
-All is in evaluation mode: BatchFormer's dropout, 0.5 by default, would add noise to every weight that is measured here,
-and features are those that the model is tested with.
+All modules are in evaluation mode: BatchFormer's dropout, 0.5 by default, would add noise to the attention weights, and
+the features should be those of test time.
 """
 
 from typing import NamedTuple
@@ -15,19 +15,19 @@ from dg_batchformer.explain.held_out import HeldOut, draw_batches, progress
 from dg_batchformer.explain.load import Kept
 from dg_batchformer.explain.pairs import PairMeans
 
-BATCHES = 32  # of 128 images on PACS: 500,000 pairs, and means are steady in the second digit
-LOSSES = 16  # of a batch, whose gradients are taken: each costs a backward pass through BatchFormer
+BATCHES = 32  # 128 images each on PACS: 500,000 pairs, enough for two stable digits
+LOSSES = 16  # losses per batch to differentiate: each costs a backward pass through BatchFormer
 
 
 class Measured(NamedTuple):
-    """What was measured.
+    """The measurements.
 
     Args:
-        n: images of every domain in a batch.
-        attention: of every layer, relative to uniform attention.
+        n: images per domain in a batch.
+        attention: by layer, relative to uniform attention.
         gradients: of the stream behind BatchFormer. plain_gradients: of the stream without it.
-        rows: of the held-out images that were in some batch. attended: their features behind BatchFormer, means over
-            the batches that each was in: a batch moves all its samples together.
+        rows: indices of the held-out images that were in at least one batch.
+        attended: features of these images behind BatchFormer, averaged over the batches that contain them.
 
     """
 
@@ -40,7 +40,7 @@ class Measured(NamedTuple):
 
 
 def measure(kept: Kept, held_out: HeldOut, batches: int = BATCHES) -> Measured:
-    """Let BatchFormer attend to batches of held-out images, and look on."""
+    """Measure BatchFormer on ``batches`` batches of held-out images."""
 
     def means() -> PairMeans:
         return PairMeans(len(kept.domains), len(kept.classes))
@@ -68,7 +68,7 @@ def measure(kept: Kept, held_out: HeldOut, batches: int = BATCHES) -> Measured:
 def _add_gradients(
     kept: Kept, streams: tuple[PairMeans, PairMeans], z: Tensor, classes: Tensor, domains: Tensor
 ) -> None:
-    """Take the gradients of the first losses of every domain, in both streams."""
+    """Add the gradients of the first few losses of every domain, in both streams."""
     count, n, _ = z.shape
     rows = torch.arange(count * n).view(count, n)[:, : -(-LOSSES // count)].flatten()
     labels = classes.flatten().to(z.device)

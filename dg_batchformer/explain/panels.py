@@ -1,4 +1,4 @@
-"""Panels that pictures are put together from: bars by relation, and a matrix of names by names."""
+"""Panels of the figures: a bar chart by relation, and a matrix by domain or class."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -27,19 +27,19 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "figure.facecolor": "white",
 }
-_MOST_NUMBERS = 12  # names, up to which cells hold their number
+_MOST_NUMBERS = 12  # up to this many rows, cells show their numbers
 _MOST_TICKS = 40
-_LEAST_REACH, _MOST_REACH = 0.3, 2.0  # of a scale of ratios, in octaves: noise is to look pale, and outliers not all
+_LEAST_REACH, _MOST_REACH = 0.3, 2.0  # limits of a ratio scale, in octaves: noise stays pale, outliers are clipped
 
 
 def draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], errors: Sequence[float], form: str) -> None:
-    """Draw horizontal bars from the top, with standard errors and numbers; NaN says that there is no such pair."""
+    """Draw horizontal bars from top to bottom, with standard errors and numbers; NaN means that there are no pairs."""
     heights = range(len(names))
     lengths = [0.0 if isnan(value) else value for value in values]
     whiskers = [0.0 if isnan(error) else error for error in errors]
     axes.barh(heights, lengths, height=0.62, color=BLUE, xerr=whiskers, error_kw={"ecolor": INK, "capsize": 2.5})
     room = max(*lengths, 1e-12)
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # a line that passes leaves numbers readable
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # keeps numbers readable on a line
     for height, value, length, whisker in zip(heights, values, lengths, whiskers, strict=True):
         text = "none" if isnan(value) else form.format(value)
         axes.text(length + whisker + 0.04 * room, height, text, va="center", bbox=behind)
@@ -50,7 +50,7 @@ def draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], errors:
 
 
 def ratios(matrices: Sequence[Tensor]) -> Normalize:
-    """Return one scale for matrices of ratios: twice as much is as far from 1 as half as much; little looks like 1."""
+    """Return a shared color scale for ratios: logarithmic, centered at 1."""
     logarithms = torch.cat([matrix.log2().abs().flatten() for matrix in matrices])
     reach = float(logarithms.nan_to_num(posinf=0.0).max())
     reach = min(max(reach, _LEAST_REACH), _MOST_REACH)
@@ -58,12 +58,12 @@ def ratios(matrices: Sequence[Tensor]) -> Normalize:
 
 
 def rising(matrices: Sequence[Tensor]) -> Normalize:
-    """Return one scale for matrices, from 0."""
+    """Return a shared color scale for matrices, starting at 0."""
     return Normalize(0, max(1e-12, *(float(matrix.nan_to_num().max()) for matrix in matrices)))
 
 
 def draw_matrix(axes: Axes, names: Sequence[str], values: Tensor, norm: Normalize, form: str) -> AxesImage:
-    """Draw a matrix of names by names; grey where there is no pair."""
+    """Draw a square matrix with named rows and columns; cells without pairs are grey."""
     axes.set_facecolor("#e6e6e6")
     colours = "RdBu_r" if isinstance(norm, LogNorm) else "YlGnBu"
     image = axes.imshow(values.numpy(), cmap=colours, norm=norm, aspect="auto")
@@ -79,7 +79,7 @@ def draw_matrix(axes: Axes, names: Sequence[str], values: Tensor, norm: Normaliz
 
 
 def draw_scale(image: AxesImage, axes: Sequence[Axes], label: str) -> None:
-    """Draw the colour bar that matrices share."""
+    """Draw the color bar that the matrices share."""
     figure = axes[0].get_figure()
     assert figure is not None
     norm = image.norm

@@ -1,4 +1,4 @@
-"""The three pictures: attention, gradients between samples, features."""
+"""The three figures: attention, gradients between samples, features."""
 
 from collections.abc import Sequence
 from itertools import product, repeat
@@ -31,7 +31,7 @@ from dg_batchformer.explain.panels import (
     rising,
 )
 
-# Okabe and Ito's palette, told apart by colour-blind readers; two of Tol's where a dataset has ten domains.
+# The color-blind-safe palette of Okabe and Ito, then two colors of Tol's for datasets with ten domains.
 _COLOURS = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#882255", "#000000", "#999933", "#888888",
 )  # fmt: skip
@@ -39,11 +39,11 @@ _MARKERS = "osD^vPX*<>ph"
 
 
 def attention_picture(kept: Kept, measured: Measured) -> Figure:
-    """Draw who attends to whom, one row for each layer."""
+    """Draw attention by relation, domain and class, one row per layer."""
     layers = len(measured.attention)
     with rc_context(STYLE):
         title = f"Who attends to whom in BatchFormer: {kept.spec.algorithm} on {kept.spec.dataset}"
-        figure, rows = _rows(kept, layers, title, f"1 = as much as chance; {_batches(kept, measured)}")
+        figure, rows = _rows(kept, layers, title, f"1 = uniform attention; {_batches(kept, measured)}")
         for layer, (row, means) in enumerate(zip(rows, measured.attention, strict=True), start=1):
             bars, *matrices = row
             values = [means.mean([relation]) for relation in range(len(RELATIONS))]
@@ -59,7 +59,7 @@ def attention_picture(kept: Kept, measured: Measured) -> Figure:
 
 
 def gradient_picture(kept: Kept, measured: Measured) -> Figure:
-    """Draw where the gradient of a sample's loss goes, in percent of what its own features get."""
+    """Draw the gradient of a loss with respect to other samples' features, in percent of that to its own features."""
     behind, plain = measured.gradients, measured.plain_gradients
     unit = "% of the gradient into its own features"
     with rc_context(STYLE):
@@ -75,11 +75,11 @@ def gradient_picture(kept: Kept, measured: Measured) -> Figure:
 
 
 def feature_picture(kept: Kept, points: pd.DataFrame, seen: dict[str, View]) -> Figure:
-    """Draw the features of both streams on their two principal components."""
+    """Draw the features of both streams on their first two principal components."""
     titles = {"plain": "plain features", "batchformer": "the same images behind BatchFormer"}
     with rc_context(STYLE):
-        about = f"each point is one of {len(points)} images, on the two directions in which features vary most"
-        about += "; names stand at class means" if _are_marked(kept) else ""
+        about = f"each point is one of {len(points)} images, on the first two principal components"
+        about += "; names mark class means" if _are_marked(kept) else ""
         title = f"Features of held-out images: {kept.spec.algorithm} on {kept.spec.dataset}"
         figure = _titled(13, 6.4, title, f"{about}; {_unseen(kept)}")
         for axes, (stream, view) in zip(figure.subplots(1, 2), seen.items(), strict=True):
@@ -94,7 +94,7 @@ def feature_picture(kept: Kept, points: pd.DataFrame, seen: dict[str, View]) -> 
 
 
 def _titled(width: float, height: float, title: str, about: str) -> Figure:
-    """Return an empty figure, in inches, with a title and a line about it at its top left."""
+    """Return an empty figure of a size in inches, with a title and a subtitle at its top left."""
     room = 0.68
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, rect=(0, 0, 1, 1 - room / height))
     figure = Figure(figsize=(width, height), layout=layout)
@@ -105,7 +105,7 @@ def _titled(width: float, height: float, title: str, about: str) -> Figure:
 
 
 def _rows(kept: Kept, count: int, title: str, about: str) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure with rows of three panels: for bars, a matrix of domains, and a matrix of classes."""
+    """Return a figure with three panels per row: bars, a matrix by domain, and a matrix by class."""
     wide = min(max(0.62 * len(kept.classes), 4.0), 10.0)
     figure = _titled(9.5 + wide, 0.7 + count * (3.2 + 0.35 * wide), title, about)
     return figure, figure.subplots(count, 3, squeeze=False, width_ratios=[2.6, 4.0, wide]).tolist()
@@ -127,14 +127,14 @@ def _domains(kept: Kept) -> list[str]:
 def _draw_pair(
     kept: Kept, axes: Sequence[Axes], found: Sequence[Tensor], norm: Normalize, form: str, label: str
 ) -> None:
-    """Draw the matrices by domain and by class, on one scale."""
+    """Draw the matrices by domain and by class, with a shared color scale."""
     for panel, names, matrix in zip(axes, (_domains(kept), kept.classes), found, strict=True):
         image = draw_matrix(panel, names, matrix, norm, form)
     draw_scale(image, axes, label)
 
 
 def _draw_control(axes: Axes, behind: PairMeans, plain: PairMeans) -> None:
-    """Draw the gradient into others' features with BatchFormer, and say what it is without."""
+    """Draw the gradient to other samples' features with BatchFormer, and write the value without it."""
     names = [RELATIONS[relation] for relation in OTHERS]
     percent = _percent(behind)
     values = [percent * behind.mean([relation]) for relation in OTHERS]
@@ -148,7 +148,7 @@ def _draw_control(axes: Axes, behind: PairMeans, plain: PairMeans) -> None:
 
 
 def _percent(gradients: PairMeans) -> float:
-    """Return what makes a gradient a percentage of that into the own features; NaN where all of them vanish."""
+    """Return the factor to percent of the gradient to a sample's own features; NaN if all of these are 0."""
     return 100 / (gradients.mean(ITSELF) or nan)
 
 
@@ -166,7 +166,7 @@ def _draw_points(axes: Axes, kept: Kept, points: pd.DataFrame, stream: str) -> N
 
 
 def _draw_class_names(axes: Axes, means: pd.DataFrame) -> None:
-    """Write the name of every class at its mean, or a little higher where another stands."""
+    """Write the name of every class at its mean, shifted up where names would overlap."""
     low, high = axes.get_ylim()
     height = low
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontweight": "bold", "parse_math": False}
@@ -177,12 +177,12 @@ def _draw_class_names(axes: Axes, means: pd.DataFrame) -> None:
 
 
 def _are_marked(kept: Kept) -> bool:
-    """Return whether there are few enough classes for a marker each."""
+    """Return whether every class has a marker of its own."""
     return len(kept.classes) <= len(_MARKERS)
 
 
 def _markers(kept: Kept) -> dict[str, str]:
-    """Return the marker of every class; the same for all where there are too many."""
+    """Return the marker of every class; circles for all if there are too many classes."""
     return dict(zip(kept.classes, _MARKERS if _are_marked(kept) else repeat("o"), strict=False))
 
 

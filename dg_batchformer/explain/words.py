@@ -1,4 +1,4 @@
-"""What the pictures show, in words with numbers."""
+"""Text summary of the measurements."""
 
 from math import isnan, nan
 
@@ -17,7 +17,7 @@ from dg_batchformer.explain.pairs import (
 
 
 def summary(kept: Kept, measured: Measured, seen: dict[str, View]) -> str:
-    """Return a few sentences on everything that was measured."""
+    """Describe attention, gradients and features in a few sentences with numbers."""
     layers = len(measured.attention)
     lines = [_setting(kept, measured), ""]
     for layer, means in enumerate(measured.attention, start=1):
@@ -32,8 +32,7 @@ def _setting(kept: Kept, measured: Measured) -> str:
     return (
         f"{spec.algorithm} on {spec.dataset}: trained on {spec.environment_names(spec.train_envs)}; "
         f"{spec.environment_names(spec.test_envs)} unseen\n"
-        f"{batches} batches of {domains} x {measured.n} held-out images; BatchFormer in evaluation mode, as dropout "
-        "would add noise of its own"
+        f"{batches} batches of {domains} x {measured.n} held-out images; BatchFormer in evaluation mode (no dropout)"
     )
 
 
@@ -58,7 +57,7 @@ def _attention(kept: Kept, means: PairMeans) -> str:
 
 
 def _to_unseen(kept: Kept, means: PairMeans) -> float:
-    """Return the mean over pairs of a sample of a training environment and one of a test environment."""
+    """Return the mean attention of samples of training environments to samples of test environments."""
     sums, counts = means.domains[:, kept.places(kept.spec.train_envs)][:, :, kept.unseen].sum(dim=(1, 2))
     return float(sums / counts)
 
@@ -70,7 +69,7 @@ def _times(means: PairMeans, relations: tuple[int, ...]) -> str:
 
 def _gradients(measured: Measured) -> str:
     behind, plain = measured.gradients, measured.plain_gradients
-    ratio = behind.mean(SAME_CLASS) / (behind.mean(OTHER_CLASS) or nan)  # of losses that are 0
+    ratio = behind.mean(SAME_CLASS) / (behind.mean(OTHER_CLASS) or nan)  # all losses may be 0
     without = plain.share(OTHERS)
     return (
         f"behind BatchFormer {behind.share(OTHERS):.0%} of the gradient of a sample's loss goes into the features of "
@@ -90,9 +89,9 @@ def _features(seen: dict[str, View]) -> str:
 def _notes(kept: Kept) -> list[str]:
     notes = []
     if kept.is_averaged:
-        notes.append("the features are those of the averaged model, BatchFormer is that of the last update")
+        notes.append("the features are those of the averaged model; BatchFormer is that of the last step")
     if kept.is_batch_dependent:
-        notes.append(f"a prediction of {kept.spec.algorithm} depends on its batch, by definition")
+        notes.append(f"predictions of {kept.spec.algorithm} depend on the batch by design")
     if kept.batchformer.scope != kept.hparams["bf_scope"]:
         notes.append(f"{kept.spec.algorithm} forwards its domains one by one, so attention stays within them")
     return notes

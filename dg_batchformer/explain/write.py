@@ -1,4 +1,4 @@
-"""All of an explanation: read, measured, drawn, written."""
+"""Explain a run: load it, measure, draw, write."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +21,14 @@ FORMATS = ("png", "svg")
 
 
 def explain(run: RunFolder, data_dir: Path | None, output: Path, device: torch.device, watcher: Watcher) -> str:
-    """Write the pictures of a run and the tables behind them; return what they show, in words.
+    """Write the figures of a run and the CSV tables behind them; return the text summary.
 
-    Raises InputError where the run has kept no BatchFormer, or its data is not there.
+    Raises InputError if the run kept no BatchFormer, or its data is missing.
     """
     from dg_batchformer.explain.pictures import attention_picture, feature_picture, gradient_picture
 
     kept = load_kept(run, device)
-    output.mkdir(parents=True, exist_ok=True)  # what cannot be written is to be known before minutes are spent
+    output.mkdir(parents=True, exist_ok=True)  # fail before the measurements take minutes
     held_out = held_out_features(kept, data_dir, device, watcher)
     measured = measure(kept, held_out)
     seen = views(held_out, measured)
@@ -53,9 +53,9 @@ def _write_picture(output: Path, stem: str, picture: "Figure") -> None:
     layout = picture.get_layout_engine()
     assert layout is not None
     layout.execute(picture)
-    picture.set_layout_engine("none")  # or it would be laid out again for every format
+    picture.set_layout_engine("none")  # prevents a new layout for every format
     for form in FORMATS:
-        # Without the date and random names that an SVG has otherwise, the same run gives the same bytes.
+        # Omit the date and random ids of SVGs, so that the output is deterministic.
         metadata = {"Date": None} if form == "svg" else None
         with rc_context({"svg.hashsalt": stem}), atomic_write(output / f"{stem}.{form}") as file:
             picture.savefig(file, format=form, dpi=160, metadata=metadata)

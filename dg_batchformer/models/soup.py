@@ -1,5 +1,6 @@
 """Model soups: averaged weights of runs with the same initialization (Wortsman et al., ICML 2022; DiWA, Rame et al.,
-NeurIPS 2022)."""
+NeurIPS 2022).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

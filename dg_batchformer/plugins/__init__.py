@@ -1,1 +1,1 @@
-"""Plug-ins: algorithms of other people's modules and packages, and of a DomainBed checkout, as they are."""
+"""Plug-ins: unmodified algorithms from third-party modules, packages and a DomainBed checkout."""

@@ -1,4 +1,4 @@
-"""What of a module is an algorithm, and how a class that somebody wrote becomes a registered one."""
+"""Find the algorithms in a plug-in module, and make registered algorithms of them."""
 
 import inspect
 import sys
@@ -15,17 +15,17 @@ from dg_batchformer.hparams import HParam
 from dg_batchformer.plugins.foreign import Checked, Foreign, Pasted
 from dg_batchformer.wrappers.base import Wrapper
 
-# What knows of twins names one of these.
+# Code that handles BatchFormer's twin streams refers to one of these names.
 _ARGUMENTS = ("input_shape", "num_classes", "num_domains", "hparams")
 _STREAMS = {"risk", "plain_risk", "risks", "forward_plain", "split_streams", "in_both_streams", "streams"}
 
 
 def offered(module: ModuleType) -> dict[str, type[Algorithm]]:
-    """Return the algorithms of a plug-in module by name; raise InputError where it has none.
+    """Return the algorithms of a plug-in module by name; raise InputError if it has none.
 
     They are the public classes that the module, or a module inside it, defines with DomainBed's signature: a
     ``torch.nn.Module`` with ``update``, ``predict`` and ``__init__(input_shape, num_classes, num_domains, hparams)``.
-    ``__all__``, where the module has one, says which of them.
+    If the module has an ``__all__``, only the names in it count.
     """
     names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     classes: dict[str, Any] = {name: getattr(module, name, None) for name in names}
@@ -41,14 +41,14 @@ def offered(module: ModuleType) -> dict[str, type[Algorithm]]:
 
 
 def adopt(name: str, written: type) -> type[Algorithm]:
-    """Return an algorithm of that name that is the class as it was written, which stays as it is.
+    """Return an algorithm class called ``name`` that uses the given class, which is not modified.
 
-    Raises InputError for what is no algorithm, and for a name that would mean something else.
+    Raises InputError if the class is not an algorithm, or if its name is a wrapper's or contains '+'.
     """
     if lack := _lack(written):
-        raise InputError(f"plug-in {name} {lack}, so it is no algorithm")
+        raise InputError(f"plug-in {name} {lack}, so it is not an algorithm")
     if name in WRAPPER_NAMES or "+" in name:
-        raise InputError(f"an algorithm of a plug-in cannot be called {name}: that names a wrapper; rename the class")
+        raise InputError(f"an algorithm of a plug-in cannot be called {name}, the name of a wrapper; rename the class")
     if not issubclass(written, Algorithm):
         bases: tuple[type, ...] = (Checked, Pasted, Foreign)
     else:
@@ -58,7 +58,7 @@ def adopt(name: str, written: type) -> type[Algorithm]:
 
 
 def _is_of(value: Any, module: str) -> bool:
-    """Return whether a value is a class that a module, or one inside it, defines and offers."""
+    """Return whether a value is a class of a module or its submodules that is not marked ``registered = False``."""
     if not inspect.isclass(value) or not vars(value).get("registered", True):
         return False
     return f"{value.__module__}.".startswith(f"{module}.")
@@ -73,18 +73,18 @@ def _has_methods(written: type) -> bool:
 
 
 def _lack(written: type) -> str:
-    """Return what makes a class with update and predict no algorithm; '' where it is one, or something else."""
+    """Return why a class with update and predict is not an algorithm; '' if it is, or if it lacks these methods."""
     if not _has_methods(written):
         return ""
     if issubclass(written, Wrapper):
         return "is a wrapper, which a plug-in cannot add"
     if not issubclass(written, nn.Module):
-        return "is no torch.nn.Module"
+        return "is not a torch.nn.Module"
     return "" if _takes_four(written) else f"has another __init__ than __init__({', '.join(_ARGUMENTS)})"
 
 
 def _does_something(method: Any) -> bool:
-    """Return whether a method is there and does more than to raise NotImplementedError, as an abstract base's does."""
+    """Return whether a method exists and does more than raise NotImplementedError, as an abstract base does."""
     code = getattr(method, "__code__", None)
     return callable(method) and (code is None or code.co_names != ("NotImplementedError",))
 
@@ -98,9 +98,9 @@ def _takes_four(value: type) -> bool:
 
 
 def _knows_streams(written: type[Algorithm]) -> bool:
-    """Return whether code from the class's ``update`` down names what takes twins apart.
+    """Return whether a class handles twin streams itself: its code down to ``update`` refers to a name in ``_STREAMS``.
 
-    A class that inherits its ``update`` inherits what that knows.
+    A class that inherits ``update`` inherits this property too.
     """
     provider = next(place for place, base in enumerate(written.__mro__) if "update" in vars(base))
     methods = [method for base in written.__mro__[: provider + 1] for method in vars(base).values()]
@@ -118,7 +118,7 @@ def _search_space(written: Any) -> Any:
             own = written.search_space(dataset) if hasattr(written, "search_space") else {}
         except TypeError as error:
             raise InputError(
-                f"{where}: {written.__name__}.search_space is no classmethod (dataset): {error}"
+                f"{where}: {written.__name__}.search_space must be a classmethod that takes (dataset): {error}"
             ) from error
         return {**_declared(f"{where}: {written.__name__}.search_space", own), **declared}
 
@@ -126,14 +126,14 @@ def _search_space(written: Any) -> Any:
 
 
 def _declared(where: str, given: Any) -> dict[str, HParam]:
-    """Return the hparams that a module or a class declares, as ``HPARAMS = {"my_weight": 0.1}``.
+    """Return the hparams that a module or class declares, such as ``HPARAMS = {"my_weight": 0.1}``.
 
-    A value is a default, never drawn, or a whole HParam.
+    A value is an HParam, or a plain default, which random search does not vary.
     """
     if not isinstance(given, Mapping):
-        raise InputError(f"{where}: HPARAMS is a dict of names to defaults, got {given!r:.100}")
+        raise InputError(f"{where}: HPARAMS must be a dict from names to defaults, got {given!r:.100}")
     for name, value in given.items():
         default = value.default if isinstance(value, HParam) else value
         if not isinstance(name, str) or not isinstance(default, bool | int | float | str):
-            raise InputError(f"{where}: hparam {name} takes one value or an HParam, got {value!r:.100}")
+            raise InputError(f"{where}: hparam {name} must be a single value or an HParam, got {value!r:.100}")
     return {name: value if isinstance(value, HParam) else HParam(value) for name, value in given.items()}

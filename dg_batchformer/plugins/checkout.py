@@ -1,4 +1,4 @@
-"""A checkout of DomainBed on the Python path as a plug-in: its classes, unmodified, as ``domainbed/NAME``."""
+"""The plug-in ``domainbed``: the unmodified algorithms of a DomainBed checkout, as ``domainbed/NAME``."""
 
 import copy
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from dg_batchformer.plugins.foreign import Checked, Foreign, Pasted
 
 NAME = "domainbed"
 PARTS = ("algorithms", "hparams_registry", "networks")
-_SEEDS = range(1, 9)  # of draws that are looked at to see what is drawn at all
+_SEEDS = range(1, 9)  # sample draws, to detect which hparams random search varies
 _SIZES = (28, 32, 224)
-# Attributes that every update writes before it reads them.
+# Attributes that every update writes before it reads them, by algorithm.
 _REBUILT = {"Fish": ("network_inner", "optimizer_inner"), "EQRM": ("dist",)}
 _RESNETS = {("resnet18", "imagenet_v1"), ("resnet50", "imagenet_v1"), ("resnet50", "ram_in1k")}
 
 
 def offered(algorithms: Any, registry: Any, networks: ModuleType) -> dict[str, type[Algorithm]]:
-    """Return the algorithms of a checkout by name; its featurizers carry BatchFormer from now on, where asked to.
+    """Return the algorithms of a checkout by name; patch its featurizers to carry BatchFormer when hparams ask for it.
 
-    Raises InputError for something that is called domainbed and has no list of algorithms.
+    Raises InputError if the imported package is not DomainBed.
     """
     if not isinstance(getattr(algorithms, "ALGORITHMS", None), list) or not hasattr(networks, "Featurizer"):
         raise InputError(f"plug-in {NAME}: {algorithms.__file__} lists no ALGORITHMS; take facebookresearch/DomainBed")
@@ -39,13 +39,13 @@ def offered(algorithms: Any, registry: Any, networks: ModuleType) -> dict[str, t
 
 
 def adopt(written: type, name: str, registry: Any) -> type[Algorithm]:
-    """Return a class of a checkout as an algorithm ``domainbed/NAME``, with the hparams of its registry."""
+    """Return an algorithm ``domainbed/NAME`` that uses a class of the checkout and the hparams of its registry."""
     facts = {"__module__": written.__module__, "__doc__": written.__doc__, "written": written}
     return type(f"{NAME}/{name}", (_Upstream,), {**facts, "name": name, "hparams_registry": registry})
 
 
 def let_attend(networks: Any) -> None:
-    """Make a checkout's featurizers carry BatchFormer where the hparams hold those of BatchFormer."""
+    """Patch ``networks.Featurizer`` to attach BatchFormer if the hparams contain ``bf_layers``; only once."""
     build = networks.Featurizer
     if hasattr(build, "__wrapped__"):
         return
@@ -61,7 +61,7 @@ def let_attend(networks: Any) -> None:
 
 
 class _Upstream(Checked, Pasted, Foreign):
-    """A class of a checkout: networks, losses and hparams are DomainBed's own."""
+    """An algorithm of the checkout, with DomainBed's own networks, losses and hparams."""
 
     registered = False
     name: str
@@ -69,9 +69,9 @@ class _Upstream(Checked, Pasted, Foreign):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        """Return the hparams of the checkout's registry, and the backbones that its networks have.
+        """Return the hparams of the checkout's registry, plus the choice of its backbones.
 
-        Small datasets that DomainBed does not know get what it gives to small images.
+        Small datasets that DomainBed does not know get its hparams for small images.
         """
         known = "Debug28" if dataset_facts(dataset).small else dataset
         defaults = cls.hparams_registry.default_hparams(cls.name, known)
@@ -97,7 +97,7 @@ class _Upstream(Checked, Pasted, Foreign):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         metrics = super().update(minibatches, unlabeled)
-        for name, unused in self.unused.items():  # what is left of it is no state, nor what a checkpoint could keep
+        for name, unused in self.unused.items():  # leftovers of the step: not state, and not all picklable
             delattr(self.foreign, name)
             setattr(self.foreign, name, copy.copy(unused))
         return metrics
@@ -105,7 +105,7 @@ class _Upstream(Checked, Pasted, Foreign):
 
 @dataclass(frozen=True)
 class _Registered(HParam):
-    """A hparam of the checkout's registry, which draws it by the same seed as ours draws."""
+    """A hparam of the checkout's registry, which draws its value from the same seed."""
 
     registry: Any = None
     algorithm: str = ""
@@ -124,10 +124,10 @@ def _hparam(cls: Any, dataset: str, name: str, default: Any, draws: Sequence[dic
 
 
 def _by_registry(rng: Any) -> Any:
-    """Say that a hparam is drawn; ``_Registered.sample`` draws it."""
+    """Mark a hparam as drawn; ``_Registered.sample`` does the drawing."""
     raise NotImplementedError
 
 
 def _plain(value: Any) -> Value:
-    """Return a value in Python's own type: the registry has NumPy's, which JSON lacks."""
+    """Convert a NumPy scalar of the registry to a Python one, for JSON."""
     return value.item() if hasattr(value, "item") else value

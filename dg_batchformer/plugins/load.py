@@ -1,4 +1,4 @@
-"""Import plug-in modules and installed packages, and register the algorithms that they offer."""
+"""Import plug-in modules and installed packages, and register their algorithms."""
 
 import importlib
 import os
@@ -21,10 +21,10 @@ _loaded: set[str] = set()
 
 
 def load_plugins(modules: Sequence[str]) -> None:
-    """Import modules and register their algorithms; once for each, however often it is asked for.
+    """Import modules and register their algorithms; modules that are loaded already are skipped.
 
-    ``domainbed`` is a checkout of DomainBed, whose classes are called ``domainbed/NAME``. Raises InputError for a
-    module that is not there, cannot be imported or has no algorithm, and for a name that is taken.
+    ``domainbed`` is a checkout of DomainBed, whose classes are called ``domainbed/NAME``. Raises InputError if a module
+    is missing, cannot be imported or has no algorithm, or if a name is taken.
     """
     for name in modules:
         if name in _loaded:
@@ -38,27 +38,27 @@ def load_plugins(modules: Sequence[str]) -> None:
 
 
 def require_plugins(modules: Sequence[str], where: Path) -> None:
-    """Raise InputError unless modules are imported already: what a folder names is not reason enough to run it."""
+    """Raise InputError unless modules are loaded already: code is not run merely because a run folder names it."""
     if missing := [name for name in modules if name not in _loaded]:
         names = " ".join(missing)
         raise InputError(
-            f"{where} needs the plug-in {names} to be rebuilt, whose code would run; if you trust it: --plugins {names}"
+            f"{where} needs the plug-in {names}, which would run its code; if you trust it, give --plugins {names}"
         )
 
 
 def _unknown(found: dict[str, type]) -> dict[str, type]:
-    """Leave out classes that another plug-in offered already, as a package and a module in it do."""
+    """Drop classes that another plug-in has registered already, such as a package and a module in it."""
     known = {name: getattr(ALGORITHMS[name], "written", None) for name in found if name in ALGORITHMS}
     return {name: one for name, one in found.items() if vars(one)["written"] is not known.get(name)}
 
 
 def installed() -> list[str]:
-    """Return the names of algorithms that installed packages announce by the entry-point group."""
+    """Return the names of algorithms in the entry-point group of installed packages, sorted."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
 def load_installed(name: str) -> None:
-    """Register the algorithm of that name that an installed package announces, if one does."""
+    """Register the algorithm of that name from an entry point, if there is one."""
     for entry in entry_points(group=GROUP, name=name):
         ALGORITHMS.add({name: adopt(name, _entry(entry))}, f"entry point {entry.value}")
 
@@ -66,31 +66,31 @@ def load_installed(name: str) -> None:
 def _entry(entry: EntryPoint) -> type:
     found = _importing(f"installed algorithm {entry.name}", entry.module, entry.load)
     if not isinstance(found, type):
-        raise InputError(f"installed algorithm {entry.name}: {entry.value} is no class with update and predict")
+        raise InputError(f"installed algorithm {entry.name}: {entry.value} is not a class with update and predict")
     return found
 
 
 def _import(plugin: str, module: str) -> ModuleType:
     here = os.getcwd()  # noqa: PTH109
     if here not in sys.path:
-        sys.path.append(here)  # as ``python -m`` has it, for workers and the installed command
+        sys.path.append(here)  # as ``python -m`` does; workers and the installed command lack it
     importlib.invalidate_caches()
     return _importing(f"plug-in {plugin}", module, lambda: importlib.import_module(module))
 
 
 def _importing(what: str, module: str, load: Callable[[], Any]) -> Any:
-    """Import what others wrote; raise InputError with one sentence for whatever that raises."""
+    """Import third-party code; raise InputError for any exception."""
     try:
         return load()
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise InputError(
-                f"{what}: there is no module {error.name}; run from the folder that holds it, or name that folder in "
+                f"{what}: there is no module {error.name}; run from the folder that contains it, or add that folder to "
                 "PYTHONPATH"
             ) from None
         raise InputError(f"{what} needs the module {error.name}, which is not installed") from None
     except (Exception, SystemExit) as error:
         *_, last = traceback.extract_tb(error.__traceback__)
-        where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"  # it says itself
+        where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"  # it has both
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"{what} cannot be imported: {reason}{where}") from None

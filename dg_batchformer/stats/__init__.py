@@ -1,1 +1,1 @@
-"""Is row B better than row A? Paired rows, intervals, tests, and the verdict sentence."""
+"""Statistics of row comparisons: pairing, confidence intervals, tests, and the verdict sentence."""

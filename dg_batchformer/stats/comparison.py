@@ -1,4 +1,4 @@
-"""Rows of a sweep against a baseline row, as data: what was paired, what came out, and what it allows to say."""
+"""Compare rows of a sweep with a baseline row: pairs, mean difference, interval, p-values and verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from dg_batchformer.stats.statistics import (
 
 
 class Verdict(StrEnum):
-    """What the runs say of a row against its baseline."""
+    """Outcome of comparing a row with its baseline."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -35,7 +35,7 @@ class Verdict(StrEnum):
 
 
 class Missing(NamedTuple):
-    """A declared pair that is left out, and the rows that have no test accuracy there."""
+    """A declared pair without a result, and the rows that lack a test accuracy."""
 
     dataset: str
     environment: str
@@ -44,7 +44,7 @@ class Missing(NamedTuple):
 
 
 class PValue(NamedTuple):
-    """A p-value, as tested and Holm-corrected; None below six environments."""
+    """A p-value, before and after Holm correction; None for fewer than six environments."""
 
     plain: float | None
     corrected: float | None
@@ -52,14 +52,15 @@ class PValue(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Row B (``other``) against row A (``baseline``), by one selection method.
+    """Row B (``other``) against row A (``baseline``), under one selection method.
 
     Args:
-        mean: B less A in percentage points, averaged as DomainBed averages; None without pairs.
-        interval: of the mean, 95 %, corrected for ``family``; None below two environments or two trials.
-        family: how many comparisons the interval holds together with.
-        num_tests: how many rows were tested against A: p-values are corrected for them.
-        conditions: in what B differs from A beside its algorithm, and both from their protocol.
+        mean: B minus A in percentage points, averaged as in DomainBed; None without pairs.
+        interval: 95 % confidence interval of the mean, Bonferroni-corrected; None for fewer than two environments or
+            two trials.
+        family: number of comparisons that ``interval`` is corrected for.
+        num_tests: number of rows tested against A, which p-values are corrected for.
+        conditions: differences between B and A beyond the algorithm, and of both from their protocol.
 
     """
 
@@ -79,12 +80,12 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """What may be said."""
+        """The verdict: from the interval, or EMPTY without pairs."""
         return judge(self.interval) if self.blocks else Verdict.EMPTY
 
 
 def judge(interval: Interval | None) -> Verdict:
-    """Return what the interval of a mean difference allows to say, judged on bounds as they are printed."""
+    """Return the verdict for an interval of a mean difference; bounds are rounded as printed."""
     if interval is None:
         return Verdict.FEW
     low, high = (round(bound, 1) for bound in interval)
@@ -98,17 +99,17 @@ def judge(interval: Interval | None) -> Verdict:
 def compare_rows(
     collection: Collection, baseline: str, others: Sequence[str], methods: Sequence[str]
 ) -> list[Comparison]:
-    """Compare rows with a baseline, by some selection methods; raise InputError for rows that are not there."""
+    """Compare rows with a baseline under selection methods; raise InputError for unknown or repeated rows."""
     check_rows(collection, [baseline, *others])
     repeated = sorted({label for label in others if [baseline, *others].count(label) > 1})
     if repeated:
-        raise InputError(f"{repeated[0]!r} is given twice; a comparison takes different rows")
+        raise InputError(f"{repeated[0]!r} is given twice; a comparison needs different rows")
     pairs = [(baseline, other) for other in others]
     return [comparison for name in methods for comparison in compare_pairs(collection, pairs, METHODS[name])]
 
 
 def check_rows(collection: Collection, labels: Sequence[str]) -> None:
-    """Raise InputError, naming what is near, for a label that is no row."""
+    """Raise InputError, with suggestions, for a label that is not a row."""
     for label in labels:
         if label not in collection.rows:
             raise unknown("row", label, collection.rows)
@@ -117,10 +118,10 @@ def check_rows(collection: Collection, labels: Sequence[str]) -> None:
 def compare_pairs(
     collection: Collection, pairs: Sequence[tuple[str, str]], method: Method, *, family: int | None = None
 ) -> list[Comparison]:
-    """Compare pairs of rows (A, B), with intervals and p-values corrected for their number.
+    """Compare pairs of rows (A, B); intervals and p-values are corrected for the number of pairs.
 
     Args:
-        family: from how many pairs these were chosen by their results; None where they were not.
+        family: number of candidate pairs, if these were chosen among them by their results.
 
     """
     scores = score(collection, method)
@@ -160,7 +161,7 @@ def _corrected(p_values: Sequence[float | None]) -> list[PValue]:
 
 
 def _missing(collection: Collection, scores: Scores, blocks: Sequence[Block], rows: tuple[str, str]) -> list[Missing]:
-    """Return the pairs that runs of either row were declared for, and that are not there."""
+    """Return the pairs that are declared for either row but have no result."""
     declared = {
         (run.benchmark, env, run.trial_seed) for run in collection.runs if run.label in rows for env in run.reported
     }

@@ -1,7 +1,7 @@
-"""Two rows side by side: pairs of their trials, in blocks.
+"""Paired results of two rows, in blocks.
 
-A pair is a (dataset, environment, trial) that both rows have: equal splits, and equal seeds where wrappers share an
-algorithm, so chance that they share cancels. A block is an environment of a dataset with its pairs.
+A pair is a (dataset, environment, trial) that both rows have. Its runs share their splits, and their seeds if the rows
+differ only in wrappers, so shared randomness cancels. A block holds the pairs of one environment.
 """
 
 from collections import defaultdict
@@ -16,12 +16,12 @@ from dg_batchformer.results.scores import Scores
 
 @dataclass(frozen=True)
 class Block:
-    """The pairs of an environment.
+    """The pairs of one environment.
 
     Args:
         environment: its name.
         trials: seeds of the trials that both rows have, ascending.
-        baseline, other: test accuracy of rows A and B in percent, one for each trial.
+        baseline, other: test accuracy of rows A and B in percent, by trial.
 
     """
 
@@ -33,33 +33,33 @@ class Block:
 
     @cached_property
     def differences(self) -> tuple[float, ...]:
-        """B less A in percentage points, one for each trial."""
+        """B minus A in percentage points, by trial."""
         return tuple(b - a for a, b in zip(self.baseline, self.other, strict=True))
 
     @cached_property
     def baseline_mean(self) -> float:
-        """Test accuracy of A over trials, in percent."""
+        """Mean test accuracy of A over trials, in percent."""
         return fmean(self.baseline)
 
     @cached_property
     def other_mean(self) -> float:
-        """Test accuracy of B over trials, in percent."""
+        """Mean test accuracy of B over trials, in percent."""
         return fmean(self.other)
 
     @cached_property
     def difference(self) -> float:
-        """Mean of B less A over trials, in percentage points."""
+        """Mean of B minus A over trials, in percentage points."""
         return fmean(self.differences)
 
 
 def accuracy(scores: Scores, dataset: str, label: str, env: int, trial: int) -> float | None:
-    """Return a test accuracy in percent; None where there is none, or no number."""
+    """Return a test accuracy in percent; None if it is missing or not finite."""
     score = scores.get((dataset, label, env, trial))
     return 100 * score.test if score is not None and isfinite(score.test) else None
 
 
 def pair(scores: Scores, environments: Mapping[str, Sequence[str]], baseline: str, other: str) -> list[Block]:
-    """Return the blocks of two rows, in the order of environments, which are names by dataset."""
+    """Return the blocks of two rows, in the order of ``environments`` (names by dataset)."""
     trials: dict[tuple[str, int], list[int]] = defaultdict(list)
     for dataset, label, env, trial in sorted(scores):
         if label == baseline:
@@ -79,7 +79,7 @@ def pair(scores: Scores, environments: Mapping[str, Sequence[str]], baseline: st
 
 
 def by_dataset(blocks: Sequence[Block]) -> dict[str, list[Block]]:
-    """Return the blocks of every dataset."""
+    """Group blocks by dataset."""
     datasets: dict[str, list[Block]] = defaultdict(list)
     for block in blocks:
         datasets[block.dataset].append(block)
@@ -87,7 +87,7 @@ def by_dataset(blocks: Sequence[Block]) -> dict[str, list[Block]]:
 
 
 def average(blocks: Sequence[Block], values: Sequence[float]) -> float:
-    """Return the mean of a value per block as DomainBed averages: over environments, then over datasets."""
+    """Average one value per block as DomainBed does: over environments, then over datasets."""
     datasets: dict[str, list[float]] = defaultdict(list)
     for block, value in zip(blocks, values, strict=True):
         datasets[block.dataset].append(value)
@@ -95,5 +95,5 @@ def average(blocks: Sequence[Block], values: Sequence[float]) -> float:
 
 
 def mean_difference(blocks: Sequence[Block]) -> float:
-    """Return how many percentage points B is above A, averaged as DomainBed averages."""
+    """Return the mean of B minus A in percentage points, averaged as DomainBed does."""
     return average(blocks, [block.difference for block in blocks])

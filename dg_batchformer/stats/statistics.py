@@ -1,8 +1,8 @@
-"""Is row B better than row A? An interval of the mean difference, and tests.
+"""A confidence interval of the mean difference of two rows, and significance tests.
 
-The model: a paired difference is the mean, plus what an environment adds, plus what a trial adds to all its
-environments, plus noise. Environments of a dataset are trained on when another one is held out; no method here sees
-the dependence that this brings.
+The model of a paired difference: mean + environment effect + trial effect (shared by all environments of a trial) +
+noise. Environments of a dataset share training data, as each is trained on when another is held out; no method here
+accounts for that dependence.
 """
 
 from collections import defaultdict
@@ -15,14 +15,14 @@ import numpy as np
 from dg_batchformer.stats.pairs import Block, by_dataset, mean_difference
 
 MIN_BLOCKS = 6
-"""A two-sided test of fewer blocks cannot reach p = 0.05: five that all agree give 2 / 2**5 = 0.0625."""
+"""A two-sided test on fewer blocks cannot reach p = 0.05: five that all agree give 2 / 2**5 = 0.0625."""
 
 ALPHA = 0.05
 LEVEL = 1 - ALPHA
 
 
 class Interval(NamedTuple):
-    """Bounds of a mean difference in percentage points."""
+    """Confidence interval of a mean difference, in percentage points."""
 
     low: float
     high: float
@@ -36,14 +36,14 @@ class Variance(NamedTuple):
 
 
 def mean_interval(blocks: Sequence[Block], *, family: int = 1) -> Interval | None:
-    """Return the 95 % interval of the mean difference; None below two environments or two trials.
+    """Return the 95 % confidence interval of the mean difference; None for fewer than two environments or two trials.
 
-    Two t intervals, one over environments and one over trials, added in quadrature (Cochran's rule for variances
-    whose degrees of freedom differ). The noise counts in both, so the interval is never too narrow where environments
-    and trials vary normally: ``tools/simulate_compare.py`` has its coverage and power.
+    Two t intervals, one over environments and one over trials, are added in quadrature (Cochran's rule for variances
+    with different degrees of freedom). Noise enters both, so for normally distributed effects the interval is
+    conservative: ``tools/simulate_compare.py`` simulates its coverage and power.
 
     Args:
-        family: how many such intervals hold together in 95 % of cases (Bonferroni).
+        family: number of intervals with a joint coverage of 95 % (Bonferroni).
 
     """
     if not has_interval(blocks):
@@ -58,30 +58,30 @@ def mean_interval(blocks: Sequence[Block], *, family: int = 1) -> Interval | Non
 
 
 def has_interval(blocks: Sequence[Block]) -> bool:
-    """Return whether the blocks show how much both environments and trials vary."""
+    """Return whether there are at least two environments and two trials."""
     return len(blocks) > 1 and max_trials(blocks) > 1
 
 
 def count_intervals(rows: Sequence[Sequence[Block]]) -> int:
-    """Return how many rows have an interval, which those of all are to be corrected for."""
+    """Return how many comparisons have an interval: the number to correct each for."""
     return sum(map(has_interval, rows))
 
 
 def max_trials(blocks: Sequence[Block]) -> int:
-    """Return the number of trials of the environment that has most; 0 without blocks."""
+    """Return the largest number of trials of an environment; 0 without blocks."""
     return max((len(block.trials) for block in blocks), default=0)
 
 
 def _weights(blocks: Sequence[Block]) -> list[float]:
-    """Return the weight of every block in the mean: equal datasets, and equal environments within each."""
+    """Return the weight of every block in the mean: datasets weigh the same, and so do environments of a dataset."""
     datasets = by_dataset(blocks)
     return [1 / len(datasets) / len(datasets[block.dataset]) for block in blocks]
 
 
 def _over_environments(blocks: Sequence[Block]) -> Variance:
-    """Return the variance of the mean through environments, which vary around the mean of their dataset.
+    """Estimate the variance of the mean due to environments, which vary around the mean of their dataset.
 
-    Where a dataset has one environment alone, all environments vary around one mean.
+    If a dataset has only one environment, all environments are taken to vary around one common mean.
     """
     together = any(len(dataset) == 1 for dataset in by_dataset(blocks).values())
     strata: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -98,10 +98,11 @@ def _over_environments(blocks: Sequence[Block]) -> Variance:
 
 
 def _over_trials(blocks: Sequence[Block]) -> Variance:
-    """Return the variance of the mean through trials, which move all their environments together.
+    """Estimate the variance of the mean due to trials, whose effects are shared by all of their environments.
 
-    A trial deviates by the weighted mean of what its environments deviate from their own means, scaled by
-    sqrt(n / (n - 1)) for n trials. Environments of one trial do not say how trials vary, but are moved by theirs.
+    The deviation of a trial is the weighted mean of its environments' deviations from their own means, scaled by
+    sqrt(n / (n - 1)) for n trials. Environments with a single trial do not contribute to the estimate, but their share
+    in the mean does.
     """
     trials = sorted({trial for block in blocks for trial in block.trials})
     there = np.array([[trial in block.trials for trial in trials] for block in blocks])  # [blocks, trials]
@@ -118,7 +119,7 @@ def _over_trials(blocks: Sequence[Block]) -> Variance:
 
 
 class Outcomes(NamedTuple):
-    """In how many blocks B is above A, equal as printed, and below."""
+    """Numbers of blocks in which B is above A, equal to one decimal, and below."""
 
     wins: int
     ties: int
@@ -132,13 +133,13 @@ def count_outcomes(blocks: Sequence[Block]) -> Outcomes:
 
 
 def signed_rank_p(blocks: Sequence[Block]) -> float | None:
-    """Return p of Wilcoxon's signed-rank test on the differences of blocks; None below six blocks.
+    """Return the p-value of Wilcoxon's signed-rank test on block differences; None for fewer than six blocks.
 
-    Blocks without a difference are left out, as Wilcoxon did; p is 1 if that leaves none.
+    Zero differences are dropped, as in Wilcoxon's original test; p is 1 if none remain.
     """
     if len(blocks) < MIN_BLOCKS:
         return None
-    differences = np.round([block.difference for block in blocks], 6)  # equal but for rounding errors is equal
+    differences = np.round([block.difference for block in blocks], 6)  # ties up to rounding errors count as ties
     differing = differences[differences != 0]
     if len(differing) == 0:
         return 1.0
@@ -148,7 +149,7 @@ def signed_rank_p(blocks: Sequence[Block]) -> float | None:
 
 
 def sign_test_p(blocks: Sequence[Block]) -> float | None:
-    """Return p of the sign test: were wins and losses equally likely? Ties are left out. None below six blocks."""
+    """Return the p-value of the sign test on wins and losses, without ties; None for fewer than six blocks."""
     if len(blocks) < MIN_BLOCKS:
         return None
     wins, _, losses = count_outcomes(blocks)
@@ -160,7 +161,7 @@ def sign_test_p(blocks: Sequence[Block]) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Correct p-values for their number (Holm, 1979), each in its place; None stays None and does not count."""
+    """Correct p-values for multiple tests (Holm, 1979), keeping their order; None stays None and does not count."""
     known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0

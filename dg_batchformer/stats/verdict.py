@@ -1,4 +1,4 @@
-"""What a comparison says in words: one sentence, and what to beware of."""
+"""Describe a comparison: the verdict sentence, and warnings."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ PROCEDURE = (
 )
 DEPENDENCE = (
     "Environments of a dataset share training data: each is trained on when another one is held out. "
-    "Neither the interval nor the tests see that dependence. The tests also take the environments of a trial as "
-    "independent, so the sentence rests on the interval alone."
+    "Neither the interval nor the tests account for that dependence. The tests also treat the environments of a trial "
+    "as independent, so the verdict is based on the interval alone."
 )
 
 
 def signed(points: float) -> str:
-    """Return a difference in percentage points with its sign, 0.0 without one."""
+    """Format a difference in percentage points with its sign; zero has none."""
     return f"{points:+.1f}" if round(points, 1) else "0.0"
 
 
 def p_text(p: float) -> str:
-    """Return a p-value as people print it."""
+    """Format a p-value: p = 0.012, or p < 0.001."""
     return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def sentence(comparison: Comparison) -> str:
-    """Return whether B helps, by how much, and how sure that is; then in what more than the algorithm B differs."""
+    """Return the verdict sentence with difference and interval, then differences beyond the algorithm."""
     return _said(comparison) + _apart(comparison)
 
 
@@ -46,7 +46,7 @@ def _said(comparison: Comparison) -> str:
     verdict = comparison.verdict
     if mean is None:
         needs = "; it needs a sweep with 'pairs: true'" if comparison.method.needs_pairs else ""
-        return f"{a} and {b} cannot be compared: no trial has a test accuracy of both{needs}."
+        return f"{a} and {b} cannot be compared: no trial has a test accuracy for both{needs}."
     where = _where(comparison)
     if verdict is Verdict.FEW:
         place = f"{abs(mean):.1f} points {'above' if mean > 0 else 'below'}" if round(mean, 1) else "level with"
@@ -63,7 +63,7 @@ def _said(comparison: Comparison) -> str:
 
 
 def order(comparison: Comparison) -> str:
-    """Return whether it may be chance that B leads A; then in what more than the algorithm B differs."""
+    """Return whether B's lead over A may be chance, then differences beyond the algorithm."""
     return _order(comparison) + _apart(comparison)
 
 
@@ -72,7 +72,7 @@ def _order(comparison: Comparison) -> str:
     if verdict is Verdict.BETTER:
         return f"The lead is more than chance{_interval(comparison)}."
     if verdict is Verdict.EMPTY:
-        return "The order may be chance: no trial has a test accuracy of both."
+        return "The order may be chance: no trial has a test accuracy for both."
     if verdict is Verdict.FEW:
         return f"The order may be chance: {_why_too_few(comparison.blocks)}."
     return f"The order may be chance: the difference is {signed(comparison.mean or 0)} points{_interval(comparison)}."
@@ -88,7 +88,7 @@ def _where(comparison: Comparison) -> str:
 
 
 def _interval(comparison: Comparison) -> str:
-    """Return the interval: of the size where a direction is claimed, else of the difference, with its signs."""
+    """Format the interval: of the absolute difference if a direction is claimed, else with signs."""
     if comparison.interval is None:
         return ""
     low, high = comparison.interval
@@ -101,24 +101,24 @@ def _interval(comparison: Comparison) -> str:
 
 def _why_too_few(blocks: Sequence[Block]) -> str:
     if len(blocks) == 1:
-        return "one environment does not tell whether it helps on others"
-    return "one trial does not tell a gain from the chance of its splits and seeds; run at least 3 trials"
+        return "one environment does not show whether it helps on others"
+    return "one trial cannot separate a gain from the randomness of splits and seeds; run at least 3 trials"
 
 
 def warnings(comparison: Comparison) -> list[str]:
-    """Return what the runs are too few for, and what is left out."""
+    """Return warnings about small samples and missing pairs."""
     blocks, found = comparison.blocks, []
     if 0 < len(blocks) < MIN_BLOCKS:
         few, best = how_many(len(blocks), "environment"), 2 / 2 ** len(blocks)
         found.append(
-            f"no p-values: tests of {few} give p = {best:.3f} at best, "
-            f"and can give less than {ALPHA} from {MIN_BLOCKS} on"
+            f"no p-values: a test on {few} gives p = {best:.3f} at best; "
+            f"{MIN_BLOCKS} or more are needed for less than {ALPHA}"
         )
     alone = [names[0] for names in by_dataset(blocks).values() if len(names) == 1 < len(blocks)]
     if alone and max_trials(blocks) > 1:
         where = ", ".join(map(_environment, alone))
         found.append(
-            f"the only environment of its dataset: {where}; so the interval takes all environments as of one dataset"
+            f"the only environment of its dataset: {where}; so the interval pools the environments of all datasets"
         )
     thin = [block for block in blocks if len(block.trials) < MIN_TRIALS]
     if thin:
@@ -128,7 +128,7 @@ def warnings(comparison: Comparison) -> list[str]:
 
 
 def _left_out(comparison: Comparison) -> list[str]:
-    """Return the pairs that are missing, by the rows that lack them."""
+    """Return one warning per set of rows that lacks pairs."""
     lacking: dict[tuple[str, ...], list[Missing]] = defaultdict(list)
     for pair in comparison.missing:
         lacking[pair.lacking].append(pair)

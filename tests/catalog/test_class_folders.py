@@ -170,7 +170,7 @@ def test_a_single_class_is_refused(tmp_path):
     for domain in (root / "Mine").iterdir():
         shutil.rmtree(domain / "dog")
 
-    with pytest.raises(InputError, match=r"Mine has one class, cat, and at least 2 are needed"):
+    with pytest.raises(InputError, match=r"Mine has one class, cat, but at least 2 are needed"):
         _open(root)
 
 
@@ -199,7 +199,7 @@ def test_files_that_are_not_read_are_said_by_all_who_read_folders(tmp_path, caps
     for said in (" ".join(notes), info, " ".join(problems)):
         assert unread in said
     for said in (" ".join(notes), info):
-        assert "1 image lies beside class folders and not in one, such as " in said
+        assert "1 image lies beside class folders, not in one, such as " in said
         assert "x, zebra: no class, since no image in folders of that name is read" in said
     assert "error: unread (7): " in verified
     assert len(files) == 31

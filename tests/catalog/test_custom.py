@@ -59,15 +59,18 @@ def test_a_folder_and_its_manifest_are_the_same_data(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("PAC", r"unknown dataset 'PAC'; did you mean 'PACS'\? \(see: .*; data of your own is --data_dir .*PAC.csv"),
+        (
+            "PAC",
+            r"unknown dataset 'PAC'; did you mean 'PACS'\? \(see: .*; a custom dataset is .* PAC.csv in --data_dir",
+        ),
         ("Mien", r"did you mean 'Mine'"),
         ("pacs", r"unknown dataset 'pacs'; did you mean 'PACS'\?; .*pacs is not read: PACS reads .*PACS; rename it to"),
         ("office_home", r"did you mean 'OfficeHome'\?$"),
-        ("here/Mine", r"dataset 'here/Mine' is a path; its name is Mine, in --data_dir here"),
-        ("Listed.csv", r"dataset 'Listed.csv' is a manifest; give its name without the ending: Listed"),
-        ("Two", r"Two.csv and .*Two.json are two manifests of one name; take one away"),
-        ("One", r"One has one domain, day, and at least 2 are needed"),
-        ("Flat", r"Flat has no domain, .*; expected is .*Flat/domain/class/image \(cat, dog hold no class folders\)"),
+        ("here/Mine", r"dataset 'here/Mine' is a path; give --dataset Mine --data_dir here"),
+        ("Listed.csv", r"dataset 'Listed.csv' is a manifest; give its name without the extension: Listed"),
+        ("Two", r"Two.csv and .*Two.json are two manifests of the same name; remove one"),
+        ("One", r"One has one domain, day, but at least 2 are needed"),
+        ("Flat", r"Flat has no domain, .*; expected .*Flat/domain/class/image \(cat, dog hold no class folders\)"),
         (".git", r"unknown dataset '.git'"),
     ],
 )
@@ -140,7 +143,7 @@ def test_the_folder_itself_is_no_data_dir(tmp_path):
     root = write_own(tmp_path)
     with pytest.raises(InputError, match=rf"has no folder Mine; give its parent: --data_dir {root}"):
         find_dataset("Mine", root / "Mine")
-    with pytest.raises(InputError, match=r"data of your own is --data_dir DIR with Mine/domain/class/image"):
+    with pytest.raises(InputError, match=r"a custom dataset is Mine/domain/class/image or Mine.csv in --data_dir DIR"):
         find_dataset("Mine", None)
 
 
@@ -149,11 +152,11 @@ def test_the_folder_itself_is_no_data_dir(tmp_path):
     [
         (["path,label,domian"], r"unknown column at .*Listed.csv:1: 'domian'; did you mean 'domain'\?"),
         (["path,label"], r"Listed.csv:1: column 'domain' is missing; a manifest has path, label, domain and may have"),
-        (["path,label,domain,label"], r"Listed.csv:1: column 'label' is there twice"),
+        (["path,label,domain,label"], r"Listed.csv:1: column 'label' occurs twice"),
         (["path,label,domain"], r"Listed.csv lists no image"),
         ([""], r"Listed.csv:1: column 'path' is missing"),
         (["path,label,domain", "a.png,cat"], r"Listed.csv:2: 2 values under 3 columns \(path, label, domain\)"),
-        (["path,label,domain", "a.png,,day"], r"Listed.csv:2: label takes a text, got ''"),
+        (["path,label,domain", "a.png,,day"], r"Listed.csv:2: label must be text, got ''"),
         (["path,label,domain", "a.png,cat,day", "../b.png,cat,day"], r"Listed.csv:3: path ../b.png leads outside"),
         (["path,label,domain", "/etc/b.png,cat,day"], r"Listed.csv:2: path /etc/b.png leads outside"),
         (
@@ -169,7 +172,7 @@ def test_the_folder_itself_is_no_data_dir(tmp_path):
         ),
         (
             ["path,label,domain,split", "a.png,cat,day,train", "b.png,cat,day,val", "c.png,cat,night,train"],
-            r"domain night has no row with split val, and every domain needs both",
+            r"domain night has no row with split val, but every domain needs both",
         ),
     ],
 )
@@ -188,7 +191,7 @@ def test_a_manifest_that_cannot_be_used_is_refused_with_its_line(lines, message,
         ("{}", r"Listed.json: a manifest is a list, as \[\{\"path\""),
         ("[]", r"Listed.json lists no image"),
         ('[{"path": "a.png", "label": 3, "domain": "day"}, 7]', r"Listed.json, entry 2: takes an object .*, got 7"),
-        ('[{"path": "a.png", "label": null, "domain": "day"}]', r"Listed.json, entry 1: label takes a text, got None"),
+        ('[{"path": "a.png", "label": null, "domain": "day"}]', r"Listed.json, entry 1: label must be text, got None"),
         ('[{"path": "a.png", "label": "cat"}]', r"Listed.json, entry 1: column 'domain' is missing"),
     ],
 )

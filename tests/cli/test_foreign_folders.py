@@ -64,7 +64,7 @@ def test_a_model_that_needs_a_plug_in_asks_for_it_by_name(foreign, capsys, verb)
     status = main(verb.replace("SWEEP", str(foreign.path)).replace("RUN", str(run)).split())
 
     assert status == 2
-    assert "needs the plug-in planted to be rebuilt, whose code would run; if you trust it: --plugins planted" in (
+    assert "needs the plug-in planted, which would run its code; if you trust it, give --plugins planted" in (
         capsys.readouterr().err
     )
 

@@ -143,9 +143,9 @@ def test_a_run_that_is_not_at_its_end_is_said_to_be_on_its_way(run, tmp_path, ca
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"algorithm": "SWAD"}, "holds a run of SWAD, and there is no BatchFormer in it; train SWAD+BF"),
+        ({"algorithm": "SWAD"}, "holds a run of SWAD, which has no BatchFormer; train SWAD+BF"),
         ({"hparams": {"bf_layers": 0}}, "holds a control: bf_layers is 0, so nothing attends"),
-        ({"hparams": {"bf_scope": "sample"}}, "bf_scope is sample, so a sample attends to itself alone"),
+        ({"hparams": {"bf_scope": "sample"}}, "bf_scope is sample, so a sample attends only to itself"),
         ({"hparams": {"bf_loss_weight": 0.0}}, "bf_loss_weight is 0, so BatchFormer was never trained"),
     ],
 )

@@ -128,9 +128,9 @@ def test_batchformer_around_a_pasted_class_is_cross_entropy_over_both_streams_an
 @pytest.mark.parametrize(
     ("more", "hparams", "message"),
     [
-        ("", {"bf_loss_weight": 0.3}, "MyAlgo takes plain rows and twins for rows alike"),
-        ("", {"bf_lr_scale": 2.0}, "encoder in one optimizer group"),
-        ("# logits[::2]", {"batch_size": 9}, "puts a sample into both halves; give an even batch_size"),
+        ("", {"bf_loss_weight": 0.3}, "MyAlgo does not tell plain rows from twins"),
+        ("", {"bf_lr_scale": 2.0}, "encoder into one optimizer group"),
+        ("# logits[::2]", {"batch_size": 9}, "into different halves; give an even batch_size"),
     ],
 )
 def test_what_pairing_would_get_wrong_is_refused_with_the_reason(write, more, hparams, message):
@@ -192,7 +192,7 @@ def test_a_class_on_our_base_keeps_what_it_says_of_itself(write):
             ),
             "has no algorithm: .*; MyAlgo has another __init__ than __init__",
         ),
-        (UPSTREAM.replace("MyAlgo", "SWAD"), "cannot be called SWAD: that names a wrapper; rename the class"),
+        (UPSTREAM.replace("MyAlgo", "SWAD"), "cannot be called SWAD, the name of a wrapper; rename the class"),
         (
             "from dg_batchformer.wrappers.base import Wrapper\nclass MyAlgo(Wrapper):\n    acts_on = 'weights'\n",
             "has no algorithm: .*; MyAlgo is a wrapper, which a plug-in cannot add",
@@ -201,7 +201,7 @@ def test_a_class_on_our_base_keeps_what_it_says_of_itself(write):
             "HPARAMS = {'my_weight': None}\n" + UPSTREAM.replace("HPARAMS = {", "x = {"),
             "hparam my_weight takes one value",
         ),
-        ("HPARAMS = []\n" + UPSTREAM.replace("HPARAMS = {", "x = {"), "HPARAMS is a dict of names to defaults"),
+        ("HPARAMS = []\n" + UPSTREAM.replace("HPARAMS = {", "x = {"), "HPARAMS must be a dict from names to defaults"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_one_sentence(write, text, message, capsys):
@@ -220,7 +220,7 @@ def test_a_plugin_that_cannot_be_used_is_one_sentence(write, text, message, caps
         (
             'return {"loss": loss.item()}',
             "pass",
-            "MyAlgo.update returns None; it has to return a dict of names to numbers",
+            "MyAlgo.update returns None; it must return a dict of names to numbers",
         ),
         ('return {"loss": loss.item()}', "return loss.item()", "MyAlgo.update returns 1."),
         ('return {"loss": loss.item()}', 'return {"loss": None}', "MyAlgo.update returns None as 'loss'"),
@@ -229,7 +229,7 @@ def test_a_plugin_that_cannot_be_used_is_one_sentence(write, text, message, caps
         (
             "return self.network(x)",
             "self.network(x)",
-            r"MyAlgo.predict returns None; it has to return logits \(\d+, 3\)",
+            r"MyAlgo.predict returns None; it must return logits \(\d+, 3\)",
         ),
         ("return self.network(x)", "return x[:1]", r"MyAlgo.predict returns a tensor \(1, \d+\); it has to"),
     ],

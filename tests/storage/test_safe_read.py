@@ -36,7 +36,7 @@ def test_a_file_larger_than_its_kind_is_refused_without_reading_it(read, tmp_pat
     with (path := tmp_path / "done").open("wb") as file:
         file.truncate(10**9)
 
-    with pytest.raises(InputError, match="more than the 1,000 bytes"):
+    with pytest.raises(InputError, match="it is larger than 1,000 bytes"):
         read(path, 1000)
 
 
