@@ -123,7 +123,7 @@ def test_hparams_are_those_of_the_checkouts_registry_in_pythons_types(checkout):
 
 def test_batchformer_cannot_act_inside_its_networks(checkout, tmp_path, capsys):
     assert _train(tmp_path, "domainbed/ERM+BFv2") == 2
-    assert "has none; use BF, which attends pooled features" in capsys.readouterr().err
+    assert "has none; use BF, which works on pooled features" in capsys.readouterr().err
 
 
 def test_what_batchformer_cannot_pair_there_is_refused_with_the_reason(checkout, tmp_path, capsys):

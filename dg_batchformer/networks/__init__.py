@@ -1,4 +1,4 @@
-"""Networks: featurizers by name, the classifier, one BatchNorm policy. DomainBed's spellings are kept."""
+"""Networks: featurizers by name, the classifier, one BatchNorm policy. Names follow DomainBed."""
 
 from dg_batchformer.networks.classifier import Classifier
 from dg_batchformer.networks.featurizer import Featurizer

@@ -1,4 +1,4 @@
-"""Backbones by name: the hparam ``backbone``, resolved by the shape of the input where it is ``auto``."""
+"""Backbones by name: the values of the hparam ``backbone``; ``auto`` depends on the input shape."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ _Build = Callable[[Sequence[int], dict[str, Any]], FeaturizerModule]
 
 
 class Backbone(NamedTuple):
-    """A featurizer by name: one line about it, how it is built, and whether it has BatchNorm."""
+    """A featurizer by name: a one-line description, a builder, and whether it has BatchNorm."""
 
     about: str
     build: _Build
@@ -67,11 +67,11 @@ BACKBONES: dict[str, Backbone] = {
     ),
 }
 TIMM = f"{PREFIX}NAME"
-_ABOUT_TIMM = "any model of timm (pip install timm), ViT and DINOv2 included; weights none, one of its tags or a file"
+_ABOUT_TIMM = "any timm model (pip install timm), such as ViT and DINOv2; weights none, one of its tags or a file"
 
 
 class _BackboneName(HParam):
-    """One of the choices, or the name of a model of timm."""
+    """A hparam whose value is one of the choices, or the name of a timm model."""
 
     def parse(self, name: str, given: object) -> Value:
         if isinstance(given, str) and is_timm(given):
@@ -85,18 +85,18 @@ class _BackboneName(HParam):
         return f"{super().allowed}, {TIMM}"
 
 
-BACKBONE = _BackboneName("auto", about="featurizer; auto goes by input shape", choices=("auto", *BACKBONES))
+BACKBONE = _BackboneName("auto", about="featurizer; auto: by input shape", choices=("auto", *BACKBONES))
 
 
 def describe_backbones() -> dict[str, str]:
-    """Return one line for every backbone by name; timm's models share one."""
+    """Return a one-line description of every backbone by name; all timm models share one."""
     return {**{name: backbone.about for name, backbone in BACKBONES.items()}, TIMM: _ABOUT_TIMM}
 
 
 def describe_backbone(name: str) -> str:
-    """Return a backbone in full; raise InputError for an unknown name."""
+    """Describe a backbone in full; raise InputError for an unknown name."""
     if name == TIMM:
-        return f"{name}: {_ABOUT_TIMM}; list backbones timm/vit_small_patch14_dinov2 shows what that one has"
+        return f"{name}: {_ABOUT_TIMM}; for one model, see list backbones timm/vit_small_patch14_dinov2"
     if is_timm(name):
         return describe_timm(name)
     if name not in BACKBONES:
@@ -110,17 +110,17 @@ def _unknown(kind: str, name: str, known: Iterable[Value]) -> InputError:
 
 
 def backbone_for(backbone: str, shape: Sequence[int]) -> str:
-    """Resolve ``auto`` by the input shape, as DomainBed; raise InputError where backbone and shape disagree."""
+    """Resolve ``auto`` by the input shape, as DomainBed does; raise InputError if a backbone cannot take the shape."""
     if backbone == "auto":
         if len(shape) == 1:
             return "mlp"
         return SMALL_BACKBONES.get(shape[-1], "resnet50")
     if (backbone == "mlp") != (len(shape) == 1):
         wants = "vectors" if backbone == "mlp" else "images"
-        raise InputError(f"backbone {backbone} takes {wants}, but inputs have the shape {tuple(shape)}")
+        raise InputError(f"backbone {backbone} takes {wants}, but the inputs have shape {tuple(shape)}")
     if backbone == "wrn16_2" and shape[-1] != 32:
         raise InputError(
-            f"backbone wrn16_2 takes images of 32 pixels, these have {shape[-1]}; set hparam image_size 32"
+            f"backbone wrn16_2 takes images of 32 pixels, but these have {shape[-1]}; set hparam image_size 32"
         )
     if is_timm(backbone):
         anatomy(backbone, tuple(shape))
@@ -128,11 +128,11 @@ def backbone_for(backbone: str, shape: Sequence[int]) -> str:
 
 
 def get_backbone(name: str, input_shape: Sequence[int]) -> Backbone:
-    """Return a backbone for inputs of a shape; timm's are not in ``BACKBONES``."""
+    """Return a backbone for an input shape; timm models, which are not in ``BACKBONES``, are looked up in timm."""
     if not is_timm(name):
         return BACKBONES[name]
     return Backbone(
-        "a model of timm",
+        "a timm model",
         lambda shape, hparams: TimmFeaturizer(name, shape, hparams["weights"], hparams["timm_dropout"]),
         anatomy(name, tuple(input_shape)).batch_norm,
     )

@@ -1,4 +1,4 @@
-"""What every featurizer has."""
+"""Base class of all featurizers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,38 +8,38 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-# Of one forward, for batches of different sizes, precisions and modes of all runs of a worker.
+# Limit on compiled graphs per process: batch sizes, precisions and modes of all runs of a worker.
 _GRAPHS = 64
 
 
 Stage = Callable[[Tensor], Tensor]
-# Sees the feature maps that a stage, counted from 0, has computed, and returns those to go on with.
+# (stage index, feature maps) -> feature maps: sees the output of a stage, and may replace it.
 AfterStage = Callable[[int, Tensor], Tensor]
-# What the hparam ``freeze`` names beside stages.
+# Values of the hparam ``freeze`` besides stage names.
 NOTHING, WHOLE = "none", "featurizer"
 
 
 class FeaturizerModule(nn.Module):
-    """A network whose output is (N, n_outputs): stages, each of which computes feature maps, and a head.
+    """A network with output (N, n_outputs): a sequence of stages, which compute feature maps, and a head.
 
     Attributes:
-        sees_images: false of a network of vectors, whose stages have no positions.
-        has_stem: whether the first stage is what comes before those that papers count.
+        sees_images: whether inputs are images; the stages of a network on vectors have no positions.
+        has_stem: whether the first stage is a stem, which papers do not count as a stage.
         keeps_grid: whether every stage returns (N, C, H, W).
         channels_last: whether stages with a grid return (N, H, W, C) instead.
-        state_is_weights: whether parameters and buffers are all that training changes in it and in modules inside.
-        is_auxiliary: true of a featurizer beside the one that a method classifies by; wrappers leave it alone.
-        after_stage: what sees the feature maps after every stage.
-        inserted: what they go through behind a stage, by its name, once all have seen them.
-        autocast: dtype of mixed precision, BatchFormer included; None for none. The output is float32 either way,
-            so that classifiers, losses and penalties are.
-        compiles_evaluation, compiles_training: whether ``features`` runs compiled in these modes; a forward that is
-            seen or inserted into does not.
-        uses_cuda_graphs: whether compiled training replays CUDA graphs, one for each batch size.
-        frozen: the last stage of the frozen prefix, ``none``, or ``featurizer`` for all of it; see ``freezing``.
-        frozen_layers: names of the modules of the frozen prefix, which stay in evaluation mode.
-        splits_at_stages: whether the prefix can be computed apart from the rest at every stage; if not, only whole.
-        reads_prefix: whether inputs are outputs of the frozen prefix, as the feature cache keeps them.
+        state_is_weights: whether training changes nothing but parameters and buffers.
+        is_auxiliary: whether the featurizer is not the one that the method classifies with; wrappers ignore it.
+        after_stage: hooks called with the feature maps after every stage.
+        inserted: modules applied to the output of a stage, by stage name, after the hooks.
+        autocast: dtype of mixed precision, which includes BatchFormer, or None. The output is always float32, and so
+            are classifiers, losses and penalties.
+        compiles_evaluation, compiles_training: whether ``features`` is compiled in these modes; a forward with hooks
+            or inserted modules never is.
+        uses_cuda_graphs: whether compiled training replays CUDA graphs, one per batch size.
+        frozen: the last stage of the frozen prefix, ``none``, or ``featurizer`` for all stages; see ``freezing``.
+        frozen_layers: names of the modules in the frozen prefix, which stay in evaluation mode.
+        splits_at_stages: whether the prefix can be computed separately up to any stage; if not, only as a whole.
+        reads_prefix: whether inputs are outputs of the frozen prefix, as the feature cache stores them.
 
     """
 
@@ -62,14 +62,14 @@ class FeaturizerModule(nn.Module):
     reads_prefix: bool = False
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the features, (N, *input_shape) -> (N, n_outputs)."""
+        """Compute features: (N, *input_shape) -> (N, n_outputs)."""
         return self.rest(x if self.reads_prefix else self.prefix(x))
 
     @torch.no_grad()
     def prefix(self, x: Tensor) -> Tensor:
-        """Return the output of the frozen prefix: feature maps of its last stage, or the pooled features.
+        """Compute the frozen prefix: the feature maps of its last stage, or the pooled features if all is frozen.
 
-        Where nothing is frozen, the images themselves.
+        Returns x if nothing is frozen.
         """
         stages = list(self.stages().items())[: self._frozen_stages]
         for place, (name, stage) in enumerate(stages):
@@ -79,14 +79,14 @@ class FeaturizerModule(nn.Module):
         return self.head(x) if self.frozen == WHOLE else x
 
     def cacheable(self, x: Tensor) -> Tensor:
-        """Return the output of the frozen prefix in float32, computed in the precision of the run."""
+        """Compute the frozen prefix in the precision of the run, and return it in float32."""
         if self.autocast is None:
             return self.prefix(x)
         with torch.autocast(x.device.type, self.autocast):
             return self.prefix(x).float()
 
     def rest(self, x: Tensor) -> Tensor:
-        """Return the features from the output of the frozen prefix."""
+        """Compute features from the output of the frozen prefix."""
         if self.frozen != WHOLE:
             last = self._frozen_stages - 1
             for place, (name, stage) in enumerate(self.stages().items()):
@@ -99,48 +99,48 @@ class FeaturizerModule(nn.Module):
 
     @property
     def _frozen_stages(self) -> int:
-        """The number of stages in the frozen prefix."""
+        """Number of stages in the frozen prefix."""
         if self.frozen == NOTHING:
             return 0
         names = list(self.stages())
         return len(names) if self.frozen == WHOLE else names.index(self.frozen) + 1
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all layers but the frozen ones, which stay in evaluation mode."""
+        """Set the mode of all layers except frozen ones, which stay in evaluation mode."""
         super().train(mode)
         for name in self.frozen_layers:
             self.get_submodule(name).training = False
         return self
 
     def stages(self) -> Mapping[str, Stage]:
-        """Return by name what computes feature maps one after the other.
+        """Return the stages by name, in order; each computes feature maps from those of the previous one.
 
-        (N, C, H, W) each, or (N, H, W, C); of a transformer, (N, tokens, C); of an MLP, (N, C). None in a network that
-        has no such parts: then it computes ``features`` by itself.
+        Feature maps are (N, C, H, W) or (N, H, W, C), (N, tokens, C) for transformers, and (N, C) for MLPs. A network
+        without stages overrides ``features``.
         """
         return {}
 
     def behind(self, place: int, name: str, maps: Tensor) -> Tensor:
-        """Return the feature maps to go on with behind a stage, from those that it has computed."""
+        """Apply the hooks and the inserted module to the output of a stage."""
         for look in self.after_stage:
             maps = look(place, maps)
         return self.inserted[name](maps) if name in self.inserted else maps
 
     def channel_dim(self, maps: Tensor) -> int:
-        """Return the dimension of feature maps that counts channels."""
+        """Return the channel dimension of feature maps."""
         return 1 if maps.ndim == 4 and not self.channels_last else maps.ndim - 1
 
     def head(self, maps: Tensor) -> Tensor:
-        """Return the features of the last feature maps, (N, n_outputs)."""
+        """Pool the last feature maps to features (N, n_outputs)."""
         raise NotImplementedError
 
     def drop(self, z: Tensor) -> Tensor:
-        """Return the features with dropout, where the network has some behind its head."""
+        """Apply dropout to the features, if the network has any after its head."""
         return z
 
     @contextmanager
     def seen_by(self, look: AfterStage) -> Iterator[None]:
-        """Show the feature maps after every stage for a while; who comes last sees them first."""
+        """Call ``look`` after every stage inside the context; the hook added last runs first."""
         before = self.after_stage
         self.after_stage = (look, *before)
         try:
@@ -149,7 +149,7 @@ class FeaturizerModule(nn.Module):
             self.after_stage = before
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the features and the feature maps after every stage, in float32."""
+        """Compute features, and collect the feature maps of every stage in float32."""
         maps: list[Tensor] = []
 
         def keep(place: int, seen: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class FeaturizerModule(nn.Module):
         graphs = self.training and self.uses_cuda_graphs
         try:
             z = _compiled(graphs)(self, x)
-        except FailOnRecompileLimitHit:  # who made the run compile looks at these, and says so
+        except FailOnRecompileLimitHit:  # the caller checks these attributes and logs it
             self.compiles_evaluation = self.compiles_training = False
             return self.features(x)
         return z.clone() if graphs else z  # the next replay overwrites it
@@ -184,11 +184,11 @@ class FeaturizerModule(nn.Module):
 
 @cache
 def _compiled(graphs: bool) -> Callable[[FeaturizerModule, Tensor], Tensor]:
-    """Return the compiled forward of any featurizer: copies, and the runs of one process, share what it compiles."""
+    """Return the compiled forward; all featurizers of a process share its compiled graphs."""
     import torch._dynamo.config as settings
 
     settings.recompile_limit = _GRAPHS
-    settings.fail_on_recompile_limit_hit = True  # or it would go on uncompiled, and nobody would know
+    settings.fail_on_recompile_limit_hit = True  # by default it would silently run uncompiled
     return torch.compile(_features, dynamic=not graphs, mode="reduce-overhead" if graphs else None)
 
 

@@ -1,4 +1,4 @@
-"""The one BatchNorm policy: frozen statistics while training, and re-estimated ones for averaged weights."""
+"""BatchNorm: freeze its statistics during training, and re-estimate them for averaged weights."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from dg_batchformer.networks.base import FeaturizerModule
 
 
 class FreezableBatchNorm(FeaturizerModule):
-    """A featurizer whose BatchNorm can be frozen: statistics stay, scale and shift go on learning."""
+    """A featurizer whose BatchNorm statistics can be frozen; scale and shift are still trained."""
 
     freeze_bn: bool = False
 
@@ -25,15 +25,15 @@ class FreezableBatchNorm(FeaturizerModule):
 
 
 def has_live_batch_norm(module: nn.Module) -> bool:
-    """Whether some BatchNorm of a module in training mode updates its statistics."""
+    """Return whether any BatchNorm in a module updates its statistics."""
     return any(layer.training for layer in _batch_norms(module))
 
 
 @torch.no_grad()
 def reestimate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the statistics of every live BatchNorm by their means over batches of x, (N, ...) each.
+    """Replace the statistics of every BatchNorm in training mode by their means over batches of x, (N, ...) each.
 
-    What weight averaging needs, since statistics cannot be averaged (Izmailov et al., 2018, section 3.2).
+    Needed after weight averaging, as statistics cannot be averaged (Izmailov et al., 2018, section 3.2).
     """
     layers = [layer for layer in _batch_norms(module) if layer.training]
     momenta = [layer.momentum for layer in layers]
@@ -49,7 +49,7 @@ def reestimate_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:
 
 @contextmanager
 def _uncompiled(module: nn.Module) -> Iterator[None]:
-    """Let featurizers train uncompiled for a while."""
+    """Disable compiled training inside the context."""
     compiled = [part for part in module.modules() if isinstance(part, FeaturizerModule) and part.compiles_training]
     for featurizer in compiled:
         featurizer.compiles_training = False
@@ -62,7 +62,7 @@ def _uncompiled(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def batch_norm_held(module: nn.Module) -> Iterator[None]:
-    """Keep the statistics of live BatchNorm as they are for a while; batches are normalised by their own as before."""
+    """Keep BatchNorm's running statistics constant inside the context; batches are still normalized by their own."""
     layers = [layer for layer in _batch_norms(module) if layer.training]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:

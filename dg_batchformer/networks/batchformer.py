@@ -1,12 +1,12 @@
-"""BatchFormer — Hou et al., CVPR 2022: a transformer layer across the samples of a mini-batch, in training only.
+"""BatchFormer — Hou et al., CVPR 2022: a transformer encoder across the samples of a mini-batch, in training only.
 
-The layer sits between featurizer and classifier. While it is paired (see ``BatchFormer.paired_rows``) every
-minibatch arrives as ``[n plain rows; n twin rows]``; the featurizer runs once, on the plain rows, and returns
-its features z for them and BatchFormer(z) for their twins, in the same layout. Otherwise it is transparent.
+It sits between featurizer and classifier. While pairing is on (see ``BatchFormer.paired_rows``), every minibatch is
+``[n plain rows; n twin rows]``. The featurizer runs once, on the plain rows, and returns its features z for them and
+BatchFormer(z) for their twins, in the same layout. While pairing is off, BatchFormer does nothing.
 
-BatchFormerV2 (Hou et al., 2022, arXiv 2204.01254) is the same layer behind a stage inside the featurizer: at every
-token or position, the samples attend to each other. Up to there the featurizer runs on the plain rows alone; what
-follows is shared and runs on both.
+BatchFormerV2 (Hou et al., 2022, arXiv 2204.01254) inserts the same layer after a stage inside the featurizer: at every
+token or position, the samples attend to each other. Earlier stages run on the plain rows only; later stages share their
+weights and run on both streams.
 """
 
 import copy
@@ -29,18 +29,18 @@ SCOPES = ("joint", "per_domain", "sample")
 
 
 class BatchFormer(nn.Module):
-    """Encoder layers whose sequence is the batch: (domains, n, *positions, width) -> the same.
+    """Encoder layers with the batch as their sequence; keeps the shape (domains, n, *positions, width).
 
-    Positions, if there are any, do not see each other: they are the batch of the attention, and share its weights.
+    Positions do not attend to each other: they form the batch dimension of the attention.
 
     Args:
-        width: of the features; also of the feed-forward part, as released.
-        heads: asked for; the largest common divisor with the width is taken.
-        layers: encoder layers; 0 leaves the features as they are (a control: twins equal plain rows).
-        dropout: on attention weights and after each part.
-        scope: what a sample attends to: ``joint`` all domains, ``per_domain`` its own,
-            ``sample`` only itself (a control: the same layer with attention switched off).
-        channels_first: whether the feature maps that it is given are (N, C, H, W).
+        width: of the features, and of the feed-forward block, as in the released code.
+        heads: upper bound on the number of heads, which is its greatest common divisor with ``width``.
+        layers: encoder layers; 0 returns the features unchanged (a control: twins equal plain rows).
+        dropout: on attention weights and after each sublayer.
+        scope: which samples a sample attends to: ``joint`` those of all domains, ``per_domain`` those of its own,
+            ``sample`` only itself (a control: the same layer without attention to others).
+        channels_first: whether feature maps are (N, C, H, W).
 
     """
 
@@ -48,18 +48,18 @@ class BatchFormer(nn.Module):
         self, width: int, *, heads: int, layers: int, dropout: float, scope: str, channels_first: bool = False
     ) -> None:
         super().__init__()
-        # Built one by one: nn.TransformerEncoder would copy one initialisation into every layer.
+        # Built one by one: nn.TransformerEncoder would copy one initialization into every layer.
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, gcd(heads, width), width, dropout) for _ in range(layers)
         )
         self.scope = scope
         self.channels_first = channels_first
-        self.paired_rows: int | None = None  # n while minibatches are [n plain; n twins], else None
-        self.compares_rows = False  # whether twins are held against their plain rows, for code that may move rows
+        self.paired_rows: int | None = None  # n if minibatches are [n plain; n twins], else None
+        self.compares_rows = False  # whether to check that twins equal their plain rows, for plug-ins that may reorder
 
     @classmethod
     def of(cls, width: int, hparams: Mapping[str, Any], *, channels_first: bool = False) -> "BatchFormer":
-        """Build it as the hparams of a run say."""
+        """Build a BatchFormer from the hparams of a run."""
         return cls(
             width,
             heads=hparams["bf_heads"],
@@ -77,7 +77,7 @@ class BatchFormer(nn.Module):
             sequence = z.transpose(0, 1).reshape(n, -1, width)  # one sequence per domain and position
         else:
             sequence = z.reshape(1, -1, width)
-        with sdpa_kernel(SDPBackend.MATH):  # the one whose gradients have gradients; sequences are short
+        with sdpa_kernel(SDPBackend.MATH):  # the only backend with double backward; sequences are short
             for layer in self.layers:
                 sequence = layer(sequence)
         if self.scope == "per_domain":
@@ -85,37 +85,40 @@ class BatchFormer(nn.Module):
         return sequence.reshape(z.shape)
 
     def drop_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Forward pre-hook of the featurizer: keep the plain rows, so that the backbone runs once."""
+        """Drop the twins from a featurizer's input, so that the backbone runs once; a forward pre-hook.
+
+        Raises InputError if the rows are not whole minibatches of plain rows and twins.
+        """
         if self.paired_rows is None:
             return None
         x = inputs[0]
         if len(x) % (2 * self.paired_rows):
             raise InputError(
                 f"BatchFormer cannot pair {len(x)} rows: it expects whole minibatches of {self.paired_rows} plain "
-                f"rows and {self.paired_rows} twins; an algorithm that cuts or drops rows before its featurizer "
-                "has to take the streams apart first (Algorithm.split_streams)"
+                f"rows and {self.paired_rows} twins; an algorithm that splits or drops rows before its featurizer "
+                "must separate the streams first (Algorithm.split_streams)"
             )
         if self.compares_rows:
             self._refuse_moved_rows(x.unflatten(0, (-1, 2, self.paired_rows)))
         starts = range(0, len(x), 2 * self.paired_rows)
-        return (torch.cat([x[start : start + self.paired_rows] for start in starts]),)  # layout kept, copied once
+        return (torch.cat([x[start : start + self.paired_rows] for start in starts]),)  # one copy, same memory format
 
     @staticmethod
     def _refuse_moved_rows(streams: Tensor) -> None:
-        """Raise InputError where twins are not what their plain rows are, (domains, 2, n, ...)."""
+        """Raise InputError unless twins equal their plain rows; streams are (domains, 2, n, ...)."""
         if not torch.allclose(streams[:, 0], streams[:, 1]):
             raise InputError(
-                "BatchFormer cannot pair these rows, whose twins are no longer equal to them: the algorithm sorts, "
-                "shuffles or changes rows before its featurizer, and has to take the streams apart first "
+                "BatchFormer cannot pair these rows, as twins differ from their plain rows: an algorithm that sorts, "
+                "shuffles or changes rows before its featurizer must separate the streams first "
                 "(Algorithm.split_streams)"
             )
 
     def add_pooled_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
-        """Forward hook of the featurizer: as ``add_twins``."""
+        """Call ``add_twins`` on the output of a featurizer; a forward hook."""
         return self.add_twins(z)
 
     def add_twins(self, z: Tensor) -> Tensor:
-        """Put attended twins beside plain rows, (domains * n, ...) -> (domains * 2 * n, ...)."""
+        """Append attended twins to plain rows: (domains * n, ...) -> (domains * 2 * n, ...)."""
         if self.paired_rows is None:
             return z
         z = z.movedim(1, -1) if self.channels_first else z
@@ -125,10 +128,10 @@ class BatchFormer(nn.Module):
 
 
 def attach_batchformer(featurizer: nn.Module, hparams: dict[str, Any], input_shape: Sequence[int]) -> None:
-    """Give a featurizer its BatchFormer, as the submodule ``batchformer``.
+    """Attach a BatchFormer to a featurizer, as the submodule ``batchformer``.
 
-    What is hooked and inserted are bound methods, so that a deep copy of the featurizer is tied to its own copy of
-    the encoder. The initialisation uses a generator of its own: the base algorithm's is the same with and without.
+    Hooks are bound methods, so that a deep copy of the featurizer uses its own copy of the encoder. Initialization has
+    its own random generator, so the base algorithm starts from the same weights with and without BatchFormer.
     """
     place = insertion(featurizer, hparams.get("bfv2_insert", POOLED), input_shape)
     with torch.random.fork_rng(devices=[]):
@@ -150,7 +153,7 @@ def batchformers(module: nn.Module) -> list[BatchFormer]:
 
 @contextmanager
 def pairing(module: nn.Module, rows: int | None) -> Iterator[None]:
-    """Pair minibatches of ``rows`` plain rows and as many twins for a while; None leaves BatchFormer out."""
+    """Pair minibatches of ``rows`` plain rows and as many twins inside the context; None turns BatchFormer off."""
     before = [(layer, layer.paired_rows) for layer in batchformers(module)]
     for layer, _ in before:
         layer.paired_rows = rows
@@ -162,7 +165,7 @@ def pairing(module: nn.Module, rows: int | None) -> Iterator[None]:
 
 
 def without_batchformer(module: nn.Module) -> nn.Module:
-    """Return a live view of a module without BatchFormer: the same parameters under the base algorithm's names."""
+    """Return a view of a module without BatchFormer, which shares parameters and has the base algorithm's names."""
     if not batchformers(module):
         return module
     view = copy.copy(module)

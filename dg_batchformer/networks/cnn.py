@@ -1,4 +1,4 @@
-"""Small convolutional featurizers without BatchNorm: DomainBed's for MNIST, ours for 32 px, one for tests."""
+"""Small convolutional featurizers without BatchNorm: DomainBed's for MNIST, one for 32 px, one for tests."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,7 +9,7 @@ from dg_batchformer.networks.base import FeaturizerModule, Stage
 
 
 class MnistCnn(FeaturizerModule):
-    """DomainBed's ``MNIST_CNN``, (N, C, H, W) -> (N, 128): four convolutions, ReLU before GroupNorm."""
+    """DomainBed's ``MNIST_CNN``: (N, C, H, W) -> (N, 128); four convolutions, each with ReLU before GroupNorm."""
 
     n_outputs = 128
 
@@ -44,7 +44,7 @@ def _block(channels: int, width: int) -> nn.Sequential:
 
 
 class SmallCnn(FeaturizerModule):
-    """Three convolutions and a layer over a 4 x 4 grid, (N, C, H, W) -> (N, 128): fast on a CPU core at 32 px."""
+    """Three convolutions and a linear layer on a 4 x 4 grid: (N, C, H, W) -> (N, 128); fast on a CPU at 32 px."""
 
     n_outputs = 128
 
@@ -62,7 +62,7 @@ class SmallCnn(FeaturizerModule):
 
 
 class TinyCnn(FeaturizerModule):
-    """One convolution over 8 x 8 averages, (N, C, H, W) -> (N, 16): for tests."""
+    """One convolution on 8 x 8 average-pooled images: (N, C, H, W) -> (N, 16); for tests."""
 
     n_outputs = 16
 

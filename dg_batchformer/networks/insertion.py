@@ -1,4 +1,4 @@
-"""Where BatchFormer acts: on pooled features, or inside a featurizer, on every token or position behind a stage."""
+"""Insertion point of BatchFormer: the pooled features, or every token or position after a stage of the featurizer."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ AUTO, POOLED = "auto", "pooled"
 
 
 class Insertion(NamedTuple):
-    """A stage, or ``pooled``, behind which samples attend, how wide that is, and whether it gives (N, C, H, W)."""
+    """A stage or ``pooled``, its number of channels, and whether it returns (N, C, H, W)."""
 
     stage: str
     width: int
@@ -21,17 +21,17 @@ class Insertion(NamedTuple):
 
 
 def stage_name(featurizer: nn.Module, asked: str) -> str:
-    """Return the name of a featurizer's stage, or ``pooled``; raise InputError for what it does not have.
+    """Resolve a stage name or ``pooled``; raise InputError if the featurizer has no such stage.
 
-    ``auto`` is two thirds down: ``blocks.8`` of 12 in a ViT, as released for DeiT; ``layer3`` of 4 in a ResNet.
+    ``auto`` is two thirds of the depth: ``blocks.8`` of 12 in a ViT, as released for DeiT; ``layer3`` in a ResNet.
     """
     names = _stages_with_positions(featurizer)
     if asked == POOLED or asked in names:
         return asked
     if not names:
         raise InputError(
-            f"BFv2 is inserted behind a stage with positions, and {type(featurizer).__name__} has none; use BF, which "
-            "attends pooled features, or another backbone"
+            f"BFv2 is inserted after a stage with positions, but {type(featurizer).__name__} has none; use BF, which "
+            "works on pooled features, or another backbone"
         )
     if asked != AUTO:
         raise unknown("value of hparam bfv2_insert:", asked, [AUTO, *names, POOLED])
@@ -39,7 +39,7 @@ def stage_name(featurizer: nn.Module, asked: str) -> str:
 
 
 def insertion(featurizer: nn.Module, asked: str, input_shape: Sequence[int]) -> Insertion:
-    """Find where to insert; the width of a stage is seen in a forward of two blank inputs."""
+    """Find the insertion point; the width of a stage is measured in a forward pass on two dummy inputs."""
     name = stage_name(featurizer, asked)
     if name == POOLED:
         return Insertion(POOLED, int(featurizer.n_outputs), channels_first=False)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def insertion(featurizer: nn.Module, asked: str, input_shape: Sequence[int]) -> 
 
 
 def _stages_with_positions(featurizer: nn.Module) -> list[str]:
-    """Return the names of stages, the stem left out; those of others' networks are not known."""
+    """Return the names of stages without the stem; none for third-party networks."""
     if not isinstance(featurizer, FeaturizerModule) or not featurizer.sees_images:
         return []
     return list(featurizer.stages())[featurizer.has_stem :]

@@ -1,4 +1,4 @@
-"""MixStyle — Zhou et al., 2021: the style of an image is the mean and deviation of its feature maps; mix them."""
+"""MixStyle — Zhou et al., 2021: mix the styles (channel-wise mean and standard deviation) of feature maps."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ _EPS = 1e-6
 
 
 def mix_styles(maps: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
-    """Give every sample a style between its own and its partner's, (N, C, H, W) -> (N, C, H, W).
+    """Interpolate every sample's style with its partner's: (N, C, H, W) -> (N, C, H, W).
 
-    With m and s the mean and standard deviation of every channel of a sample, and m', s' those of its partner, the
-    result is ``(r s + (1 - r) s') (x - m) / s + r m + (1 - r) m'``. No gradient flows through styles.
+    With m and s the channel means and standard deviations of a sample, and m', s' those of its partner, the result is
+    ``(r s + (1 - r) s') (x - m) / s + r m + (1 - r) m'``. No gradient flows through m, s, m' and s'.
 
     Args:
-        partners: (N,) whose style is mixed in.
-        shares: (N,) r, what is kept of one's own style.
+        partners: (N,) indices of the partners.
+        shares: (N,) weights r of a sample's own style, in [0, 1].
 
     """
     x = maps.float()  # statistics in bf16 would be coarse
@@ -29,11 +29,11 @@ def mix_styles(maps: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
 
 
 def draw_partners(rows: int, domain_rows: int | None) -> Tensor:
-    """Pair every row with another at random, -> (rows,).
+    """Draw a random partner for every row, (rows,).
 
     Args:
-        domain_rows: rows of one domain, of equal domains one after the other: partners are then of another domain, the
-            next in a random ring. None, or rows that are not whole domains, or one domain: of any.
+        domain_rows: rows per domain, if rows are sorted by domain: partners then come from another domain, the next one
+            in a random cyclic order. With None, incomplete domains or a single domain, partners come from any.
 
     """
     if domain_rows is None or rows % domain_rows or rows == domain_rows:
@@ -47,12 +47,12 @@ def draw_partners(rows: int, domain_rows: int | None) -> Tensor:
 
 @dataclass(frozen=True)
 class StyleMixer:
-    """Mixes styles after some stages of a featurizer, as its ``after_stage``.
+    """An ``after_stage`` hook that mixes styles after some stages of a featurizer.
 
     Args:
-        places: the stages, counted from 0.
-        probability: of mixing, drawn for the whole batch at every stage.
-        alpha: shares are drawn from Beta(alpha, alpha), for every sample.
+        places: indices of the stages, from 0.
+        probability: of mixing, drawn once per batch and stage.
+        alpha: shares are drawn from Beta(alpha, alpha) for every sample.
         domain_rows: see ``draw_partners``.
 
     """
@@ -63,7 +63,7 @@ class StyleMixer:
     domain_rows: int | None
 
     def __call__(self, place: int, maps: Tensor) -> Tensor:
-        """Return the maps to go on with, (N, C, H, W) -> (N, C, H, W)."""
+        """Mix the styles of a stage's output, or return it unchanged: (N, C, H, W) -> (N, C, H, W)."""
         if place not in self.places or float(torch.rand(())) >= self.probability:
             return maps
         shares = torch.distributions.Beta(self.alpha, self.alpha).sample((len(maps),))

@@ -1,4 +1,4 @@
-"""MLP: the featurizer of vectors, and DomainBed's discriminators."""
+"""MLP: the featurizer for vectors, and DomainBed's discriminators."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,7 +11,7 @@ from dg_batchformer.networks.base import FeaturizerModule, Stage
 
 
 def mlp_search_space() -> dict[str, HParam]:
-    """Return the hparams of an MLP; an adversarial method declares them again, with draws."""
+    """Return the hparams of an MLP; adversarial methods redeclare them with random draws."""
     return {
         "mlp_width": HParam(256, about="width of MLP layers", low=1),
         "mlp_depth": HParam(3, about="layers of the MLP", low=2),
@@ -20,7 +20,7 @@ def mlp_search_space() -> dict[str, HParam]:
 
 
 class MLP(FeaturizerModule):
-    """DomainBed's multi-layer perceptron, (N, n_inputs) -> (N, n_outputs)."""
+    """DomainBed's multi-layer perceptron: (N, n_inputs) -> (N, n_outputs)."""
 
     sees_images = False
     keeps_grid = False

@@ -1,7 +1,7 @@
-"""ResNet-18 and ResNet-50 as DomainBed uses them: torchvision's, without the last layer, then dropout.
+"""ResNet-18 and ResNet-50 as in DomainBed: torchvision's, without the last layer, followed by dropout.
 
-Where the statistics of a BatchNorm are fixed (frozen, or in evaluation) it is an affine map of each channel, and the
-convolution before it takes it over: weights and bias are scaled instead of activations, which are written once less.
+BatchNorm with fixed statistics (frozen, or in evaluation mode) is fused into the convolution before it: scaling weights
+and bias instead of activations saves one write of the activations.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
 
 def convolve_and_normalise(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Convolve, then normalise: (N, C, H, W) -> (N, D, H', W'); in one go where statistics are fixed."""
+    """Convolve, then normalize: (N, C, H, W) -> (N, D, H', W'); fused if the statistics are fixed."""
     if norm.training:
         return norm(convolution(x))
     assert norm.running_mean is not None
@@ -63,11 +63,11 @@ _LAYOUTS = {"resnet18": (_BasicBlock, [2, 2, 2, 2]), "resnet50": (_Bottleneck, [
 
 
 class ResNet(FreezableBatchNorm):
-    """torchvision's ResNet, (N, C, H, W) -> (N, 512 or 2048): a stem and four stages of residual blocks.
+    """torchvision's ResNet: (N, C, H, W) -> (N, 512 or 2048); a stem and four stages of residual blocks.
 
     Args:
         name: ``resnet18`` or ``resnet50``.
-        channels: of the input; pretrained weights of the first layer are repeated over channels.
+        channels: input channels; pretrained weights of the first layer are repeated beyond three.
         dropout: on the pooled features.
 
     """
@@ -81,7 +81,7 @@ class ResNet(FreezableBatchNorm):
         self.network.fc = nn.Identity()
         if channels != 3:
             self.network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        self.network.to(memory_format=torch.channels_last)  # what convolutions are fast in
+        self.network.to(memory_format=torch.channels_last)  # faster convolutions
         self.dropout = nn.Dropout(dropout)
 
     def stages(self) -> Mapping[str, Stage]:
@@ -100,7 +100,7 @@ class ResNet(FreezableBatchNorm):
         return network.maxpool(network.relu(convolve_and_normalise(network.conv1, network.bn1, x)))
 
     def load_pretrained(self, state: dict[str, Tensor]) -> None:
-        """Take over a state dict in torchvision's layout; the last layer is left out."""
+        """Load a state dict in torchvision's layout, without the last layer."""
         state = {name: value for name, value in state.items() if not name.startswith("fc.")}
         channels = self.network.conv1.in_channels
         if channels != 3 and "conv1.weight" in state:

@@ -1,4 +1,4 @@
-"""Files of tensors, as ``torch.save`` writes them: read without running code, or unpacking more than they hold."""
+"""Load ``torch.save`` files safely: without running code in them, or unpacking decompression bombs."""
 
 import zipfile
 from pathlib import Path
@@ -11,13 +11,13 @@ from dg_batchformer.storage.zip_files import open_zip
 
 
 class Broken(ValueError):
-    """A file that holds no tensors, or only a part of them."""
+    """A tensor file that is truncated or malformed."""
 
 
 def read_tensors(file: Path, device: torch.device | str = "cpu") -> Any:
-    """Return what a file holds: tensors, and containers of plain types.
+    """Load tensors, and containers of plain types, from a file.
 
-    Raises OSError where the file cannot be opened, and Broken where nothing can be made of its bytes.
+    Raises OSError if the file cannot be opened, and Broken if it is malformed.
     """
     with open_regular(file, WEIGHTS) as stream:
         try:
@@ -25,14 +25,14 @@ def read_tensors(file: Path, device: torch.device | str = "cpu") -> Any:
             return torch.load(stream, map_location=device, weights_only=True)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # torch.load raises whatever the bytes lead it to, OSError too
+        except Exception as error:  # torch.load may raise anything on malformed bytes, even OSError
             raise Broken(" ".join(str(error).split()) or type(error).__name__) from error
 
 
 def _refuse_bomb(stream: IO[bytes]) -> None:
-    """Raise ValueError for entries that torch.save does not write: it compresses nothing, and nothing overlaps."""
+    """Raise ValueError for compressed or overlapping entries, which ``torch.save`` never writes."""
     if zipfile.is_zipfile(stream):
         size = stream.seek(0, 2)
         if sum(entry.file_size for entry in open_zip(stream, TEXT).infolist()) > size:
-            raise ValueError("its entries are compressed, or lie in one another")
+            raise ValueError("its entries are compressed or overlap")
     stream.seek(0)

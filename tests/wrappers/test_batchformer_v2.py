@@ -169,7 +169,7 @@ def test_it_is_two_thirds_down_unless_told_and_other_places_are_answered_with_th
 
 
 def test_a_featurizer_without_positions_is_refused_before_anything_starts():
-    with pytest.raises(InputError, match="MLP has none; use BF, which attends pooled features"):
+    with pytest.raises(InputError, match="MLP has none; use BF, which works on pooled features"):
         resolve_hparams(quick_spec(algorithm="BFv2"))
 
 
