@@ -77,7 +77,11 @@ def test_unknown_models_are_answered_with_what_is_near(name, message):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("test_vit", 40, "patches of 16 pixels, which do not divide images of 3 x 40 x 40; set hparam image_size 32 or"),
+        (
+            "test_vit",
+            40,
+            "patches of 16 pixels, which do not divide images of 3 x 40 x 40; set hparam image_size 32 or",
+        ),
         ("test_vit", 8, "patches of 16 pixels.*; set hparam image_size 16$"),
     ],
 )
