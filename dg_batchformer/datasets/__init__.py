@@ -1,4 +1,4 @@
-"""Datasets: environments of labelled images, found by name."""
+"""Datasets: environments of labelled images, by name."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["DATASETS", "Dataset", "Environment", "get_dataset_class", "num_envir
 
 
 def open_dataset(spec: RunSpec, data_dir: Path | None, hparams: dict[str, Any]) -> Dataset:
-    """Open the dataset of a run; raise InputError where the data is not there, or not what the run was asked on."""
+    """Open the dataset of a run; raise InputError if the data is missing, or has other environments than the run."""
     dataset_class = OwnImages if spec.environments else get_dataset_class(spec.dataset)
     dataset = dataset_class.of_run(spec, data_dir, hparams)
     dataset.notes = [*namesakes(spec.dataset, data_dir), *dataset.notes]
@@ -26,10 +26,10 @@ def open_dataset(spec: RunSpec, data_dir: Path | None, hparams: dict[str, Any]) 
 def get_dataset_class(name: str) -> type[Dataset]:
     """Return the dataset class of that name; raise InputError for an unknown one."""
     if name in FACTS and name not in DATASETS:
-        raise InputError(f"{name} has hparams here but no loader; datasets that load are {', '.join(DATASETS)}")
+        raise InputError(f"{name} has hparams but no loader; datasets with a loader: {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
 def num_environments(name: str) -> int:
-    """Return how many environments a dataset has, without touching the disk."""
+    """Return the number of environments of a dataset, without reading the disk."""
     return len(dataset_facts(name).names)

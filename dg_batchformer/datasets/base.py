@@ -1,4 +1,4 @@
-"""Dataset and Environment: what is loaded by index, with labels that mean the same everywhere."""
+"""Dataset and Environment: base classes of images loaded by index, with class indices shared by all environments."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -15,9 +15,9 @@ from dg_batchformer.spec.run import RunSpec
 
 
 class Loaded(NamedTuple):
-    """Images of some indices: Pillow images still to be transformed, or one tensor that needs nothing.
+    """A batch of images: Pillow images to be transformed, or one tensor that is ready.
 
-    ``notes`` holds sentences on what was repaired while loading.
+    ``notes`` lists what was repaired while loading.
     """
 
     images: list[Image] | Tensor
@@ -25,14 +25,14 @@ class Loaded(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Sha256 of the content of a dataset: ``fingerprint`` whatever the order, ``arrangement`` in its order."""
+    """SHA-256 digests of a dataset's content: ``fingerprint`` ignores the order of images, ``arrangement`` does not."""
 
     fingerprint: str
     arrangement: str
 
     @classmethod
     def of(cls, contents: Iterable[tuple[str, str, str]]) -> "Identity":
-        """Return the identity of images given as (environment, class, sha256 of the content), in their order."""
+        """Compute the identity of images given as (environment, class, SHA-256 of the content), in order."""
         lines = ["\t".join(content) for content in contents]
         return cls(_sha256(sorted(lines)), _sha256(lines))
 
@@ -41,7 +41,7 @@ class Environment(ABC):
     """One domain: ``labels[index]`` is the class of image ``index``.
 
     Attributes:
-        held_out: by index, whether the data itself says that an image validates; None where that is drawn.
+        held_out: by index, whether the dataset assigns an image to validation; None if the split is drawn at random.
 
     """
 
@@ -55,7 +55,7 @@ class Environment(ABC):
         return len(self.labels)
 
     def image_name(self, index: int) -> str:
-        """Return what people find an image by: its index, or its path where it has one."""
+        """Return the path of an image, or its index if it has no path."""
         return str(index)
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Environment(ABC):
 
     @abstractmethod
     def contents(self) -> Iterable[tuple[int, str]]:
-        """Yield (label, sha256 of the content) of every image."""
+        """Yield (label, SHA-256 of the content) of every image."""
 
 
 class TensorEnvironment(Environment):
@@ -89,19 +89,19 @@ class TensorEnvironment(Environment):
 
 
 class Dataset:
-    """Environments with common classes. A subclass named as in ``catalog.datasets.DATASETS`` fills them in.
+    """Environments with common classes; each subclass is named as in ``catalog.datasets.DATASETS``.
 
     Args:
-        root: folder that holds the folders of datasets; None for what is built in.
-        test_envs: held-out environments.
+        root: folder with the datasets' folders; None for built-in data.
+        test_envs: indices of the test environments.
         hparams: of the run.
-        facts: those of the catalog by default.
+        facts: default to those in the catalog.
 
     Attributes:
         environments: in the order of ``env`` indices.
-        classes: names by class index.
-        input_shape: of one x.
-        notes: sentences on what was found strange, for people.
+        classes: class names by class index.
+        input_shape: shape of one input, without the batch dimension.
+        notes: warnings to print for the user.
 
     """
 
@@ -123,7 +123,7 @@ class Dataset:
 
     @classmethod
     def of_run(cls, spec: RunSpec, root: Path | None, hparams: dict[str, Any]) -> Self:
-        """Open the dataset of a run; overridden where more of the run matters than the constructor takes."""
+        """Open the dataset of a run; overridden by datasets that depend on other fields of the spec."""
         return cls(root, spec.test_envs, hparams)
 
     def __len__(self) -> int:
@@ -140,14 +140,14 @@ class Dataset:
         return len(self.classes)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return the number of images by environment and class, classes without images included."""
+        """Return the number of images by environment and class, including zeros."""
         counted = {environment.name: Counter(environment.labels) for environment in self.environments}
         return {
             name: {kind: labels[label] for label, kind in enumerate(self.classes)} for name, labels in counted.items()
         }
 
     def identity(self) -> Identity:
-        """Return what tells these images from others."""
+        """Return the identity of the content."""
         return Identity.of(
             (environment.name, self.classes[label], f"{digest}{part}")
             for environment in self.environments
@@ -155,12 +155,12 @@ class Dataset:
         )
 
     def fingerprint(self) -> str:
-        """Return a sha256 of the content: equal for equal images, wherever they lie and in whatever order."""
+        """Return a SHA-256 of the content, which depends neither on paths nor on the order of images."""
         return self.identity().fingerprint
 
 
 def _parts(environment: Environment) -> Iterable[str]:
-    """Return what tells images apart that the data itself holds out from others."""
+    """Return a suffix per image for the digest, which marks images that the dataset holds out."""
     return ["\tval" if held_out else "" for held_out in environment.held_out or [False] * len(environment)]
 
 

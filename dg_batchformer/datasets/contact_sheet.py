@@ -1,4 +1,4 @@
-"""A contact sheet: samples of every environment (rows) and class (columns), so that a person sees the domain shift."""
+"""Contact sheets: sample images by environment (rows) and class (columns), which show the domain shift."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from dg_batchformer.datasets.base import Dataset, Environment
 from dg_batchformer.errors import InputError
 from dg_batchformer.seeds import seed_hash
 
-CELL = 120  # pixels, of the square of one environment and class
+CELL = 120  # side of a cell, in pixels
 _GAP, _MARGIN = 6, 24
-_COLUMNS = 12  # classes side by side; more of them begin another band
-_BANDS = 6  # more classes are sampled evenly
+_COLUMNS = 12  # classes per band; further classes start a new band
+_BANDS = 6  # classes beyond that are subsampled evenly
 _INK, _PALE, _PAPER, _HOLE, _FRAME = "#1a1a1a", "#767676", "#ffffff", "#f0f0f0", "#dddddd"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies on a sheet.
+    """Geometry of a sheet.
 
     Args:
-        bands: class indices, one sequence for every band of columns.
-        num_environments: rows of every band.
-        labels: width that the names of environments take.
-        per_side: samples along a side of a cell.
+        bands: class indices, one sequence per band of columns.
+        num_environments: rows per band.
+        labels: width of the environment names, in pixels.
+        per_side: samples per side of a cell.
 
     """
 
@@ -36,33 +36,33 @@ class Layout:
     per_side: int
 
     header = 64  # title and subtitle
-    names = 22  # of the classes, above every band
+    names = 22  # class names, above every band
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the sheet."""
+        """(width, height) of the sheet, in pixels."""
         across = max(len(band) for band in self.bands)
         width = self.labels + across * (CELL + _GAP) - _GAP
         return 2 * _MARGIN + width, 2 * _MARGIN + self.header + len(self.bands) * self.band_height - _MARGIN
 
     @property
     def band_height(self) -> int:
-        """From one band to the next."""
+        """Vertical distance between bands, in pixels."""
         return self.names + self.num_environments * (CELL + _GAP) + _MARGIN
 
     def corner(self, band: int, env: int, column: int) -> tuple[int, int]:
-        """Return (left, top) of a cell."""
+        """Return (left, top) of a cell, in pixels."""
         top = _MARGIN + self.header + band * self.band_height + self.names + env * (CELL + _GAP)
         return _MARGIN + self.labels + column * (CELL + _GAP), top
 
 
 def draw_contact_sheet(dataset: Dataset) -> Image.Image:
-    """Draw a contact sheet of a dataset of images; the samples are drawn at random, and the same every time.
+    """Draw a contact sheet of a dataset of images; the random samples are the same in every call.
 
-    Raises InputError where its samples are no images, or one cannot be decoded.
+    Raises InputError if the dataset does not contain images, or one cannot be decoded.
     """
     if len(dataset.input_shape) != 3:
-        raise InputError(f"{dataset.facts.name} holds vectors of {dataset.input_shape[0]}: there is nothing to draw")
+        raise InputError(f"{dataset.facts.name} holds vectors, not images: there is nothing to draw")
     layout = _layout(dataset)
     sheet = Image.new("RGB", layout.size, _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -102,7 +102,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, dataset: Dataset, layout: Layout) ->
     samples = "one random image" if layout.per_side == 1 else "four random images"
     about = f"{samples} of every environment (rows) and class (columns)"
     if shown < dataset.num_classes:
-        about += f"; {shown} of {dataset.num_classes} classes, evenly from the alphabet"
+        about += f"; {shown} of {dataset.num_classes} classes, evenly spaced in alphabetical order"
     _text(draw, (_MARGIN, _MARGIN + 20), dataset.facts.name, 24)
     title = _font(24).getlength(dataset.facts.name)
     _text(draw, (_MARGIN + title + 14, _MARGIN + 20), f"{images:,} images, {dataset.num_classes} classes", 14, _PALE)
@@ -116,7 +116,7 @@ def _draw_label(draw: ImageDraw.ImageDraw, environment: Environment, top: int, w
 
 
 def _cell(environment: Environment, label: int, per_side: int) -> Image.Image:
-    """Draw the samples of an environment and class; grey where there are not enough."""
+    """Draw the samples of an environment and class; missing samples stay grey."""
     cell = Image.new("RGB", (CELL, CELL), _HOLE)
     there = np.flatnonzero(np.asarray(environment.labels) == label)
     if not len(there):
@@ -133,7 +133,7 @@ def _cell(environment: Environment, label: int, per_side: int) -> Image.Image:
 
 
 def _as_picture(x: Tensor) -> Image.Image:
-    """Turn (channels, height, width), of bytes or of floats from 0 to 1, into a picture; a missing channel is black."""
+    """Convert a tensor (channels, height, width), uint8 or float in [0, 1], to an image; missing channels are black."""
     values = x.numpy() if x.dtype.itemsize == 1 else (x.clamp(0, 1) * 255).byte().numpy()
     channels = [*values, *[np.zeros_like(values[0])] * (3 - len(values))] if len(values) > 1 else [values[0]] * 3
     return Image.fromarray(np.stack(channels, axis=-1))
@@ -153,7 +153,7 @@ def _text(
     anchor: str = "ls",
     width: float | None = None,
 ) -> None:
-    """Write a line, cut with an ellipsis where it is wider than it may be."""
+    """Write a line of text, truncated with an ellipsis to ``width`` pixels."""
     font = _font(size)
     if width is not None and font.getlength(text) > width:
         while text and font.getlength(f"{text}…") > width:

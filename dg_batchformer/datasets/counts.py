@@ -1,7 +1,7 @@
-"""Published versions of datasets: how many images each has by environment and class, and which one is at hand.
+"""Published versions of datasets: their image counts by environment and class, and recognition of local data.
 
-The counts lie in ``published_counts.csv``, where the class ``*`` stands for all classes of an environment; what is said
-of the versions, with the source, in ``published_versions.csv``.
+The counts are in ``published_counts.csv``, where the class ``*`` stands for all classes of an environment. Descriptions
+and sources of the versions are in ``published_versions.csv``.
 """
 
 import csv
@@ -16,18 +16,18 @@ from dg_batchformer.datasets.base import Dataset
 Counts: TypeAlias = Mapping[str, Mapping[str, int]]
 """Numbers of images by environment and class."""
 
-EVERY = "*"  # all classes together, where no source counts them one by one
+EVERY = "*"  # all classes together, if no source has counts by class
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a dataset that results were published on.
+    """A version of a dataset on which results were published.
 
     Args:
-        name: dataset and number of images, which is how papers tell versions apart.
-        source: who counted.
-        counts: of every class, or of EVERY.
-        fingerprint: of its files; None where nobody with the files computed it.
+        name: dataset and number of images, by which papers distinguish versions.
+        source: where the counts come from.
+        counts: by class, or of EVERY.
+        fingerprint: of its files; None if it is unknown.
 
     """
 
@@ -39,22 +39,22 @@ class Version:
 
     @property
     def total(self) -> int:
-        """The number of images."""
+        """Number of images."""
         return total(self.counts)
 
     @property
     def classes(self) -> set[str]:
-        """The names of classes; empty where they are counted together."""
+        """Names of classes; empty if they are counted together."""
         return {kind for classes in self.counts.values() for kind in classes} - {EVERY}
 
     def seen(self, counts: Counts) -> Counts:
-        """Return the counts of what is at hand in the rows of this version: by class, or of EVERY."""
+        """Convert local counts to the form of this version: by class, or of EVERY."""
         if self.classes:
             return counts
         return {environment: {EVERY: sum(classes.values())} for environment, classes in counts.items()}
 
     def differences(self, counts: Counts) -> dict[tuple[str, str], tuple[int, int]]:
-        """Return (images at hand, images published) by environment and class, where they differ."""
+        """Return (local, published) counts by environment and class, where they differ."""
         here, published = _cells(self.seen(counts)), _cells(self.counts)
         pairs = {cell: (here.get(cell, 0), published.get(cell, 0)) for cell in {**published, **here}}
         return {cell: pair for cell, pair in pairs.items() if pair[0] != pair[1]}
@@ -62,7 +62,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Recognition:
-    """The version that is at hand, and what tells: ``fingerprint``, or only ``counts``."""
+    """A recognized version, and how it was recognized: by ``fingerprint``, or only by ``counts``."""
 
     version: Version
     by: str
@@ -76,13 +76,13 @@ def _cells(counts: Counts) -> dict[tuple[str, str], int]:
 
 
 def total(counts: Counts) -> int:
-    """Return the number of all images."""
+    """Return the total number of images."""
     return sum(sum(classes.values()) for classes in counts.values())
 
 
 @cache
 def known_versions(dataset: str) -> Sequence[Version]:
-    """Return the published versions of a dataset, in the order of the file; none for a dataset of your own."""
+    """Return the published versions of a dataset, in the order of the file; [] for a custom dataset."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for row in _rows("published_counts.csv"):
         counts.setdefault(row["version"], {}).setdefault(row["environment"], {})[row["class"]] = int(row["images"])
@@ -94,7 +94,7 @@ def known_versions(dataset: str) -> Sequence[Version]:
 
 
 def nearest_version(dataset: str, counts: Counts) -> Version | None:
-    """Return the published version whose counts differ least; None where none is published."""
+    """Return the published version with the smallest difference in counts; None if there is none."""
     return min(
         known_versions(dataset),
         key=lambda version: sum(abs(here - there) for here, there in version.differences(counts).values()),
@@ -103,7 +103,7 @@ def nearest_version(dataset: str, counts: Counts) -> Version | None:
 
 
 def recognise(dataset: str, counts: Counts, fingerprint: str | None) -> Recognition | None:
-    """Tell which published version images are: by their fingerprint, else by exact counts; None if no one."""
+    """Recognize the published version of local data, by its fingerprint or else by exact counts; None if unknown."""
     versions = known_versions(dataset)
     for version in versions:
         if fingerprint is not None and version.fingerprint == fingerprint:
@@ -115,7 +115,7 @@ def recognise(dataset: str, counts: Counts, fingerprint: str | None) -> Recognit
 
 
 def dataset_version(dataset: Dataset) -> str | None:
-    """Return the name of the published version, for records; it says where only counts tell."""
+    """Return the name of the published version for records, marked if only the counts match; None if unknown."""
     if not known_versions(dataset.facts.name):
         return None
     recognition = recognise(dataset.facts.name, dataset.counts(), dataset.fingerprint())

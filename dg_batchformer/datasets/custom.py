@@ -1,4 +1,4 @@
-"""Data of one's own: a folder, or what a manifest lists, without a line of code."""
+"""Custom datasets: a folder of images, or a manifest that lists them."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,14 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.spec.run import REFERENCE, RunSpec
 from dg_batchformer.text.spelling import one_form, twins
 
-_IMBALANCED = 3  # times as many images of one class as of another
+_IMBALANCED = 3  # ratio of the largest to the smallest class from which a note is shown
 
 
 class OwnImages(ImageFolders):
-    """The images of any name that the catalog does not have; ``catalog/custom.py`` says where they lie.
+    """A dataset that is not in the catalog; ``catalog/custom.py`` finds it.
 
     Args:
-        facts: of the run, whose environments must be those that are there.
+        facts: of the run; its environments must match those on disk.
 
     """
 
@@ -31,18 +31,16 @@ class OwnImages(ImageFolders):
     def __init__(
         self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any], *, facts: DatasetFacts
     ) -> None:
-        self.validating: set[Path] | None = None  # the images that a manifest holds out; None if it does not say
+        self.validating: set[Path] | None = None  # validation images of the manifest; None if it has no splits
         super().__init__(root, test_envs, hparams, facts=facts)
         if self.validating is not None:
             for environment in self.environments:
                 environment.held_out = [file in self.validating for file in environment.files]
-            self.notes.append(
-                f"{facts.name} has a column split: its val images validate, in every trial, not a random share"
-            )
+            self.notes.append(f"{facts.name} has a column split: its val images are the validation set in every trial")
         if all(name.casefold() in SPLITS for name in facts.names):
             self.notes.append(
-                f"the domains of {facts.name} are called as splits are ({', '.join(facts.names)}): domains are sources "
-                "of data that differ, and each is split here"
+                f"the domains of {facts.name} have names of splits ({', '.join(facts.names)}), but domains should be "
+                "different sources of data; each of them is split further"
             )
         self.notes += [*_twins(self), *_imbalance(self)]
 
@@ -51,8 +49,8 @@ class OwnImages(ImageFolders):
         dataset = cls(root, spec.test_envs, hparams, facts=spec.facts)
         if dataset.validating is not None and spec.holdout_fraction != REFERENCE["holdout_fraction"]:
             raise InputError(
-                f"holdout_fraction {spec.holdout_fraction} has no effect on {spec.dataset}, whose manifest says which "
-                "images validate; drop it, or the column split"
+                f"holdout_fraction {spec.holdout_fraction} has no effect on {spec.dataset}, whose manifest defines the "
+                "validation images; remove it, or the column split"
             )
         return dataset
 
@@ -74,40 +72,40 @@ class OwnImages(ImageFolders):
         }
 
     def _match_environments(self, place: Path, there: Iterable[str]) -> dict[str, str]:
-        """Return what the environments of the run are called on disk, which may be in another Unicode form.
+        """Return the spelling on disk of the run's environments, which may differ in Unicode form.
 
-        Raises InputError where the data has other environments than the run was asked on.
+        Raises InputError if the data has other environments than the run.
         """
         spelled = {one_form(name): name for name in there}
         if spelled.keys() != {one_form(name) for name in self.facts.names}:
             raise InputError(
-                f"{place} has the environments {', '.join(sorted(there)) or 'none'}, but the run was asked on "
-                f"{', '.join(self.facts.names)}; restore the data of the run, or train in another folder"
+                f"{place} has the environments {', '.join(sorted(there)) or 'none'}, but the run uses "
+                f"{', '.join(self.facts.names)}; restore the original data, or train in another folder"
             )
         return {name: spelled[one_form(name)] for name in self.facts.names}
 
 
 def _by_class(folder: Path, rows: Sequence[Row]) -> dict[str, list[Path]]:
-    """Return files by class, each in the order in which folders would have them."""
+    """Return files by class, in the same order as for class folders."""
     files: dict[str, list[Path]] = {label: [] for label in sorted({row.label for row in rows})}
     for row in sorted(rows, key=lambda row: (str(row.path.parent), row.path.name)):
         if not (folder / row.path).is_file():
             raise InputError(f"{row.place}: there is no file {folder / row.path}")
         if not is_read(folder / row.path):
-            raise InputError(f"{row.place}: {folder / row.path} is in no format that is read; make it a JPEG or PNG")
+            raise InputError(f"{row.place}: {folder / row.path} has an unsupported format; convert it to JPEG or PNG")
         files[row.label].append(folder / row.path)
     return files
 
 
 def _twins(dataset: ImageFolders) -> list[str]:
-    """Say which domains, and which classes, have names that differ in case alone."""
+    """Return notes on domains and classes whose names differ only in case."""
     names = {"domains": [environment.name for environment in dataset], "classes": dataset.classes}
     groups = {what: ", ".join(" and ".join(group) for group in twins(of)) for what, of in names.items()}
     return [f"{dataset.facts.name} has different {what} {said}" for what, said in groups.items() if said]
 
 
 def _imbalance(dataset: ImageFolders) -> list[str]:
-    """Say where an environment has several times as many images of one class as of another."""
+    """Return a note on environments with strongly imbalanced classes."""
     found = []
     for environment in dataset:
         counts = Counter(dataset.classes[label] for label in environment.labels).most_common()
@@ -116,5 +114,5 @@ def _imbalance(dataset: ImageFolders) -> list[str]:
             found.append(f"{environment.name} ({most} of {largest}, {fewest} of {smallest})")
     if not found:
         return []
-    way_out = "hparam class_balanced draws the classes of an environment equally often"
+    way_out = "hparam class_balanced samples the classes of an environment equally often"
     return [f"{dataset.facts.name} has imbalanced classes, most and fewest images: {', '.join(found)}; {way_out}"]

@@ -1,4 +1,4 @@
-"""Datasets for tests: Toy, which can be learned from vectors, and DomainBed's random tensors."""
+"""Datasets for tests: Toy, a learnable problem on vectors, and DomainBed's random tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from dg_batchformer.datasets.base import Dataset, TensorEnvironment
 
 
 class Toy(Dataset):
-    """Vectors of 8: three stable causes of the class, three spurious ones, two of noise.
+    """Vectors (8,): three stable features of the class, three spurious ones, two of noise.
 
-    The spurious cause agrees with the class in 95, 90, 85 and 10 % of the four environments.
+    The spurious features agree with the class for 95, 90, 85 and 10 % of the samples of the four environments.
     """
 
     def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
@@ -39,7 +39,7 @@ class Toy(Dataset):
 
 
 class _Debug(Dataset):
-    """16 random tensors in each of three environments, 2 classes."""
+    """Three environments of 16 random tensors each, two classes."""
 
     def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         super().__init__(root, test_envs, hparams)
@@ -56,8 +56,8 @@ class _Debug(Dataset):
 
 
 class Debug28(_Debug):
-    """Random tensors of 28 px."""
+    """Random tensors (3, 28, 28)."""
 
 
 class Debug224(_Debug):
-    """Random tensors of 224 px."""
+    """Random tensors (3, 224, 224)."""

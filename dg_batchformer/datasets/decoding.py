@@ -1,8 +1,8 @@
-"""Decode image files that others made: only the formats that are named, and within a limit of memory.
+"""Decode untrusted image files: a fixed list of formats, and a memory limit.
 
-Every image of the package is opened here. Pillow's own search over all formats would start programs for some of them
-(Ghostscript for PostScript, whatever the ending says), so the first bytes choose the only decoder that is tried. The
-header tells how much memory an image takes before any of it is decoded. Of several frames or pages the first is read.
+All images are opened here. Pillow's format detection would run external programs for some formats (Ghostscript for
+PostScript, whatever the extension), so the first bytes select a single decoder. The header gives the memory that an
+image needs before it is decoded. Only the first frame or page is read.
 """
 
 import warnings
@@ -17,8 +17,8 @@ from dg_batchformer.catalog.image_formats import HEAD, READ_FORMATS, format_of
 from dg_batchformer.errors import InputError
 from dg_batchformer.storage.safe_read import IMAGE, open_regular
 
-MOST_PIXELS = 89_478_485  # Pillow's own limit, from which on it warns
-_FRUGAL, _LAVISH = 8, 16  # bytes a pixel while decoding: the image and its conversion; with buffers of the decoder too
+MOST_PIXELS = 89_478_485  # Pillow's limit, above which it warns
+_FRUGAL, _LAVISH = 8, 16  # bytes per pixel while decoding: image and conversion; plus buffers of some decoders
 _MOST_BYTES = _FRUGAL * MOST_PIXELS
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -29,17 +29,17 @@ class Undecodable(Exception):
 
 
 class NotAnImage(Undecodable):
-    """A file that is in none of the formats that are read."""
+    """A file with an unsupported format."""
 
 
 class TooLarge(Undecodable):
-    """An image that would take more memory than any may."""
+    """An image that exceeds the memory limit."""
 
 
 def decode(file: Path) -> tuple[Image.Image, bool]:
-    """Decode an image to RGB; also return whether the file was whole. A truncated one gives what is there.
+    """Decode an image to RGB, and return it with whether the file was complete; a truncated file is decoded partly.
 
-    Raises InputError, naming the file, where nothing can be decoded.
+    Raises InputError, with the file's name, if nothing can be decoded.
     """
     try:
         return decode_whole(file), True
@@ -47,7 +47,7 @@ def decode(file: Path) -> tuple[Image.Image, bool]:
         raise _refused(file, error) from None
     except Undecodable:
         pass
-    ImageFile.LOAD_TRUNCATED_IMAGES = True  # Pillow's switch is the process's: not for threads
+    ImageFile.LOAD_TRUNCATED_IMAGES = True  # a global setting of Pillow: not thread-safe
     try:
         return decode_whole(file), False
     except Undecodable as error:
@@ -57,12 +57,12 @@ def decode(file: Path) -> tuple[Image.Image, bool]:
 
 
 def truncated(file: Path) -> str:
-    """Return the note on an image of which a part is missing."""
-    return f"{file} is truncated; what is there was used"
+    """Return the note on a truncated image."""
+    return f"{file} is truncated; the decodable part is used"
 
 
 def decode_whole(file: Path) -> Image.Image:
-    """Decode an image to RGB; raise Undecodable where a part is missing or broken."""
+    """Decode an image to RGB; raise Undecodable if any part is missing or broken."""
     with open_file(file) as image:
         if image.mode == "RGB":
             image.load()
@@ -72,24 +72,24 @@ def decode_whole(file: Path) -> Image.Image:
 
 @contextmanager
 def open_file(file: Path) -> Iterator[Image.Image]:
-    """Open an image file as ``open_image`` does; raise Unreadable where it is not a regular file of a sane size."""
+    """Open an image file as ``open_image`` does; raise Unreadable if it is not a regular file, or too large."""
     with _undecodable(), open_regular(file, IMAGE) as stream, open_image(stream) as image:
         yield image
 
 
 @contextmanager
 def open_image(stream: BinaryIO) -> Iterator[Image.Image]:
-    """Open an image in one of ``READ_FORMATS``, whose pixels are decoded where they are first asked for.
+    """Open an image in one of ``READ_FORMATS``; its pixels are decoded on first access.
 
-    Raises NotAnImage for any other format, TooLarge for what would take too much memory, and Undecodable, also from
-    within, for whatever else is wrong with it.
+    Raises NotAnImage for any other format, TooLarge for an image above the memory limit, and Undecodable, also inside
+    the context, for any other defect.
     """
     head = stream.read(HEAD)
     stream.seek(0)
     name = format_of(head)
     if name not in READ_FORMATS:
-        found = f"it is {name}" if name else "it begins like no image" if head else "it is empty"
-        raise NotAnImage(f"{found}, and {', '.join(READ_FORMATS)} are read")
+        found = f"it is {name}" if name else "its format is unknown" if head else "it is empty"
+        raise NotAnImage(f"{found}; supported formats: {', '.join(READ_FORMATS)}")
     with _undecodable(), Image.open(stream, formats=[name]) as image:
         pixels = max(image.width * image.height, _tile(image))
         allowed = _MOST_BYTES // (_LAVISH if name == "WEBP" or "progressive" in image.info else _FRUGAL)
@@ -99,20 +99,20 @@ def open_image(stream: BinaryIO) -> Iterator[Image.Image]:
 
 
 def size_of(file: Path) -> tuple[int, int]:
-    """Return height and width from the header; raise Undecodable where it tells none."""
+    """Return (height, width) from the header; raise Undecodable if it is malformed."""
     with open_file(file) as image:
         return image.height, image.width
 
 
 def _tile(image: Image.Image) -> int:
-    """Return the pixels of a tile of a TIFF, which may be far larger than the image; 0 for other images."""
+    """Return the number of pixels in a tile of a TIFF, which may exceed the image; 0 for other images."""
     tags = getattr(image, "tag_v2", None) or {}
     return int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
 
 
 @contextmanager
 def _undecodable() -> Iterator[None]:
-    """Turn whatever Pillow raises on the bytes of strangers into Undecodable."""
+    """Convert any exception of Pillow to Undecodable."""
     try:
         yield
     except (Undecodable, InputError):
@@ -126,8 +126,8 @@ def _undecodable() -> Iterator[None]:
 
 
 def _too_large(allowed: int) -> TooLarge:
-    return TooLarge(f"it has more than the {allowed:,} pixels that an image of its kind may have")
+    return TooLarge(f"it has more than {allowed:,} pixels, the limit for such images")
 
 
 def _refused(file: Path, error: Undecodable) -> InputError:
-    return InputError(f"{file} cannot be decoded as an image ({error}); replace it or take it out")
+    return InputError(f"{file} cannot be decoded as an image ({error}); replace or remove it")

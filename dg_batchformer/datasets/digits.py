@@ -1,4 +1,4 @@
-"""Digits-DG — Zhou et al., 2020: 600 images of every digit from each of MNIST, MNIST-M, SVHN and SYN, 32 px."""
+"""Digits-DG — Zhou et al., 2020: 600 images per digit from each of MNIST, MNIST-M, SVHN and SYN, 32 px."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -9,7 +9,7 @@ _PARTS = ("train", "val")
 
 
 class DigitsDG(ImageFolders):
-    """Four benchmarks of digits. Their parts train and val are pooled, then split anew in every trial as elsewhere."""
+    """Four digit benchmarks. Their folders train and val are pooled, and split anew in every trial."""
 
     def find(self, root: Path | None) -> FilesByClass:
         folder = self.folder(root, [f"{name}/{part}" for name in self.facts.names for part in _PARTS])

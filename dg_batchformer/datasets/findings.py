@@ -1,4 +1,4 @@
-"""What can be wrong with the files of a dataset: damage, equal content, and what is no error but not what it seems."""
+"""Findings on the files of a dataset: damage, duplicates, and unusual images."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ from dg_batchformer.datasets.integrity import Inspection
 from dg_batchformer.datasets.tree import Tree
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-"""What makes the data wrong; what a person should look at; what is good to know."""
+"""Severities: the data is wrong; should be checked; for information."""
 
-SMALL_SIDE = 8  # pixels: nothing can be recognised below
+SMALL_SIDE = 8  # pixels; smaller images show nothing
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that was found.
+    """All findings of one kind.
 
     Args:
-        kind: as ``missing class``. severity: ERROR, WARNING or NOTE.
-        items: every one of it: files, relative to the folder of the dataset, or classes as ``environment/class``.
+        kind: such as ``missing class``. severity: ERROR, WARNING or NOTE.
+        items: files, relative to the folder of the dataset, or classes as ``environment/class``.
 
     """
 
@@ -31,24 +31,24 @@ class Finding:
 
 
 def unread(tree: Tree, severity: str) -> list[Finding]:
-    """Find files that could be meant as images, and that no run reads."""
+    """Find files that look like images but are never read."""
     names = tuple(tree.name_of(file) for file in tree.unread)
-    about = "files that could be meant as images, in another format or beside class folders: no run reads them"
+    about = "files that look like images but are not read: unsupported format, or beside class folders"
     return [Finding("unread", severity, about, names)] if names else []
 
 
 _DEFECTS = {
     "unreadable": "files that cannot be read",
-    "empty": "files without a byte",
-    "no image": "files that are no images, whatever their names say",
-    "too large": "images that would take more memory than any may",
-    "truncated": "images of which a part is missing or damaged; training uses what is there",
+    "empty": "empty files",
+    "no image": "files that are not images, despite their extensions",
+    "too large": "images above the memory limit",
+    "truncated": "truncated or damaged images; training uses the decodable part",
     "broken": "images that cannot be decoded",
 }
 
 
 def defects(tree: Tree, inspections: Sequence[Inspection]) -> list[Finding]:
-    """Find the images that cannot be decoded whole, by what is wrong with them."""
+    """Find the images that cannot be fully decoded, by defect."""
     found = defaultdict(list)
     for (_, _, file), inspection in zip(tree.placed, inspections, strict=True):
         if inspection.defect:
@@ -58,14 +58,14 @@ def defects(tree: Tree, inspections: Sequence[Inspection]) -> list[Finding]:
 
 
 _EQUAL = {
-    "leak": "the same image in several environments: what is tested on was trained on",
+    "leak": "the same image in several environments: test images are trained on",
     "two labels": "the same image in several classes",
-    "duplicate": "the same image several times in a class: what validates was trained on",
+    "duplicate": "the same image several times in a class: validation images may be trained on",
 }
 
 
 def duplicates(tree: Tree, inspections: Sequence[Inspection], severity: str) -> list[Finding]:
-    """Find files of equal content, each group under the worst that it means."""
+    """Find files of equal content; each group is reported once, as its most serious kind."""
     groups = defaultdict(list)
     for place, inspection in zip(tree.placed, inspections, strict=True):
         if inspection.num_bytes:
@@ -84,13 +84,13 @@ def _meaning(group: Sequence[tuple[str, str, Path]]) -> str:
 
 
 _TINY = f"images with a side below {SMALL_SIDE} pixels"
-_DEEP = "images of more than 8 bits: converted to RGB, what is above 255 is white"
-_ROTATED = "images that EXIF says to rotate; no run does, as in DomainBed"
+_DEEP = "images of more than 8 bits; conversion to RGB clips values above 255"
+_ROTATED = "images with an EXIF rotation, which is ignored, as in DomainBed"
 _UNUSUAL = "images of other modes than RGB and grey; training converts them to RGB"
 
 
 def oddities(tree: Tree, inspections: Sequence[Inspection]) -> list[Finding]:
-    """Find what no run reads, and images that are whole and still not what a person may think."""
+    """Find unread files, and intact images with unexpected properties."""
     tiny, deep, rotated, unusual = [], [], [], []
     for (_, _, file), found in zip(tree.placed, inspections, strict=True):
         name = tree.name_of(file)
@@ -104,7 +104,7 @@ def oddities(tree: Tree, inspections: Sequence[Inspection]) -> list[Finding]:
             rotated.append(name)
     strays = [tree.name_of(path) + "/" * path.is_dir() for path in tree.strays]
     every = [
-        Finding("stray", WARNING, "files and folders that no run reads", tuple(strays)),
+        Finding("stray", WARNING, "files and folders that are not read", tuple(strays)),
         Finding("tiny", WARNING, _TINY, tuple(tiny)),
         Finding("16-bit", WARNING, _DEEP, tuple(deep)),
         Finding("rotated", NOTE, _ROTATED, tuple(rotated)),

@@ -1,4 +1,4 @@
-"""Image folders: domain/class/image, with DomainBed's environments and labels that never shift."""
+"""Image folders: domain/class/image, with DomainBed's environments."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ FilesByClass = dict[str, dict[str, list[Path]]]  # by environment, then by class
 
 
 class FolderEnvironment(Environment):
-    """Images in class folders, ordered by class name and then by path, as torchvision orders them."""
+    """Images in class folders, sorted by class name and then by path, as in torchvision."""
 
     def __init__(self, name: str, files: Sequence[Path], labels: Sequence[int]) -> None:
         super().__init__(name, labels)
@@ -53,11 +53,11 @@ class FolderEnvironment(Environment):
 
 
 class ImageFolders(Dataset):
-    """The common class of image-folder datasets.
+    """Base class of image-folder datasets.
 
-    Classes are the union over environments, so that one without images shifts no label. Other folders beside the
-    environments are ignored, and files that are not read are left out: ``notes`` report all of it. A subclass whose
-    files lie otherwise overrides ``find``, and reads every folder of class folders by ``read_classes``.
+    Classes are the union over environments, so a class that an environment lacks does not shift labels. Folders beside
+    the environments and unsupported files are ignored, with an entry in ``notes``. A subclass with another layout
+    overrides ``find``, and reads its class folders with ``read_classes``.
     """
 
     registered = False
@@ -80,57 +80,59 @@ class ImageFolders(Dataset):
             raise InputError(f"{nested}, or {self.way_out()}")
         self.classes = sorted({name for classes in files.values() for name in classes})
         if len(self.classes) == 1:
-            raise InputError(f"{self.facts.name} has one class, {self.classes[0]}, and at least 2 are needed")
+            raise InputError(f"{self.facts.name} has one class, {self.classes[0]}, but at least 2 are needed")
         self.environments = [self._environment(name, files[name]) for name in self.facts.names]
         if len(self.classes) != (self.facts.num_classes or len(self.classes)):
             self.notes.append(
-                f"{self.facts.name} has {len(self.classes)} classes here, {self.facts.num_classes} are known: "
+                f"{self.facts.name} has {len(self.classes)} classes here instead of {self.facts.num_classes}: "
                 f"{', '.join(self.classes)}"
             )
         self.notes += self._left_out()
 
     def way_out(self) -> str:
-        """Return what else to do where folders cannot be read as they lie."""
-        return f"let data prepare {self.facts.name} --from FOLDER lay them out"
+        """Return advice for folders with another layout."""
+        return f"convert them with data prepare {self.facts.name} --from FOLDER"
 
     def find(self, root: Path | None) -> FilesByClass:
-        """Return the files of every environment by class; raise InputError where they are not all there."""
+        """Return the files of every environment by class; raise InputError if an environment is missing."""
         folder = self.folder(root, self.facts.names)
         called = {name: name for name in self.facts.names}
         return self.read_environments(folder, f"environments of {self.facts.name}", called)
 
     def read_environments(self, folder: Path, expected: str, called: Mapping[str, str]) -> FilesByClass:
-        """Return the files of the environments in a folder; other folders in it are noted as not what is expected.
+        """Return the files of the environments in a folder; other folders in it get a note.
 
         Args:
-            called: the names of the folders of environments, by environment.
+            folder: of the dataset.
+            expected: description of the expected folders, for the note.
+            called: folder names by environment.
 
         """
         strays = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in called.values())
         if strays:
-            self.notes.append(f"ignored in {folder}, no {expected}: {', '.join(strays)}")
+            self.notes.append(f"ignored in {folder}, not {expected}: {', '.join(strays)}")
         return {name: self.read_classes(folder / called[name]) for name in self.facts.names}
 
     def read_classes(self, folder: Path) -> dict[str, list[Path]]:
-        """Return the images in the class folders of a folder, by class; keep in mind what is left out there."""
+        """Return the images in the class folders of a folder, by class; skipped files are recorded for ``notes``."""
         found = self._read[folder] = read_class_folders(folder)
         return found.images
 
     def _left_out(self) -> list[str]:
-        """Return sentences on what could be meant as images or classes, and is not read."""
+        """Return notes on image-like files and class-like folders that are not read."""
         unread = [file for found in self._read.values() for file in found.unread]
         beside = [file for found in self._read.values() for file in found.beside]
         no_classes = sorted({name for found in self._read.values() for name in found.empty} - {*self.classes})
         notes = [say_unread(unread)] if unread else []
         notes += [say_beside(beside)] if beside else []
         if deep := sorted(deep_classes(self._read)):
-            notes.append(f"images lie in folders below {', '.join(deep)}, and count as of that class")
+            notes.append(f"images in subfolders of {', '.join(deep)} belong to that class")
         if no_classes:
-            notes.append(f"{', '.join(no_classes)}: no class, since no image in folders of that name is read")
+            notes.append(f"{', '.join(no_classes)}: not a class, as no image in these folders is read")
         return notes
 
     def folder(self, root: Path | None, names: Sequence[str]) -> Path:
-        """Return the folder of the dataset; raise InputError where it, or a folder in it, is not there."""
+        """Return the folder of the dataset; raise InputError if it, or one of ``names`` in it, is missing."""
         folder = dataset_folder(self.facts, root, names)
         missing = [name for name in names if not (folder / name).is_dir()]
         if missing:
@@ -140,27 +142,27 @@ class ImageFolders(Dataset):
             if within:
                 found = f"{within} holds them: mv {shlex.quote(str(within))}/* {shlex.quote(str(folder))}/"
             elif len(missing) == len(names):
-                found += "; rename it to train on it as data of your own"
+                found += "; rename it to use it as a custom dataset"
             raise InputError(f"{folder} lacks the environments {', '.join(missing)}; {found}")
         return folder
 
     def _environment(self, name: str, by_class: dict[str, list[Path]]) -> FolderEnvironment:
         missing = [kind for kind in self.classes if kind not in by_class]
         if missing:
-            self.notes.append(f"{self.facts.name}/{name} has no image of: {', '.join(missing)}")
+            self.notes.append(f"{self.facts.name}/{name} has no images of: {', '.join(missing)}")
         if not by_class:
             left_out = "".join(f"; {sentence}" for sentence in self._left_out())
-            raise InputError(f"{self.facts.name}/{name} holds no image in class folders (domain/class/image){left_out}")
+            raise InputError(f"{self.facts.name}/{name} has no images in class folders (domain/class/image){left_out}")
         labelled = [(file, label) for label, kind in enumerate(self.classes) for file in by_class.get(kind, [])]
         return FolderEnvironment(name, [file for file, _ in labelled], [label for _, label in labelled])
 
     @property
     def files(self) -> list[Path]:
-        """All images, one environment after another."""
+        """All image files, ordered by environment."""
         return [file for environment in self.environments for file in environment.files]
 
     def _listing(self) -> str:
-        """Return a digest of where every image stands and of what changes when its file does."""
+        """Return a digest of the position and the file status of every image, to detect changes."""
         listing = hashlib.sha256()
         for environment in self.environments:
             labels, held_out = environment.labels, environment.held_out or [False] * len(environment)
@@ -183,20 +185,22 @@ class ImageFolders(Dataset):
         return identity
 
     def refuse_changed(self) -> None:
-        """Raise InputError where a file is no longer the one that the identity is of."""
+        """Raise InputError if a file changed since the dataset was opened."""
         if self._listing() != self._listed:
             raise InputError(f"images of {self.facts.name} changed while they were read; run the same command again")
 
     def identity(self) -> Identity:
-        """As for every dataset; remembered outside the data folder as long as no file changes."""
+        """Return the identity of the content; cached until a file changes, outside the data folder."""
         return self._identity
 
 
 def dataset_folder(facts: DatasetFacts, root: Path | None, names: Sequence[str]) -> Path:
-    """Return the folder of a dataset of image folders below ``--data_dir``; raise InputError where it is not there.
+    """Return the folder of an image-folder dataset in ``--data_dir``; raise InputError if it does not exist.
 
     Args:
-        names: of the folders that are expected in it.
+        facts: of the dataset.
+        root: ``--data_dir``.
+        names: expected subfolders, to find a misplaced dataset.
 
     """
     if root is None:
@@ -208,7 +212,7 @@ def dataset_folder(facts: DatasetFacts, root: Path | None, names: Sequence[str])
 
 
 def _way_out(facts: DatasetFacts, root: Path, names: Sequence[str]) -> str:
-    """Say where the environments of a dataset are instead, and how they get to where they are expected."""
+    """Return advice on how to move or link a misplaced dataset to its expected folder."""
     if _holds(root, names):
         parent = Path(os.path.relpath(root.absolute().parent)) if root.name in ("", "..") else root.parent
         give = f"give its parent: --data_dir {shlex.quote(str(parent))}"
@@ -228,12 +232,12 @@ def _holds(folder: Path, names: Sequence[str]) -> bool:
 
 
 def _link(folder: Path, link: Path) -> str:
-    """Return the command that gives a folder another name."""
+    """Return the shell command that links a folder to another name."""
     return shlex.join(["ln", "-s", str(folder.absolute()), str(link)])
 
 
 def _stamp(file: Path) -> str:
-    """Return what tells a file from one that takes its place, or that was written over it with its size and time."""
+    """Return file attributes that change if a file is replaced or rewritten, even with equal size and mtime."""
     try:
         status = file.stat()
         return f"{status.st_size}\t{status.st_mtime_ns}\t{status.st_ctime_ns}\t{status.st_ino}"
@@ -249,7 +253,7 @@ def _file_digest(file: Path) -> str:
 
 
 def _recall(memo: Path) -> Identity | None:
-    """Read an identity back; None where none was kept, or it is damaged."""
+    """Read a cached identity; None if there is none, or it is damaged."""
     try:
         *identity, checksum = read_text(memo, NOTE).split()
     except (OSError, ValueError):
@@ -262,7 +266,7 @@ def _remember(memo: Path, identity: Identity) -> None:
         memo.parent.mkdir(parents=True, exist_ok=True)
         write_text(memo, "\n".join([*identity, _checksum(identity)]))
     except OSError:
-        pass  # a memo that cannot be kept costs time, never a result
+        pass  # a missing cache entry costs only time
 
 
 def _checksum(identity: Sequence[str]) -> str:
@@ -270,7 +274,7 @@ def _checksum(identity: Sequence[str]) -> str:
 
 
 class VLCS(ImageFolders):
-    """Four benchmarks of photographs, 5 classes (Fang et al., 2013)."""
+    """Photographs of four benchmarks, 5 classes (Fang et al., 2013)."""
 
 
 class PACS(ImageFolders):
@@ -294,7 +298,7 @@ class SVIRO(ImageFolders):
 
 
 class NICOpp(ImageFolders):
-    """NICO++, its common contexts: autumn, dim, grass, outdoor, rock, water; 60 classes (Zhang et al., 2023)."""
+    """NICO++ in its common contexts: autumn, dim, grass, outdoor, rock, water; 60 classes (Zhang et al., 2023)."""
 
 
 class Office31(ImageFolders):

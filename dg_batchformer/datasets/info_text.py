@@ -1,24 +1,24 @@
-"""What a dataset holds, for people: its environments and classes as a table of counts, and how uneven they are."""
+"""Describe a dataset as text: a table of counts by environment and class, and class imbalance."""
 
 from tabulate import tabulate
 
 from dg_batchformer.datasets.base import Dataset
 from dg_batchformer.datasets.counts import recognise, total
 
-_ROWS = 100  # of the table; more classes are summed up
+_ROWS = 100  # with more classes, the table has only totals
 
 
 def info_text(dataset: Dataset) -> str:
-    """Return the description of a dataset."""
+    """Return the text of ``data info``."""
     facts, counts = dataset.facts, dataset.counts()
     recognition = recognise(facts.name, counts, None)
-    what = "images" if len(dataset.input_shape) == 3 else f"vectors of {dataset.input_shape[0]}, no images"
+    what = "images" if len(dataset.input_shape) == 3 else f"vectors of {dataset.input_shape[0]}, not images"
     rows = [
         ["what", f"{total(counts):,} {what}, {len(dataset)} environments, {dataset.num_classes} classes"],
         ["fed as", " x ".join(map(str, dataset.input_shape))],
     ]
     if facts.folder:
-        known = f"{recognition}: {recognition.version.about}" if recognition is not None else "none that is published"
+        known = f"{recognition}: {recognition.version.about}" if recognition is not None else "not a published one"
         rows.append(["version", known])
     return "\n\n".join(
         [f"{facts.name}: {facts.about}\n{tabulate(rows, tablefmt='plain')}", _counts(counts), _balance(counts)]
@@ -35,11 +35,11 @@ def _counts(counts: dict[str, dict[str, int]]) -> str:
         disable_numparse=True,
         colalign=["left", *["right"] * (len(counts) + 1)],
     )
-    return table if len(kinds) <= _ROWS else f"{table}\n{len(kinds)} classes are not listed one by one"
+    return table if len(kinds) <= _ROWS else f"{table}\n({len(kinds)} classes, not listed individually)"
 
 
 def _balance(counts: dict[str, dict[str, int]]) -> str:
-    """Return how uneven the classes are in each environment, by the ratio of the largest to the smallest."""
+    """Return the class imbalance of each environment: the ratio of the largest to the smallest class."""
     cells = {images for classes in counts.values() for images in classes.values()}
     if len(cells) == 1:
         return f"balanced: {cells.pop():,} of every class in every environment"

@@ -1,7 +1,7 @@
-"""Look into image files: read and decode each one whole, on all cores, and tell what a run should know of it.
+"""Inspect image files: read and fully decode each one, on all cores, and report defects.
 
-A JPEG is decoded at an eighth of its size: every coded bit is read, so that whatever is missing or broken shows as in a
-full decode, and only the arithmetic that turns coefficients into pixels, which cannot fail, is left out.
+A JPEG is decoded at an eighth of its size: this reads every coded bit, so that it detects the same defects as a full
+decode. It only skips the transform from coefficients to pixels, which cannot fail.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ _ORIENTATION = 0x0112  # EXIF: 1, or absent, is upright
 
 
 class Inspection(NamedTuple):
-    """What was found in a file.
+    """Result of inspecting a file.
 
-    ``defect`` is '' for a whole image, else ``unreadable``, ``empty`` (no byte), ``no image`` (in no format that is
-    read), ``too large``, ``truncated`` (a part is missing) or ``broken`` (nothing can be decoded); ``reason`` may say
-    more. Without pixels,
-    ``mode`` is '' and ``size``, (width, height), is (0, 0). ``digest`` is the sha256 of the bytes, '' for none read.
+    ``defect`` is '' for an intact image, else ``unreadable``, ``empty`` (no bytes), ``no image`` (unsupported format),
+    ``too large``, ``truncated`` (partly decodable) or ``broken`` (not decodable); ``reason`` may have details. Without
+    pixels, ``mode`` is '' and ``size``, (width, height), is (0, 0). ``digest`` is the SHA-256 of the bytes, '' if none
+    were read.
     """
 
     digest: str
@@ -38,12 +38,12 @@ class Inspection(NamedTuple):
 
 
 def inspect_files(files: Sequence[Path]) -> Iterator[Inspection]:
-    """Yield what is found in each file, in their order; raise InputError where a process dies of one."""
+    """Yield the inspection of each file, in order; raise InputError if a worker process is killed."""
     return in_every_core(inspect_file, files)
 
 
 def inspect_file(file: Path) -> Inspection:
-    """Read a file and decode all of it."""
+    """Read and fully decode a file."""
     try:
         content = read_bytes(file, IMAGE)
     except OSError as error:
@@ -52,7 +52,7 @@ def inspect_file(file: Path) -> Inspection:
     if not content:
         return found._replace(defect="empty")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on odd metadata
+        warnings.simplefilter("ignore")  # Pillow warns about odd metadata
         try:
             return _decoded(found, content)
         except NotAnImage as error:

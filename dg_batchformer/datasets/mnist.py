@@ -1,7 +1,7 @@
-"""ColoredMNIST (Arjovsky et al., 2019) and RotatedMNIST (Ghifary et al., 2015), made of MNIST's files as in DomainBed.
+"""ColoredMNIST (Arjovsky et al., 2019) and RotatedMNIST (Ghifary et al., 2015), built from MNIST as in DomainBed.
 
-What DomainBed draws from the generator that ``--seed`` seeds is drawn here from one that the trial seeds: runs of a
-trial see the same images, and trial n those that DomainBed draws under ``--seed n``.
+Random choices are seeded by the trial, where DomainBed uses ``--seed``: all runs of a trial see the same images, and
+trial n has the images of DomainBed's ``--seed n``.
 """
 
 import gzip
@@ -25,11 +25,11 @@ from dg_batchformer.storage.safe_read import Unreadable, open_regular, read_byte
 
 _PARTS = ("train", "t10k")
 _UNSIGNED_BYTES = 8  # the code of IDX
-_LARGEST = 2**26  # bytes of a file, unpacked: 60,000 images of 28 x 28 are 47 million
+_LARGEST = 2**26  # bytes of an unpacked file: 60,000 images of 28 x 28 take 47 million
 
 
 class _MNIST(Dataset):
-    """All 70,000 digits, shuffled and dealt to the environments in turn; images are bytes, one channel or two."""
+    """All 70,000 digits, shuffled and dealt to the environments in turn; uint8 images with one or two channels."""
 
     def __init__(
         self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any], *, trial_seed: int = 0
@@ -53,30 +53,30 @@ class _MNIST(Dataset):
         return cls(root, spec.test_envs, hparams, trial_seed=spec.trial_seed)
 
     def identity(self) -> Identity:
-        """Return what tells MNIST's files from others: trials, which deal them out differently, have it in common."""
+        """Return the identity of MNIST's files, which all trials share."""
         return Identity(self._digest, self._digest)
 
     @abstractmethod
     def _environment(
         self, images: Tensor, digits: Tensor, env: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Make the images (n, C, 28, 28) and labels (n,) of an environment of digits (n, 28, 28)."""
+        """Make the images (n, C, 28, 28) and labels (n,) of an environment from digits (n, 28, 28)."""
 
 
 class ColoredMNIST(_MNIST):
-    """Is the digit below five? A quarter of the labels lie; colour agrees with them in 90, 80 and 10 %."""
+    """Classify digits below five; 25 % of the labels are flipped, and colors agree with them in 90, 80 and 10 %."""
 
     def _environment(
         self, images: Tensor, digits: Tensor, env: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         labels = (digits < 5) ^ (torch.rand(len(digits), generator=generator) < 0.25)
         colours = labels ^ (torch.rand(len(digits), generator=generator) < (0.1, 0.2, 0.9)[env])
-        channels = torch.stack([~colours, colours], dim=1)  # (n, 2): a digit is in one of them
+        channels = torch.stack([~colours, colours], dim=1)  # (n, 2): each digit is in one channel
         return images[:, None] * channels[:, :, None, None], labels.long()
 
 
 class RotatedMNIST(_MNIST):
-    """Digits, turned by 0, 15, 30, 45, 60 and 75 degrees."""
+    """Digits rotated by 0, 15, 30, 45, 60 and 75 degrees."""
 
     def _environment(
         self, images: Tensor, digits: Tensor, env: int, generator: torch.Generator
@@ -89,20 +89,20 @@ class RotatedMNIST(_MNIST):
 
 
 def _read_mnist(dataset: str, root: Path | None) -> tuple[Tensor, Tensor]:
-    """Return images (n, 28, 28) and digits (n,) as bytes, the training part first."""
+    """Return images (n, 28, 28) and digits (n,) as uint8, the training set first."""
     if root is None:
-        raise InputError(f"{dataset} needs --data_dir: the folder that holds MNIST/raw/, see: list datasets {dataset}")
+        raise InputError(f"{dataset} needs --data_dir: the folder with MNIST/raw/ in it; see list datasets {dataset}")
     folder = root / "MNIST" / "raw"
     images = [_read_idx(folder / f"{part}-images-idx3-ubyte", 3) for part in _PARTS]
     digits = [_read_idx(folder / f"{part}-labels-idx1-ubyte", 1) for part in _PARTS]
     for part, x, y in zip(_PARTS, images, digits, strict=True):
         if len(x) != len(y) or x.shape[1:] != (28, 28) or (len(y) and y.max() > 9):
-            raise InputError(f"{folder} is not MNIST: {part} has images {x.shape} and labels {y.shape}; fetch it anew")
+            raise InputError(f"{folder} is not MNIST: {part} has images {x.shape}, labels {y.shape}; download it again")
     return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(digits))
 
 
 def _read_idx(file: Path, dimensions: int) -> np.ndarray:
-    """Read an IDX file of bytes, plain or gzipped, as torchvision keeps them."""
+    """Read an IDX file of bytes, plain or gzipped, as torchvision stores them."""
     zipped = file.with_name(f"{file.name}.gz")
     try:
         if file.is_file():
@@ -113,15 +113,15 @@ def _read_idx(file: Path, dimensions: int) -> np.ndarray:
     except FileNotFoundError:
         download = f'from torchvision.datasets import MNIST; MNIST("{file.parents[2]}", download=True)'
         raise InputError(
-            f"MNIST is not there: neither {file} nor {zipped.name}; get it by python -c '{download}'"
+            f"MNIST is missing: there is neither {file} nor {zipped.name}; download it with: python -c '{download}'"
         ) from None
     except Unreadable:
         raise
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{zipped} cannot be read ({error}); fetch it anew") from None
+        raise InputError(f"{zipped} cannot be read ({error}); download it again") from None
     header = 4 * (1 + dimensions)
     sizes = tuple(int(size) for size in np.frombuffer(content[4:header].ljust(header - 4, b"\0"), ">u4"))
     magic = bytes((0, 0, _UNSIGNED_BYTES, dimensions))
     if content[:4] != magic or len(content) != header + prod(sizes):
-        raise InputError(f"{file} is no IDX file of {dimensions} dimensions, or a part of one; fetch it anew")
+        raise InputError(f"{file} is not a complete IDX file of {dimensions} dimensions; download it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(sizes).copy()

@@ -1,9 +1,8 @@
-"""Pixel cache: every image of a dataset decoded once, into files that all processes read.
+"""Pixel cache: all images of a dataset, decoded once into files that all processes share.
 
-A dataset has planes of two kinds: ``eval-SIDE`` holds images squared to SIDE pixels by Pillow, bit-equal to the images
-that are evaluated without a cache; ``train-SIDE`` keeps the aspect for random crops, and shrinks images whose short
-side is above SIDE pixels to it. A checksum of every image is checked whenever it is read from a file; a damaged image
-is decoded again.
+A dataset has two kinds of planes. ``eval-SIDE`` holds images resized by Pillow to SIDE x SIDE pixels, bit-equal to
+evaluation without a cache. ``train-SIDE`` keeps the aspect ratio for random crops, and shrinks images whose short side
+exceeds SIDE pixels. Every image has a checksum that is verified on each read; a damaged image is decoded again.
 """
 
 import errno
@@ -34,24 +33,24 @@ from dg_batchformer.storage.lock import held
 from dg_batchformer.storage.safe_read import TABLE, open_regular
 from dg_batchformer.storage.safe_write import open_own
 
-Progress = Callable[[int, int], None]  # images done, of how many
-_FORMER = "train"  # a plane of earlier versions, shrunk to 256 pixels
+Progress = Callable[[int, int], None]  # (images done, total)
+_FORMER = "train"  # plane of earlier versions
 _AT_ONCE = 256  # images copied to a device together
 
 
 class Kind(NamedTuple):
-    """What a plane does to images: squares them to ``side`` pixels, or shrinks their short side to it."""
+    """How a plane resizes images: to ``side`` x ``side`` pixels, or to a short side of at most ``side``."""
 
     side: int
     squared: bool
 
     @property
     def name(self) -> str:
-        """The name of the folder of such a plane."""
+        """Folder name of such a plane."""
         return f"{'eval' if self.squared else 'train'}-{self.side}"
 
     def size(self, native: tuple[int, int]) -> tuple[int, int]:
-        """Return the height and width in the plane of an image of a height and width."""
+        """Return the (height, width) in the plane of an image of (height, width) ``native``."""
         if self.squared:
             return self.side, self.side
         short, long = sorted(native)
@@ -61,22 +60,22 @@ class Kind(NamedTuple):
         return (self.side, long) if native[0] <= native[1] else (long, self.side)
 
     def pixels(self, image: Image.Image, size: tuple[int, int]) -> bytes:
-        """Return the bytes of an image in the plane, where its height and width are ``size``."""
+        """Resize an image to (height, width) ``size``, and return its bytes."""
         height, width = size
         if image.size != (width, height):
-            # Shrinking for crops comes before a second, bilinear resize: Lanczos keeps the detail that one would.
+            # Crops are resized a second time, bilinearly, so use Lanczos here to keep the detail.
             filtered = Image.Resampling.BILINEAR if self.squared else Image.Resampling.LANCZOS
             image = image.resize((width, height), filtered)
         return image.tobytes()
 
 
 class Index(NamedTuple):
-    """What is known of the images of a plane.
+    """Index of the images in a plane.
 
     Attributes:
         sizes: (images, 2), height and width.
         checksums: (images,), CRC-32 of their bytes.
-        torn: which of them are truncated.
+        torn: indices of truncated images.
 
     """
 
@@ -86,27 +85,27 @@ class Index(NamedTuple):
 
 
 class Plane:
-    """The images of a dataset, uint8, (height, width, 3) each, one environment after another.
+    """All images of a dataset as uint8 (height, width, 3), ordered by environment.
 
-    A file is read where it is asked for, not mapped, since what was touched of a mapped one counts as memory of a run.
+    The file is read, not memory-mapped, as mapped pages would count toward the memory of a run.
 
     Args:
-        kind: what was done to the images.
+        kind: how the images were resized.
         folder: of the plane.
-        files: the images that it was made of.
+        files: the source images.
 
     Attributes:
         sizes: (images, 2), height and width.
-        notes: sentences on images that were repaired while decoding.
-        restored: indices of images that were damaged in the cache, and decoded again; for the reader to clear.
-        resident: all bytes on a GPU; None where they are read from the file.
+        notes: messages on images that were repaired while decoding.
+        restored: indices of damaged images that were decoded again; the caller clears it.
+        resident: all bytes on a GPU; None if they are read from the file.
 
     """
 
     def __init__(self, kind: Kind, folder: Path, files: Sequence[Path]) -> None:
         index = _read_index(folder, len(files))
         if index is None:
-            raise InputError(f"{folder} is damaged; delete it, and it is built again")
+            raise InputError(f"{folder} is damaged; delete it to have it rebuilt")
         self.kind, self.folder, self.files = kind, folder, files
         self.sizes = torch.from_numpy(index.sizes)
         self.notes = [truncated(files[torn]) for torn in index.torn.tolist()]
@@ -137,7 +136,7 @@ class Plane:
         return pixels.permute(0, 3, 1, 2)
 
     def copy_to(self, device: torch.device) -> None:
-        """Hold all images on a device."""
+        """Copy all images to a device."""
         resident = torch.empty(self._begins[-1], dtype=torch.uint8, device=device)
         for start in range(0, len(self.files), _AT_ONCE):
             part = range(start, min(start + _AT_ONCE, len(self.files)))
@@ -146,7 +145,7 @@ class Plane:
 
     @property
     def num_bytes(self) -> int:
-        """The size of all images."""
+        """Size of all images, in bytes."""
         return self._begins[-1]
 
     def _read(self, indices: Sequence[int]) -> Tensor:
@@ -158,30 +157,30 @@ class Plane:
         return torch.frombuffer(parts, dtype=torch.uint8)
 
     def _restore(self, index: int) -> bytes:
-        """Decode an image again, and put it where its bytes were damaged."""
+        """Decode a damaged image again, and repair it in the cache."""
         height, width = self.sizes[index].tolist()
         image, _ = decode(self.files[index])
         part = self.kind.pixels(image, (height, width))
         if zlib.crc32(part) != self._checksums[index]:
             raise InputError(
-                f"{self.folder} is damaged, and {self.files[index]} no longer gives the pixels that were cached; "
-                "delete that folder, and it is built again"
+                f"{self.folder} is damaged, and {self.files[index]} changed since it was cached; delete that folder to "
+                "have it rebuilt"
             )
         try:
             with open_own(self.folder / "pixels", "r+b") as file:
                 os.pwrite(file.fileno(), part, self._begins[index])
         except OSError:
-            pass  # a cache that cannot be mended costs time, never a result
+            pass  # a failed repair costs only time
         self.restored.append(index)
         return part
 
 
 def prepare_planes(dataset: ImageFolders, kinds: Sequence[Kind], progress: Progress) -> list[Path]:
-    """Return the folders of planes; build those that are not there or damaged, together, decoding every image once.
+    """Return the folders of planes; build missing or damaged ones together, decoding every image once.
 
-    Waits for another process that builds them.
+    Waits if another process is building them.
 
-    Raises InputError where there is no room for them, or an image cannot be decoded.
+    Raises InputError if the disk is full, or an image cannot be decoded.
 
     """
     folder = cache_dir() / "pixels" / dataset.identity().arrangement[:16]
@@ -197,33 +196,33 @@ def prepare_planes(dataset: ImageFolders, kinds: Sequence[Kind], progress: Progr
 
 @lru_cache(maxsize=4)
 def open_plane(kind: Kind, folder: Path, files: tuple[Path, ...]) -> Plane:
-    """Open a plane; the last ones stay open between runs."""
+    """Open a plane; recent ones stay open between runs."""
     return Plane(kind, folder, files)
 
 
 def _read_index(folder: Path, images: int) -> Index | None:
-    """Return the index of a plane of so many images; None where there is none, or it does not fit its pixels."""
+    """Return the index of a plane; None if it is missing, damaged, or of another number of images."""
     try:
         with open_regular(folder / "index.npz", TABLE) as file, np.load(file, allow_pickle=False) as arrays:
-            index = Index(*(arrays[name] for name in Index._fields))  # each of them has a checksum, too
+            index = Index(*(arrays[name] for name in Index._fields))  # npz entries have checksums too
         whole = (folder / "pixels").stat().st_size == int(index.sizes.prod(axis=1).sum()) * 3
-    except Exception:  # whatever damage leads NumPy and zipfile to
+    except Exception:  # NumPy and zipfile may raise anything on damaged files
         return None
     return index if whole and len(index.sizes) == len(index.checksums) == images else None
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Be the only one who builds planes of a dataset, and say what to do where they cannot be written."""
+    """Lock the planes of a dataset for building; raise InputError if they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder / "lock", waits=True):
-            for left_over in [*folder.glob(".*"), folder / _FORMER]:  # of a build that was killed, or of old
+            for left_over in [*folder.glob(".*"), folder / _FORMER]:  # from a killed build or an earlier version
                 shutil.rmtree(left_over, ignore_errors=True)
             yield
     except OSError as error:
         raise InputError(
-            f"the pixel cache cannot be written to {folder} ({error.strerror}); make room, set XDG_CACHE_HOME to "
+            f"the pixel cache cannot be written to {folder} ({error.strerror}); free space, set XDG_CACHE_HOME to "
             "another disk, or train with --data_path exact (data_path: exact in a sweep file)"
         ) from None
 
@@ -243,7 +242,7 @@ def _build(dataset: ImageFolders, planes: Mapping[Kind, Path], progress: Progres
 
 
 class _Target:
-    """One plane while it is written: its file, and where in it which image goes."""
+    """A plane being written: its file, and the position of every image in it."""
 
     def __init__(self, kind: Kind, folder: Path, file: IO[bytes], sizes: NDArray[np.int64]) -> None:
         self.kind, self.folder, self.file, self.sizes = kind, folder, file, sizes
@@ -252,7 +251,7 @@ class _Target:
         _reserve(file, int(self.ends[-1]))
 
     def put(self, index: int, image: Image.Image) -> int:
-        """Write an image, also from another process than that which has this target; return its checksum."""
+        """Write an image and return its checksum; forked processes may call this too."""
         height, width = self.sizes[index].tolist()
         pixels = self.kind.pixels(image, (height, width))
         os.pwrite(self.file.fileno(), pixels, int(self.ends[index]) - len(pixels))
@@ -266,18 +265,18 @@ class _Target:
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """Allocate the space that a file will need, so that a full disk is reported now."""
+    """Allocate the space of a file in advance, so that a full disk is reported at once."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         elif shutil.disk_usage(file.name).free < size:  # macOS
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; it takes {amount(size)}") from None
+        raise OSError(error.errno, f"{error.strerror}; it needs {amount(size)}") from None
 
 
 def _write(files: Sequence[Path], folders: Mapping[Kind, Path], progress: Progress) -> None:
-    """Decode all images into the files of planes; truncated ones are noted."""
+    """Decode all images into the files of planes, and write their indices."""
     whole = any(not kind.squared for kind in folders)
     native = list(in_every_core(_size, files)) if whole else [(0, 0)] * len(files)
     with ExitStack() as stack:
@@ -292,7 +291,7 @@ def _write(files: Sequence[Path], folders: Mapping[Kind, Path], progress: Progre
 
 
 def _fill(targets: Sequence[_Target], files: Sequence[Path], progress: Progress) -> list[int]:
-    """Decode every image once into all targets; return which ones are truncated."""
+    """Decode every image once into all targets; return the indices of truncated ones."""
 
     def put_whole(index: int) -> list[int] | None:
         try:
@@ -314,7 +313,7 @@ def _fill(targets: Sequence[_Target], files: Sequence[Path], progress: Progress)
 
 
 def _size(file: Path) -> tuple[int, int]:
-    """Return height and width, from the header where it tells."""
+    """Return (height, width), from the header if possible."""
     try:
         return size_of(file)
     except Undecodable:

@@ -1,4 +1,4 @@
-"""Which planes of the pixel cache are held on GPUs: as many as fit into a quarter of a card, over all its workers."""
+"""Keep planes of the pixel cache on the GPU, up to a quarter of its memory over all workers."""
 
 from collections.abc import Sequence
 from weakref import WeakSet
@@ -7,14 +7,14 @@ import torch
 
 from dg_batchformer.datasets.pixels import Plane
 
-_SHARE = 4  # of a card's memory: planes may take one part in so many
+_SHARE = 4  # planes may use 1 / _SHARE of the GPU's memory
 
 
 class Residence:
-    """The planes that this process holds on its GPU.
+    """The planes that this process keeps on its GPU.
 
     Attributes:
-        workers: processes on the same card, this one included; they share what planes may take.
+        workers: number of processes on the same GPU, including this one; they share the memory for planes.
 
     """
 
@@ -24,7 +24,7 @@ class Residence:
         self._is_open = True
 
     def hold(self, planes: Sequence[Plane], device: torch.device) -> None:
-        """Copy the planes of a run to its GPU, as far as they fit; planes of earlier runs make room."""
+        """Copy the planes of a run to its GPU, as far as they fit; evict planes of earlier runs if needed."""
         if device.type != "cuda" or not self._is_open:
             return
         free, total = torch.cuda.mem_get_info(device)
@@ -38,7 +38,7 @@ class Residence:
                 free -= plane.num_bytes
 
     def give_up(self) -> bool:
-        """Release all planes, and hold none from here on, since memory ran out; return whether there were any."""
+        """Release all planes for good, after an OOM; return whether there were any."""
         had_planes = bool(self._planes)
         self._is_open = False
         self._release(set(self._planes))
@@ -47,7 +47,7 @@ class Residence:
     def _copy(self, plane: Plane, device: torch.device) -> None:
         try:
             plane.copy_to(device)
-        except torch.OutOfMemoryError:  # another process was faster: the plane is read from its file
+        except torch.OutOfMemoryError:  # another process took the memory: read the plane from its file
             return
         self._planes.add(plane)
 
@@ -58,4 +58,4 @@ class Residence:
 
 
 RESIDENCE = Residence()
-"""Of this process."""
+"""The planes of this process."""

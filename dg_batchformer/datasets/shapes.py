@@ -1,4 +1,4 @@
-"""Shapes: seven drawn shapes in four styles, 32 px. Built in, drawn from a seed, with a real domain gap."""
+"""Shapes: a built-in dataset of seven shapes drawn in four styles, 32 px, with a genuine domain gap."""
 
 from collections.abc import Callable, Sequence
 from colorsys import hsv_to_rgb
@@ -16,16 +16,16 @@ from dg_batchformer.seeds import seed_hash
 
 _CLASSES = ("circle", "cross", "heart", "moon", "square", "star", "triangle")
 _PER_CLASS = 60
-_COLOURED = 0.8  # share of shapes whose hue gives the class away, differently in every style
+_COLOURED = 0.8  # share of shapes whose hue is determined by the class, differently in every style
 _SIZE, _CANVAS = 32, 96  # drawn at three times the size, then averaged: smooth edges
 _Points = list[tuple[float, float]]
 
 
 class Shapes(Dataset):
-    """photo, painting, cartoon, sketch x 7 shapes x 60 images, uint8, (3, 32, 32).
+    """4 styles (photo, painting, cartoon, sketch) x 7 shapes x 60 images, uint8 (3, 32, 32).
 
-    Place, size and turn vary within every style. Colour is a trap: in the styles that have it, four of five shapes
-    have a hue that tells their class, by another rule in each style. Nothing is augmented.
+    Position, size and rotation vary within every style. Color is a spurious feature: in the styles that have color,
+    the hue of four in five shapes is determined by the class, by a different rule in each style. No augmentation.
     """
 
     def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ def _draw_style(style: str) -> tuple[Tensor, Tensor]:
 
 
 def _outline(name: str) -> np.ndarray:
-    """Return the corners of a shape of radius about 1, (corners, 2), y downwards."""
+    """Return the corners of a shape of radius about 1: (corners, 2), with y pointing down."""
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     if name == "circle":
         return np.stack([np.cos(turn), np.sin(turn)], axis=1)
@@ -107,14 +107,14 @@ def _colour(rng: np.random.RandomState, low: int = 0, high: int = 256) -> _Colou
 
 
 def _shape_colour(rng: np.random.RandomState, palette: float) -> _Colour:
-    """Draw the colour of a shape; most are of the hue that its class has in this style."""
+    """Draw a random color for a shape; most have the hue of their class in this style."""
     hue = palette + rng.normal(0, 0.02) if rng.uniform() < _COLOURED else rng.uniform()
     red, green, blue = hsv_to_rgb(hue % 1, rng.uniform(0.6, 1), rng.uniform(0.5, 1))
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
 def _contrasting(rng: np.random.RandomState, shape: _Colour, contrast: int) -> _Colour:
-    """Draw the colour of a background whose brightness differs from the shape's by at least ``contrast``."""
+    """Draw a random background color whose brightness differs from the shape's by at least ``contrast``."""
     while True:
         background = _colour(rng)
         if abs(sum(background) - sum(shape)) >= 3 * contrast:
@@ -128,7 +128,7 @@ def _mask(points: _Points) -> Image.Image:
 
 
 def _shaded(rng: np.random.RandomState, colour: _Colour) -> Image.Image:
-    """A surface of one colour under slanted light."""
+    """Draw a surface of one color under slanted light."""
     slope_y, slope_x = rng.uniform(-0.4, 0.4, size=2)
     y, x = np.mgrid[-1 : 1 : _CANVAS * 1j, -1 : 1 : _CANVAS * 1j]
     light = 1 + slope_y * y + slope_x * x
@@ -136,7 +136,7 @@ def _shaded(rng: np.random.RandomState, colour: _Colour) -> Image.Image:
 
 
 def _photo(rng: np.random.RandomState, points: _Points, colour: _Colour) -> Image.Image:
-    """Lit surfaces, soft edges, a shadow, sensor noise."""
+    """Draw lit surfaces with soft edges, a shadow and sensor noise."""
     background, shape = _shaded(rng, _contrasting(rng, colour, 40)), _shaded(rng, colour)
     shadow = _mask([(x + 5, y + 6) for x, y in points]).filter(ImageFilter.GaussianBlur(5))
     image = Image.composite(background.point(lambda value: value * 0.55), background, shadow)
@@ -146,7 +146,7 @@ def _photo(rng: np.random.RandomState, points: _Points, colour: _Colour) -> Imag
 
 
 def _strokes(rng: np.random.RandomState, colour: _Colour, count: int) -> Image.Image:
-    """A surface of broad strokes in tones of one colour."""
+    """Draw a surface of broad strokes in tones of one color."""
     image = Image.new("RGB", (_CANVAS, _CANVAS), colour)
     draw = ImageDraw.Draw(image)
     starts = rng.uniform(0, _CANVAS, size=(count, 2))
@@ -160,14 +160,14 @@ def _strokes(rng: np.random.RandomState, colour: _Colour, count: int) -> Image.I
 
 
 def _painting(rng: np.random.RandomState, points: _Points, colour: _Colour) -> Image.Image:
-    """Brush strokes over and around a ragged shape."""
+    """Draw brush strokes over and around a ragged shape."""
     ragged = [(x + rng.normal(0, 1.5), y + rng.normal(0, 1.5)) for x, y in points]
     background, shape = _strokes(rng, _contrasting(rng, colour, 50), 140), _strokes(rng, colour, 140)
     return Image.composite(shape, background, _mask(ragged))
 
 
 def _cartoon(rng: np.random.RandomState, points: _Points, colour: _Colour) -> Image.Image:
-    """Flat colours, a striped background, a thick outline around a squashed shape."""
+    """Draw a squashed shape in flat colors with a thick outline on stripes."""
     light, dark = _colour(rng, 120, 256), _colour(rng, 20, 200)
     image = Image.new("RGB", (_CANVAS, _CANVAS), light)
     draw = ImageDraw.Draw(image)
@@ -183,7 +183,7 @@ def _cartoon(rng: np.random.RandomState, points: _Points, colour: _Colour) -> Im
 
 
 def _sketch(rng: np.random.RandomState, points: _Points, colour: _Colour) -> Image.Image:
-    """Thin, shaky pencil lines on paper, with gaps, over hatching; no colour."""
+    """Draw thin, shaky, broken pencil lines over hatching on paper, without color."""
     paper, pencil = int(rng.randint(215, 256)), int(rng.randint(30, 110))
     image = Image.new("RGB", (_CANVAS, _CANVAS), (paper, paper, paper))
     draw = ImageDraw.Draw(image)

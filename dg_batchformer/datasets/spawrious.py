@@ -1,8 +1,8 @@
-"""Spawrious — Lynch et al., 2023: breeds of dogs whose surroundings give them away in training, and mislead in Test.
+"""Spawrious — Lynch et al., 2023: dog breeds whose backgrounds correlate with the class in training, but not in Test.
 
-O2O: a breed is in one place, but for a few images in a place of all breeds; M2M: two breeds swap two places. The files
-lie in ``group/place/breed``. Of a folder that is taken in part, the first by name are taken (DomainBed: as the disk
-lists them), and images are augmented as all others are (DomainBed: without random crops).
+O2O: each breed has one background, except for a few images on a background shared by all breeds. M2M: pairs of breeds
+swap pairs of backgrounds. The files are in ``group/place/breed``. Differences from DomainBed: partially used folders
+contribute their first files by name (DomainBed: in directory order), and augmentation includes random crops.
 """
 
 from abc import abstractmethod
@@ -15,12 +15,12 @@ from dg_batchformer.datasets.folders import FilesByClass, ImageFolders
 
 _BREEDS = ("bulldog", "dachshund", "labrador", "corgi")  # in the order of places
 _IN_FOLDER = 3168
-_AT_HOME = (int(0.97 * _IN_FOLDER), int(0.87 * _IN_FOLDER))  # images at a breed's own place, by training group of O2O
-_SWAPPED = (1, 0, 3, 2)  # the breed whose place a breed has in the second group of M2M
+_AT_HOME = (int(0.97 * _IN_FOLDER), int(0.87 * _IN_FOLDER))  # images on a breed's own background, by O2O group
+_SWAPPED = (1, 0, 3, 2)  # by breed, the breed whose background it has in the second group of M2M
 
 
 class _Part(NamedTuple):
-    """The first images of a folder that an environment has; all without ``most``."""
+    """The images of a folder in an environment: the first ``most`` by name, or all."""
 
     folder: str
     breed: str
@@ -31,7 +31,7 @@ class _Spawrious(ImageFolders):
     """Environments Test, SC_group_1, SC_group_2, 4 classes.
 
     Attributes:
-        places: of the breeds in training. tests: in Test.
+        places: backgrounds of the breeds in training. tests: in Test.
 
     """
 
@@ -42,11 +42,11 @@ class _Spawrious(ImageFolders):
     def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         super().__init__(root, test_envs, hparams)
         if list(test_envs) != [0]:
-            self.notes.append(f"{self.facts.name} is made to be tested on Test; what is found elsewhere says little")
+            self.notes.append(f"{self.facts.name} is designed to be tested on Test; other results mean little")
 
     @abstractmethod
     def parts(self, env: int) -> Iterable[_Part]:
-        """Return what an environment consists of."""
+        """Return the parts of an environment."""
 
     def find(self, root: Path | None) -> FilesByClass:
         parts = {name: list(self.parts(env)) for env, name in enumerate(self.facts.names)}
@@ -61,7 +61,12 @@ class _Spawrious(ImageFolders):
 
 
 class _O2O(_Spawrious):
-    """Attributes: elsewhere: the place of all breeds."""
+    """One background per breed.
+
+    Attributes:
+        elsewhere: the background shared by all breeds.
+
+    """
 
     registered = False
     elsewhere: ClassVar[str]

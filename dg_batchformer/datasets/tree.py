@@ -1,4 +1,4 @@
-"""What lies in the folder of a dataset, also where it could not be trained on: images by class, missing and stray."""
+"""Content of a dataset's folder, even if it cannot be trained on: images by class, missing and stray files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ class Tree:
     """The folder of a dataset as found.
 
     Args:
-        images: by environment and class, in the order that training reads them; an environment without a folder is
-            empty, a class without images has no entry.
+        images: by environment and class, in training order; an environment without a folder is empty, and a class
+            without images has no entry.
         missing: environments without a folder.
-        unread: files that could be meant as images, and that no run reads: by their format, or by where they lie.
-        strays: other files and folders that no run reads; of a folder, not what is in it.
-        nested: a sentence where the class folders lie a level too deep, and no run starts; '' where they do not.
+        unread: files that look like images but are not read, due to format or location.
+        strays: other files and folders that are not read; the content of such folders is not listed.
+        nested: error message if class folders lie one level too deep, else ''.
 
     """
 
@@ -45,12 +45,12 @@ class Tree:
 
     @property
     def environments(self) -> list[str]:
-        """The names of environments."""
+        """Names of environments."""
         return list(self.images)
 
     @property
     def classes(self) -> list[str]:
-        """The union of the classes of all environments."""
+        """Sorted union of the classes of all environments."""
         return sorted({kind for classes in self.images.values() for kind in classes})
 
     @cached_property
@@ -64,11 +64,11 @@ class Tree:
         ]
 
     def name_of(self, path: Path) -> str:
-        """Return a path as people read it: relative to the folder of the dataset."""
+        """Return a path relative to the folder of the dataset."""
         return str(path.relative_to(self.folder))
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return the number of images by environment and class, classes without images included."""
+        """Return the number of images by environment and class, including zeros."""
         return {
             environment: {kind: len(classes.get(kind, [])) for kind in self.classes}
             for environment, classes in self.images.items()
@@ -76,9 +76,9 @@ class Tree:
 
 
 def read_tree(name: str, data_dir: Path | None) -> Tree:
-    """Find the images of a dataset of the catalog, or of your own: any folder of environment/class/image.
+    """Read the folder of a catalog dataset, or of a custom dataset as environment/class/image.
 
-    Raises InputError where the dataset has no folder.
+    Raises InputError if the dataset has no folder.
     """
     folder = _find(name, data_dir)
     environments = list(DATASETS[name].names) if name in DATASETS else folder_environments(folder)
@@ -95,17 +95,17 @@ def _find(name: str, data_dir: Path | None) -> Path:
         dataset_class = get_dataset_class(name)
         if not issubclass(dataset_class, ImageFolders) or dataset_class.find is not ImageFolders.find:
             raise InputError(
-                f"{name} is not laid out as environment/class/image, which is looked at here; data info counts it"
+                f"{name} is not stored as environment/class/image, so it cannot be verified; use data info for counts"
             )
         return dataset_folder(DATASETS[name], data_dir, DATASETS[name].names)
     folder = find_own(name, data_dir)
     if folder.is_file():
-        raise InputError(f"{folder} is a manifest, and folders are what is looked at here; data info counts it")
+        raise InputError(f"{folder} is a manifest, but only folders can be verified; use data info for counts")
     return folder
 
 
 def _not_read(folder: Path, found: Mapping[Path, ClassFolders]) -> list[Path]:
-    """Find what is beside environments, beside classes, and among the images of a class."""
+    """Find unread paths beside environments, beside classes, and among the images of a class."""
     paths = [path for path in folder.iterdir() if path not in found]
     for environment, classes in found.items():
         paths += [path for path in environment.iterdir() if path.name not in classes.images]

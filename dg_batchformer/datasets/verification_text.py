@@ -1,4 +1,4 @@
-"""A verification for people, as text, and for programs, as JSON."""
+"""Format a verification as text or JSON."""
 
 import json
 from typing import Any
@@ -9,12 +9,12 @@ from dg_batchformer.datasets.counts import total
 from dg_batchformer.datasets.findings import ERROR, NOTE, WARNING, Finding
 from dg_batchformer.datasets.verify import Verification
 
-_ITEMS = 8  # of a finding that are printed; JSON has all
-_ROWS = 70  # of the table of counts, else only totals are printed
+_ITEMS = 8  # items printed per finding; JSON has all
+_ROWS = 70  # with more classes, the table has only totals
 
 
 def as_json(verification: Verification) -> str:
-    """Write a verification as JSON, with the keys that ``data verify --help`` explains."""
+    """Format a verification as JSON; ``data verify --help`` explains the keys."""
     tree, published, recognition = verification.tree, verification.published, verification.recognition
     values: dict[str, Any] = {
         "dataset": tree.name,
@@ -41,7 +41,7 @@ def as_json(verification: Verification) -> str:
 
 
 def as_text(verification: Verification) -> str:
-    """Write a verification as counts, facts and findings, the worst last, where the eye is."""
+    """Format a verification as text: facts, counts and findings, the most serious last."""
     parts = [_facts(verification), _counts(verification)]
     for severity in (NOTE, WARNING, ERROR):
         parts += [_finding(finding) for finding in verification.having(severity)]
@@ -54,7 +54,7 @@ def _facts(verification: Verification) -> str:
     rows = [
         ["images", f"{len(verification.inspections):,} in {tree.folder}, {size:,.1f} MiB"],
         ["version", _version(verification)],
-        ["fingerprint", verification.fingerprint or "none: there are no images, or not all can be read"],
+        ["fingerprint", verification.fingerprint or "none: there are no images, or some cannot be read"],
         ["sizes", _sizes(verification)],
         ["modes", ", ".join(f"{mode} {images:,}" for mode, images in verification.modes.items())],
     ]
@@ -65,11 +65,11 @@ def _version(verification: Verification) -> str:
     recognition, published = verification.recognition, verification.published
     if recognition is not None:
         version = recognition.version
-        told = "told by the fingerprint" if recognition.by == "fingerprint" else "told by counts alone"
+        told = "recognized by its fingerprint" if recognition.by == "fingerprint" else "recognized by counts only"
         return f"{version.name}, {told}: {version.about}"
     if published is None:
-        return "none: no counts of it are published here"
-    return f"none that is published; nearest is {published.name} ({published.source})"
+        return "unknown: no published counts are available"
+    return f"not a published one; the nearest is {published.name} ({published.source})"
 
 
 def _sizes(verification: Verification) -> str:
@@ -80,7 +80,7 @@ def _sizes(verification: Verification) -> str:
 
 
 def _counts(verification: Verification) -> str:
-    """Return the table of counts; a cell that differs shows both, as 48 of 379."""
+    """Return the table of counts; cells that differ from the published count show both: 48 of 379."""
     tree, published = verification.tree, verification.published
     counts = tree.counts()
     wanted = published.counts if published is not None else counts
@@ -94,7 +94,7 @@ def _counts(verification: Verification) -> str:
     here = [sum(counts[env].values()) for env in tree.environments]
     there = [sum(wanted.get(env, {}).values()) for env in tree.environments]
     rows.append(["all", *map(_cell, here, there), _cell(total(counts), total(wanted))])
-    left_out = f"\n{len(kinds)} classes: --format json counts each" if len(kinds) > _ROWS else ""
+    left_out = f"\n({len(kinds)} classes; see --format json for each)" if len(kinds) > _ROWS else ""
     right = ["left", *["right"] * (len(tree.environments) + 1)]
     headers = ["class", *tree.environments, "all"]
     return tabulate(rows, headers=headers, disable_numparse=True, colalign=right) + left_out
@@ -116,8 +116,8 @@ def _shown(finding: Finding) -> list[str]:
     if len(items) <= _ITEMS + 1:
         return list(items)
     if finding.kind in ("subset", "counts"):
-        return ["see the table"]
-    return [*items[:_ITEMS], f"and {len(items) - _ITEMS:,} more; --format json names all"]
+        return ["see the table above"]
+    return [*items[:_ITEMS], f"and {len(items) - _ITEMS:,} more; --format json lists all"]
 
 
 def _verdict(verification: Verification) -> str:
@@ -128,4 +128,4 @@ def _verdict(verification: Verification) -> str:
         return f"{name} is not right: {errors} error{'s' * (errors != 1)}{also}"
     if verification.recognition is not None:
         return f"{name} is right: {verification.recognition}{also}"
-    return f"{name} is whole, and nothing is published to hold it against{also}"
+    return f"{name} is intact; no published counts are available to compare it with{also}"

@@ -1,4 +1,4 @@
-"""Verify a dataset whose files were looked into: hold it against what was published, and gather what was found."""
+"""Verify a dataset from the inspection of its files: compare it with published counts, and collect findings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from dg_batchformer.datasets.tree import Tree
 
 @dataclass(frozen=True)
 class Verification:
-    """What is known of a dataset after every file was looked into.
+    """Result of verifying a dataset.
 
     Args:
         inspections: of every image, in the order of ``tree.placed``.
-        published: the version that the counts were held against; None for data of your own.
-        recognition: the published version that it is; None if it is none.
-        fingerprint: as in records; None where a file cannot be read.
+        published: the version that the counts are compared with; None for custom datasets.
+        recognition: the published version that the data matches; None if it matches none.
+        fingerprint: as in records; None if a file cannot be read.
 
     """
 
@@ -33,26 +33,26 @@ class Verification:
 
     @property
     def is_right(self) -> bool:
-        """Whether nothing that was found is an error."""
+        """Whether there are no errors."""
         return not self.having(ERROR)
 
     def having(self, severity: str) -> list[Finding]:
-        """Return the findings of a severity."""
+        """Return the findings with a severity."""
         return [finding for finding in self.findings if finding.severity == severity]
 
     @property
     def num_bytes(self) -> int:
-        """The size of all images on disk."""
+        """Size of all images on disk, in bytes."""
         return sum(found.num_bytes for found in self.inspections)
 
     @cached_property
     def modes(self) -> dict[str, int]:
-        """Number of images by Pillow's name of their mode, the most frequent first."""
+        """Number of images by Pillow mode, most frequent first."""
         return dict(Counter(found.mode for found in self.inspections if found.mode).most_common())
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """(width, height) of the images of minimal, median and maximal area."""
+        """(width, height) of the images with minimal, median and maximal area."""
         ordered = sorted((found.size for found in self.inspections if found.mode), key=lambda size: size[0] * size[1])
         if not ordered:
             return {}
@@ -60,10 +60,12 @@ class Verification:
 
 
 def verify(tree: Tree, inspections: Sequence[Inspection], *, strict: bool = False) -> Verification:
-    """Judge a dataset whose files were inspected, in the order of ``tree.placed``.
+    """Verify a dataset.
 
     Args:
-        strict: whether warnings are errors.
+        tree: its folder.
+        inspections: of its images, in the order of ``tree.placed``.
+        strict: treat warnings as errors.
 
     """
     counts = tree.counts()
@@ -94,17 +96,17 @@ def _fingerprint(tree: Tree, inspections: Sequence[Inspection]) -> str | None:
 
 
 def _missing(tree: Tree, published: Version | None) -> list[Finding]:
-    """Find folders a level too deep, environments without a folder or image, and classes that some of them lack."""
+    """Find folders one level too deep, environments without a folder or image, and missing classes."""
     findings = []
     if tree.nested:
         findings.append(Finding("nested", ERROR, tree.nested))
     if tree.missing:
         findings.append(Finding("missing environment", ERROR, "environments without a folder", tuple(tree.missing)))
     if not tree.placed:
-        return [*findings, Finding("nothing", ERROR, "no image in folders as environment/class/image")]
+        return [*findings, Finding("nothing", ERROR, "no images in environment/class/image")]
     empty = [name for name, classes in tree.images.items() if not classes and name not in tree.missing]
     if empty:
-        message = "environments without an image in a class folder: no run starts"
+        message = "environments without an image in a class folder, which cannot be trained on"
         findings.append(Finding("empty environment", ERROR, message, tuple(empty)))
     wanted = sorted({*tree.classes, *(published.classes if published is not None else ())})
     lacking = tuple(
@@ -126,12 +128,12 @@ def _is_wanted(environment: str, kind: str, published: Version | None) -> bool:
 
 
 def _differing(tree: Tree, published: Version) -> list[Finding]:
-    """Find classes that are not published, and counts other than those published."""
+    """Find unpublished classes, and counts that differ from the published ones."""
     findings = []
     unknown = {kind for kind in tree.classes if published.classes and kind not in published.classes}
     if unknown:
         items = tuple(f"{env}/{kind}" for env, classes in tree.images.items() for kind in classes if kind in unknown)
-        findings.append(Finding("unknown class", ERROR, f"folders that are no class of {published.name}", items))
+        findings.append(Finding("unknown class", ERROR, f"folders that are not a class of {published.name}", items))
     differences = {cell: pair for cell, pair in published.differences(tree.counts()).items() if cell[1] not in unknown}
     if not differences:
         return findings
@@ -151,5 +153,5 @@ def _cell(environment: str, kind: str, here: int, wanted: int) -> str:
 def _other_files(recognition: Recognition) -> list[Finding]:
     if recognition.by == "fingerprint" or recognition.version.fingerprint is None:
         return []
-    about = f"the counts of {recognition.version.name} with other files than it has: re-encoded, or changed"
+    about = f"the counts match {recognition.version.name}, but the files differ: re-encoded, or changed"
     return [Finding("other files", WARNING, about)]

@@ -1,7 +1,7 @@
-"""WILDS — Koh et al., 2021: Camelyon17 by hospital and FMoW by region, all official splits together, as in DomainBed.
+"""WILDS — Koh et al., 2021: Camelyon17 by hospital and FMoW by region, all official splits pooled, as in DomainBed.
 
-The ``wilds`` package reads them; ``pip install "dg_batchformer[wilds]"`` brings it. Images are squared before anything
-else is done to them, as in DomainBed: random crops are cut out of the squared image, unlike those of image folders.
+They need the ``wilds`` package: ``pip install "dg_batchformer[wilds]"``. As in DomainBed, images are first resized to a
+square, and random crops are cut from that, unlike those of image folders.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from dg_batchformer.errors import InputError
 
 
 class _Environment(Environment):
-    """The images of a hospital or region, squared to ``side`` pixels.
+    """The images of a hospital or region, resized to ``side`` x ``side`` pixels.
 
-    ``indices[index]`` is the number of image ``index`` in the WILDS dataset.
+    ``indices[index]`` is the position of image ``index`` in the WILDS dataset.
     """
 
     def __init__(self, name: str, wilds_dataset: Any, indices: Sequence[int], labels: Sequence[int], side: int) -> None:
@@ -39,10 +39,10 @@ class _Environment(Environment):
 
 
 class _WILDS(Dataset):
-    """One of WILDS' datasets, its environments the values of a field of its metadata, ascending.
+    """A WILDS dataset; its environments are the values of a metadata field, ascending.
 
     Attributes:
-        module, wilds_class: where the wilds package has it. field: of the metadata.
+        module, wilds_class: location in the wilds package. field: the metadata field.
 
     """
 
@@ -64,9 +64,9 @@ class _WILDS(Dataset):
             self.environments.append(_Environment(name, self.wilds_dataset, indices.tolist(), labels, side))
 
     def identity(self) -> Identity:
-        """Return what tells a version of WILDS from others; its images, which take hours to read, are its own.
+        """Return a digest of the WILDS version and labels, as reading all images would take hours.
 
-        Runs of versions that did not square images first have another one, and are not pooled with later ones.
+        Earlier releases of this package, which did not resize images to a square first, have another identity.
         """
         version = f"{self.wilds_dataset.dataset_name} {self.wilds_dataset.version}, squared"
         labels = [(environment.name, list(environment.labels)) for environment in self.environments]
@@ -81,19 +81,19 @@ class _WILDS(Dataset):
             raise InputError(f'{name} needs the wilds package ({error}): pip install "dg_batchformer[wilds]"') from None
         if root is None or not (root / folder).is_dir():
             raise InputError(
-                f"{name} needs --data_dir: a folder that holds {folder}; get it by python -c 'from wilds import "
+                f"{name} needs --data_dir: a folder with {folder} in it; get it with: python -c 'from wilds import "
                 f'get_dataset; get_dataset("{folder.split("_")[0]}", root_dir="{root or "DIR"}", download=True)\''
             )
         return wilds_class(root_dir=str(root))
 
 
 class WILDSCamelyon(_WILDS):
-    """Tumour or not, in lymph node tissue of five hospitals."""
+    """Tumor detection in lymph node tissue of five hospitals."""
 
     module, wilds_class, field = "camelyon17_dataset", "Camelyon17Dataset", "hospital"
 
 
 class WILDSFMoW(_WILDS):
-    """62 kinds of land use, from satellites, in six regions."""
+    """62 kinds of land use in satellite images of six regions."""
 
     module, wilds_class, field = "fmow_dataset", "FMoWDataset", "region"

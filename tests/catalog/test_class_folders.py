@@ -161,7 +161,7 @@ def test_folders_below_classes_count_as_of_the_class_and_are_noted(tmp_path):
     dataset = _open(root)
 
     assert dataset.classes == ["cat", "dog"]
-    assert "images lie in folders below dog, and count as of that class" in dataset.notes
+    assert "images in subfolders of dog belong to that class" in dataset.notes
     assert one_level_too_many(dataset._read) == ""
 
 
@@ -177,7 +177,7 @@ def test_a_single_class_is_refused(tmp_path):
 def test_domains_called_as_splits_are_noted(tmp_path):
     dataset = _open(write_own(tmp_path, ("train", "test")))
 
-    assert any("the domains of Mine are called as splits are (test, train)" in note for note in dataset.notes)
+    assert any("the domains of Mine have names of splits (test, train)" in note for note in dataset.notes)
 
 
 def test_files_that_are_not_read_are_said_by_all_who_read_folders(tmp_path, capsys):
@@ -200,7 +200,7 @@ def test_files_that_are_not_read_are_said_by_all_who_read_folders(tmp_path, caps
         assert unread in said
     for said in (" ".join(notes), info):
         assert "1 image lies beside class folders, not in one, such as " in said
-        assert "x, zebra: no class, since no image in folders of that name is read" in said
+        assert "x, zebra: not a class, as no image in these folders is read" in said
     assert "error: unread (7): " in verified
     assert len(files) == 31
 
@@ -210,7 +210,7 @@ def test_a_domain_without_an_image_that_is_read_says_what_is_there(tmp_path, cap
     for kind in ("cat", "dog"):
         _rename(root / "Mine" / "night" / kind, ".heic")
 
-    with pytest.raises(InputError, match=r"Mine/night holds no image in class folders .*10 files that could be images"):
+    with pytest.raises(InputError, match=r"Mine/night has no images in class folders .*10 files that could be images"):
         _open(root)
 
     assert main(["data", "verify", "Mine", "--data_dir", str(root)]) == 1
@@ -227,7 +227,7 @@ def test_a_manifest_lists_only_what_can_be_read(tmp_path):
     (root / "Bad.csv").write_text("\n".join(["path,label,domain", *rows, "Mine/day/cat/1.heic,cat,day"]))
 
     assert len(_open(root, "Good").files) == 2
-    with pytest.raises(InputError, match=r"Bad.csv:4: .*1.heic is in no format that is read; make it a JPEG or PNG"):
+    with pytest.raises(InputError, match=r"Bad.csv:4: .*1.heic has an unsupported format; convert it to JPEG or PNG"):
         _open(root, "Bad")
 
 

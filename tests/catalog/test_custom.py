@@ -38,7 +38,7 @@ def test_domains_are_the_folders_that_hold_folders(tmp_path):
     assert find_dataset("Mine", root) == ("Mine", ("day", "night", "rain"))
     assert find_dataset("PACS", None) == ("PACS", ())
     assert _open("Mine", root)[1].notes == [
-        f"ignored in {root}/Mine, no domains of class folders: .git, __MACOSX, splits"
+        f"ignored in {root}/Mine, not domains of class folders: .git, __MACOSX, splits"
     ]
 
 
@@ -104,7 +104,7 @@ def test_data_that_is_called_as_a_known_dataset_and_not_read_is_said(tmp_path):
         ("OfficeHome/Art/cup", r"has no folder office_home; rename .*OfficeHome to office_home"),
         (
             "office_home/day/cup",
-            r"lacks the environments Art, .*; it holds day; rename it to train on it as data of your",
+            r"lacks the environments Art, .*; it holds day; rename it to use it as a custom",
         ),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_column_split_says_which_images_validate(tmp_path):
     splits = split_environments(spec, dataset)
     assert [[dataset[env].files[index].name for index in splits[env, "out"]] for env in range(3)] == [["0.png"] * 2] * 3
     assert [len(splits[env, "in"]) for env in range(3)] == [8, 8, 8]
-    assert dataset.notes == ["Listed has a column split: its val images validate, in every trial, not a random share"]
+    assert dataset.notes == ["Listed has a column split: its val images are the validation set in every trial"]
     assert dataset.fingerprint() != _open("Mine", root)[1].fingerprint()
     with pytest.raises(InputError, match=r"holdout_fraction 0.3 has no effect on Listed"):
         _open("Listed", root, holdout_fraction=0.3)
@@ -232,8 +232,8 @@ def test_what_is_odd_about_classes_is_said(tmp_path):
     spec, dataset = _open("Mine", root, test_envs=["night"])
 
     assert dataset.notes == [
-        "Mine/day has no image of: zebra",
-        "Mine/rain has no image of: zebra",
+        "Mine/day has no images of: zebra",
+        "Mine/rain has no images of: zebra",
         "Mine has imbalanced classes, most and fewest images: night (16 of zebra, 5 of dog); hparam class_balanced "
         "draws the classes of an environment equally often",
     ]
@@ -266,5 +266,5 @@ def test_data_that_changed_its_domains_is_not_what_a_run_was_asked_on(tmp_path):
     spec, _ = _open("Mine", root)
     (root / "Mine" / "rain").rename(root / "Mine" / "fog")
 
-    with pytest.raises(InputError, match=r"has the environments day, fog, night, but the run was asked on day, night"):
+    with pytest.raises(InputError, match=r"has the environments day, fog, night, but the run uses day, night"):
         open_dataset(spec, root, HPARAMS)

@@ -79,7 +79,7 @@ def test_what_would_take_too_much_memory_is_refused_by_its_header(tmp_path, cont
     file = tmp_path / "image.png"
     file.write_bytes(content)
 
-    with pytest.raises(InputError, match=rf"it has more than the {MOST_PIXELS:,} pixels that .*; replace it or"):
+    with pytest.raises(InputError, match=rf"it has more than {MOST_PIXELS:,} pixels, .*; replace or remove it"):
         decode(file)
 
     assert inspect_file(file).defect == "too large"
@@ -94,7 +94,7 @@ def test_formats_whose_decoder_needs_more_memory_may_have_fewer_pixels(tmp_path)
     content[24:30] = (7_499).to_bytes(3, "little") * 2
     file.write_bytes(content)
 
-    with pytest.raises(InputError, match=rf"it has more than the {MOST_PIXELS // 2:,} pixels"):
+    with pytest.raises(InputError, match=rf"it has more than {MOST_PIXELS // 2:,} pixels"):
         decode(file)
 
     assert inspect_file(file).defect == "too large"

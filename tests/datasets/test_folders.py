@@ -9,7 +9,7 @@ from dg_batchformer.datasets.decoding import decode
 from dg_batchformer.errors import InputError
 
 HPARAMS = {"image_size": 32}
-SHORT = "PACS has 2 classes here, 7 are known"
+SHORT = "PACS has 2 classes here instead of 7"
 
 
 def _pacs(root):
@@ -37,7 +37,7 @@ def test_a_missing_class_shifts_no_label_and_is_reported(image_folder):
 
     assert dataset.num_classes == 3
     assert set(dataset[1].labels) == {0, 2}
-    assert dataset.notes[:2] == ["PACS/cartoon has no image of: elephant", "PACS/photo has no image of: dog"]
+    assert dataset.notes[:2] == ["PACS/cartoon has no images of: elephant", "PACS/photo has no images of: dog"]
 
 
 def test_stray_folders_are_no_environments_and_are_reported(image_folder):
@@ -49,7 +49,7 @@ def test_stray_folders_are_no_environments_and_are_reported(image_folder):
 
     assert len(dataset) == 4
     assert dataset.notes == [
-        f"ignored in {root}/PACS, no environments of PACS: .git, __MACOSX, kfold",
+        f"ignored in {root}/PACS, not environments of PACS: .git, __MACOSX, kfold",
         f"{SHORT}: dog, house",
     ]
 
@@ -85,7 +85,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path, content):
     file = tmp_path / "broken.jpg"
     file.write_bytes(content)
 
-    with pytest.raises(InputError, match=rf"{file} cannot be decoded as an image .*; replace it or take it out"):
+    with pytest.raises(InputError, match=rf"{file} cannot be decoded as an image .*; replace or remove it"):
         decode(file)
 
 

@@ -94,17 +94,17 @@ def test_info_counts_and_draws_image_folders(image_folder, tmp_path, capsys):
 
     assert re.search(r"^dog +5 +5 +4 +5 +19$", said.out, re.MULTILINE)
     assert re.search(r"^photo +house 5 +dog 4 +1\.2$", said.out, re.MULTILINE)
-    assert "note: PACS has 2 classes here, 7 are known" in said.err
+    assert "note: PACS has 2 classes here instead of 7" in said.err
     with Image.open(target) as sheet:
         assert f"{sheet.width} x {sheet.height} pixels" in said.out
 
 
 def test_info_says_of_built_in_data_what_they_are(tmp_path, capsys):
     assert main(["data", "info", "Toy"]) == 0
-    assert "480 vectors of 8, no images" in capsys.readouterr().out
+    assert "480 vectors of 8, not images" in capsys.readouterr().out
 
     assert main(["data", "info", "Toy", "--output", str(tmp_path / "toy.png")]) == 2
-    assert "Toy holds vectors of 8: there is nothing to draw" in capsys.readouterr().err
+    assert "Toy holds vectors, not images: there is nothing to draw" in capsys.readouterr().err
 
     assert main(["data", "info", "Shapes", "--output", str(tmp_path / "shapes.png")]) == 0
     assert "balanced: 60 of every class in every environment" in capsys.readouterr().out

@@ -87,9 +87,9 @@ def test_zipped_files_are_read_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("train-images-idx3-ubyte", None, r"MNIST is not there: .*get it by python -c 'from torchvision.datasets"),
-        ("t10k-labels-idx1-ubyte", b"", r"no IDX file of 1 dimensions"),
-        ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\x0c\0\0", r"or a part of one; fetch it anew"),
+        ("train-images-idx3-ubyte", None, r"MNIST is missing: .*download it with: python -c 'from torchvision"),
+        ("t10k-labels-idx1-ubyte", b"", r"is not a complete IDX file of 1 dimensions"),
+        ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\x0c\0\0", r"of 1 dimensions; download it again"),
         ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\2\0\0", r"is not MNIST: t10k has images"),
         ("t10k-images-idx3-ubyte", b"<!DOCTYPE html>", r"no IDX file of 3 dimensions"),
     ],
@@ -109,5 +109,5 @@ def test_a_zipped_file_that_is_damaged_is_named(tmp_path):
     file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes())[:-20])
     file.unlink()
 
-    with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz cannot be read .*; fetch it anew"):
+    with pytest.raises(InputError, match=r"train-images-idx3-ubyte.gz cannot be read .*; download it again"):
         _open("ColoredMNIST", tmp_path)

@@ -98,7 +98,7 @@ def test_an_image_that_is_damaged_in_the_cache_and_changed_on_disk_is_named(root
     _flip(plane.folder / "pixels", 10)
     Image.new("RGB", (40, 30)).save(dataset.files[0])
 
-    with pytest.raises(InputError, match=rf"{plane.folder} is damaged, and {dataset.files[0]} no longer gives"):
+    with pytest.raises(InputError, match=rf"{plane.folder} is damaged, and {dataset.files[0]} changed since"):
         plane.image(0)
 
 
@@ -185,7 +185,7 @@ def test_a_truncated_image_gives_what_is_there_and_is_noted(root):
 
     plane = _open(_pacs(root), SQUARED)
 
-    assert plane.notes == [f"{torn} is truncated; what is there was used"]
+    assert plane.notes == [f"{torn} is truncated; the decodable part is used"]
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_left(root, tmp_path):
@@ -204,7 +204,7 @@ def test_a_full_disk_is_said_with_the_way_out_and_nothing_is_left(root, tmp_path
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
 
-    with pytest.raises(InputError, match=r"No space left .* takes 75 KiB.*make room.*or train with --data_path exact"):
+    with pytest.raises(InputError, match=r"No space left .* needs 75 KiB.*free space.*or train with --data_path exact"):
         _open(_pacs(root), SQUARED)
 
     assert not list((tmp_path / "cache").rglob("*eval*"))
@@ -216,7 +216,7 @@ def test_without_fallocate_the_free_space_tells_whether_the_cache_fits(root, mon
     usage = shutil.disk_usage(root)._replace(free=1024)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
 
-    with pytest.raises(InputError, match=r"No space left .* make room"):
+    with pytest.raises(InputError, match=r"No space left .* free space"):
         _open(_pacs(root), WHOLE)
 
 

@@ -255,13 +255,13 @@ def test_many_files_are_inspected_by_processes_with_equal_results_in_their_order
 def test_the_exit_status_is_1_with_the_list_where_something_is_wrong(mine, capsys):
     command = ["data", "verify", "Mine", "--data_dir", str(mine.parent)]
     assert main(command) == 0
-    assert "Mine is whole, and nothing is published to hold it against" in capsys.readouterr().out
+    assert "Mine is intact; no published counts are available to compare it with" in capsys.readouterr().out
 
     (mine / "photo" / "dog" / "0.png").write_bytes(b"")
     assert main(command) == 1
     said = capsys.readouterr().out
 
-    assert "error: empty (1): files without a byte\n  photo/dog/0.png" in said
+    assert "error: empty (1): empty files\n  photo/dog/0.png" in said
     assert said.rstrip().endswith("Mine is not right: 1 error")
 
 

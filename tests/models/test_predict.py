@@ -57,7 +57,7 @@ def test_bad_images_are_named_and_the_rest_predicted(kept_run, images, capsys):
     said = capsys.readouterr()
     assert_allclose(_probabilities(said.out), expected[[0, 2, 4]], atol=2e-6)
     assert f"error: {folder / '1.png'} cannot be decoded as an image" in said.err
-    assert f"error: {missing} is not there" in said.err
+    assert f"error: {missing} does not exist" in said.err
 
 
 def test_the_file_that_is_asked_for_is_written_in_the_format_of_its_ending(kept_run, images, tmp_path, capsys):

@@ -110,7 +110,7 @@ def test_a_repaired_image_is_noted_once_and_a_broken_one_ends_it(image_folder):
 
     with ExactLoader(dataset.environments, 16, 1, notes.append) as loader:
         list(loader.stream([[Request(2, [0])]] * 3))
-        assert notes == [f"{file} is truncated; what is there was used"]
+        assert notes == [f"{file} is truncated; the decodable part is used"]
 
         file.write_bytes(b"")
         with pytest.raises(InputError, match=f"{file} cannot be decoded"):
