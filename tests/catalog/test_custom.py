@@ -235,7 +235,7 @@ def test_what_is_odd_about_classes_is_said(tmp_path):
         "Mine/day has no images of: zebra",
         "Mine/rain has no images of: zebra",
         "Mine has imbalanced classes, most and fewest images: night (16 of zebra, 5 of dog); hparam class_balanced "
-        "draws the classes of an environment equally often",
+        "samples the classes of an environment equally often",
     ]
     sampler = Sampler(spec, HPARAMS, dataset, split_environments(spec, dataset))
     assert sampler.notes() == ["no environment trained on has images of zebra: those tested count as errors"]

@@ -91,7 +91,7 @@ def test_zipped_files_are_read_as_they_are(tmp_path):
         ("t10k-labels-idx1-ubyte", b"", r"is not a complete IDX file of 1 dimensions"),
         ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\x0c\0\0", r"of 1 dimensions; download it again"),
         ("t10k-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\2\0\0", r"is not MNIST: t10k has images"),
-        ("t10k-images-idx3-ubyte", b"<!DOCTYPE html>", r"no IDX file of 3 dimensions"),
+        ("t10k-images-idx3-ubyte", b"<!DOCTYPE html>", r"is not a complete IDX file of 3 dimensions"),
     ],
 )
 def test_files_that_are_missing_or_damaged_are_named(file, content, message, tmp_path):

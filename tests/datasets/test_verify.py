@@ -312,7 +312,7 @@ def test_a_name_that_is_not_utf_8_can_be_printed(mine, capsys):
     [
         (["PACS"], "PACS needs --data_dir: the folder that holds PACS/art_painting/"),
         (["PCAS", "--data_dir", "."], "unknown dataset 'PCAS'; did you mean 'PACS'?"),
-        (["Shapes"], "Shapes is not laid out as environment/class/image"),
+        (["Shapes"], "Shapes is not stored as environment/class/image"),
     ],
 )
 def test_a_name_that_cannot_be_verified_is_answered_with_the_way_out(arguments, sentence, capsys):
