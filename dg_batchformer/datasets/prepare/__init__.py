@@ -1,1 +1,1 @@
-"""Datasets made ready: fetched, or taken from archives and folders that people have, into what the loaders read."""
+"""Prepare datasets: download them, or convert given archives and folders, to the layout that the loaders read."""

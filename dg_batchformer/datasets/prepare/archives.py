@@ -1,8 +1,7 @@
-"""Archives of strangers: zip and tar, taken out without leaving the folder, filling the disk or keeping half.
+"""Safely extract untrusted zip and tar archives: never outside the folder, and never more than a size limit.
 
-Refused are names that lead elsewhere, links, devices, a name that occurs twice, encryption, damage, and archives that
-grow far beyond their own size, in bytes or in entries: those of images hardly grow. What is read at once is bounded
-too: a name or a header may claim gigabytes.
+Rejects paths that lead outside, links, devices, repeated names, encryption, damage, and decompression bombs: archives
+of images hardly grow in bytes or entries. Each read is bounded too, as a name or header may claim gigabytes.
 """
 
 import bz2
@@ -28,13 +27,13 @@ from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.storage.safe_read import ARCHIVE, open_regular
 from dg_batchformer.storage.zip_files import open_zip
 
-_GROWTH = 20  # times its own size; annotations grow tenfold, images hardly
+_GROWTH = 20  # limit on unpacked size relative to the archive; annotations grow tenfold, images hardly
 _ALWAYS_ALLOWED = 1 << 30
 _MOST_MEMBERS = 2_000_000  # DomainNet has 0.6 million images
 _FEW_MEMBERS = 100_000  # in an archive of any size
-_BYTES_PER_MEMBER = 128  # compressed, at least, where there are more; a PNG of a digit has 300
-_ZIP_DIRECTORY = 1 << 26  # DomainNet's largest has 23 MB
-_HEADER = 1 << 20  # bytes of the names, links and attributes of one tar entry
+_BYTES_PER_MEMBER = 128  # minimal compressed size per entry above that number; a PNG of a digit has 300
+_ZIP_DIRECTORY = 1 << 26  # limit in bytes; DomainNet's largest has 23 MB
+_HEADER = 1 << 20  # limit in bytes on the names, links and attributes of one tar entry
 _XZ_MEMORY = 1 << 29
 _DEEPEST = 64
 _DAMAGE = (
@@ -44,15 +43,15 @@ _DAMAGE = (
 
 
 class Damaged(InputError):
-    """A file that cannot be read: another copy of it may be whole."""
+    """A damaged file; another copy may be intact."""
 
 
 class Refused(Exception):
-    """What an archive holds that nobody takes out."""
+    """A dangerous archive entry; the message describes it."""
 
 
 class _Member(NamedTuple):
-    """One entry: ``kind`` is 'file', 'folder', or what it is instead; ``open`` gives the content of a file."""
+    """An archive entry: ``kind`` is 'file', 'folder' or a description; ``open`` opens the content of a file."""
 
     name: str
     kind: str
@@ -60,7 +59,7 @@ class _Member(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar, by how it begins; whether a whole one shows when it is opened."""
+    """Return whether a file is a zip or tar, by its first bytes; it may still be damaged."""
     with open_regular(path, ARCHIVE) as raw:
         try:
             if not _is_zip(raw):
@@ -73,7 +72,7 @@ def is_archive(path: Path) -> bool:
 
 
 def _is_zip(raw: IO[bytes]) -> bool:
-    """Whether a file begins as a zip; zipfile.is_zipfile looks at the end, where a tar may hold a zip."""
+    """Return whether a file starts as a zip; ``zipfile.is_zipfile`` checks the end, where a tar may contain a zip."""
     raw.seek(0)
     return raw.read(2) == b"PK"
 
@@ -88,20 +87,20 @@ def first_file(archive: Path) -> str:
 
 
 def extract(archive: Path, folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Take the files of an archive out into a folder that nobody else uses, which exists.
+    """Extract the files of an archive to an existing folder that no other process uses.
 
     Args:
-        archive: zip, or tar with any of its compressions.
-        folder: gets the files. Where an InputError is raised it holds a part of them, and is to be thrown away.
-        wanted: whether a file, by the last part of its name, is taken out; hidden files and __MACOSX never are.
+        archive: a zip, or a tar with any compression.
+        folder: the destination; after an InputError it is incomplete, and should be deleted.
+        wanted: a filter on file names without folders; hidden files and __MACOSX are always skipped.
 
-    Raises InputError for an archive that is damaged or dangerous, and where there is no room.
+    Raises InputError if the archive is damaged or dangerous, or the disk is full.
 
     """
     size = archive.stat().st_size
     bar = tqdm(total=size, desc=archive.name, unit="B", unit_scale=True, disable=None, leave=False)
     with bar, open_regular(archive, ARCHIVE) as raw, writing(folder), reading(archive):
-        require_room(folder, _content_size(raw, archive), f"what is in {archive.name}")
+        require_room(folder, _content_size(raw, archive), f"the content of {archive.name}")
         for member in _members(archive, raw):
             parts = _safe_parts(member.name)
             if member.kind not in ("file", "folder"):
@@ -113,22 +112,23 @@ def extract(archive: Path, folder: Path, wanted: Callable[[str], bool] = lambda 
 
 @contextmanager
 def reading(archive: Path) -> Iterator[None]:
-    """Say in one sentence what is wrong with an archive."""
+    """Convert errors on an archive to InputError."""
     try:
         yield
     except InputError:
         raise
     except Refused as problem:
-        raise InputError(f"{archive} holds {problem}; such an archive is not opened") from None
+        raise InputError(f"{archive} contains {problem}; such archives are not extracted") from None
     except _DAMAGE as error:
         said = str(error) or type(error).__name__
-        raise Damaged(f"{archive} cannot be read ({said}); it is damaged or protected: get it again") from None
+        raise Damaged(f"{archive} cannot be read ({said}); it is damaged or encrypted: download it again") from None
 
 
 def _write(member: _Member, place: Path) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as content, place.open("xb") as out:  # x: also names that only this disk takes for equal
+        # x: also detects names that are equal on this file system only
+        with member.open() as content, place.open("xb") as out:
             shutil.copyfileobj(content, out, 1 << 20)
     except (FileExistsError, NotADirectoryError):
         raise Refused(f"{member.name!r} twice") from None
@@ -144,21 +144,21 @@ def _members(archive: Path, raw: IO[bytes]) -> Iterator[_Member]:
 
 
 def most_entries(archive: Path) -> int:
-    """Return how many images and folders a file of its size may hold."""
+    """Return the limit on the number of entries of an archive, by its size."""
     return min(_MOST_MEMBERS, max(_FEW_MEMBERS, archive.stat().st_size // _BYTES_PER_MEMBER))
 
 
 def allowance(archive: Path) -> int:
-    """Return how many bytes an archive may grow to."""
+    """Return the limit on the unpacked size of an archive, in bytes."""
     return max(_ALWAYS_ALLOWED, _GROWTH * archive.stat().st_size)
 
 
 def _bomb(archive: Path) -> Refused:
-    return Refused(f"more than {amount(allowance(archive))}, far more than images of its size would")
+    return Refused(f"more than {amount(allowance(archive))}, far too much for an archive of images of its size")
 
 
 def _content_size(raw: IO[bytes], archive: Path) -> int:
-    """Return how many bytes come out, where that is known before: zip tells, and compressing a tar saves little."""
+    """Estimate the unpacked size in bytes: declared by a zip; about the archive's size for a tar of images."""
     if not _is_zip(raw):
         return archive.stat().st_size
     with open_zip(raw, _ZIP_DIRECTORY) as content:
@@ -168,7 +168,7 @@ def _content_size(raw: IO[bytes], archive: Path) -> int:
 def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
     with open_zip(raw, _ZIP_DIRECTORY) as content:
         if sum(info.file_size for info in content.infolist()) > allowance(archive):
-            raise _bomb(archive)  # what is read never exceeds the sizes that are told
+            raise _bomb(archive)  # entries never unpack beyond their declared sizes
         for info in content.infolist():
             mode = info.external_attr >> 16
             if info.is_dir() or stat.S_ISDIR(mode):
@@ -188,8 +188,8 @@ def _tar_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
             if (info := content.next()) is None:
                 break
             plain.left = plain.allowance
-            content.members.clear()  # type: ignore[attr-defined]  # a list of all would be large
-            content.pax_headers.clear()  # type: ignore[attr-defined]  # so would what they have in common
+            content.members.clear()  # type: ignore[attr-defined]  # tarfile would keep a list of all
+            content.pax_headers.clear()  # type: ignore[attr-defined]  # and all global headers
             if info.isdir():
                 kind = "folder"
             elif info.isreg() and not info.issparse():
@@ -197,12 +197,12 @@ def _tar_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
             else:
                 kind = "a link" if info.issym() or info.islnk() else "a device or the like"
             yield _Member(info.name, kind, lambda info=info: content.extractfile(info))  # type: ignore[arg-type, misc]
-        if plain.ran_out:  # cut between two files, which tarfile takes for an end
+        if plain.ran_out:  # truncated between two files, which tarfile does not notice
             raise tarfile.ReadError("its end is missing")
 
 
 def _plain(raw: IO[bytes]) -> Any:
-    """Return what reads a file from its start, decompressed."""
+    """Return a decompressing reader from the start of a file."""
     raw.seek(0)
     start = raw.read(8)
     raw.seek(0)
@@ -213,14 +213,14 @@ def _plain(raw: IO[bytes]) -> Any:
 
 
 class _Xz:
-    """Reads an xz file in little memory, whatever the file asks for, unlike ``lzma.open``."""
+    """Reader for xz files with a memory limit, which ``lzma.open`` lacks."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self.raw = raw
         self.stream = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
 
     def read(self, size: int) -> bytes:
-        """Return so many bytes, or fewer; none at the end."""
+        """Return at most ``size`` bytes; none at the end."""
         content = b""
         while not content:
             more = b""
@@ -236,11 +236,11 @@ class _Xz:
 
 
 class _Metered(io.RawIOBase):
-    """What a tar unpacks to, up to the allowance, read onwards only: headers and skipped files count too.
+    """A forward-only stream of an unpacked tar with a size limit, which includes headers and skipped files.
 
     Attributes:
-        left: bytes that may be read before it is set again.
-        ran_out: whether the last read found nothing.
+        left: bytes that may still be read before the caller resets it.
+        ran_out: whether the last read was at the end.
 
     """
 
@@ -258,7 +258,7 @@ class _Metered(io.RawIOBase):
         if self.position + size > self.allowance:
             raise _bomb(self.archive)
         if not 0 <= size <= self.left:
-            raise Refused(f"an entry whose name and attributes take more than {amount(_HEADER)}")
+            raise Refused(f"an entry with more than {amount(_HEADER)} of name and attributes")
         self.left -= size
         parts, begin = [], self.position
         while self.position < begin + size and (part := self._part(begin + size - self.position)):
@@ -279,21 +279,21 @@ class _Metered(io.RawIOBase):
     def _part(self, size: int) -> bytes:
         try:
             part = self.plain.read(size)
-        except OSError as error:  # how bz2 and gzip call damage
+        except OSError as error:  # bz2 and gzip raise it for damage
             raise tarfile.ReadError(error.strerror or str(error)) from None
         self.position += len(part)
         return part
 
 
 def _safe_parts(name: str) -> tuple[str, ...]:
-    """Return the folders and file of an entry; raise Refused where they lead out of where it is put."""
-    parts = name.replace("\\", "/").split("/")  # backslashes are what some programs on Windows write
+    """Return the path components of an entry; raise Refused if the path is unsafe."""
+    parts = name.replace("\\", "/").split("/")  # some Windows programs write backslashes
     if (not parts[0] and len(parts) > 1) or re.match(r"[A-Za-z]:", name):
         raise Refused(f"{name!r}, an absolute path")
     if ".." in parts:
-        raise Refused(f"{name!r}, a path that leads out of it")
+        raise Refused(f"{name!r}, a path outside the archive")
     if any(ord(character) < 32 for character in name):
-        raise Refused(f"{name!r}, a name of control characters")
+        raise Refused(f"{name!r}, a name with control characters")
     if len(parts) > _DEEPEST:
         raise Refused(f"{name!r:.60}, a path of more than {_DEEPEST} folders")
     return tuple(part for part in parts if part not in ("", "."))

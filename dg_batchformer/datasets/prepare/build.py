@@ -1,4 +1,4 @@
-"""A dataset put in its place: built beside it from what was fetched or given, checked, and there by one rename."""
+"""Prepare a dataset atomically: build it in a temporary folder, check it, and rename it into place."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ Note = Callable[[str], None]
 
 
 class Workspace:
-    """The folder beside the datasets in which one is made ready. Nobody else joins its names."""
+    """Paths of the temporary folder for preparing a dataset; the only place that defines their names."""
 
     def __init__(self, data_dir: Path, name: str) -> None:
         self.folder = data_dir / ".prepare" / name
@@ -36,7 +36,7 @@ class Workspace:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Be the only one who works here, with nothing left of who was killed but downloads; raise Busy if not."""
+        """Lock the folder, and remove stale files of killed processes except downloads; raise Busy if it is in use."""
         with ExitStack() as stack:
             with writing(self.folder):
                 self.downloads.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class Workspace:
                     shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove everything, downloads too."""
+        """Remove the folder, including downloads."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
@@ -66,16 +66,17 @@ def prepare(
     note: Note,
     patience: Patience | None = None,
 ) -> ImageFolders:
-    """Put a dataset in its place below ``data_dir``; return it.
+    """Prepare a dataset in ``data_dir``, and return it.
 
     Args:
         name: of a dataset in ``sources.SOURCES``.
-        given: archives, parquet files, annotations, folders; where there are none, the dataset is fetched.
-        mirror: the number of the only one to fetch from; None tries all.
-        note: is told what a person should know.
-        patience: with servers.
+        data_dir: folder with the datasets' folders.
+        given: archives, parquet files, annotations or folders; if empty, the dataset is downloaded.
+        mirror: number of the only mirror to use; None tries all.
+        note: called with messages for the user.
+        patience: timeouts and retries of downloads.
 
-    Raises InputError where it cannot be done; then nothing is in the place, and what was fetched is kept.
+    Raises InputError if that fails; then the dataset's folder does not exist, and finished downloads are kept.
 
     """
     source, facts = find_source(name), dataset_facts(name)
@@ -89,11 +90,11 @@ def prepare(
         try:
             _fill(built, sort_material(files, facts, source), space.unpacked, facts, source, note)
         except Damaged:
-            shutil.rmtree(space.downloads)  # next time it is fetched anew
+            shutil.rmtree(space.downloads)  # so that it is downloaded again next time
             raise
         _check(name, space.built)
         with writing(data_dir):
-            os.sync()  # one for all files: one each takes minutes for a million
+            os.sync()  # one fsync per file would take minutes for a million files
             built.rename(target)
             sync_folder(data_dir)
     space.remove()
@@ -101,15 +102,15 @@ def prepare(
 
 
 def refuse_existing(name: str, target: Path) -> None:
-    """Raise InputError if a dataset is there already: nothing is built over it."""
+    """Raise InputError if the dataset exists already; it is never overwritten."""
     if target.exists() or target.is_symlink():
         raise InputError(
-            f"{target} is there already; check it with: data verify {name}, or move it away to build it anew"
+            f"{target} exists already; check it with: data verify {name}, or move it away to prepare it again"
         )
 
 
 def _fill(built: Path, material: Material, unpacked: Path, facts: DatasetFacts, source: Source, note: Note) -> None:
-    """Put the images of a dataset into environment/class/image."""
+    """Write the images of a dataset to environment/class/image."""
     if material.tables:
         parquet.write_images(material.tables, built, facts, source)
         return
@@ -120,7 +121,7 @@ def _fill(built: Path, material: Material, unpacked: Path, facts: DatasetFacts, 
     for archive in material.archives:
         extract(archive, unpacked)
     if source.duplicates and not material.duplicates:
-        note(f"no image is left out as a duplicate, which papers do: give the list too, {source.duplicates}")
+        note(f"duplicates are kept, while papers remove them: give the list of duplicates too, {source.duplicates}")
     environments = _environments([*material.folders, unpacked], facts, source)
     unread = [file for folder in environments.values() for file in images_below(folder)[1]]
     if unread:
@@ -136,14 +137,14 @@ def _environments(folders: Iterable[Path], facts: DatasetFacts, source: Source) 
     if missing:
         held = ", ".join(found) or "no environment"
         raise InputError(
-            f"what was given for {facts.name} holds {held} and lacks the folders {', '.join(missing)}; "
-            "nothing was put in place"
+            f"the files given for {facts.name} contain {held}, but lack the folders {', '.join(missing)}; nothing was "
+            "prepared"
         )
     return {name: found[name] for name in facts.names}
 
 
 def _camera_traps(material: Material, labels: list[Path], unpacked: Path, note: Note) -> Iterator[tuple[str, Path]]:
-    """Yield (place, file) of the images that annotations place; of archives, only those are taken out."""
+    """Yield (place, file) of the annotated images; only these are extracted from archives."""
     for archive in labels:
         extract(archive, unpacked, lambda name: name.endswith(".json"))
     places = terra.places_of([*material.annotations, *terra.find_annotations(unpacked)])
@@ -154,26 +155,26 @@ def _camera_traps(material: Material, labels: list[Path], unpacked: Path, note: 
     missing = sorted(places.keys() - files.keys())
     if len(missing) == len(places):
         raise InputError(
-            f"none of the {len(places):,} annotated images was given; eccv_18_all_images_sm.tar.gz holds them"
+            f"none of the {len(places):,} annotated images was given; eccv_18_all_images_sm.tar.gz contains them"
         )
     if missing:
         shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        note(f"{len(missing):,} of {len(places):,} annotated images are missing, and left out: {shown}")
+        note(f"{len(missing):,} of {len(places):,} annotated images are missing, and skipped: {shown}")
     return terra.images_of(places, files)
 
 
 def _check(name: str, root: Path) -> None:
-    """Raise InputError unless the dataset loads with the environments and as many classes as are known."""
+    """Raise InputError unless the dataset loads with the known environments and number of classes."""
     dataset = _load(name, root)
     known = dataset.facts.num_classes
     if known is not None and dataset.num_classes != known:
         raise InputError(
-            f"what was given for {name} has {dataset.num_classes} classes ({', '.join(dataset.classes)}), "
-            f"{known} are known; nothing was put in place"
+            f"the files given for {name} have {dataset.num_classes} classes ({', '.join(dataset.classes)}) instead of "
+            f"{known}; nothing was prepared"
         )
 
 
 def _load(name: str, root: Path) -> ImageFolders:
     dataset = get_dataset_class(name)(root, [0], {"image_size": 224})
-    assert isinstance(dataset, ImageFolders)  # as every dataset with a source
+    assert isinstance(dataset, ImageFolders)  # true for every dataset with a source
     return dataset

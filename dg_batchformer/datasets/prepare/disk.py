@@ -1,4 +1,4 @@
-"""The disk that a dataset is written to: is there room, and what is said where there is not."""
+"""Check free disk space, and report disk errors in one sentence."""
 
 import errno
 import shutil
@@ -9,11 +9,11 @@ from pathlib import Path
 from dg_batchformer.errors import InputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_WAY_OUT = "make room there, or give a --data_dir on another disk"
+_WAY_OUT = "free space there, or give a --data_dir on another disk"
 
 
 def amount(size: float) -> str:
-    """Return a number of bytes for people."""
+    """Format a number of bytes: 12 KiB, 3.4 MiB, 1.25 GiB."""
     for unit in ("B", "KiB", "MiB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"
@@ -22,7 +22,7 @@ def amount(size: float) -> str:
 
 
 def require_room(folder: Path, needed: int, what: str) -> None:
-    """Raise InputError if fewer than ``needed`` bytes are free where ``folder`` lies."""
+    """Raise InputError if fewer than ``needed`` bytes are free on the disk of ``folder``."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(f"{what} needs {amount(needed)} in {folder}, where {amount(free)} are free; {_WAY_OUT}")
@@ -30,13 +30,11 @@ def require_room(folder: Path, needed: int, what: str) -> None:
 
 @contextmanager
 def writing(folder: Path, needs: str = "") -> Iterator[None]:
-    """Say in one sentence that files cannot be put into ``folder``.
+    """Convert OSError inside the context to InputError.
 
     Args:
-        folder: what files are put into.
-        needs: what is still to be written, for people.
-
-    Raises InputError.
+        folder: the folder that files are written to.
+        needs: description of the remaining data, for the message.
 
     """
     try:

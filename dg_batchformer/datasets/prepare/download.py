@@ -1,4 +1,4 @@
-"""One file over HTTP: continued where it was cut, tried again while that may help, whole and checked or not there."""
+"""Download a file over HTTP with resume, retries and checksum."""
 
 import hashlib
 import http.client
@@ -23,21 +23,21 @@ from dg_batchformer.storage.safe_write import open_own
 
 _CHUNK = 1 << 20
 _LONGEST_WAIT = 60.0
-_PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be others a little later
+_PASSING = (408, 425, 429, 500, 502, 503, 504)  # status codes worth a retry
 _PAGE = re.compile(rb"\s*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _TITLE = re.compile(rb"<title[^>]*>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for.
+    """Retry policy of downloads.
 
     Args:
-        attempts: failures in a row, without a new byte in between, after which an address is given up.
-        first_wait: seconds before the second attempt; doubled for each further one.
-        timeout: seconds without a byte.
-        slowest: bytes per second below which a connection is given up ...
-        window: ... measured over so many seconds.
+        attempts: number of consecutive failures without progress before an address is given up.
+        first_wait: seconds before the second attempt; doubles for each further one.
+        timeout: seconds without data before a connection is dropped.
+        slowest: minimal rate in bytes per second; slower connections are dropped ...
+        window: ... if the rate is that low over this many seconds.
 
     """
 
@@ -49,11 +49,11 @@ class Patience:
 
 
 class Unavailable(Exception):
-    """An address does not give its file; another one may."""
+    """The file cannot be downloaded from this address; another mirror may work."""
 
 
 class _Passing(Exception):
-    """A failure that may be over soon; ``wait`` holds the seconds that the server asked for."""
+    """A temporary failure; ``wait`` is the delay in seconds that the server asked for."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -61,9 +61,9 @@ class _Passing(Exception):
 
 
 def fetch(file: RemoteFile, folder: Path, patience: Patience) -> Path:
-    """Return a whole and checked file in ``folder``; what is there of it already is not fetched again.
+    """Download a file to ``folder``, verify it, and return its path; resume a partial download.
 
-    Raises Unavailable where the address does not give it, InputError where it cannot be written.
+    Raises Unavailable if the address does not deliver it, and InputError if it cannot be written.
 
     """
     target = folder / file.name
@@ -80,7 +80,7 @@ def fetch(file: RemoteFile, folder: Path, patience: Patience) -> Path:
 
 
 def _persist(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> None:
-    """Transfer until the file is whole; raise Unavailable when that is hopeless."""
+    """Retry until the file is complete; raise Unavailable if the attempts are used up."""
     failures, furthest = 0, part.size
     while True:
         try:
@@ -91,12 +91,12 @@ def _persist(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> Non
             if failures >= patience.attempts:
                 raise Unavailable(f"{file.address} was given up after {failures} attempts: {problem}") from None
             wait = min(max(problem.wait, patience.first_wait * 2 ** (failures - 1)), _LONGEST_WAIT)
-            bar.set_postfix_str(f"{problem}; again in {wait:.0f} s")
+            bar.set_postfix_str(f"{problem}; retry in {wait:.0f} s")
             time.sleep(wait)
 
 
 def _transfer(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> None:
-    """Append what the server sends; raise _Passing where that ends early."""
+    """Append the server's response to the part; raise _Passing if it ends early."""
     if part.is_whole:
         return
     with _open(file, part, patience) as response:
@@ -119,17 +119,17 @@ def _transfer(file: RemoteFile, part: Part, patience: Patience, bar: tqdm) -> No
 
 
 def _open(file: RemoteFile, part: Part, patience: Patience) -> http.client.HTTPResponse:
-    """Send the request, for the rest of the file where a part is there."""
+    """Send the request, with a range if a part exists."""
     headers = {"User-Agent": f"dg_batchformer/{__version__}", "Accept-Encoding": "identity", **part.request_headers()}
     try:
         return urlopen(Request(file.address, headers=headers), timeout=patience.timeout)
     except HTTPError as error:
         error.close()
-        if error.code == 416:  # longer than the file, or another file
+        if error.code == 416:  # the part is longer than the file, or of another one
             part.discard()
         if error.code in (*_PASSING, 416):
             raise _Passing(f"HTTP {error.code} {error.reason}", _asked_wait(error)) from None
-        answer = "redirects in a circle" if 300 <= error.code < 400 else f"answers HTTP {error.code} {error.reason}"
+        answer = "has a redirect loop" if 300 <= error.code < 400 else f"answers HTTP {error.code} {error.reason}"
         raise Unavailable(f"{file.address} {answer}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error
@@ -152,7 +152,7 @@ def _append(response: http.client.HTTPResponse, file: RemoteFile, part: Part, pa
 
 
 def _chunks(response: http.client.HTTPResponse, patience: Patience) -> Iterator[bytes]:
-    """Yield what arrives; raise _Passing where nothing does, or too slowly."""
+    """Yield chunks of the response; raise _Passing if it stalls or is too slow."""
     began, received = time.monotonic(), 0
     while True:
         try:
@@ -168,27 +168,27 @@ def _chunks(response: http.client.HTTPResponse, patience: Patience) -> Iterator[
         passed = time.monotonic() - began
         if passed >= patience.window:
             if received < patience.slowest * passed:
-                raise _Passing(f"fewer than {amount(patience.slowest)} arrived per second for {passed:.0f} s")
+                raise _Passing(f"less than {amount(patience.slowest)} per second arrived for {passed:.0f} s")
             began, received = time.monotonic(), 0
 
 
 def _total(response: http.client.HTTPResponse, start: int) -> int | None:
-    """Return the size of the whole file as announced; raise _Passing for another range than was asked for."""
+    """Return the announced size of the whole file; raise Unavailable if the range is not the requested one."""
     if response.status != 206:
         length = response.headers.get("Content-Length", "")
         return int(length) if length.isdecimal() else None
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != start:
-        raise Unavailable(f"{response.url} sends another part than was asked for")
+        raise Unavailable(f"{response.url} sends another range than requested")
     return int(match[2]) if match[2] != "*" else None
 
 
 def _refuse(file: RemoteFile, response: http.client.HTTPResponse, total: int | None) -> None:
-    """Raise Unavailable where the answer cannot be the file."""
+    """Raise Unavailable if the response cannot be the file."""
     if response.headers.get_content_type() == "text/html":
         raise _web_page(file.address, response.read1(_CHUNK))
     if None not in (total, file.size) and total != file.size:
-        raise Unavailable(f"{file.address} offers {total:,} bytes where {file.size:,} are published")
+        raise Unavailable(f"{file.address} offers {total:,} bytes instead of the published {file.size:,}")
 
 
 def _web_page(address: str, start: bytes) -> Unavailable:
@@ -203,15 +203,15 @@ def _asked_wait(error: HTTPError) -> float:
 
 
 def _check(file: RemoteFile, part: Part) -> None:
-    """Hold a whole file against what is published of it; discard it where they differ."""
+    """Compare a complete file with its published size and SHA-256; discard it and raise Unavailable if they differ."""
     problem = ""
     if file.size not in (None, part.size):
-        problem = f"{part.size:,} bytes where {file.size:,} are published"
+        problem = f"{part.size:,} bytes instead of the published {file.size:,}"
     elif file.sha256 is not None:
         with open_regular(part.path, ARCHIVE) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest != file.sha256.lower():
-            problem = f"a file with sha256 {digest} where {file.sha256} is published"
+            problem = f"a file with sha256 {digest} instead of the published {file.sha256}"
     if problem:
         part.discard()
         raise Unavailable(f"{file.address} gave {problem}")

@@ -1,8 +1,8 @@
-"""Folders as others lay them out, linked into environment/class/image: no image is copied on one disk.
+"""Convert other folder layouts to environment/class/image with hard links, which need no disk space.
 
-Understood are DomainBed's archives, Transfer-Learning-Library's folders (``Real_World``), Dassl's (lower case, images
-split into ``train``, ``val`` ..., VLCS with numbered classes), and Office-31's archive (``amazon/images/``), each below
-whatever folders hold them.
+Supported are DomainBed's archives, Transfer-Learning-Library's folders (``Real_World``), Dassl's (lower case, split
+into ``train``, ``val`` ..., VLCS with numbered classes), and Office-31's archive (``amazon/images/``), at any depth up
+to ``_DEPTH``.
 """
 
 import filecmp
@@ -25,7 +25,7 @@ _DEPTH = 5  # folders around the environments
 
 
 def find_environments(folder: Path, facts: DatasetFacts, source: Source) -> dict[str, Path]:
-    """Return the folders of the environments found in or below a folder, by catalog name; as many as one place has."""
+    """Find the environments in or below a folder, by catalog name; incomplete if no parent folder has all."""
     best: dict[str, Path] = {}
     level = [folder]
     for _ in range(_DEPTH):
@@ -48,14 +48,14 @@ def _recognised(folders: Iterable[Path], facts: DatasetFacts, source: Source) ->
     for folder in folders:
         name = spellings.get(_plain(folder.name))
         if name is not None and name in found:
-            raise InputError(f"both {found[name]} and {folder} may be {name} of {facts.name}; take one of them away")
+            raise InputError(f"both {found[name]} and {folder} may be {name} of {facts.name}; remove one of them")
         if name is not None:
             found[name] = folder
     return found
 
 
 def environment_named(given: str, facts: DatasetFacts, source: Source) -> str | None:
-    """Return the catalog's name of an environment that others spell otherwise; None if there is none."""
+    """Return the catalog name of an environment with another spelling; None if there is none."""
     return next(iter(_recognised([Path(given)], facts, source)), None)
 
 
@@ -64,9 +64,9 @@ def _plain(name: str) -> str:
 
 
 def images_of(environments: Mapping[str, Path], source: Source, left_out: frozenset[str]) -> Iterator[tuple[str, Path]]:
-    """Yield (place, file) of every image; a place reads environment/class/image.
+    """Yield (place, file) of every image, where a place is environment/class/image.
 
-    An image that several splits repeat comes once; others that share a name are told apart by their split.
+    An image repeated in several splits is yielded once; different images of the same name get their split as a prefix.
     """
     for name, folder in environments.items():
         taken: dict[str, Path] = {}
@@ -84,7 +84,7 @@ def images_of(environments: Mapping[str, Path], source: Source, left_out: frozen
 
 
 def _splits(environment: Path) -> list[tuple[str, Path]]:
-    """Return the folders that hold classes: the environment itself, or its splits."""
+    """Return (split, folder with class folders): the environment itself, or its splits."""
     below = folders_in(environment)
     if below and all(path.name.casefold() in SPLITS for path in below):
         return [(path.name, path) for path in below]
@@ -102,7 +102,7 @@ def _images_below(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def link_images(images: Iterable[tuple[str, Path]], folder: Path, note: Callable[[str], None]) -> None:
-    """Put images in their places below a folder, as hard links or, where those cannot be, copies, which is noted."""
+    """Hard-link images to their places below a folder; copy them, with a note, if links are not possible."""
     made, copied = set(), False
     with writing(folder):
         for place, file in tqdm(images, desc=folder.name, unit=" images", disable=None, leave=False):
@@ -112,17 +112,17 @@ def link_images(images: Iterable[tuple[str, Path]], folder: Path, note: Callable
                 made.add(target.parent)
             copied = not _link(file, target) or copied
     if copied:
-        note(f"{folder} cannot hold hard links to the images that were given, so they are copied")
+        note(f"{folder} does not support hard links to the given images, so they are copied")
 
 
 def _link(file: Path, target: Path) -> bool:
-    """Put a file in its place; return whether as a hard link, not as a copy."""
+    """Hard-link or else copy a file; return whether it is a link."""
     try:
         os.link(os.path.realpath(file), target)
     except FileExistsError:
         raise
-    except OSError:  # file systems without hard links say so by many numbers; of a broken one, copying tells
-        # x: also names that only this disk takes for equal
+    except OSError:  # file systems without hard links raise many codes; a real error shows when copying
+        # x: also detects names that are equal on this file system only
         with open_regular(file, IMAGE) as content, open_own(target, "xb") as copy:
             shutil.copyfileobj(content, copy)
         return False

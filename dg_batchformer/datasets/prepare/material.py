@@ -1,4 +1,4 @@
-"""What a dataset is built from: the archives, tables, annotations and folders that were fetched or given."""
+"""Sort the downloaded or given files of a dataset by kind: archives, tables, annotations, folders."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,19 +22,19 @@ _SUFFIXES = (
     ".parquet",
     ".json",
     "duplicates.txt",
-)  # looked for in folders
+)  # extensions to search for in folders
 
 
 @dataclass
 class Material:
-    """What there is to build from, by kind.
+    """The files to build a dataset from, by kind.
 
     Attributes:
         archives: zip and tar files.
         tables: parquet files.
         annotations: JSON files.
-        duplicates: text files that list images to leave out.
-        folders: as given.
+        duplicates: text files that list images to skip.
+        folders: folders of images.
 
     """
 
@@ -46,7 +46,7 @@ class Material:
 
     @property
     def left_out(self) -> frozenset[str]:
-        """The images that the lists name, as environment/class/image."""
+        """The images to skip, as environment/class/image."""
         lines = (
             line.strip() for path in self.duplicates for line in read_text(path, TABLE, errors="replace").splitlines()
         )
@@ -54,9 +54,9 @@ class Material:
 
 
 def sort_material(given: Iterable[Path], facts: DatasetFacts, source: Source) -> Material:
-    """Tell apart what was given; a folder that lacks environments is looked through for files to build from.
+    """Sort given paths by kind; folders that lack environments are searched for archives and other files.
 
-    Raises InputError for what is not there or nothing to build from.
+    Raises InputError for a path that does not exist or is of no supported kind.
 
     """
     material = Material()
@@ -72,8 +72,8 @@ def sort_material(given: Iterable[Path], facts: DatasetFacts, source: Source) ->
             raise InputError(f"{path} does not exist; give an archive, or a folder of images or archives")
         elif not _add(material, path, source):
             raise InputError(
-                f"{path} is nothing that {facts.name} is built from: a zip or tar, a parquet file, "
-                "or a folder of images or of these"
+                f"{path} cannot be used for {facts.name}: give a zip or tar, a parquet file, or a folder of images or "
+                "of these"
             )
     if material.tables and material.archives:
         raise InputError(
@@ -83,7 +83,7 @@ def sort_material(given: Iterable[Path], facts: DatasetFacts, source: Source) ->
 
 
 def _add(material: Material, file: Path, source: Source) -> bool:
-    """Add a file to its kind; return whether it has one here."""
+    """Add a file to its kind; return false if it has none."""
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         material.tables.append(file)

@@ -1,4 +1,4 @@
-"""All files of a dataset from one of its mirrors: those that do not give them are passed over, and said at the end."""
+"""Download all files of a dataset from the first mirror that works."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ from dg_batchformer.errors import InputError
 
 
 def choose_mirrors(name: str, source: Source, number: int | None) -> dict[int, Mirror]:
-    """Return the mirrors to try, by their number from 1 on: all, or the one asked for; raise InputError for none."""
+    """Return the mirrors to try by number, from 1: all, or the requested one; raise InputError if there is none."""
     mirrors = dict(enumerate(source.mirrors, start=1))
     if not mirrors:
-        raise InputError(f"{name} has no public address; get it from {source.page} and give it with --from")
+        raise InputError(f"{name} has no automatic download; get it from {source.page} and give it with --from")
     if number is None:
         return mirrors
     if number not in mirrors:
@@ -26,16 +26,17 @@ def choose_mirrors(name: str, source: Source, number: int | None) -> dict[int, M
 def fetch_dataset(
     name: str, source: Source, number: int | None, folder: Path, patience: Patience, note: Callable[[str], None]
 ) -> list[Path]:
-    """Return the files of a dataset, fetched into a folder from the first mirror that gives them all.
+    """Download the files of a dataset from the first mirror that delivers all of them; return their paths.
 
     Args:
         name: of the dataset, for messages.
+        source: of the dataset.
         number: the only mirror to try; None for all.
-        folder: keeps what was fetched, in parts too, for the next time.
-        patience: with servers.
-        note: is told why a mirror is passed over.
+        folder: destination; keeps complete and partial downloads for the next call.
+        patience: timeouts and retries.
+        note: called with the reason why a mirror is skipped.
 
-    Raises InputError where no mirror does.
+    Raises InputError if no mirror works.
 
     """
     problems = []
@@ -48,15 +49,15 @@ def fetch_dataset(
             problems.append(f"mirror {tried}: {problem}")
             note(problems[-1])
     raise InputError(
-        f"{name} could not be fetched ({'; '.join(problems)}); try again later, "
+        f"{name} could not be downloaded ({'; '.join(problems)}); try again later, "
         f"or get it from {source.page} in a browser and give it with --from"
     )
 
 
 def _fetch(file: RemoteFile, folder: Path, patience: Patience) -> Path:
-    """Fetch a file; raise Unavailable too where an archive was to come and something else did."""
+    """Download a file; raise Unavailable also if it should be an archive but is not."""
     path = fetch(file, folder, patience)
     if path.suffix in (".zip", ".gz") and not is_archive(path):
         path.unlink()
-        raise Unavailable(f"{file.address} gave no zip or tar")
+        raise Unavailable(f"{file.address} did not deliver a zip or tar")
     return path

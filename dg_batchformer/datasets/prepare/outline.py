@@ -1,4 +1,4 @@
-"""What ``data prepare`` would do, without doing it."""
+"""Dry run of ``data prepare``."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,9 @@ from dg_batchformer.datasets.prepare.sources import find_source
 
 
 def outline(name: str, data_dir: Path, given: Sequence[Path] = (), mirror: int | None = None) -> Iterator[str]:
-    """Yield lines on what would be fetched or taken, and where it would go.
+    """Yield lines on what would be downloaded or used, and where it would be written.
 
-    Raises InputError where that is known not to work.
+    Raises InputError if that would fail for a known reason.
 
     """
     source, facts = find_source(name), dataset_facts(name)
@@ -31,11 +31,11 @@ def outline(name: str, data_dir: Path, given: Sequence[Path] = (), mirror: int |
         for file in (*material.archives, *material.tables, *material.annotations, *material.duplicates):
             yield f"  {file}, {amount(file.stat().st_size)}"
     else:
-        yield f"{name} would be fetched from the first of these that gives it" if mirror is None else f"{name} from"
+        yield f"{name} would be downloaded from the first of these that works" if mirror is None else f"{name} from"
         for number, chosen in choose_mirrors(name, source, mirror).items():
             yield f"  {number}  {chosen.about}"
             for remote in chosen.files:
                 yield f"     {remote.address}  {'size unknown' if remote.size is None else amount(remote.size)}"
-        yield f"by way of {Workspace(data_dir, name).downloads}"
+        yield f"downloads are kept in {Workspace(data_dir, name).downloads}"
     near = next(place for place in (data_dir, *data_dir.absolute().parents) if place.exists())
     yield f"into {target}, where {amount(shutil.disk_usage(near).free)} are free"

@@ -1,4 +1,4 @@
-"""Datasets as HuggingFace keeps them: parquet files with the columns image, domain and label."""
+"""Datasets in Hugging Face's format: parquet files with the columns image, domain and label."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,29 +19,29 @@ from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.storage.safe_read import ARCHIVE, IMAGE, TEXT, open_regular
 
 _COLUMNS = ("image", "domain", "label")
-_ROWS = 256  # of which the images are in memory
+_ROWS = 256  # maximal number of rows in memory
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
 Namer = Callable[[Any], str]
 
 
 class NoPyarrow(InputError):
-    """Parquet files cannot be read here."""
+    """Pyarrow, which reads parquet files, is not installed."""
 
 
 def require_pyarrow() -> None:
-    """Raise NoPyarrow where parquet files cannot be read."""
+    """Raise NoPyarrow if pyarrow is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
-        raise NoPyarrow("parquet files are read with pyarrow, which is not installed: pip install pyarrow") from None
+        raise NoPyarrow("parquet files need pyarrow, which is not installed: pip install pyarrow") from None
 
 
 def write_images(files: Iterable[Path], folder: Path, facts: DatasetFacts, source: Source) -> None:
-    """Write the images of parquet files into environment/class/image.
+    """Write the images of parquet files to environment/class/image.
 
-    An image keeps its file name where the table tells it, else it is named by its row.
+    An image keeps its file name if the table has one; otherwise its name is its row number.
 
-    Raises InputError where the table has other columns, or domains that the dataset has not.
+    Raises InputError if the table lacks a column, or has a domain that is unknown for the dataset.
 
     """
     require_pyarrow()
@@ -61,7 +61,7 @@ def write_images(files: Iterable[Path], folder: Path, facts: DatasetFacts, sourc
 
 
 def _images(path: Path) -> Iterator[tuple[str, str, bytes, str]]:
-    """Yield (domain, label, content, file name or '') of all rows of a file; raise InputError for a damaged one."""
+    """Yield (domain, label, content, file name or '') for every row; raise InputError if the file is damaged."""
     import pyarrow
 
     room, most = allowance(path), most_entries(path)
@@ -71,18 +71,18 @@ def _images(path: Path) -> Iterator[tuple[str, str, bytes, str]]:
             name = name if is_image(name) and name.isprintable() else ""
             room -= len(content)
             if room < 0 or number >= most:
-                raise InputError(f"{path} holds far more than images of its size would; such a table is not read")
+                raise InputError(f"{path} unpacks to far too much for a table of images of its size, and is not read")
             if not (name or _suffix(content)):
                 raise ValueError(f"row {number} holds no JPEG or PNG")
             yield domain, label, content, name
     except InputError:
         raise
     except (pyarrow.ArrowException, OSError, *MALFORMED) as error:
-        raise Damaged(f"{path} cannot be read as images with domains and labels ({error}); get it again") from None
+        raise Damaged(f"{path} cannot be read as images with domains and labels ({error}); download it again") from None
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, Any]]:
-    """Yield (domain, label, image) of all rows, the first two as names."""
+    """Yield (domain name, label name, image) for every row."""
     from pyarrow.parquet import ParquetFile
 
     limits = {"thrift_string_size_limit": TEXT, "thrift_container_size_limit": TEXT}
@@ -102,29 +102,29 @@ def _rows(path: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 def _rows_at_once(stream: IO[bytes], table: Any) -> int:
-    """Return how many rows fit into memory: each may repeat the largest value of a page; raise ValueError for none."""
+    """Return how many rows fit into memory if each has the size of the largest page; raise ValueError for none."""
     place = stream.tell()
     largest = max(page_sizes(stream, table.metadata, _COLUMNS), default=0)
     stream.seek(place)
     if largest > IMAGE:
-        raise ValueError(f"a page of it unpacks to {amount(largest)}, more than images in a table have")
+        raise ValueError(f"one of its pages unpacks to {amount(largest)}, too much for images")
     return max(1, min(_ROWS, IMAGE // max(largest, 1)))
 
 
 def _namer(metadata: Mapping[bytes, bytes] | None, column: str) -> Namer:
-    """Return what turns a value of a column into a name: labels are numbers, of which the schema holds the names."""
+    """Return a function from column values to names; for integer labels, the names are in the schema."""
     features = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names = features.get(column, {}).get("names")
     return (lambda value: str(names[value])) if names else str
 
 
 def _suffix(content: bytes) -> str:
-    """Return the ending of a file of that content, '' for none of an image."""
+    """Return the file extension for image content; '' if it is not an image."""
     return next((suffix for mark, suffix in _SUFFIXES.items() if content.startswith(mark)), "")
 
 
 def _component(label: str) -> str:
-    """Return a label that can be a folder's name; raise InputError where it cannot."""
+    """Return a label unchanged; raise InputError if it is not a valid folder name."""
     if label in ("", ".", "..") or label != Path(label).name or "\0" in label:
-        raise InputError(f"label {label!r} cannot be the name of a folder; this parquet file is none of a dataset here")
+        raise InputError(f"label {label!r} is not a valid folder name; this parquet file is not a supported dataset")
     return label

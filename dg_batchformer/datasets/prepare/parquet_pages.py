@@ -1,6 +1,6 @@
-"""How large the pages of a parquet file are once unpacked, by their own headers: what its footer says may be untrue.
+"""Unpacked sizes of the pages of an untrusted parquet file, from page headers, as its footer may be forged.
 
-Headers are structs of Thrift's compact protocol; only sizes are taken out of them.
+Headers are structs in Thrift's compact protocol; only their integer fields are decoded.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _DEEPEST = 8
 
 
 def page_sizes(file: IO[bytes], metadata: Any, columns: tuple[str, ...]) -> Iterator[int]:
-    """Yield the unpacked size of every page of some columns; raise ValueError or LookupError for damage.
+    """Yield the unpacked size in bytes of every page of some columns; raise ValueError or LookupError for damage.
 
     Args:
         file: the parquet file.
@@ -42,13 +42,13 @@ def _sizes_in_chunk(file: IO[bytes], offset: int, end: int) -> Iterator[int]:
 
 
 class _Compact:
-    """Bytes of the compact protocol, and the place up to which they are read."""
+    """Decoder for bytes in the compact protocol, with the current position."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.place = content, 0
 
     def integers(self, depth: int = 0) -> dict[int, int]:
-        """Read a struct; return its fields that are whole numbers."""
+        """Decode a struct; return its integer fields by id."""
         if depth > _DEEPEST:
             raise ValueError("a header is nested too deep")
         found: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""A file that is partly there: what came so far, and of which version on the server it is."""
+"""A partial download: the bytes so far, and the version of the file on the server."""
 
 import hashlib
 from email.message import Message
@@ -9,9 +9,9 @@ from dg_batchformer.storage.folders import read_object, write_json
 
 
 class Part:
-    """The part of a file that came from one address: ``NAME.MARK.part``, and beside it what tells its version.
+    """A partial download from one address: ``NAME.MARK.part``, and a JSON file with its version.
 
-    The mark is the address's, so that bytes of two mirrors never mix.
+    MARK is a hash of the address, so that bytes of different mirrors never mix.
     """
 
     def __init__(self, target: Path, address: str) -> None:
@@ -21,16 +21,16 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """Number of bytes so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
     def is_whole(self) -> bool:
-        """Whether all that the server announced is there, as after a process that was killed just then."""
+        """Whether the file has the announced size, as if the process was killed just before the rename."""
         return self.size > 0 and self._version().get("total") == self.size
 
     def request_headers(self) -> dict[str, str]:
-        """Return headers that ask for the rest if the version is still the same, else for the whole file."""
+        """Return headers that request the rest of the same version, or else the whole file."""
         if not self.size:
             return {}
         version = self._version()
@@ -38,11 +38,11 @@ class Part:
         return {"Range": f"bytes={self.size}-", **({"If-Range": str(validator)} if validator else {})}
 
     def continues(self, total: int | None) -> bool:
-        """Whether a file of that size may be the one of which the part is."""
+        """Return whether a file of size ``total`` may be the one that the part belongs to."""
         return not self.size or self._version().get("total") == total
 
     def remember(self, headers: Message, total: int | None) -> None:
-        """Keep what tells the version; weak validators promise no equal bytes, so they are left out."""
+        """Store the version; weak validators are dropped, as they do not guarantee equal bytes."""
         version = {name: headers[name] for name in ("ETag", "Last-Modified") if headers.get(name)}
         strong = {name: value for name, value in version.items() if not value.startswith("W/")}
         write_json(self.version_file, {**strong, "total": total})
@@ -53,7 +53,7 @@ class Part:
         self.version_file.unlink(missing_ok=True)
 
     def finish(self, target: Path) -> None:
-        """Give the whole file its name."""
+        """Rename the complete file to its target."""
         self.path.replace(target)
         self.version_file.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Where the images of datasets come from, and how others name their parts. A new source is one entry of SOURCES."""
+"""Download sources of datasets, and alternative names of their parts. To add a source, add an entry to SOURCES."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from dg_batchformer.errors import InputError, unknown
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file to fetch.
+    """A file to download.
 
     Args:
-        name: of the file here; two mirrors that give the same bytes give them the same name.
-        address: http or https.
-        size: in bytes, where published.
-        sha256: in hexadecimal digits, where published.
+        name: local file name; the same for mirrors with identical files.
+        address: URL, http or https.
+        size: in bytes, if published.
+        sha256: hexadecimal digest, if published.
 
     """
 
@@ -27,7 +27,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Mirror:
-    """One place that has all files of a dataset."""
+    """A server with all files of a dataset."""
 
     about: str
     files: tuple[RemoteFile, ...]
@@ -35,15 +35,15 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Source:
-    """How to get one dataset of image folders.
+    """How to get an image-folder dataset.
 
     Args:
-        page: for people who must fetch it by hand.
-        mirrors: in the order in which they are tried.
-        environments: how others spell environments -> as the catalog does. Case, blanks, '_' and '-' need no entry.
-        classes: how others spell classes -> as DomainBed does.
-        camera_traps: images lie in one folder, and annotations tell their environment and class.
-        duplicates: where a list of images to leave out is published; '' where there is none.
+        page: web page for a manual download.
+        mirrors: in the order of attempts.
+        environments: alternative spellings of environments -> catalog names; case, spaces, '_' and '-' are ignored.
+        classes: alternative spellings of classes -> DomainBed's names.
+        camera_traps: whether all images are in one folder, with annotations of location and class.
+        duplicates: URL of a list of duplicates to remove; '' if there is none.
 
     """
 
@@ -61,7 +61,7 @@ def _drive(name: str, identifier: str) -> Mirror:
 
 
 def _parquet(repository: str, sizes: tuple[int | None, ...]) -> Mirror:
-    """Return the mirror on HuggingFace: one parquet file per entry of ``sizes``."""
+    """Return the Hugging Face mirror: one parquet file per entry of ``sizes`` (bytes, None if unknown)."""
     names = [f"train-{number:05}-of-{len(sizes):05}.parquet" for number in range(len(sizes))]
     place = f"https://huggingface.co/datasets/{repository}/resolve/main/data"
     files = (RemoteFile(name, f"{place}/{name}", size) for name, size in zip(names, sizes, strict=True))
@@ -154,9 +154,9 @@ SOURCES: dict[str, Source] = {
 
 
 def find_source(name: str) -> Source:
-    """Return how to get a dataset; raise InputError for one that nobody knows how to get."""
+    """Return the source of a dataset; raise InputError if it has none."""
     if name in DATASETS and name not in SOURCES:
-        raise InputError(f"{name} is not among the datasets that are prepared: {', '.join(SOURCES)}")
+        raise InputError(f"{name} cannot be prepared; datasets that can: {', '.join(SOURCES)}")
     if name not in SOURCES:
         raise unknown("dataset", name, SOURCES)
     return SOURCES[name]

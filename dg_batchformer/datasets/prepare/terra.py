@@ -1,7 +1,7 @@
-"""TerraIncognita from Caltech Camera Traps (Beery et al., 2018) by DomainBed's rules, in one pass over annotations.
+"""Build TerraIncognita from Caltech Camera Traps (Beery et al., 2018) by DomainBed's rules.
 
-Kept are images at four locations with an annotation of ten classes. An image with annotations of two of them lands in
-both class folders; several of one class count once; annotations of other classes are skipped.
+Images at four locations with an annotation of one of ten classes are used. An image with annotations of two classes is
+placed in both class folders; repeated annotations of a class count once; those of other classes are ignored.
 """
 
 import json
@@ -21,24 +21,24 @@ Places = dict[str, list[str]]  # name of an image file -> location_38/bird/NAME 
 
 
 def find_annotations(folder: Path) -> list[Path]:
-    """Return the JSON files in and below a folder."""
+    """Return the JSON files in and below a folder, sorted."""
     return sorted(path for path in folder.rglob("*.json") if path.is_file() and not is_junk(path.name))
 
 
 def places_of(annotations: Iterable[Path]) -> Places:
-    """Return where each image file goes, by its name.
+    """Return the destinations of every image file, by file name.
 
     Args:
-        annotations: files in the format of COCO Camera Traps, which share no image; other JSON files are passed over.
+        annotations: files in COCO Camera Traps format, without common images; other JSON files are ignored.
 
-    Raises InputError where none holds annotations, one is malformed, or two are of the same images.
+    Raises InputError if there are no annotations, or files are malformed or overlap.
 
     """
     contents = {path: content for path in annotations if (content := _read(path)) is not None}
     if not contents:
         raise InputError(
             "no annotations of camera traps were given: JSON files with images, annotations and categories; "
-            "eccv_18_annotations.tar.gz holds them"
+            "eccv_18_annotations.tar.gz contains them"
         )
     kept: dict[Any, tuple[str, str]] = {}
     places: defaultdict[str, set[str]] = defaultdict(set)
@@ -67,12 +67,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except MALFORMED as error:
-        raise InputError(f"{path} is no JSON ({error}); get it again") from None
+        raise InputError(f"{path} is not valid JSON ({error}); download it again") from None
     return content if isinstance(content, dict) and all(part in content for part in _PARTS) else None
 
 
 def _note_images(path: Path, images: Iterable[Any], kept: dict[Any, tuple[str, str]], owner: dict[Any, Path]) -> None:
-    """Note location and file of the images at our locations."""
+    """Record location and file of the images at the four locations."""
     for image in images:
         location = str(image["location"])
         if location not in LOCATIONS:
@@ -84,7 +84,7 @@ def _note_images(path: Path, images: Iterable[Any], kept: dict[Any, tuple[str, s
             )
         file = image["file_name"]
         if not isinstance(file, str) or file != Path(file).name:
-            raise ValueError(f"file_name {file!r} is no plain file name")
+            raise ValueError(f"file_name {file!r} is not a plain file name")
         kept[image["id"]] = location, file
 
 
@@ -92,11 +92,11 @@ def _malformed(path: Path, error: Exception) -> InputError:
     if isinstance(error, InputError):
         return error
     said = f"{error} is missing" if isinstance(error, KeyError) else error
-    return InputError(f"{path} is no annotation file of Caltech Camera Traps ({said}); get it again")
+    return InputError(f"{path} is not an annotation file of Caltech Camera Traps ({said}); download it again")
 
 
 def images_of(places: Mapping[str, list[str]], files: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-    """Yield (place, file) of every image that is there."""
+    """Yield (place, file) of every existing image."""
     for name, targets in places.items():
         if name in files:
             yield from ((target, files[name]) for target in targets)

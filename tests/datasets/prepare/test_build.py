@@ -164,7 +164,7 @@ def test_domainnet_comes_from_an_archive_per_domain_without_its_duplicates(tmp_p
     (tmp_path / "data" / "domain_net").rename(tmp_path / "data" / "cleaned")
     dataset = _prepare("DomainNet", tmp_path, tmp_path / "zips", notes=notes)
     assert [len(environment) for environment in dataset] == [3] * 6
-    assert notes[0].startswith("no image is left out as a duplicate, which papers do: give the list too")
+    assert notes[0].startswith("duplicates are kept, while papers remove them: give the list of duplicates too")
 
 
 def _camera_traps(tmp_path):
@@ -208,7 +208,7 @@ def test_terra_incognita_is_built_from_images_and_annotations(tmp_path, form):
     assert [len(environment) for environment in dataset] == [10, 10, 10, 10]  # L38 lacks a dog and has a bird twice
     built = tmp_path / "data" / "terra_incognita" / "location_38"
     assert (built / "bird" / "38-bird.jpg").samefile(built / "cat" / "38-bird.jpg")
-    assert notes == ["1 of 40 annotated images are missing, and left out: 38-dog.jpg"]
+    assert notes == ["1 of 40 annotated images are missing, and skipped: 38-dog.jpg"]
 
 
 def test_terra_incognita_without_images_says_what_is_missing(tmp_path):
@@ -222,12 +222,12 @@ def test_terra_incognita_without_images_says_what_is_missing(tmp_path):
 def test_what_is_incomplete_is_never_put_in_place(tmp_path):
     partial = _images(tmp_path / "partial", ["photo", "sketch"], PACS_CLASSES)
     with pytest.raises(
-        InputError, match=r"holds photo, sketch and lacks the folders art_painting, cartoon; nothing was"
+        InputError, match=r"contain photo, sketch, but lack the folders art_painting, cartoon; nothing was"
     ):
         _prepare("PACS", tmp_path, partial)
 
     few = _images(tmp_path / "few", dataset_facts("PACS").names, PACS_CLASSES[:3])
-    with pytest.raises(InputError, match=r"has 3 classes \(dog, elephant, giraffe\), 7 are known; nothing was put"):
+    with pytest.raises(InputError, match=r"have 3 classes \(dog, elephant, giraffe\) instead of 7; nothing was"):
         _prepare("PACS", tmp_path, few)
 
     whole = _images(tmp_path / "whole", dataset_facts("PACS").names, PACS_CLASSES)
@@ -258,7 +258,7 @@ def test_two_processes_do_not_prepare_the_same_dataset(tmp_path):
 def test_nothing_is_built_over_what_is_there(tmp_path):
     (tmp_path / "data" / "PACS").mkdir(parents=True)
 
-    with pytest.raises(InputError, match=r"PACS is there already; check it with: data verify PACS, or move it away"):
+    with pytest.raises(InputError, match=r"PACS exists already; check it with: data verify PACS, or move it away"):
         _prepare("PACS", tmp_path, tmp_path)
 
 
@@ -281,7 +281,7 @@ def test_a_name_that_two_folders_may_have_is_not_guessed(tmp_path):
 def test_what_is_given_must_be_there_and_of_use(tmp_path, content):
     if content is not None:
         (tmp_path / "PACS.zip").write_bytes(content)
-    message = r"PACS.zip does not exist" if content is None else r"PACS.zip is nothing that PACS is built from"
+    message = r"PACS.zip does not exist" if content is None else r"PACS.zip cannot be used for PACS"
 
     with pytest.raises(InputError, match=message):
         _prepare("PACS", tmp_path, tmp_path / "PACS.zip")
@@ -305,7 +305,7 @@ def server(monkeypatch, tmp_path):
     ("answer", "reason"),
     [
         (status(404), "answers HTTP 404 Not Found"),
-        (whole(b"no archive"), "gave no zip or tar"),
+        (whole(b"no archive"), "did not deliver a zip or tar"),
         (
             whole(b"<html><title>Quota exceeded</title>", kind="text/html"),
             "answers with a web page titled 'Quota exceeded'",
@@ -328,7 +328,7 @@ def test_only_the_mirror_asked_for_is_tried(server, tmp_path):
     server.serve("/first", status(404))
 
     with pytest.raises(
-        InputError, match=r"PACS could not be fetched \(mirror 1: .* 404 .*\); try again later, or get it fr"
+        InputError, match=r"PACS could not be downloaded \(mirror 1: .* 404 .*\); try again later, or get it fr"
     ):
         _prepare("PACS", tmp_path, mirror=1)
     with pytest.raises(InputError, match=r"PACS has no mirror 3; its mirrors are 1 first, 2 good"):
@@ -391,7 +391,7 @@ def test_a_dry_run_says_everything_and_does_nothing(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["PASC"], "unknown dataset 'PASC'; did you mean 'PACS'?"),
-        (["Shapes"], "Shapes is not among the datasets that are prepared: VLCS, PACS"),
+        (["Shapes"], "Shapes cannot be prepared; datasets that can: VLCS, PACS"),
         (["PACS", "--mirror", "9", "--dry_run"], "PACS has no mirror 9; its mirrors are 1 "),
         (["PACS", "--from", "nowhere"], "nowhere does not exist; give an archive, or a folder"),
     ],

@@ -70,12 +70,12 @@ def test_two_versions_of_the_annotations_are_not_mixed(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"images": [{}], "annotations": [], "categories": []}, r"\('location' is missing\); get it again"),
-        ({"images": 3, "annotations": [], "categories": []}, "is no annotation file"),
+        ({"images": [{}], "annotations": [], "categories": []}, r"\('location' is missing\); download it again"),
+        ({"images": 3, "annotations": [], "categories": []}, "is not an annotation file"),
         ({"images": [], "annotations": [{"category_id": 1}], "categories": []}, r"\(1 is missing\)"),
         (
             {"images": [{"id": 1, "location": 38, "file_name": "../1.jpg"}], "annotations": [], "categories": []},
-            r"file_name '../1.jpg' is no plain file name",
+            r"file_name '../1.jpg' is not a plain file name",
         ),
         ([], "no annotations of camera traps were given"),
     ],
@@ -87,7 +87,7 @@ def test_malformed_annotations_are_said_in_one_sentence(tmp_path, content, messa
 
 def test_broken_json_is_named(tmp_path):
     (tmp_path / "bad.json").write_text('{"images": [')
-    with pytest.raises(InputError, match=r"bad.json is no JSON"):
+    with pytest.raises(InputError, match=r"bad.json is not valid JSON"):
         places_of([tmp_path / "bad.json"])
 
 
