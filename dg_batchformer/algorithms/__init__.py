@@ -1,4 +1,4 @@
-"""Algorithms: one file per method, registered by being here; composed names are built around them."""
+"""Algorithms: one file per method, registered automatically; wrappers compose with any of them."""
 
 from functools import cache
 
@@ -11,7 +11,7 @@ __all__ = ["ALGORITHMS", "Algorithm", "compose", "get_algorithm_class"]
 
 
 def get_algorithm_class(name: str) -> type[Algorithm]:
-    """Return the class of a composed name such as ``SWAD+CORAL+BF``; the same class for every spelling.
+    """Return the class of a composed name such as ``SWAD+CORAL+BF``; the order of the parts does not matter.
 
     Raises InputError for unknown parts and for two wrappers that act on the same.
     """

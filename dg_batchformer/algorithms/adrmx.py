@@ -1,4 +1,4 @@
-"""ADRMX — Demirel et al., 2023: subtract what tells the domain from the features, and remix it between samples."""
+"""ADRMX — Demirel et al., 2023: subtract domain features from label features, and remix them between samples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from dg_batchformer.networks import MLP, Classifier, Featurizer
 
 
 def domain_contrast(z: Tensor, y: Tensor, domains: Tensor, temperature: float = 0.07) -> Tensor:
-    """Return the supervised contrastive loss with equal weight inside and across domains, (N, D) -> ()."""
+    """Compute the supervised contrastive loss, with equal weight within and across domains: (N, D) -> ()."""
     unit = F.normalize(z, dim=1)
     others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
     similarity = 0.5 * (unit @ unit.T / temperature).exp() * others  # the weights of both kinds are one half
@@ -26,7 +26,7 @@ def domain_contrast(z: Tensor, y: Tensor, domains: Tensor, temperature: float = 
 
 
 def pairs_of_classes(y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw two samples of every class: (N,) -> two of (num_classes,), and which classes have two, (num_classes,)."""
+    """Draw two samples per class: (N,) -> two indices (num_classes,), and whether a class has two, (num_classes,)."""
     order = (y + torch.rand(len(y), device=y.device)).argsort()  # by class, in random order within
     classes = torch.arange(num_classes, device=y.device)
     first = torch.searchsorted(y[order].contiguous(), classes)
@@ -38,11 +38,11 @@ def pairs_of_classes(y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tenso
 class ADRMX(Algorithm):
     """Additive disentanglement of domain features with remix loss.
 
-    Two featurizers, of labels and of domains; their difference should tell the class and not the domain, and with
-    another sample's domain features added still the class. BatchFormer is on the label featurizer; contrast,
-    discriminator and remix are of plain features.
+    There is a label featurizer and a domain featurizer. Their difference should predict the class but not the domain,
+    also after adding another sample's domain features. BatchFormer is on the label featurizer; contrastive loss,
+    discriminator and remix use plain features.
 
-    Differs from DomainBed: the two samples of a remix are of one class (upstream takes the first rows of the batch).
+    Differs from DomainBed: the two samples of a remix have the same class (upstream takes the first rows of the batch).
     """
 
     compares_domains = True
@@ -55,12 +55,12 @@ class ADRMX(Algorithm):
             lr = HParam(3e-5, lambda rng: rng.choice([2e-5, 3e-5, 4e-5, 5e-5]), "learning rate", low=0)
         return {
             "lr": lr,
-            "cnt_lambda": HParam(1.0, about="weight of the contrast", low=0),
+            "cnt_lambda": HParam(1.0, about="weight of the contrastive loss", low=0),
             "dclf_lambda": HParam(1.0, about="weight of the domain classifier", low=0),
             "disc_lambda": HParam(0.75, about="weight of the discriminator", low=0),
             "rmxd_lambda": HParam(1.0, about="weight of the remix", low=0),
-            "d_steps_per_g_step": HParam(2, about="discriminator updates per other update", low=1),
-            "beta1": HParam(0.5, about="first decay rate of the Adams", low=0, high=0.9999),
+            "d_steps_per_g_step": HParam(2, about="discriminator updates per update of the other networks", low=1),
+            "beta1": HParam(0.5, about="beta1 of the Adam optimizers", low=0, high=0.9999),
             "mlp_width": HParam(256, about="width of the discriminator", low=1),
             "mlp_depth": HParam(9, lambda rng: rng.choice([8, 9, 10]), "layers of the discriminator", low=2),
             "mlp_dropout": HParam(0.0, about="dropout in the discriminator", low=0, high=1),

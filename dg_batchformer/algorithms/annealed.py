@@ -1,4 +1,4 @@
-"""What penalties with an annealing step share: IRM, VREx, IB_ERM, IB_IRM."""
+"""Base class of penalties with an annealing step: IRM, VREx, IB_ERM, IB_IRM."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -11,16 +11,17 @@ from dg_batchformer.hparams import HParam
 
 
 class Anneal(NamedTuple):
-    """The default weight of a penalty, and its weight before the annealing step."""
+    """Default weight of a penalty, and its weight before the annealing step."""
 
     weight: float
     before: float
 
 
 class AnnealedPenalty(ERM):
-    """ERM plus penalties whose weights jump after a number of updates; Adam starts anew at each jump.
+    """ERM plus penalties whose weights change after a number of updates; each change resets Adam.
 
-    A subclass names its penalties: ``name`` has the hparams ``{name}_lambda`` and ``{name}_penalty_anneal_iters``.
+    A subclass lists its penalties; penalty ``name`` has the hparams ``{name}_lambda`` and
+    ``{name}_penalty_anneal_iters``.
     """
 
     registered = False
@@ -34,7 +35,7 @@ class AnnealedPenalty(ERM):
                 anneal.weight, lambda rng: 10 ** rng.uniform(-1, 5), "weight of the penalty", low=0
             )
             space[f"{name}_penalty_anneal_iters"] = HParam(
-                500, lambda rng: 10 ** rng.uniform(0, 4), "updates before the penalty has that weight", low=0
+                500, lambda rng: 10 ** rng.uniform(0, 4), "updates before the penalty gets that weight", low=0
             )
         return space
 
@@ -43,10 +44,10 @@ class AnnealedPenalty(ERM):
         self.updates = 0
 
     def descend_with(self, risk: Tensor, **penalties: Tensor) -> Tensor:
-        """Take one step down the risk plus the weighted penalties; return that sum, detached."""
+        """Take one step on the risk plus the weighted penalties; return that loss, detached."""
         jumps = {name: self.hparams[f"{name}_penalty_anneal_iters"] for name in penalties}
         if self.updates in jumps.values():
-            self.optimizer = self.new_optimizer(self.network)  # gradients are of another size from here on
+            self.optimizer = self.new_optimizer(self.network)  # gradient magnitudes change here
         loss = risk
         for name, penalty in penalties.items():
             jumped = self.updates >= jumps[name]

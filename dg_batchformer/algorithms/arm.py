@@ -1,4 +1,4 @@
-"""ARM — Zhang et al., 2021: adapt to a domain by the context of a batch from it."""
+"""ARM — Zhang et al., 2021: adapt to a domain through the context of a batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from dg_batchformer.networks import Classifier, Featurizer
 
 
 class _ContextNetwork(nn.Module):
-    """Featurizer and classifier of inputs with one more channel: the mean context of their group."""
+    """Featurizer and classifier on inputs with an extra channel: the mean context of their group."""
 
     def __init__(self, context: nn.Module, featurizer: nn.Module, classifier: nn.Module, group: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class _ContextNetwork(nn.Module):
         return self.classify(x, self.mean_context(x))
 
     def mean_context(self, x: Tensor) -> Tensor:
-        """Return every sample's mean over its group, (N, C, ...) -> (N, 1, ...)."""
+        """Compute the mean context of every sample's group: (N, C, ...) -> (N, 1, ...)."""
         size = self.group if len(x) % self.group == 0 else len(x)
         return self.context(x).unflatten(0, (-1, size)).mean(dim=1).repeat_interleave(size, dim=0)
 
@@ -33,7 +33,7 @@ class _ContextNetwork(nn.Module):
 
 
 def _context_net(input_shape: Sequence[int]) -> nn.Module:
-    """Build the context network, x -> one more channel (for vectors: one more feature)."""
+    """Build the context network, which maps x to an extra channel (for vectors, an extra feature)."""
     if len(input_shape) == 1:
         return nn.Sequential(nn.Linear(input_shape[0], 64), nn.ReLU(), nn.Linear(64, 1))
     layers: list[nn.Module] = []
@@ -43,12 +43,12 @@ def _context_net(input_shape: Sequence[int]) -> nn.Module:
 
 
 class ARM(Algorithm):
-    """Adaptive risk minimisation, contextual: a context map, averaged over groups of ``batch_size``, joins the input.
+    """Adaptive risk minimization: a context map, averaged over groups of ``batch_size``, is appended to the input.
 
-    A prediction depends on its group, by definition. Under BatchFormer a twin has its sample's context.
+    Predictions depend on the group by design. With BatchFormer, a twin has the context of its plain row.
 
-    Differs from DomainBed: the context network is trained (upstream builds it after the optimizer), and vectors get
-    a context feature.
+    Differs from DomainBed: the context network is trained (upstream creates it after the optimizer), and vectors get a
+    context feature.
     """
 
     batch_dependent = True
@@ -71,7 +71,7 @@ class ARM(Algorithm):
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
-        plain, _ = self.split_streams(x, num_domains=len(minibatches))  # contexts are costly, twins have the same
+        plain, _ = self.split_streams(x, num_domains=len(minibatches))  # compute contexts once, as twins share them
         context = self.in_both_streams(self.network.mean_context(plain), num_domains=len(minibatches))
         loss = self.risk(self.network.classify(x, context), y, num_domains=len(minibatches))
         descend(self.optimizer, loss)

@@ -1,4 +1,4 @@
-"""Algorithm: what learns. DomainBed's protocol (update, predict), and what wrappers and the loop rely on."""
+"""Algorithm, the base class of all methods: DomainBed's interface (update, predict), extended for wrappers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -17,9 +17,9 @@ Metrics = dict[str, float | Tensor]
 
 
 class Validation(NamedTuple):
-    """A model on the held-out splits of the training environments: means over environments.
+    """Performance on the held-out splits of the training environments, averaged over environments.
 
-    ``loss`` is the mean cross-entropy, ``accuracy`` a fraction.
+    ``loss`` is the mean cross-entropy; ``accuracy`` is in [0, 1].
     """
 
     loss: float
@@ -27,26 +27,26 @@ class Validation(NamedTuple):
 
 
 class Algorithm(nn.Module):
-    """A domain-generalization algorithm: owns its networks and optimizers and does one update at a time.
+    """Base class of domain-generalization algorithms, which own their networks and optimizers.
 
     Args:
         input_shape: (channels, height, width) or (features,).
-        num_classes: size of the logits.
-        num_domains: training environments, at least ``min_domains``.
-        hparams: the values of this run; see ``search_space``.
+        num_classes: number of classes.
+        num_domains: number of training environments, at least ``min_domains``.
+        hparams: of the run; see ``search_space``.
 
     """
 
     registered = False
-    min_domains: ClassVar[int] = 1  # training environments without which the method means nothing
-    compares_domains: ClassVar[bool] = False  # whether it adds what vanishes on one: it then trains much as ERM does
-    batch_dependent: ClassVar[bool] = False  # whether a prediction depends on the other samples, by definition
-    needs_pixels: ClassVar[str] = ""  # why it cannot train on the cached features of a frozen prefix; '' where it can
-    differentiates_twice: ClassVar[bool] = False  # through a featurizer, which PyTorch cannot do compiled
-    trains_clones: ClassVar[bool] = False  # copies that live for one update: CUDA graphs would be recorded for each
-    attends: ClassVar[str] = "joint"  # under BatchFormer, to all domains, or where forwarded alone ``per_domain``
-    streams: int = 1  # BatchFormer sets 2: every minibatch is then [n plain rows; n twin rows]
-    finished: bool = False  # True ends training early
+    min_domains: ClassVar[int] = 1  # minimal number of training environments
+    compares_domains: ClassVar[bool] = False  # whether its terms vanish with one environment, leaving ERM
+    batch_dependent: ClassVar[bool] = False  # whether predictions depend on the rest of the batch by design
+    needs_pixels: ClassVar[str] = ""  # why it cannot train on cached features; '' if it can
+    differentiates_twice: ClassVar[bool] = False  # through a featurizer, which torch.compile does not support
+    trains_clones: ClassVar[bool] = False  # short-lived copies, each of which would need new CUDA graphs
+    attends: ClassVar[str] = "joint"  # BatchFormer's scope; ``per_domain`` if domains are forwarded one by one
+    streams: int = 1  # 2 with BatchFormer: minibatches are [n plain rows; n twin rows]
+    finished: bool = False  # set to True to stop training early
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Algorithm(nn.Module):
 
     @classmethod
     def check_domains(cls, num_domains: int) -> None:
-        """Raise InputError for fewer training environments than the method needs."""
+        """Raise InputError if there are fewer training environments than the method needs."""
         if num_domains < cls.min_domains:
             raise InputError(
                 f"{cls.__name__} needs at least {cls.min_domains} training environments, got {num_domains}; "
@@ -65,15 +65,15 @@ class Algorithm(nn.Module):
 
     @classmethod
     def has_nothing_to_compare(cls, num_domains: int) -> bool:
-        """Return whether a method that compares training environments gets a single one."""
+        """Return whether the method compares training environments, but there is only one."""
         return cls.compares_domains and num_domains == 1
 
     def check_pairing(self) -> None:
-        """Raise InputError where BatchFormer, whose layer is there already, would come out wrong around this."""
+        """Raise InputError if the attached BatchFormer would not work correctly with this algorithm."""
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        """Return the hparams that this algorithm reads beyond the common ones, for a dataset."""
+        """Return the hparams of this algorithm for a dataset, besides the common ones."""
         return {}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
@@ -84,48 +84,50 @@ class Algorithm(nn.Module):
                 x ``(N, *input_shape)``, y (N,) class indices.
             unlabeled: x of test environments, for domain adaptation.
 
-        Returns numbers or 0-dim detached tensors; the loop averages each key between two evaluations.
+        Returns metrics as numbers or detached 0-dim tensors; the loop averages each between evaluations.
 
         """
         raise NotImplementedError
 
     def predict(self, x: Tensor) -> Tensor:
-        """Return the logits, ``(N, *input_shape)`` -> (N, num_classes)."""
+        """Compute logits: ``(N, *input_shape)`` -> (N, num_classes)."""
         raise NotImplementedError
 
     @property
     def predictor(self) -> nn.Module:
-        """Exactly what ``predict`` uses: what is averaged, kept and tested."""
+        """The module behind ``predict``, whose weights are averaged, kept and tested."""
         network = self.network
         assert isinstance(network, nn.Module)
         return network
 
     def begin_from(self, state: Mapping[str, Tensor]) -> None:
-        """Take over initial weights of the predictor, and whatever was copied from it; before the first update."""
+        """Load initial weights into the predictor and its copies; called before the first update."""
         without_batchformer(self.predictor).load_state_dict(state)
 
     def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
-        """Learn how the current model validates after the update of a step.
+        """Receive the validation result of the current model after an update.
 
         Args:
-            evaluate: validates another state of the algorithm that is passed to it.
+            step: of the update.
+            validation: of the current model.
+            evaluate: validates a given module, such as the algorithm with other weights.
 
         """
 
     def finalize(self, batches: Iterable[Tensor]) -> "Algorithm":
-        """Turn into the model that the method returns, after the last update; ``summary`` says how.
+        """Convert to the model that the method returns, after the last update; ``summary`` gets details.
 
         Args:
-            batches: training inputs x, ``(N, *input_shape)``, for what has to be re-estimated.
+            batches: training inputs x, ``(N, *input_shape)``, to re-estimate BatchNorm statistics.
 
         """
         return self
 
     def new_optimizer(self, *modules: nn.Module, kind: type[Optimizer] = Adam, **settings: Any) -> Optimizer:
-        """Build the optimizer of some modules: ``lr`` and ``weight_decay`` of the run unless given.
+        """Build an optimizer for modules; ``lr`` and ``weight_decay`` default to those of the run.
 
-        Encoders of BatchFormer get a group of their own, at ``lr * bf_lr_scale``. Every optimizer of an
-        algorithm comes from here, also those of clones and restarts.
+        BatchFormer encoders get their own parameter group with ``lr * bf_lr_scale``. All optimizers of an algorithm
+        must be built here, including those of clones and restarts.
         """
         settings = {"lr": self.hparams["lr"], "weight_decay": self.hparams["weight_decay"], **settings}
         if kind is Adam:
@@ -139,9 +141,9 @@ class Algorithm(nn.Module):
         return kind(groups, **settings)
 
     def split_streams(self, rows: Tensor, num_domains: int = 1) -> tuple[Tensor, Tensor | None]:
-        """Take plain rows and twins apart: (num_domains * 2 * n, ...) -> two of (num_domains * n, ...).
+        """Split rows into plain rows and twins: (num_domains * 2 * n, ...) -> two of (num_domains * n, ...).
 
-        Without BatchFormer, the rows and None.
+        Without BatchFormer, return the rows and None.
         """
         if self.streams == 1:
             return rows, None
@@ -149,14 +151,16 @@ class Algorithm(nn.Module):
         return streams[:, 0].flatten(0, 1), streams[:, 1].flatten(0, 1)
 
     def in_both_streams(self, rows: Tensor, num_domains: int = 1) -> Tensor:
-        """Repeat plain rows for their twins, as ``split_streams`` takes apart; without BatchFormer, return the rows."""
+        """Repeat plain rows for their twins, the inverse of ``split_streams``; no effect without BatchFormer."""
         return torch.cat([rows.unflatten(0, (num_domains, -1))] * self.streams, dim=1).flatten(0, 1)
 
     def risk(self, logits: Tensor, y: Tensor, num_domains: int = 1) -> Tensor:
-        """Return the mean cross-entropy of minibatches; under BatchFormer both streams, weighted.
+        """Compute the mean cross-entropy of minibatches; with BatchFormer, the weighted mean of both streams.
 
         Args:
-            logits: (rows, num_classes). y: (rows,). Rows are ``num_domains`` whole minibatches.
+            logits: (rows, num_classes), where rows are ``num_domains`` complete minibatches.
+            y: (rows,) class indices.
+            num_domains: number of minibatches.
 
         """
         plain_risk = self.plain_risk(logits, y, num_domains)
@@ -168,39 +172,39 @@ class Algorithm(nn.Module):
         return (1 - weight) * plain_risk + weight * F.cross_entropy(twin, labels)
 
     def plain_risk(self, logits: Tensor, y: Tensor, num_domains: int = 1) -> Tensor:
-        """Return the mean cross-entropy of plain rows alone, for what must not depend on twins; arguments as risk's."""
+        """Compute the mean cross-entropy of plain rows only; arguments as in ``risk``."""
         plain, _ = self.split_streams(logits, num_domains)
         labels, _ = self.split_streams(y, num_domains)
         return F.cross_entropy(plain, labels)
 
     def forward_plain(self, module: nn.Module, minibatches: Minibatches) -> Tensor:
-        """Run a module on the plain rows of all environments, without BatchFormer, (environments * n, ...).
+        """Run a module on the plain rows of all environments, without BatchFormer: (environments * n, ...).
 
-        For a step of its own on plain features: through twins that nothing reads, the encoder would get gradients of
-        zero, along which Adam moves it again.
+        Use this for separate steps on plain features. With unused twins, the encoder would get zero gradients, and
+        Adam's momentum would move it.
         """
         plain, _ = self.split_streams(torch.cat([x for x, _ in minibatches]), len(minibatches))
         with pairing(module, None):
             return module(plain)
 
     def risks(self, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """Return the risk of every environment, (environments,), from their logits and labels one by one."""
+        """Compute the risk of every environment, (environments,), from lists of logits and labels."""
         return torch.stack([self.risk(z, y) for z, y in zip(logits, labels, strict=True)])
 
 
 def forward_domains(module: nn.Module, minibatches: Minibatches) -> list[Tensor]:
-    """Run a module once over all environments, so that attention spans them; return one output for each."""
+    """Run a module once on all environments, so that attention spans them; return one output per environment."""
     outputs = module(torch.cat([x for x, _ in minibatches]))
     return list(outputs.split([len(x) for x, _ in minibatches]))
 
 
 def domain_labels(num_domains: int, rows: Tensor) -> Tensor:
-    """Return the environment of every row of equal minibatches, (num_domains * n, ...) -> (num_domains * n,)."""
+    """Return the environment index of every row: (num_domains * n, ...) -> (num_domains * n,)."""
     return torch.arange(num_domains, device=rows.device).repeat_interleave(len(rows) // num_domains)
 
 
 def descend(optimizer: Optimizer, loss: Tensor) -> None:
-    """Take one step down a loss."""
+    """Take one optimizer step on a loss."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

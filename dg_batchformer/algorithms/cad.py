@@ -15,12 +15,12 @@ _BASE_TEMPERATURE = 0.07
 
 
 class CAD(ERM):
-    """Contrastive adversarial domain bottleneck: from features it should be hard to find samples of one's own domain.
+    """Contrastive adversarial domain: features should not reveal which samples share a domain.
 
-    The bottleneck is on plain features.
+    The bottleneck loss uses plain features.
 
-    Differs from DomainBed: ``is_project`` works (upstream reads an undefined name), and the metrics are those of
-    finite terms without waiting for the device.
+    Differs from DomainBed: ``is_project`` works (upstream reads an undefined name), and terms that are not finite are
+    masked without synchronizing with the device.
     """
 
     compares_domains = True
@@ -30,10 +30,12 @@ class CAD(ERM):
         decades = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2]
         return {
             "lmbda": HParam(1e-1, lambda rng: rng.choice(decades), "weight of the bottleneck", low=0),
-            "temperature": HParam(0.1, lambda rng: rng.choice([0.05, 0.1]), "of the contrast", low=1e-4),
-            "is_normalized": HParam(False, about="contrast features of unit length"),
-            "is_project": HParam(False, about="contrast features after a projection head"),
-            "is_flipped": HParam(True, about="find other domains' samples, instead of not finding one's own"),
+            "temperature": HParam(
+                0.1, lambda rng: rng.choice([0.05, 0.1]), "temperature of the contrastive loss", low=1e-4
+            ),
+            "is_normalized": HParam(False, about="normalize features for the contrastive loss"),
+            "is_project": HParam(False, about="use a projection head for the contrastive loss"),
+            "is_flipped": HParam(True, about="attract other domains, instead of repelling the same one"),
         }
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
@@ -70,13 +72,13 @@ class CAD(ERM):
         return sign * self.hparams["temperature"] / _BASE_TEMPERATURE * terms
 
     def _sets(self, same_class: Tensor, same_domain: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return who is looked among and who is sought, (N, N) each, and whose search counts, (N,)."""
+        """Return masks of the candidates and of the positives, (N, N) each, and of the anchors that count, (N,)."""
         sought = ~same_domain if self.hparams["is_flipped"] else same_domain
         return others, sought, (same_class & others).any(dim=1)
 
 
 class CondCAD(CAD):
-    """CAD within each class: from features it should be hard to find samples of one's own domain in the class."""
+    """Conditional CAD: within a class, features should not reveal which samples share a domain."""
 
     def _sets(self, same_class: Tensor, same_domain: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         candidates = same_class & others
@@ -85,5 +87,5 @@ class CondCAD(CAD):
 
 
 def _log_sum(logits: Tensor, mask: Tensor) -> Tensor:
-    """Return log sum exp over the masked columns, (N, N) -> (N,); -inf where there is none."""
+    """Compute log-sum-exp over the masked columns: (N, N) -> (N,); -inf for empty rows."""
     return logits.masked_fill(~mask, -torch.inf).logsumexp(dim=1)

@@ -1,4 +1,4 @@
-"""CausIRL — Chevalley et al., 2022: features whose distribution no intervention on the domain changes."""
+"""CausIRL — Chevalley et al., 2022: features whose distribution is invariant to interventions on the domain."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ class CausIRL_CORAL(CORAL):  # noqa: N801 the field's name
     compares_domains = False  # its pools differ on one environment too
 
     def penalty(self, features: list[Tensor]) -> Tensor:
-        """Return the distance between the pools, 0 where one has fewer than two samples."""
+        """Compute the distance between the pools; 0 if one has fewer than two samples."""
         cuts = [np.random.randint(0, len(z)) for z in features]
         first = torch.cat([z[:cut] for z, cut in zip(features, cuts, strict=True)])
         second = torch.cat([z[cut:] for z, cut in zip(features, cuts, strict=True)])

@@ -12,22 +12,23 @@ from dg_batchformer.hparams import HParam
 
 
 def coral_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean squared difference of means plus that of covariances: (n, d), (m, d) -> ()."""
+    """Compute the mean squared difference of means plus that of covariances: (n, d), (m, d) -> ()."""
     means = (a.mean(dim=0) - b.mean(dim=0)).square().mean()
     return means + (_covariance(a) - _covariance(b)).square().mean()
 
 
 def _covariance(z: Tensor) -> Tensor:
     centred = z - z.mean(dim=0)
-    return centred.T @ centred / (len(z) - 1)  # torch.cov waits for the device
+    return centred.T @ centred / (len(z) - 1)  # torch.cov synchronizes with the device
 
 
 class CORAL(ERM):
-    """Correlation alignment: ERM plus the mean distance between the features of two environments.
+    """Correlation alignment: ERM plus the mean distance between the features of pairs of environments.
 
-    Distances are between plain features.
+    Distances use plain features.
 
-    Differs from DomainBed: one forward serves all environments, which is equal unless BatchNorm is live.
+    Differs from DomainBed: one forward pass for all environments, which is equivalent unless BatchNorm is in training
+    mode.
     """
 
     compares_domains = True
@@ -47,6 +48,6 @@ class CORAL(ERM):
         return {"loss": risk.detach(), "penalty": penalty.detach()}
 
     def penalty(self, features: list[Tensor]) -> Tensor:
-        """Return the mean distance over pairs of environments, (n, d) each -> ()."""
+        """Compute the mean distance over pairs of environments: (n, d) each -> ()."""
         distances = [self.distance(a, b) for a, b in combinations(features, 2)]
         return torch.stack(distances).mean() if distances else features[0].new_zeros(())

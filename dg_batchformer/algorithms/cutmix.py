@@ -14,14 +14,14 @@ from dg_batchformer.hparams import HParam
 
 
 class CutMix(ERM):
-    """Every image gets a patch of another one of the batch, and the other's label by its share of the area.
+    """Paste a patch of another image of the batch, from any environment, and mix the labels by area.
 
-    The other is of any environment. A share r is drawn from Beta(beta, beta), and a box whose sides are ``sqrt(1 - r)``
-    of the image's, around a centre drawn from all pixels; there the batch, (N, C, H, W), is pasted in another order.
-    The loss is ``r loss(y) + (1 - r) loss(y')``, with r what the box, cut at the border, leaves of the area. Of
-    vectors an interval of features is pasted.
+    A share r is drawn from Beta(beta, beta), and a box with sides ``sqrt(1 - r)`` of the image's around a random center
+    pixel. Inside the box, images (N, C, H, W) are replaced by those of a permuted batch. The loss is
+    ``r loss(y) + (1 - r) loss(y')``, where r is now the area outside the box clipped at the border. For vectors, an
+    interval of features is pasted.
 
-    Samples are cut before BatchFormer; both streams share patch, partner and labels.
+    Samples are mixed before BatchFormer; both streams share patch, partner and labels.
     """
 
     needs_pixels = "CutMix pastes patches of images into others"
@@ -29,8 +29,8 @@ class CutMix(ERM):
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
-            "beta": HParam(1.0, about="of the Beta distribution of the share of area kept", low=1e-3),
-            "cutmix_prob": HParam(1.0, about="probability that a batch is cut", low=0, high=1),
+            "beta": HParam(1.0, about="parameter of the Beta distribution of the area kept", low=1e-3),
+            "cutmix_prob": HParam(1.0, about="probability of mixing a batch", low=0, high=1),
         }
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
@@ -53,7 +53,7 @@ class CutMix(ERM):
 
 
 def cut_box(sizes: Sequence[int], share: float) -> tuple[tuple[slice, ...], float]:
-    """Draw a box that leaves about a share of an area of these sizes; return it and the share that it leaves."""
+    """Draw a box that leaves about ``share`` of the area; return it, and the exact share after clipping."""
     scale = (1 - share) ** (1 / len(sizes))
     box = []
     for size in sizes:
@@ -63,7 +63,7 @@ def cut_box(sizes: Sequence[int], share: float) -> tuple[tuple[slice, ...], floa
 
 
 def paste(x: Tensor, partners: Tensor, box: Sequence[slice]) -> Tensor:
-    """Return samples with a box of their partners', (N, C, H, W), (N,) -> (N, C, H, W)."""
+    """Paste the box of every sample's partner: (N, C, H, W), (N,) -> (N, C, H, W)."""
     region: tuple[Any, ...] = (..., *box)
     pasted = x.clone()
     pasted[region] = x[partners][region]

@@ -14,12 +14,12 @@ from dg_batchformer.networks import MLP, Classifier, Featurizer
 
 
 class DANN(Algorithm):
-    """Domain-adversarial networks: updates of the discriminator and of featurizer and classifier take turns.
+    """Domain-adversarial networks: alternate updates of the discriminator with those of featurizer and classifier.
 
-    The discriminator sees plain features; BatchFormer learns from the classification risk.
+    The discriminator sees plain features; BatchFormer is trained by the classification risk.
 
-    Differs from DomainBed: the features of a discriminator update carry no gradient, which upstream computes and
-    throws away.
+    Differs from DomainBed: discriminator updates do not compute gradients of the featurizer, which upstream computes
+    and discards.
     """
 
     compares_domains = True
@@ -38,11 +38,11 @@ class DANN(Algorithm):
         return {
             "lr_g": HParam(default_lr, lr, "learning rate of featurizer and classifier", low=0),
             "lr_d": HParam(default_lr, lr, "learning rate of the discriminator", low=0),
-            "weight_decay_g": HParam(0.0, None if small else decay, "decay of featurizer and classifier", low=0),
-            "weight_decay_d": HParam(0.0, decay, "decay of the discriminator", low=0),
+            "weight_decay_g": HParam(0.0, None if small else decay, "weight decay of featurizer and classifier", low=0),
+            "weight_decay_d": HParam(0.0, decay, "weight decay of the discriminator", low=0),
             "lambda": HParam(1.0, lambda rng: 10 ** rng.uniform(-2, 2), "weight of the adversarial loss", low=0),
             "d_steps_per_g_step": HParam(
-                1, lambda rng: 2 ** rng.uniform(0, 3), "discriminator updates per other update", low=1
+                1, lambda rng: 2 ** rng.uniform(0, 3), "discriminator updates per update of the other networks", low=1
             ),
             "grad_penalty": HParam(
                 0.0,
@@ -51,7 +51,7 @@ class DANN(Algorithm):
                 low=0,
             ),
             "beta1": HParam(
-                0.5, lambda rng: rng.choice([0.0, 0.5]), "first decay rate of the Adams", low=0, high=0.9999
+                0.5, lambda rng: rng.choice([0.0, 0.5]), "beta1 of the Adam optimizers", low=0, high=0.9999
             ),
             "mlp_width": HParam(256, lambda rng: 2 ** rng.uniform(6, 10), "width of the discriminator", low=1),
             "mlp_depth": HParam(3, lambda rng: rng.choice([3, 4, 5]), "layers of the discriminator", low=2),
@@ -82,7 +82,7 @@ class DANN(Algorithm):
         self.updates = 0
 
     def new_class_embeddings(self, num_classes: int) -> nn.Module:
-        """Build what the discriminator is told of the class: nothing."""
+        """Build the class embeddings for the discriminator; none here."""
         return nn.Identity()
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
@@ -112,11 +112,11 @@ class DANN(Algorithm):
         return self.weigh(losses, labels) + self.hparams["grad_penalty"] * penalty
 
     def seen_by_discriminator(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return what the discriminator sees of plain features, (N, D), (N,) -> (N, D)."""
+        """Return the input of the discriminator from plain features and labels: (N, D), (N,) -> (N, D)."""
         return z
 
     def weigh(self, losses: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of all samples, (N,), (N,) -> ()."""
+        """Average the losses of samples: (N,), (N,) -> ()."""
         return losses.mean()
 
     def predict(self, x: Tensor) -> Tensor:
@@ -124,13 +124,13 @@ class DANN(Algorithm):
 
 
 class CDANN(DANN):
-    """Conditional domain-adversarial networks: the discriminator is told the class, and classes weigh the same.
+    """Conditional domain-adversarial networks: the discriminator sees the class, and classes have equal weight.
 
-    Differs from DomainBed: a class's weight counts all classes, not those up to the largest in the batch.
+    Differs from DomainBed: class weights are based on all classes, not only on those up to the largest in the batch.
     """
 
     def new_class_embeddings(self, num_classes: int) -> nn.Module:
-        """Build what the discriminator is told of the class: an embedding, added to the features."""
+        """Build the class embeddings, which are added to the features."""
         return nn.Embedding(num_classes, self.featurizer.n_outputs)
 
     def seen_by_discriminator(self, z: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""EQRM — Eastwood et al., 2022: minimise a high quantile of the risk over domains."""
+"""EQRM — Eastwood et al., 2022: minimize a high quantile of the risk over domains."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from dg_batchformer.hparams import HParam
 
 
 def smooth_quantile(values: Tensor, quantile: float, steps: int = 32) -> Tensor:
-    """Return a quantile of the Gaussian kernel density over values, (n,) -> (); n at least 2.
+    """Compute a quantile of the Gaussian kernel density estimate of values: (n,) -> (); n must be at least 2.
 
-    Found by bisection between the quantiles of the outermost kernels, without waiting for the device.
+    Uses bisection between the quantiles of the outermost kernels, without synchronizing with the device.
     """
     ordered = values.sort().values
     width = 1.06 * values.std() * len(values) ** -0.2
     q = torch.tensor(quantile, device=values.device)
     low, high = Normal(ordered[0], width).icdf(q), Normal(ordered[-1], width).icdf(q)
-    left, right = torch.zeros_like(q), torch.ones_like(q)  # shares of the way from low to high
+    left, right = torch.zeros_like(q), torch.ones_like(q)  # fractions of the interval from low to high
     with torch.no_grad():
         for _ in range(steps):
             middle = (left + right) / 2
@@ -31,12 +31,12 @@ def smooth_quantile(values: Tensor, quantile: float, steps: int = 32) -> Tensor:
 
 
 class EQRM(ERM):
-    """Empirical quantile risk minimisation: after a burn-in with the mean, the quantile of the risks is minimised.
+    """Empirical quantile risk minimization: minimize the mean risk during burn-in, then a quantile of the risks.
 
-    Under BatchFormer an environment's risk is of both streams.
+    With BatchFormer, the risk of an environment includes both streams.
 
-    Differs from DomainBed: Adam also starts anew where the burn-in is no whole number (every random draw). With one
-    environment its risk is the quantile.
+    Differs from DomainBed: Adam is also reset if the burn-in is not an integer (as in every random draw). With one
+    environment, its risk is the quantile.
     """
 
     compares_domains = True
@@ -45,10 +45,10 @@ class EQRM(ERM):
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
             "eqrm_quantile": HParam(
-                0.75, lambda rng: rng.uniform(0.5, 0.99), "minimised quantile", low=0.01, high=0.9999
+                0.75, lambda rng: rng.uniform(0.5, 0.99), "quantile to minimize", low=0.01, high=0.9999
             ),
             "eqrm_burnin_iters": HParam(
-                2500.0, lambda rng: 10 ** rng.uniform(2.5, 3.5), "updates with the mean", low=0
+                2500.0, lambda rng: 10 ** rng.uniform(2.5, 3.5), "updates that minimize the mean", low=0
             ),
             "eqrm_lr": HParam(1e-6, lambda rng: 10 ** rng.uniform(-7, -5), "learning rate after the burn-in", low=0),
         }

@@ -1,4 +1,4 @@
-"""ERM — Vapnik, 1998: minimise the mean loss over the samples of all environments."""
+"""ERM — Vapnik, 1998: minimize the mean loss over the samples of all environments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from dg_batchformer.networks import Classifier, Featurizer
 
 
 class ERM(Algorithm):
-    """Empirical risk minimisation: cross-entropy over all domains together."""
+    """Empirical risk minimization: cross-entropy on all domains together."""
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)

@@ -1,4 +1,4 @@
-"""ERM++ — Teterwak et al., 2025: ERM with a warm-up of the classifier and averaged weights."""
+"""ERM++ — Teterwak et al., 2025: ERM with a warm-up of the classifier, and weight averaging."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,9 +16,9 @@ from dg_batchformer.networks.batchformer import without_batchformer
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling — You et al., 2017: a step's size follows the size of the weights.
+    """Layer-wise adaptive rate scaling — You et al., 2017: step sizes are proportional to the norm of the weights.
 
-    Vectors (biases, normalisation) are neither scaled nor decayed.
+    One-dimensional parameters (biases, normalization) are neither scaled nor decayed.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step."""
+        """Take one optimizer step."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -52,20 +52,21 @@ class LARS(Optimizer):
 
 
 class ERMPlusPlus(ERM):
-    """ERM whose classifier is trained alone first, and whose weights are averaged from update 600 on.
+    """ERM with a warm-up that trains only the classifier, and weights averaged from update 600 on.
 
-    The averaged network predicts, without BatchFormer; where BatchNorm is live, its statistics see every batch.
+    Predictions use the averaged network, without BatchFormer; its BatchNorm statistics, unless frozen, are updated with
+    every batch.
 
-    Differs from DomainBed: ``lars`` works (upstream raises TypeError), and counters survive a checkpoint. The second
-    stage of upstream's ``train_autolr`` (retraining on all data with the learning rates found) is not here.
+    Differs from DomainBed: ``lars`` works (upstream raises TypeError), and counters are part of the checkpoint. The
+    second stage of upstream's ``train_autolr`` (retraining on all data with the best learning rates) is not included.
     """
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
             "linear_lr": HParam(5e-5, lambda rng: 10 ** rng.uniform(-5, -3.5), "learning rate of the warm-up", low=0),
-            "linear_steps": HParam(500, about="updates of the classifier alone, less one", low=0),
-            "lars": HParam(False, about="LARS instead of Adam"),
+            "linear_steps": HParam(500, about="warm-up updates of the classifier, minus one", low=0),
+            "lars": HParam(False, about="use LARS instead of Adam"),
         }
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
@@ -89,7 +90,7 @@ class ERMPlusPlus(ERM):
         warm = self.updates > self.hparams["linear_steps"]
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
-        with torch.set_grad_enabled(warm):  # the warm-up trains the classifier alone
+        with torch.set_grad_enabled(warm):  # the warm-up trains only the classifier
             z = self.featurizer(x)
         loss = self.risk(self.classifier(z), y, num_domains=len(minibatches))
         descend(self.optimizer if warm else self.linear_optimizer, loss)

@@ -1,4 +1,4 @@
-"""Fish — Shi et al., 2022: move towards where a walk through the domains leads, which matches their gradients."""
+"""Fish — Shi et al., 2022: align gradients by interpolating toward weights trained on one domain after another."""
 
 import copy
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from dg_batchformer.hparams import HParam
 
 
 class Fish(ERM):
-    """Gradient matching, first order: a clone takes one step per environment, and the network follows part of the way.
+    """First-order gradient matching: a clone takes one step per environment, and the network moves toward it.
 
-    Under BatchFormer the clone carries the encoder, which follows it like everything else.
+    With BatchFormer, the clone includes the encoder, which is updated in the same way.
 
-    Differs from DomainBed: the clone is copied in memory instead of built anew and is no part of the state, so that
-    a state dict reloads.
+    Differs from DomainBed: the clone is a copy instead of a newly built network, and not part of the state, so that
+    state dicts can be reloaded.
     """
 
     compares_domains = True
@@ -27,11 +27,15 @@ class Fish(ERM):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        return {"meta_lr": HParam(0.5, lambda rng: rng.choice([0.05, 0.1, 0.5]), "part of the way", low=0)}
+        return {
+            "meta_lr": HParam(
+                0.5, lambda rng: rng.choice([0.05, 0.1, 0.5]), "interpolation factor toward the clone", low=0
+            )
+        }
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        self.walk_state: dict[str, Any] | None = None  # of the clones' Adam, which goes on from clone to clone
+        self.walk_state: dict[str, Any] | None = None  # state of the clones' Adam, carried from clone to clone
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         clone = copy.deepcopy(self.network)

@@ -1,4 +1,4 @@
-"""Fishr — Rame et al., 2022: match the variances of the environments' gradients."""
+"""Fishr — Rame et al., 2022: match the variances of gradients across environments."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from dg_batchformer.hparams import HParam
 
 
 class Fishr(ERM):
-    """Gradient variance matching in the classifier: their distance to the mean variance is penalised.
+    """Gradient variance matching: penalize distances of the classifier's gradient variances to their mean.
 
-    Per-sample gradients are of the plain stream.
+    Per-sample gradients use the plain stream.
 
-    Differs from DomainBed: per-sample gradients by torch.func, without BackPACK.
+    Differs from DomainBed: per-sample gradients are computed by torch.func instead of BackPACK.
     """
 
     compares_domains = True
@@ -27,8 +27,12 @@ class Fishr(ERM):
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
             "lambda": HParam(1000.0, lambda rng: 10 ** rng.uniform(1, 4), "weight of the penalty", low=0),
-            "penalty_anneal_iters": HParam(1500, lambda rng: rng.uniform(0, 5000), "updates before it counts", low=0),
-            "ema": HParam(0.95, lambda rng: rng.uniform(0.9, 0.99), "memory of the variances", low=0, high=0.9999),
+            "penalty_anneal_iters": HParam(
+                1500, lambda rng: rng.uniform(0, 5000), "updates before the penalty is applied", low=0
+            ),
+            "ema": HParam(
+                0.95, lambda rng: rng.uniform(0.9, 0.99), "decay of the moving average of variances", low=0, high=0.9999
+            ),
         }
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
@@ -47,23 +51,23 @@ class Fishr(ERM):
         penalty = self._penalty(plain, labels, num_domains)
         anneal = self.hparams["penalty_anneal_iters"]
         if self.updates == anneal != 0:
-            self.optimizer = self.new_optimizer(self.network)  # gradients are of another size from here on
+            self.optimizer = self.new_optimizer(self.network)  # gradient magnitudes change here
         loss = risk + (self.hparams["lambda"] if self.updates >= anneal else 0.0) * penalty
         descend(self.optimizer, loss)
         self.updates += 1
         return {"loss": loss.detach(), "nll": risk.detach(), "penalty": penalty.detach()}
 
     def _penalty(self, z: Tensor, y: Tensor, num_domains: int) -> Tensor:
-        """Return the mean squared distance of the environments' variances to their mean; remember the variances."""
+        """Compute the mean squared distance of gradient variances to their mean, and update their moving average."""
         gradients = self._gradients(z, y).unflatten(0, (num_domains, -1))  # (environments, n, parameters)
         ema = self.hparams["ema"]
         remembered = ema * self.variances + (1 - ema) * gradients.var(dim=1, correction=0)
         self.variances = remembered.detach()
-        variances = remembered / (1 - ema)  # so that the gradient does not depend on ema
+        variances = remembered / (1 - ema)  # makes the gradient independent of ema
         return (variances - variances.mean(dim=0)).square().mean()
 
     def _gradients(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return the classifier's gradient for every sample, (N, D), (N,) -> (N, parameters)."""
+        """Compute per-sample gradients of the classifier: (N, D), (N,) -> (N, parameters)."""
         parameters: dict[str, Tensor] = dict(self.classifier.named_parameters())
 
         def loss(values: dict[str, Tensor], features: Tensor, label: Tensor) -> Tensor:

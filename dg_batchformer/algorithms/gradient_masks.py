@@ -1,4 +1,4 @@
-"""ANDMask and SANDMask — Parascandolo et al., 2021; Shahtalebi et al., 2021: follow gradients that agree."""
+"""ANDMask and SANDMask — Parascandolo et al., 2021; Shahtalebi et al., 2021: mask gradients whose signs disagree."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,15 @@ from dg_batchformer.networks.freezing import trainable
 
 
 def agreement(gradients: Tensor) -> Tensor:
-    """Return how far the signs of the environments' gradients agree, (environments, ...) -> (...) in [0, 1]."""
+    """Compute the agreement of gradient signs: (environments, ...) -> (...), in [0, 1]."""
     return gradients.sign().mean(dim=0).abs()
 
 
 class ANDMask(ERM):
-    """Gradients are averaged over environments and kept where at least a share ``tau`` of their signs agree.
+    """Average gradients over environments, and keep entries whose sign agreement is at least ``tau``.
 
-    Under BatchFormer gradients are of both streams, and masks of those of plain rows; the encoder, which plain rows do
-    not reach, is masked by its own gradients.
+    With BatchFormer, gradients include both streams, and masks are computed from those of plain rows; the encoder,
+    which plain rows do not reach, is masked by its own gradients.
     """
 
     compares_domains = True
@@ -29,7 +29,7 @@ class ANDMask(ERM):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        return {"tau": HParam(1.0, lambda rng: rng.uniform(0.5, 1), "agreement asked for", low=0, high=1)}
+        return {"tau": HParam(1.0, lambda rng: rng.uniform(0.5, 1), "minimal agreement", low=0, high=1)}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         parameters = trainable(self.network)
@@ -52,27 +52,27 @@ class ANDMask(ERM):
         return {"loss": torch.stack(risks).mean()}
 
     def mask(self, gradients: Tensor) -> Tensor:
-        """Return the mask of one parameter, (environments, ...) -> (...)."""
+        """Compute the mask of one parameter: (environments, ...) -> (...)."""
         return (agreement(gradients) >= self.hparams["tau"]).float()
 
 
 def _gradients(risk: Tensor, parameters: Sequence[Tensor], *, retain_graph: bool = False) -> dict[Tensor, Tensor]:
-    """Return the gradients of a risk by parameter, copied: a CUDA graph would overwrite them in the next forward."""
+    """Return copies of a risk's gradients by parameter, as the next CUDA graph replay would overwrite them."""
     gradients = torch.autograd.grad(risk, parameters, retain_graph=retain_graph, materialize_grads=True)
     return {parameter: gradient.clone() for parameter, gradient in zip(parameters, gradients, strict=True)}
 
 
 class SANDMask(ANDMask):
-    """ANDMask with a smooth mask, which grows with the agreement above ``tau`` and the similarity of the gradients.
+    """ANDMask with a smooth mask, which increases with the agreement above ``tau`` and the similarity of gradients.
 
-    Differs from DomainBed: a ``tau`` of 1 asks all environments to agree, so full agreement is held against the middle
-    between it and the next lower one (upstream's mask is then always zero: nothing trains).
+    Differs from DomainBed: the threshold is at most halfway between full agreement and the next lower value, so a
+    ``tau`` of 1 means full agreement (upstream's mask is then always zero, and nothing is trained).
     """
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
-            "tau": HParam(1.0, lambda rng: rng.uniform(0, 1), "agreement asked for", low=0, high=1),
+            "tau": HParam(1.0, lambda rng: rng.uniform(0, 1), "minimal agreement", low=0, high=1),
             "k": HParam(10.0, lambda rng: 10 ** rng.uniform(-3, 5), "steepness of the mask", low=0),
         }
 

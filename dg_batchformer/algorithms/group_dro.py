@@ -1,4 +1,4 @@
-"""Group DRO — Sagawa et al., 2020: minimise the risk of the worst environment."""
+"""Group DRO — Sagawa et al., 2020: minimize the risk of the worst environment."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,12 @@ from dg_batchformer.hparams import HParam
 
 
 class GroupDRO(ERM):
-    """Distributionally robust optimisation over environments, whose weights rise exponentially with their risk.
+    """Distributionally robust optimization over environments, whose weights grow exponentially with their risks.
 
-    Under BatchFormer an environment's risk, and so its weight, is of both streams.
+    With BatchFormer, the risk of an environment, and so its weight, includes both streams.
 
-    Differs from DomainBed: the weights are allocated at once, so that a state dict reloads; one forward serves all
-    environments, which is equal unless BatchNorm is live.
+    Differs from DomainBed: the weights are allocated up front, so that state dicts can be reloaded; one forward pass
+    for all environments, which is equivalent unless BatchNorm is in training mode.
     """
 
     compares_domains = True

@@ -1,4 +1,4 @@
-"""IB-ERM and IB-IRM — Ahuja et al., 2021: an information bottleneck on the features, by their variance."""
+"""IB-ERM and IB-IRM — Ahuja et al., 2021: an information bottleneck that penalizes the variance of features."""
 
 import torch
 from torch import Tensor
@@ -9,16 +9,14 @@ from dg_batchformer.algorithms.irm import IRM
 
 
 def _bottleneck(features: list[Tensor]) -> Tensor:
-    """Return the mean variance of the features over environments, (n, d) each -> ()."""
+    """Compute the mean variance of features over environments: (n, d) each -> ()."""
     return torch.stack([z.var(dim=0).mean() for z in features]).mean()
 
 
 class IB_ERM(IRM):  # noqa: N801 the field's name
-    """ERM plus the variance of the features.
+    """ERM plus the variance of plain features.
 
-    The variance is of plain features.
-
-    Differs from DomainBed: ``nll`` is the risk, not the whole loss (upstream adds the penalty to it in place).
+    Differs from DomainBed: ``nll`` is the risk, not the total loss (upstream adds the penalty to it in place).
     """
 
     penalties = {"ib": Anneal(weight=100.0, before=0.0)}
@@ -37,9 +35,9 @@ class IB_ERM(IRM):  # noqa: N801 the field's name
 
 
 class IB_IRM(IB_ERM):  # noqa: N801
-    """IRM plus the variance of the features.
+    """IRM plus the variance of plain features.
 
-    Differs from DomainBed: ``nll`` is the risk, not the whole loss (upstream adds the penalties to it in place).
+    Differs from DomainBed: ``nll`` is the risk, not the total loss (upstream adds the penalties to it in place).
     """
 
     penalties = {**IRM.penalties, **IB_ERM.penalties}

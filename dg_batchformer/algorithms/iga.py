@@ -1,4 +1,4 @@
-"""IGA — Koyama & Yamaguchi, 2020: align the environments' gradients."""
+"""IGA — Koyama & Yamaguchi, 2020: align gradients across environments."""
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from dg_batchformer.networks.freezing import trainable
 
 
 class IGA(ERM):
-    """Inter-environmental gradient alignment: distances of the environments' gradients to their mean are penalised.
+    """Inter-environmental gradient alignment: penalize distances of gradients to their mean over environments.
 
-    Under BatchFormer the risk is of both streams, and the gradients that are aligned are those of plain rows.
+    With BatchFormer, the risk includes both streams, and the aligned gradients are those of plain rows.
     """
 
     compares_domains = True
@@ -23,11 +23,11 @@ class IGA(ERM):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        return {"penalty": HParam(1000.0, lambda rng: 10 ** rng.uniform(1, 5), "weight of the misalignment", low=0)}
+        return {"penalty": HParam(1000.0, lambda rng: 10 ** rng.uniform(1, 5), "weight of the penalty", low=0)}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         parameters = trainable(without_batchformer(self.network))
-        with sdpa_kernel(SDPBackend.MATH):  # the attention of a transformer whose gradients have gradients
+        with sdpa_kernel(SDPBackend.MATH):  # attention with double backward, for transformers
             outputs = [(self.network(x), y) for x, y in minibatches]
         risks = [self.risk(logits, y) for logits, y in outputs]
         aligned = [self.plain_risk(logits, y) for logits, y in outputs] if self.streams > 1 else risks

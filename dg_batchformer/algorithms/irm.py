@@ -1,4 +1,4 @@
-"""IRM — Arjovsky et al., 2019: features on which one classifier is optimal in every environment."""
+"""IRM — Arjovsky et al., 2019: features for which the same classifier is optimal in every environment."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from dg_batchformer.algorithms.base import Metrics, Minibatches, forward_domains
 
 
 class IRM(AnnealedPenalty):
-    """Invariant risk minimisation: the risk's gradient with respect to a scale of the logits is penalised.
+    """Invariant risk minimization: penalize the squared gradient of the risk with respect to a scale of the logits.
 
-    Its square is estimated without bias by the product over two halves of a minibatch. Under BatchFormer
-    an environment's risk, and so the penalty, is of both streams; the halves are taken inside each stream, so that no
-    sample is in both.
+    The product over two halves of a minibatch is an unbiased estimate of the square. With BatchFormer, the risk of an
+    environment, and so the penalty, includes both streams; each stream is halved alike, so that no sample is in both
+    halves.
     """
 
     penalties = {"irm": Anneal(weight=100.0, before=1.0)}
@@ -25,7 +25,7 @@ class IRM(AnnealedPenalty):
         return {"loss": loss, "nll": risk.detach(), "penalty": penalty.detach()}
 
     def invariance_penalty(self, logits: list[Tensor], labels: list[Tensor]) -> Tensor:
-        """Return the mean over environments of the squared gradient of the risk by a scale of the logits."""
+        """Compute the mean squared gradient of the risk with respect to a scale of the logits, over environments."""
         return torch.stack([self._penalty(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
 
     def _penalty(self, logits: Tensor, y: Tensor) -> Tensor:

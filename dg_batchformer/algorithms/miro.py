@@ -1,4 +1,4 @@
-"""MIRO — Cha et al., 2022: keep what pretrained features know while learning to classify."""
+"""MIRO — Cha et al., 2022: keep features close to those of the pretrained network."""
 
 from collections.abc import Sequence
 from math import expm1, log
@@ -17,11 +17,11 @@ from dg_batchformer.networks.batchformer import without_batchformer
 
 
 class VarianceEncoder(nn.Module):
-    """One learned variance for every channel, from 0.1 on: (N, C, ...) -> (1, C, 1, ...).
+    """A learned variance per channel, initially 0.1, with shape (1, C, 1, ...).
 
     Args:
-        maps: feature maps, for their shape.
-        channel_dim: which of their dimensions counts channels.
+        maps: feature maps (N, C, ...), for their shape.
+        channel_dim: their channel dimension.
 
     """
 
@@ -33,21 +33,20 @@ class VarianceEncoder(nn.Module):
         self.raw = nn.Parameter(torch.full(shape, log(expm1(0.1 - self.floor))))
 
     def forward(self) -> Tensor:
-        """Return the variances, positive."""
+        """Return the positive variances."""
         return F.softplus(self.raw) + self.floor
 
 
 class MIRO(ERM):
-    """Mutual information regularisation with an oracle: feature maps stay near those of the pretrained network.
+    """Mutual information regularization with an oracle: keep feature maps close to those of the pretrained network.
 
-    After every stage, with f the maps of the network, f' those of the oracle, both (N, C, H, W) or (N, tokens, C),
-    and v a learned variance of every channel, the penalty is the mean of ``((f - f')^2 / v + log v) / 2``: the
-    negative of a lower bound on their mutual information, whose mean encoder is the identity, as in the authors'
-    release. Penalties are summed over the stages: of a ResNet, its stem and four stages of blocks.
+    Let f be the maps of the network after a stage, f' those of the oracle, both (N, C, H, W) or (N, tokens, C), and v a
+    learned variance per channel. The penalty is the mean of ``((f - f')^2 / v + log v) / 2``, which is the negative of
+    a lower bound on their mutual information, with the identity as mean encoder, as in the authors' release. It is
+    summed over all stages: for a ResNet, the stem and four stages of blocks.
 
-    The oracle is the featurizer as it was initialised, frozen and in evaluation mode; it is no part of the predictor.
-    With weights ``none`` it knows nothing, and the penalty only holds training back. Feature maps are of the plain
-    stream.
+    The oracle is a frozen copy of the initial featurizer, in evaluation mode; it is not part of the predictor. With
+    weights ``none`` it is random, and the penalty only slows training. Feature maps are those of the plain stream.
     """
 
     needs_pixels = "MIRO compares the feature maps of every stage"
@@ -56,7 +55,7 @@ class MIRO(ERM):
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
             "ld": HParam(0.1, lambda rng: rng.choice([1.0, 0.1, 0.01, 0.001]), "weight of the penalty", low=0),
-            "lr_mult": HParam(10.0, about="learning rate of the variances over the network's", low=0),
+            "lr_mult": HParam(10.0, about="learning rate of the variances, relative to the network's", low=0),
         }
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
@@ -67,8 +66,8 @@ class MIRO(ERM):
             _, maps = self.oracle.with_maps(torch.zeros(1, *input_shape))
         if not maps:
             raise InputError(
-                f"MIRO compares feature maps after every stage, and backbone {hparams['backbone']} has no stages; "
-                "take another backbone (python -m dg_batchformer list backbones)"
+                f"MIRO compares feature maps after every stage, but backbone {hparams['backbone']} has no stages; "
+                "use another backbone (python -m dg_batchformer list backbones)"
             )
         channel_dim = self.oracle.channel_dim
         self.variances = nn.ModuleList(VarianceEncoder(of_stage, channel_dim(of_stage)) for of_stage in maps)
@@ -87,7 +86,7 @@ class MIRO(ERM):
         risk = self.risk(self.classifier(z), y, num_domains)
         with torch.no_grad():
             _, known = self.oracle.with_maps(self.split_streams(x, num_domains)[0])
-        both = [len(own) > len(pretrained) for own, pretrained in zip(maps, known, strict=True)]  # twins made inside
+        both = [len(own) > len(pretrained) for own, pretrained in zip(maps, known, strict=True)]  # with BFv2's twins
         maps = [self.split_streams(own, num_domains)[0] if has else own for own, has in zip(maps, both, strict=True)]
         penalty = self._penalty(maps, known)
         for optimizer in (self.optimizer, self.variance_optimizer):

@@ -1,4 +1,4 @@
-"""Mixup — Zhang et al., 2018; Yan et al., 2020: train on mixtures of two domains' samples and labels."""
+"""Mixup — Zhang et al., 2018; Yan et al., 2020: train on mixed samples and labels of two domains."""
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ from dg_batchformer.hparams import HParam
 
 
 class Mixup(ERM):
-    """Inter-domain mixup: every environment is mixed with the next one of a random ring.
+    """Inter-domain mixup: mix every environment with the next one in a random cyclic order.
 
     Samples are mixed before BatchFormer; both streams share the mixture.
 
-    Differs from DomainBed: one forward serves all mixtures, which is equal unless BatchNorm is live.
+    Differs from DomainBed: one forward pass for all mixtures, which is equivalent unless BatchNorm is in training mode.
     """
 
     needs_pixels = "Mixup mixes the pixels of images"
@@ -22,7 +22,11 @@ class Mixup(ERM):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        return {"mixup_alpha": HParam(0.2, lambda rng: 10 ** rng.uniform(-1, 1), "of the Beta distribution", low=1e-3)}
+        return {
+            "mixup_alpha": HParam(
+                0.2, lambda rng: 10 ** rng.uniform(-1, 1), "parameter of the Beta distribution", low=1e-3
+            )
+        }
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         ring = [minibatches[env] for env in torch.randperm(len(minibatches)).tolist()]

@@ -1,4 +1,4 @@
-"""MLDG — Li et al., 2018: steps on some domains that also lower the loss on others."""
+"""MLDG — Li et al., 2018: meta-learn steps on some domains that also lower the loss on others."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -14,18 +14,18 @@ from dg_batchformer.networks.freezing import trainable
 
 
 class MLDG(ERM):
-    """Meta-learning for domain generalization, first order as upstream.
+    """Meta-learning for domain generalization, first order as in DomainBed.
 
-    For each meta-train domain: its gradient, plus the gradient of a meta-test domain after one step of a clone.
-    Under BatchFormer the clone carries the encoder.
+    Sums over meta-train domains: the gradient of the domain, plus that of a meta-test domain after one step of a clone.
+    With BatchFormer, the clone includes the encoder.
 
-    Differs from DomainBed: ``n_meta_test`` leaves at least one domain to meta-train on (upstream does not train at
-    all with two training domains), and live BatchNorm statistics come back from the clones (upstream's stay as they
-    were initialised).
+    Differs from DomainBed: ``n_meta_test`` leaves at least one domain for meta-training (upstream does not train with
+    two training domains), and BatchNorm statistics are copied back from the clones (upstream's keep their initial
+    values).
     """
 
     trains_clones = True
-    min_domains = 2  # it meta-tests on other environments than it trains on
+    min_domains = 2  # one to meta-train on, one to meta-test on
     attends = "per_domain"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""MMD — Li et al., 2018: match the domains' feature distributions by their maximum mean discrepancy."""
+"""MMD — Li et al., 2018: match feature distributions across domains by their maximum mean discrepancy."""
 
 from collections.abc import Sequence
 
@@ -11,24 +11,25 @@ GAMMAS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 def gaussian_kernel(a: Tensor, b: Tensor, gammas: Sequence[float] = GAMMAS) -> Tensor:
-    """Return the sum of Gaussian kernels of several widths: (n, d), (m, d) -> (n, m)."""
-    products = torch.addmm(b.square().sum(dim=1), a, b.T, alpha=-2)  # in upstream's order: rounding shows at 1000
+    """Compute the sum of Gaussian kernels of several widths: (n, d), (m, d) -> (n, m)."""
+    products = torch.addmm(b.square().sum(dim=1), a, b.T, alpha=-2)  # upstream's order: rounding matters at 1000
     squares = (products + a.square().sum(dim=1, keepdim=True)).clamp_min(1e-30)
     return sum((squares.mul(-gamma).exp() for gamma in gammas), start=squares.new_zeros(()))
 
 
 def mmd_distance(a: Tensor, b: Tensor, gammas: Sequence[float] = GAMMAS) -> Tensor:
-    """Return the squared maximum mean discrepancy: (n, d), (m, d) -> ()."""
+    """Compute the squared maximum mean discrepancy: (n, d), (m, d) -> ()."""
     within = gaussian_kernel(a, a, gammas).mean() + gaussian_kernel(b, b, gammas).mean()
     return within - 2 * gaussian_kernel(a, b, gammas).mean()
 
 
 class MMD(CORAL):
-    """Maximum mean discrepancy: ERM plus the mean discrepancy between the features of two environments.
+    """Maximum mean discrepancy: ERM plus the mean discrepancy between the features of pairs of environments.
 
-    Discrepancies are between plain features.
+    Discrepancies use plain features.
 
-    Differs from DomainBed: one forward serves all environments, which is equal unless BatchNorm is live.
+    Differs from DomainBed: one forward pass for all environments, which is equivalent unless BatchNorm is in training
+    mode.
     """
 
     distance = staticmethod(mmd_distance)

@@ -1,4 +1,4 @@
-"""MTL — Blanchard et al., 2011: classify a sample together with its domain's mean features."""
+"""MTL — Blanchard et al., 2011: classify a sample together with the mean features of its domain."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from dg_batchformer.networks import Classifier, Featurizer
 
 
 class _MarginalNetwork(nn.Module):
-    """Features beside an embedding of their domain, classified; the batch's own mean where none is given."""
+    """Classifier on features concatenated with a domain embedding, by default the mean features of the batch."""
 
     def __init__(self, featurizer: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
@@ -27,10 +27,10 @@ class _MarginalNetwork(nn.Module):
 
 
 class MTL(Algorithm):
-    """Marginal transfer learning: the classifier sees features and a moving average of their domain's mean.
+    """Marginal transfer learning: the classifier sees features and a moving average of the domain's mean features.
 
-    At test time the embedding is the mean of the batch, so a prediction depends on it, by definition. Embeddings
-    are of plain features; BatchFormer acts before they are joined.
+    At test time the embedding is the mean of the batch, so predictions depend on the batch by design. Embeddings use
+    plain features; BatchFormer acts before the concatenation.
 
     Differs from DomainBed: the embedding is used (upstream overwrites it with noise).
     """
@@ -43,7 +43,7 @@ class MTL(Algorithm):
             "mtl_ema": HParam(
                 0.99,
                 lambda rng: rng.choice([0.5, 0.9, 0.99, 1.0]),
-                "share of the new batch in an embedding",
+                "weight of the new batch in an embedding",
                 low=0,
                 high=1,
             )

@@ -1,4 +1,4 @@
-"""RDM — Nguyen et al., 2024: match the distribution of risks in the worst domain with that in all."""
+"""RDM — Nguyen et al., 2024: match the risk distribution of the worst domain with that of all domains."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from dg_batchformer.hparams import HParam
 
 
 class RDM(ERM):
-    """Risk distribution matching: a discrepancy of per-sample losses, and their variances, are penalised.
+    """Risk distribution matching: penalize the discrepancy and the variances of per-sample losses.
 
-    Distributions are of the plain stream's losses, which also say which domain is the worst.
+    Per-sample losses, and the choice of the worst domain, use the plain stream.
 
-    Differs from DomainBed: runs on the CPU too; constants are not reported as metrics.
+    Differs from DomainBed: also runs on CPUs; constants are not reported as metrics.
     """
 
     compares_domains = True
@@ -41,7 +41,7 @@ class RDM(ERM):
             "rdm_penalty_anneal_iters": HParam(
                 2400 if big else 1500,
                 lambda rng: rng.uniform(1500, 3000) if big else rng.uniform(800, 2700),
-                "updates before the penalties count",
+                "updates before the penalties are applied",
                 low=0,
             ),
             "variance_weight": HParam(0.004, lambda rng: rng.uniform(0.001, 0.007), "weight of the variances", low=0),

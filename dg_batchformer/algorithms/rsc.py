@@ -1,4 +1,4 @@
-"""RSC — Huang et al., 2020: mute the features that the prediction leans on most."""
+"""RSC — Huang et al., 2020: mute the features that predictions depend on most."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,18 @@ from dg_batchformer.hparams import HParam
 
 
 class RSC(ERM):
-    """Representation self-challenging: features of the largest gradients are muted where that changes most.
+    """Representation self-challenging: mute the features with the largest gradients, in the samples most affected.
 
-    Masks come from plain features; both streams of BatchFormer are muted alike.
+    Masks are computed from plain features, and applied to both streams of BatchFormer.
 
-    Differs from DomainBed: percentiles are taken on the device.
+    Differs from DomainBed: percentiles are computed on the device.
     """
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
             f"rsc_{part}_drop_factor": HParam(1 / 3, lambda rng: rng.uniform(0, 0.5), about, low=0, high=1)
-            for part, about in (("f", "share of features muted"), ("b", "share of samples with muted features"))
+            for part, about in (("f", "share of features to mute"), ("b", "share of samples to mute features in"))
         }
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
@@ -34,7 +34,7 @@ class RSC(ERM):
         return {"loss": loss.detach()}
 
     def _kept(self, z: Tensor, y: Tensor) -> Tensor:
-        """Return which features stay, (N, D) -> (N, D) of zeros and ones."""
+        """Return the mask of features to keep: (N, D) -> (N, D), of zeros and ones."""
         z.requires_grad_()
         logits = self.classifier(z)
         true_logits = logits.gather(1, y[:, None])

@@ -1,4 +1,4 @@
-"""SAGM — Wang et al., 2023: lower the loss, the largest loss nearby, and the gap between them."""
+"""SAGM — Wang et al., 2023: minimize the loss, the perturbed loss, and the gap between them."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from dg_batchformer.hparams import HParam
 
 
 class SAGM(SAM):
-    """Sharpness-aware gradient matching: SAM whose gradient is aligned with the one at the weights themselves.
+    """Sharpness-aware gradient matching: SAM with gradients aligned at the original and the perturbed weights.
 
-    With w the weights, (parameters,), and g the gradient of the risk L there, what is minimised is
-    ``L(w) + L(w + rho g / |g| - alpha g)``, whose second term falls as the two gradients align. As in the authors'
-    release g counts as constant in it, and the step is along the mean of the two gradients.
+    With w the weights (parameters,), and g the gradient of the risk L there, the objective is
+    ``L(w) + L(w + rho g / |g| - alpha g)``. Its second term decreases as the two gradients align. As in the authors'
+    release, g is treated as constant there, and the step is along the mean of the two gradients.
     """
 
     @classmethod
@@ -20,7 +20,9 @@ class SAGM(SAM):
         alpha = 5e-4 if dataset in ("OfficeHome", "DomainNet") else 1e-3
         return {
             **super().search_space(dataset),
-            "alpha": HParam(alpha, lambda rng: rng.choice([5e-4, 1e-3]), "descent before the second gradient", low=0),
+            "alpha": HParam(
+                alpha, lambda rng: rng.choice([5e-4, 1e-3]), "step size of the descent inside the perturbation", low=0
+            ),
         }
 
     def ascent(self, norm: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""SagNet — Nam et al., 2021: classify by content, and make style useless."""
+"""SagNet — Nam et al., 2021: classify by content, and make style uninformative."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,25 +13,25 @@ from dg_batchformer.networks import Classifier, Featurizer
 
 
 def _style(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return content, mean and standard deviation of every feature vector, (N, D) -> (N, D), (N, 1), (N, 1)."""
+    """Split feature vectors into content, mean and standard deviation: (N, D) -> (N, D), (N, 1), (N, 1)."""
     mean, deviation = z.mean(dim=1, keepdim=True), z.var(dim=1, keepdim=True).add(1e-5).sqrt()
     return (z - mean) / deviation, mean, deviation
 
 
 class SagNet(Algorithm):
-    """Style-agnostic network: the classifier sees features with another's style mixed in.
+    """Style-agnostic network: the content classifier sees features mixed with another sample's style.
 
-    An adversary classifies features with another's content, and the featurizer learns to deceive it. BatchFormer
-    acts in front of the content classifier only: twins mix styles among themselves, with the shares and partners of
-    their plain rows. The adversary sees plain features, and deceiving it moves the featurizer without the encoder.
+    An adversary classifies features with another sample's content, and the featurizer is trained to fool it.
+    BatchFormer acts only before the content classifier: twins mix styles among themselves, with the shares and partners
+    of their plain rows. The adversary sees plain features, and fooling it does not update the encoder.
 
-    Differs from DomainBed: adversary and deception share one forward, which is equal without dropout and live
-    BatchNorm.
+    Differs from DomainBed: the two adversarial steps share one forward pass, which is equivalent without dropout and
+    BatchNorm in training mode.
     """
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        return {"sag_w_adv": HParam(0.1, lambda rng: 10 ** rng.uniform(-2, 1), "weight of the adversary", low=0)}
+        return {"sag_w_adv": HParam(0.1, lambda rng: 10 ** rng.uniform(-2, 1), "weight of the adversarial loss", low=0)}
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
@@ -65,7 +65,7 @@ class SagNet(Algorithm):
         return {"loss_c": content_loss.detach(), "loss_s": style_loss.detach(), "loss_adv": deception.detach()}
 
     def _other_style(self, z: Tensor, num_domains: int) -> Tensor:
-        """Mix another sample's style into every sample; the same one in both streams."""
+        """Mix another sample's style into every sample; both streams share partners and shares."""
         plain, twin = self.split_streams(z, num_domains)
         share = torch.rand(len(plain), 1, device=z.device)
         other = torch.randperm(len(plain), device=z.device)
@@ -82,8 +82,8 @@ class SagNet(Algorithm):
         return torch.stack(streams, dim=1).flatten(0, 2)
 
     def _style_logits(self, z: Tensor) -> Tensor:
-        """Classify features that have kept their style and got another sample's content."""
-        torch.rand(len(z), 1)  # upstream draws shares here too; the order of draws stays the same
+        """Classify features with their own style and another sample's content."""
+        torch.rand(len(z), 1)  # upstream draws shares here: keep the random stream aligned
         content, mean, deviation = _style(z)
         return self.style_classifier(content[torch.randperm(len(z), device=z.device)].detach() * deviation + mean)
 

@@ -1,4 +1,4 @@
-"""SAM — Foret et al., 2021: seek weights whose whole neighbourhood has a low loss."""
+"""SAM — Foret et al., 2021: find weights whose whole neighborhood has a low loss."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +14,18 @@ from dg_batchformer.networks.freezing import trainable
 
 
 class SAM(ERM):
-    """Sharpness-aware minimisation: the step is along the gradient where the loss nearby is largest.
+    """Sharpness-aware minimization: step along the gradient at nearby weights with (approximately) the largest loss.
 
-    With w the weights, (parameters,), and g the gradient of the risk there, the step is along the gradient at
-    ``w + rho g / |g|``, the norm over all weights, BatchFormer's included. Both passes draw the same dropout, so that
-    they are of one function; live BatchNorm statistics are those of the first.
+    With w the weights (parameters,), and g the gradient of the risk there, the step is along the gradient at
+    ``w + rho g / |g|``, where the norm is over all weights, including BatchFormer's. Both passes use the same dropout
+    masks; only the first updates BatchNorm statistics.
     """
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        return {"rho": HParam(0.05, lambda rng: rng.choice([0.01, 0.02, 0.05, 0.1]), "radius of the ascent", low=0)}
+        return {
+            "rho": HParam(0.05, lambda rng: rng.choice([0.01, 0.02, 0.05, 0.1]), "radius of the perturbation", low=0)
+        }
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         x = torch.cat([x for x, _ in minibatches])
@@ -37,7 +39,7 @@ class SAM(ERM):
 
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
             loss, replayed = risk_and_gradient()
-            gradient = [part.clone() for part in replayed]  # a CUDA graph would overwrite it in the second pass
+            gradient = [part.clone() for part in replayed]  # the next CUDA graph replay overwrites it
         with _moved(weights, gradient, self.ascent(_norm(gradient))), batch_norm_held(self.network):
             perturbed_loss, perturbed_gradient = risk_and_gradient()
         for parameter, direction in zip(weights, self.direction(gradient, perturbed_gradient), strict=True):
@@ -46,11 +48,11 @@ class SAM(ERM):
         return {"loss": loss, "perturbed_loss": perturbed_loss}
 
     def ascent(self, norm: Tensor) -> Tensor:
-        """Return how far along the gradient, of this norm, the second gradient is taken."""
+        """Return the factor from the gradient, of this norm, to the perturbation of the weights."""
         return self.hparams["rho"] / (norm + 1e-12)
 
     def direction(self, gradient: list[Tensor], perturbed: list[Tensor]) -> list[Tensor]:
-        """Return what the optimizer steps along, from the gradients at the weights and at the moved ones."""
+        """Return the gradient for the optimizer, from those at the original and the perturbed weights."""
         return perturbed
 
 
@@ -60,7 +62,7 @@ def _norm(gradient: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def _moved(weights: Sequence[Tensor], gradient: Sequence[Tensor], distance: Tensor) -> Iterator[None]:
-    """Hold weights some way along the gradient for a while, then exactly where they were."""
+    """Move weights along the gradient inside the context; then restore them exactly."""
     with torch.no_grad():
         present = [weight.clone() for weight in weights]
         torch._foreach_add_(list(weights), torch._foreach_mul(list(gradient), distance))

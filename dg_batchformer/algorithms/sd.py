@@ -1,4 +1,4 @@
-"""SD — Pezeshki et al., 2021: keep logits small, so that no feature is learned at the expense of others."""
+"""SD — Pezeshki et al., 2021: penalize large logits, so that dominant features do not suppress others."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""SelfReg — Kim et al., 2021: samples of one class should have similar features and logits."""
+"""SelfReg — Kim et al., 2021: samples of the same class should have similar features and logits."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,18 +13,18 @@ from dg_batchformer.algorithms.erm import ERM
 
 
 def same_class_partners(y: Tensor) -> Tensor:
-    """Return a random permutation that sends every sample to one of its class, (N,) -> (N,)."""
+    """Draw a random permutation within classes: (N,) -> (N,)."""
     partners = torch.empty_like(y)
     partners[y.argsort(stable=True)] = (y + torch.rand(len(y), device=y.device)).argsort()
     return partners
 
 
 class SelfReg(ERM):
-    """Self-supervised contrastive regularisation: distances to a partner of the class, and to a mixture of two.
+    """Self-supervised contrastive regularization: penalize distances to a same-class partner, and to a mixture of two.
 
-    Partners are taken among plain features and logits; distances weigh as much as the risk of plain rows, at most 1.
+    Partners are drawn among plain features and logits. The distances are weighted by the risk of plain rows, at most 1.
 
-    Differs from DomainBed: the projection head is trained (upstream gives it to no optimizer).
+    Differs from DomainBed: the projection head is trained (upstream does not pass it to an optimizer).
     """
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:

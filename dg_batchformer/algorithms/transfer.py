@@ -1,4 +1,4 @@
-"""Transfer — Zhang et al., 2021: features on which no nearby classifier has very different losses over domains."""
+"""Transfer — Zhang et al., 2021: features on which nearby classifiers have similar losses in all domains."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from dg_batchformer.hparams import HParam
 
 
 class Transfer(ERM):
-    """Transferability: a second classifier, near the first, widens the gap between losses; the features close it.
+    """Transferability: an adversarial classifier near the main one widens the gap of losses; the features close it.
 
-    The gap is of plain features, and closing it moves the featurizer without the encoder.
+    The gap uses plain features, and closing it does not update the encoder.
 
-    Differs from DomainBed: under ``gda`` featurizer and classifier descend by SGD (upstream gives that optimizer the
-    second classifier only: with random hparams nothing is trained); ``weight_decay_d`` is read; the ascent shares one
-    forward, which is equal without dropout and live BatchNorm.
+    Differs from DomainBed: with ``gda``, featurizer and classifier are trained by SGD (upstream passes only the
+    adversarial classifier to that optimizer, so random hparams train nothing); ``weight_decay_d`` is used; all ascent
+    steps share one forward pass, which is equivalent without dropout and BatchNorm in training mode.
     """
 
     compares_domains = True
@@ -30,11 +30,16 @@ class Transfer(ERM):
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
             "t_lambda": HParam(1.0, lambda rng: 10 ** rng.uniform(-2, 1), "weight of the gap", low=0),
-            "delta": HParam(2.0, lambda rng: rng.uniform(0.1, 3.0), "how far the second classifier may go", low=0),
-            "d_steps_per_g": HParam(10, lambda rng: rng.choice([1, 2, 5]), "ascents per update", low=1),
-            "weight_decay_d": HParam(0.0, lambda rng: 10 ** rng.uniform(-6, -2), "decay of the ascent", low=0),
-            "gda": HParam(False, lambda rng: True, "gradient descent ascent: SGD instead of Adam"),
-            "beta1": HParam(0.5, lambda rng: rng.choice([0.0, 0.5]), "read by nobody, as upstream", low=0, high=0.9999),
+            "delta": HParam(
+                2.0,
+                lambda rng: rng.uniform(0.1, 3.0),
+                "radius of the adversarial classifier around the main one",
+                low=0,
+            ),
+            "d_steps_per_g": HParam(10, lambda rng: rng.choice([1, 2, 5]), "ascent steps per update", low=1),
+            "weight_decay_d": HParam(0.0, lambda rng: 10 ** rng.uniform(-6, -2), "weight decay of the ascent", low=0),
+            "gda": HParam(False, lambda rng: True, "gradient descent ascent: use SGD instead of Adam"),
+            "beta1": HParam(0.5, lambda rng: rng.choice([0.0, 0.5]), "unused, as in DomainBed", low=0, high=0.9999),
             "lr_d": HParam(1e-3, lambda rng: 10 ** rng.uniform(-4.5, -2.5), "learning rate of the ascent", low=0),
         }
 
@@ -80,7 +85,7 @@ class Transfer(ERM):
 
     @torch.no_grad()
     def _project(self) -> None:
-        """Bring the second classifier back into a ball of radius ``delta`` around the first."""
+        """Project the adversarial classifier into a ball of radius ``delta`` around the main one."""
         pairs = list(zip(self.adv_classifier.parameters(), self.classifier.parameters(), strict=True))
         distance = torch.stack([(adversary - own).square().sum() for adversary, own in pairs]).sum().sqrt()
         share = (self.hparams["delta"] / distance.clamp_min(1e-12)).clamp_max(1)

@@ -1,4 +1,4 @@
-"""TRM — Xu & Jaakkola, 2021: features whose classifier, fitted to one domain, works in the others."""
+"""TRM — Xu & Jaakkola, 2021: features for which a classifier fitted to one domain works in the others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,13 +15,13 @@ _FIT_STEPS, _FIT_LR, _SERIES = 30, 0.1, 10
 
 
 class TRM(ERM):
-    """Transfer risk minimisation: each domain's own head is fitted, and its risk in the other domains is minimised.
+    """Transfer risk minimization: fit a head to each domain, and minimize its risk in the other domains.
 
-    How the head depends on the features is taken into account by the implicit function theorem, with a Neumann
-    series for the inverse Hessian. Heads and transfer are of plain features.
+    The dependence of a head on the features is differentiated by the implicit function theorem, with a Neumann series
+    for the inverse Hessian. Heads and transfer risks use plain features.
 
-    Differs from DomainBed: runs on the CPU too, heads are part of the state, and the series begins with its first
-    term once (upstream adds the second one twice, by aliasing).
+    Differs from DomainBed: also runs on CPUs, heads are part of the state, and each term of the series is added once
+    (upstream adds the second one twice, by aliasing).
     """
 
     compares_domains = True
@@ -30,9 +30,11 @@ class TRM(ERM):
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {
             "cos_lambda": HParam(1e-4, lambda rng: 10 ** rng.uniform(-5, 0), "weight of the implicit term", low=0),
-            "iters": HParam(200, lambda rng: 10 ** rng.uniform(0, 4), "updates before the transfer risk counts", low=0),
+            "iters": HParam(
+                200, lambda rng: 10 ** rng.uniform(0, 4), "updates before the transfer risk is applied", low=0
+            ),
             "groupdro_eta": HParam(
-                1e-2, lambda rng: 10 ** rng.uniform(-3, -1), "step size of the domains' weights", low=0
+                1e-2, lambda rng: 10 ** rng.uniform(-3, -1), "step size of the domain weights", low=0
             ),
         }
 
@@ -71,7 +73,7 @@ class TRM(ERM):
         return torch.stack(risks).mean()
 
     def _fit_heads(self, features: list[Tensor], labels: list[Tensor]) -> None:
-        if self.hparams["class_balanced"] and isinstance(self.classifier, nn.Linear):  # for stability, as upstream
+        if self.hparams["class_balanced"] and isinstance(self.classifier, nn.Linear):  # for stability, as in DomainBed
             for head in self.heads:
                 head.load_state_dict({**head.state_dict(), "weight": self.classifier.weight})
         optimizer = torch.optim.SGD(self.heads.parameters(), lr=_FIT_LR)
@@ -85,7 +87,7 @@ def _weight_gradient(loss: Tensor, head: nn.Module) -> Tensor:
 
 
 def _inverse_hessian_product(vector: Tensor, head: nn.Module, z: Tensor, y: Tensor) -> Tensor:
-    """Return the inverse Hessian of the head's loss times a vector, by a Neumann series; stops where it diverges."""
+    """Multiply the inverse Hessian of the head's loss by a vector, with a Neumann series; stop if it diverges."""
     total = term = vector
     weight = head.get_parameter("weight")
     gradient = _weight_gradient(F.cross_entropy(head(z), y), head)

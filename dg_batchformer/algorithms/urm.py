@@ -1,4 +1,4 @@
-"""URM — Krishnamachari et al., 2024: features distributed uniformly, by an adversary that sees noise as real."""
+"""URM — Krishnamachari et al., 2024: make features uniform with a discriminator that takes noise as real."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.catalog.datasets import has_small_images
 from dg_batchformer.hparams import HParam
 
-_ACTIVATIONS: dict[str, tuple[type[nn.Module], float]] = {  # with the lowest value of the noise; the highest is 1
+_ACTIVATIONS: dict[str, tuple[type[nn.Module], float]] = {  # with the lower bound of the noise
     "tanh": (nn.Tanh, -1.0),
     "relu": (nn.ReLU, 0.0),
     "sigmoid": (nn.Sigmoid, 0.0),
@@ -21,7 +21,7 @@ _ACTIVATIONS: dict[str, tuple[type[nn.Module], float]] = {  # with the lowest va
 
 
 class URM(ERM):
-    """Uniform risk minimisation: features end in a bounded activation, and a discriminator wants them to be noise.
+    """Uniform risk minimization: a discriminator on activated features pushes them toward uniform noise.
 
     The discriminator sees plain features, after the activation.
     """
@@ -31,10 +31,16 @@ class URM(ERM):
         small = has_small_images(dataset)
         return {
             "urm": HParam("adversarial", about="how features are made uniform", choices=("adversarial",)),
-            "urm_adv_lambda": HParam(0.1, lambda rng: rng.uniform(0, 0.2), "weight of the adversary", low=0),
-            "urm_discriminator_label_smoothing": HParam(0.0, about="smoothing of real and fake", low=0, high=0.5),
-            "urm_discriminator_optimizer": HParam("adam", about="of the discriminator", choices=("adam", "sgd")),
-            "urm_discriminator_hidden_layers": HParam(1, lambda rng: rng.choice([1, 2, 3]), "hidden layers", low=0),
+            "urm_adv_lambda": HParam(0.1, lambda rng: rng.uniform(0, 0.2), "weight of the adversarial loss", low=0),
+            "urm_discriminator_label_smoothing": HParam(
+                0.0, about="label smoothing of the discriminator", low=0, high=0.5
+            ),
+            "urm_discriminator_optimizer": HParam(
+                "adam", about="optimizer of the discriminator", choices=("adam", "sgd")
+            ),
+            "urm_discriminator_hidden_layers": HParam(
+                1, lambda rng: rng.choice([1, 2, 3]), "hidden layers of the discriminator", low=0
+            ),
             "urm_generator_output": HParam(
                 "tanh", lambda rng: rng.choice(["tanh", "relu"]), "activation of features", choices=tuple(_ACTIVATIONS)
             ),
@@ -78,7 +84,7 @@ class URM(ERM):
         return {"loss": loss.detach()}
 
     def _called(self, rows: Tensor, *, real: bool, smooth: float = 0.0) -> Tensor:
-        """Return the loss of the discriminator calling rows real or fake, (N, D) -> ()."""
+        """Compute the discriminator's loss for labeling rows as real or fake: (N, D) -> ()."""
         logits = self.discriminator(rows).squeeze(1)
         target = torch.full_like(logits, float(real))
         if smooth:

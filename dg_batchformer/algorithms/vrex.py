@@ -1,4 +1,4 @@
-"""V-REx — Krueger et al., 2021: equal risks over the environments."""
+"""V-REx — Krueger et al., 2021: equalize risks across environments."""
 
 from torch import Tensor
 
@@ -7,9 +7,9 @@ from dg_batchformer.algorithms.base import Metrics, Minibatches, forward_domains
 
 
 class VREx(AnnealedPenalty):
-    """Risk extrapolation: the variance of the risks over environments is penalised.
+    """Risk extrapolation: penalize the variance of risks over environments.
 
-    Under BatchFormer an environment's risk, and so the variance, is of both streams.
+    With BatchFormer, the risk of an environment, and so the variance, includes both streams.
 
     Differs from DomainBed: ``nll`` is the mean risk, not the last environment's.
     """

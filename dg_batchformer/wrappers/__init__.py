@@ -1,1 +1,1 @@
-"""Wrappers: an algorithm around an algorithm, one file each, registered by being here."""
+"""Wrappers, which modify any algorithm: one file each, registered automatically."""

@@ -1,4 +1,4 @@
-"""WeightAveraging: what wrappers that return a mean of iterates share."""
+"""Base classes of wrappers that average weights."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ from dg_batchformer.wrappers.loss_valley import Average
 
 
 class WeightAveraging(Wrapper):
-    """Reads and sets the weights of the predictor: what is averaged is without BatchFormer and all else that trains."""
+    """Base class for averaging the predictor's weights, which exclude BatchFormer and other training-only modules."""
 
     acts_on = "weights"
     registered = False
 
     def weights(self) -> list[Tensor]:
-        """Return the present weights of the predictor, not copied."""
+        """Return the current weights of the predictor, not copied."""
         return [parameter.detach() for parameter in self.predictor.parameters()]
 
     @torch.no_grad()
@@ -30,7 +30,7 @@ class WeightAveraging(Wrapper):
 
     @contextmanager
     def weights_set(self, tensors: Sequence[Tensor]) -> Iterator[None]:
-        """Hold other weights for a while, then the present ones again."""
+        """Use other weights inside the context; then restore the current ones."""
         present = [weight.clone() for weight in self.weights()]
         self.set_weights(tensors)
         try:
@@ -39,7 +39,7 @@ class WeightAveraging(Wrapper):
             self.set_weights(present)
 
     def become(self, average: Average, batches: Iterable[Tensor]) -> None:
-        """Take over averaged weights for good, and say so; live BatchNorm statistics are re-estimated."""
+        """Load averaged weights permanently, record their range, and re-estimate BatchNorm statistics."""
         self.summary = {**self.summary, "averaged_from": average.start, "averaged_to": average.end}
         self.set_weights(average.tensors)
         if has_live_batch_norm(self.predictor):
@@ -47,10 +47,10 @@ class WeightAveraging(Wrapper):
 
 
 class MovingAverage(WeightAveraging):
-    """Averages the predictor over its updates as they come; a subclass says how fast what came before is forgotten.
+    """Base class of running averages over updates; subclasses define the decay.
 
-    Training and its records are those of the algorithm; the mean is one record more, at the end, with
-    ``averaged_from`` and ``averaged_to``, the first and last update in it.
+    Training and its records are those of the wrapped algorithm. The average is evaluated in an extra final record, with
+    its first and last update in ``averaged_from`` and ``averaged_to``.
     """
 
     registered = False
@@ -61,9 +61,9 @@ class MovingAverage(WeightAveraging):
         self.updates = 0
 
     def memory(self) -> float:
-        """Return what earlier iterates weigh now, over what they weighed: 0 begins anew, 1 forgets nothing.
+        """Return the factor on the weight of earlier iterates: 0 restarts the average, 1 weighs all equally.
 
-        ``updates`` is the number of the update that has just been made, from 0.
+        ``updates`` is the index of the update just made, from 0.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Wrapper: an Algorithm around ``inner``. It knows the Algorithm interface, never a particular algorithm."""
+"""Wrapper: an Algorithm around ``inner``, which relies only on the Algorithm interface."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ ACTS_ON = ("maps", "features", "weights")  # inside out: what a wrapper acts on
 
 
 class Wrapper(Algorithm):
-    """Passes everything on to ``inner``; a subclass overrides what it changes.
+    """Base class of wrappers, which delegates everything to ``inner``.
 
     Attributes:
         acts_on: one of ACTS_ON; wrappers apply in that order, at most one for each.
@@ -29,7 +29,7 @@ class Wrapper(Algorithm):
 
     @classmethod
     def around(cls, inner_class: type[Algorithm]) -> type["Wrapper"]:
-        """Return this wrapper's class around an algorithm class."""
+        """Return a subclass of this wrapper around an algorithm class."""
         facts = ("min_domains", "compares_domains", "batch_dependent", "differentiates_twice", "trains_clones")
         passed_on = {name: getattr(inner_class, name) for name in facts}
         passed_on["needs_pixels"] = cls.needs_pixels or inner_class.needs_pixels
@@ -42,7 +42,7 @@ class Wrapper(Algorithm):
 
     @classmethod
     def settings(cls, dataset: str) -> dict[str, HParam]:
-        """Return the wrapper's own hparams; their names start with its own prefix."""
+        """Return the wrapper's hparams; their names start with its prefix."""
         return {}
 
     @classmethod

@@ -1,6 +1,6 @@
-"""BF — BatchFormer, Hou et al., 2022: in training, the samples of a mini-batch attend to each other.
+"""BF — BatchFormer, Hou et al., 2022: the samples of a mini-batch attend to each other during training.
 
-The wrapper pairs minibatches; the layer itself is in ``networks/batchformer.py``.
+This wrapper pairs minibatches; the layer is in ``networks/batchformer.py``.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from dg_batchformer.wrappers.base import Wrapper
 
 
 class BF(Wrapper):
-    """The algorithm sees every sample twice: with its features and, as a twin, with those that attended the batch.
+    """Give the algorithm every sample twice: with its own features and, as a twin, with attended features.
 
-    Both streams share the classifier; ``Algorithm.risk`` weighs them. All else uses the plain stream alone:
-    statistics, penalties and discriminators on features or gradients, masks, the choice of the worst environment.
-    Methods that penalise or weigh the environments' risks take those of both streams, and say so. An update takes at
-    most one optimizer step of the encoder. Outside ``update`` nothing of this is there: evaluation, averaging and the
+    Both streams share the classifier; ``Algorithm.risk`` weighs them. Everything else uses the plain stream only:
+    statistics, penalties and discriminators on features or gradients, masks, and the choice of the worst environment.
+    Methods that penalize or weigh the risks of environments use both streams, as their docstrings say. An update makes
+    at most one optimizer step of the encoder. BatchFormer is active only in ``update``: evaluation, averaging and the
     kept model are those of the algorithm without BF.
 
-    A twin stream of weight 0 can change nothing but rounding, so then no twins are made.
+    With a twin weight of 0, twins could change nothing but rounding, so they are not created.
     """
 
     acts_on = "features"
@@ -33,31 +33,29 @@ class BF(Wrapper):
     @classmethod
     def settings(cls, dataset: str) -> dict[str, HParam]:
         return {
-            "bf_heads": HParam(4, about="attention heads; the largest common divisor with the width", low=1),
-            "bf_layers": HParam(1, about="encoder layers; 0 leaves twins as they are (a control)", low=0),
+            "bf_heads": HParam(4, about="attention heads; at most the greatest common divisor with the width", low=1),
+            "bf_layers": HParam(1, about="encoder layers; 0: twins equal plain rows (a control)", low=0),
             "bf_dropout": HParam(0.5, about="dropout in the encoder", low=0, high=1),
-            "bf_lr_scale": HParam(1.0, about="learning rate of the encoder over the algorithm's", low=0),
+            "bf_lr_scale": HParam(1.0, about="learning rate of the encoder, relative to the algorithm's", low=0),
             "bf_scope": HParam(
                 "joint",
-                about="attend to: all domains, the sample's own, or only itself (a control)",
+                about="attend to samples of all domains, of the own domain, or only itself (a control)",
                 choices=SCOPES,
             ),
-            "bf_shared": HParam(True, about="false: in training the classifier sees only attended features"),
-            "bf_loss_weight": HParam(
-                0.5, about="weight of the twins' risk, the rest is the plain one's", low=0, high=1
-            ),
+            "bf_shared": HParam(True, about="share the classifier; false: train it on attended features only"),
+            "bf_loss_weight": HParam(0.5, about="weight of the twins' risk; plain rows get the rest", low=0, high=1),
         }
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         if not batchformers(self.inner):
             raise InputError(
-                f"BF found no featurizer in {self.inner_class.__name__}: build it by networks.Featurizer, "
-                "which BatchFormer attaches to"
+                f"BF found no featurizer in {self.inner_class.__name__}: build it with networks.Featurizer, "
+                "to which BatchFormer is attached"
             )
         if self._pairs:
             self.inner.check_pairing()
-            for module in self.inner.modules():  # a wrapper inside is an algorithm around an algorithm
+            for module in self.inner.modules():  # including wrapped algorithms
                 if isinstance(module, Algorithm):
                     module.streams = 2
 
@@ -74,7 +72,7 @@ class BF(Wrapper):
             return self.inner.update(minibatches, unlabeled)
         sizes = {len(x) for x, _ in minibatches}
         if len(sizes) > 1:
-            raise ValueError(f"BF pairs minibatches of one size, got sizes {sorted(sizes)}")
+            raise ValueError(f"BF needs minibatches of equal size, got sizes {sorted(sizes)}")
         with pairing(self.inner, sizes.pop()):
             return self.inner.update([(_twice(x), _twice(y)) for x, y in minibatches], unlabeled)
 

@@ -1,4 +1,4 @@
-"""SWAD's loss valley: which segments of training the final model averages, and with which weight."""
+"""SWAD's loss valley: the segments of training that the final model averages, and their weights."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -14,13 +14,13 @@ MODES = ("exact", "clean")
 
 
 class Segment:
-    """The mean of the iterates between two evaluations, with the validation loss at its end.
+    """The mean of the iterates between two evaluations, with the validation loss at the end.
 
     Args:
         tensors: the averaged weights.
         loss: of the current model at the evaluation that ends the segment; NaN counts as infinite.
         start, end: first and last update.
-        iterates: how many iterates the mean is of.
+        iterates: number of iterates in the mean.
 
     """
 
@@ -32,7 +32,7 @@ class Segment:
         self.iterates = iterates
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as plain types."""
+        """Return the state as plain types."""
         return dict(vars(self))
 
     @classmethod
@@ -55,7 +55,7 @@ class Average:
 
     @torch.no_grad()
     def absorb(self, tensors: Sequence[Tensor], weight: float = 1.0) -> None:
-        """Take one more list of tensors into the mean."""
+        """Add a list of tensors to the mean."""
         self.weight += weight
         if not self.tensors:
             self.tensors = [tensor.clone() for tensor in tensors]
@@ -65,24 +65,24 @@ class Average:
             torch._foreach_lerp_(self.tensors, list(tensors), weight / self.weight)
 
     def absorb_segment(self, segment: Segment, weight: float = 1.0) -> None:
-        """Take one more segment into the mean, and its updates into the range."""
+        """Add a segment to the mean, and its updates to the range."""
         self.start = segment.start if self.weight == 0 else min(self.start, segment.start)
         self.end = segment.end if self.weight == 0 else max(self.end, segment.end)
         self.absorb(segment.tensors, weight)
 
     def hold(self, segment: Segment) -> None:
-        """Be a segment for now, with weight 0: its values vanish when something is absorbed."""
+        """Hold a segment with weight 0: it is the mean until another one is absorbed."""
         self.absorb_segment(segment)
         self.weight = 0.0
 
     def copy(self) -> "Average":
-        """Return an average that goes its own way."""
+        """Return an independent copy."""
         copied = Average()
         copied.load_state_dict({**self.state_dict(), "tensors": [tensor.clone() for tensor in self.tensors]})
         return copied
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as plain types."""
+        """Return the state as plain types."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -93,10 +93,10 @@ class Average:
 
 
 class LossValley(ABC):
-    """Follows the validation loss and averages the segments inside its valley.
+    """Track the validation loss, and average the segments inside its valley.
 
-    The valley begins when, of the last ``n_converge`` losses, the first is the lowest; from then on the threshold
-    is their mean times ``1 + tolerance_ratio``. It ends after ``n_tolerance`` losses in a row above the threshold.
+    The valley begins when the first of the last ``n_converge`` losses is the lowest; the threshold is then their mean
+    times ``1 + tolerance_ratio``. It ends after ``n_tolerance`` consecutive losses above the threshold.
     """
 
     def __init__(self, n_converge: int, n_tolerance: int, tolerance_ratio: float) -> None:
@@ -115,7 +115,7 @@ class LossValley(ABC):
         return {"exact": ExactValley, "clean": CleanValley}[mode](n_converge, n_tolerance, tolerance_ratio)
 
     def add(self, segment: Segment) -> None:
-        """Take the segment of one more evaluation; after the valley's death nothing changes."""
+        """Add the segment of an evaluation; has no effect after the valley has ended."""
         if self.dead:
             return
         self.window.append(segment)
@@ -127,7 +127,7 @@ class LossValley(ABC):
             self._begin()
 
     def final(self) -> Average:
-        """Return the average of the valley; of the last segment alone if the loss never converged."""
+        """Return the average over the valley, or the last segment if the loss never converged."""
         if self.threshold is None:
             average = Average()
             average.absorb_segment(self.window[-1])
@@ -144,18 +144,18 @@ class LossValley(ABC):
 
     @abstractmethod
     def _begin(self) -> None:
-        """Average what belongs to the valley at the moment it is found."""
+        """Average the segments that belong to the valley when it is detected."""
 
     @abstractmethod
     def _follow(self, segment: Segment) -> None:
-        """Take a further segment after the valley was found."""
+        """Process a segment after the valley was detected."""
 
     @abstractmethod
     def _end(self) -> Average:
-        """Return the average when training ends."""
+        """Return the average at the end of training."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what changes during training as plain types."""
+        """Return the training state as plain types."""
         return {
             "window": [segment.state_dict() for segment in self.window],
             "recent": [segment.state_dict() for segment in self.recent],
@@ -165,7 +165,7 @@ class LossValley(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state; a segment that both queues hold becomes one object again."""
+        """Load a state; a segment in both queues becomes one object again."""
         segments = {entry["end"]: Segment.from_state(entry) for entry in (*state["window"], *state["recent"])}
         for queue, name in ((self.window, "window"), (self.recent, "recent")):
             queue.clear()
@@ -176,10 +176,10 @@ class LossValley(ABC):
 
 
 class ExactValley(LossValley):
-    """The bookkeeping of SWAD's release, which published numbers contain.
+    """The bookkeeping of SWAD's release, on which published numbers are based.
 
-    Each segment is one unit of weight. The segment of convergence is held with weight 0 and counts again when it
-    reaches the front of ``recent``; a look-back absorbs what precedes it; the end drops the front unseen.
+    Every segment has weight 1. The segment of convergence is held with weight 0, and counts when it reaches the front
+    of ``recent``; a look-back absorbs segments before it; the end drops the front without a check.
     """
 
     def _begin(self) -> None:
@@ -223,7 +223,7 @@ class ExactValley(LossValley):
 
 
 class CleanValley(LossValley):
-    """From the segment of convergence to the last one before the valley's end, each iterate once, no look-back."""
+    """Average each iterate once, from the segment of convergence to the last one before the valley's end."""
 
     def _begin(self) -> None:
         self.pending: list[Segment] = []
@@ -267,13 +267,15 @@ def loss_valley_weights(
     mode: str = "exact",
     iterates: Sequence[int] | None = None,
 ) -> list[float]:
-    """Return the share of every segment in SWAD's final model; the shares sum to 1.
+    """Return the weight of every segment in SWAD's final model; the weights sum to 1.
 
-    Runs the code that training runs, on segments whose weights are unit vectors.
+    Runs the training code on segments whose tensors are unit vectors.
 
     Args:
-        losses: the validation loss at the end of each segment; at least one.
-        iterates: updates in each segment, which ``clean`` weighs by; 1 each unless given.
+        losses: validation loss at the end of each segment; at least one.
+        n_converge, n_tolerance, tolerance_ratio: see ``LossValley``.
+        mode: ``exact`` or ``clean``.
+        iterates: number of updates in each segment, the weights in mode ``clean``; default: 1 each.
 
     """
     counts = [1] * len(losses) if iterates is None else list(iterates)

@@ -1,4 +1,4 @@
-"""SWAD — Cha et al., NeurIPS 2021: the mean of all iterates inside a valley of the validation loss."""
+"""SWAD — Cha et al., NeurIPS 2021: average all iterates inside a valley of the validation loss."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["SWAD", "IIDMax", "loss_valley_weights"]
 
 
 class _Segments(WeightAveraging):
-    """Averages the predictor over every update between two evaluations: one segment for each evaluation."""
+    """Base class that averages the predictor over all updates between evaluations: one segment per evaluation."""
 
     registered = False
 
@@ -30,7 +30,7 @@ class _Segments(WeightAveraging):
         return metrics
 
     def cut_segment(self, loss: float) -> Segment:
-        """Return the iterates since the last evaluation as one segment, and begin the next."""
+        """Return the iterates since the last evaluation as a segment, and start the next one."""
         iterates = int(self.segment.weight)
         segment = Segment(self.segment.tensors, loss, self.updates - iterates, self.updates - 1, iterates)
         self.segment = Average()
@@ -40,19 +40,22 @@ class _Segments(WeightAveraging):
 class SWAD(_Segments):
     """Dense stochastic weight averaging, from the first local minimum of the validation loss to its rise.
 
-    The final model evaluates as one record with ``averaged_from``, ``averaged_to`` (the first and last update
-    averaged) and ``valley_threshold`` (absent when the loss never converged: then the last segment is taken).
+    The averaged model is evaluated in an extra final record with ``averaged_from`` and ``averaged_to`` (the first and
+    last averaged update) and ``valley_threshold`` (missing if the loss never converged; then the model is the last
+    segment).
     """
 
     @classmethod
     def settings(cls, dataset: str) -> dict[str, HParam]:
         return {
-            "swad_mode": HParam("exact", about="bookkeeping: as released, or clean (each iterate once)", choices=MODES),
-            "swad_n_converge": HParam(3, about="evaluations whose first is lowest: the valley begins", low=1),
-            "swad_n_tolerance": HParam(6, about="evaluations above the threshold that end the valley", low=1),
+            "swad_mode": HParam("exact", about="exact: as released; clean: each iterate once", choices=MODES),
+            "swad_n_converge": HParam(
+                3, about="the valley begins if the first of this many losses is the lowest", low=1
+            ),
+            "swad_n_tolerance": HParam(6, about="the valley ends after this many losses above the threshold", low=1),
             "swad_tolerance_ratio": HParam(
                 0.2 if dataset == "VLCS" else 0.3,
-                about="threshold over the mean loss at the beginning, less 1",
+                about="threshold relative to the mean loss at the beginning, minus 1",
                 low=0,
             ),
         }
@@ -80,9 +83,9 @@ class SWAD(_Segments):
 
 
 class IIDMax(_Segments):
-    """SWAD's alternative: average from the best validation accuracy on; of the averages, the one that validates best.
+    """SWAD's alternative: average from the best validation accuracy on, and return the average that validates best.
 
-    Whenever the current model validates better than any before, averaging begins anew with its segment.
+    Averaging restarts with the current segment whenever the current model has the best validation accuracy so far.
     """
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:

@@ -87,7 +87,7 @@ def test_minibatches_of_unequal_size_are_refused():
     minibatches = make_minibatches()
     minibatches[1] = tuple(part[:4] for part in minibatches[1])
 
-    with pytest.raises(ValueError, match=r"minibatches of one size, got sizes \[4, 6\]"):
+    with pytest.raises(ValueError, match=r"minibatches of equal size, got sizes \[4, 6\]"):
         make_algorithm("BF").update(minibatches)
 
 

@@ -119,11 +119,11 @@ def test_styles_are_mixed_in_front_of_the_stage_that_twins_are_made_at_or_refuse
     assert list(algorithm.inner._mixer(featurizer, 6).places) == [1, 2, 3]
     assert list(featurizer.stages()).index("layer3") == 3
     with pytest.raises(
-        InputError, match=r"twins, which BFv2 makes behind layer2; set hparam mixstyle_stages 2 or less"
+        InputError, match=r"twins, which BFv2 adds after layer2; set hparam mixstyle_stages 2 or less"
     ):
         make_algorithm("MixStyle+BFv2", backbone="resnet18", bfv2_insert="layer2")
 
 
 def test_vectors_are_refused_with_the_reason():
-    with pytest.raises(InputError, match=r"none on inputs of the shape \(8,\) with backbone auto; take images"):
+    with pytest.raises(InputError, match=r"none for inputs of shape \(8,\) with backbone auto; use images"):
         make_algorithm("MixStyle", dataset="Toy")
