@@ -145,7 +145,7 @@ def test_splits_that_hold_domains_are_no_domains(tmp_path):
         shutil.copytree(root / "Mine", root / "Split" / split)
     shutil.copytree(root / "Mine", root / "Deep" / "images")
 
-    with pytest.raises(InputError, match=r"Split holds train, val, which are splits and no domains"):
+    with pytest.raises(InputError, match=r"Split holds train, val, which are splits, not domains"):
         _open(root, "Split")
     with pytest.raises(InputError, match=r"Deep has one domain, .*images holds day, night, rain: .* --dataset images"):
         _open(root, "Deep")

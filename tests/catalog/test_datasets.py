@@ -46,7 +46,7 @@ def test_an_exact_name_comes_before_another_spelling():
     facts = dataset_facts("Mine", ("Day", "day", "fog"))
 
     assert [facts.environment_index(given) for given in ("day", "Day", "FOG", "1")] == [1, 0, 2, 1]
-    with pytest.raises(InputError, match="'DAY' of Mine may be 'Day' or 'day'"):
+    with pytest.raises(InputError, match="'DAY' of Mine is ambiguous: 'Day' or 'day'"):
         facts.environment_index("DAY")
 
 

@@ -123,7 +123,7 @@ def test_what_is_missing_is_said_with_the_flag_that_keeps_it(run, tmp_path, caps
     SweepFolder(tmp_path / "sweep").write({})
 
     assert f"{tmp_path / 'nowhere'} is no run folder: it has no spec.json" in _refusal(tmp_path / "nowhere", capsys)
-    assert "has no batchformer.pt: train and sweep keep them with --keep final" in _refusal(lacking, capsys)
+    assert "has no batchformer.pt: train and sweep keep models only with --keep final" in _refusal(lacking, capsys)
     assert "is a sweep; give the folder of one of its runs" in _refusal(tmp_path / "sweep", capsys)
 
 

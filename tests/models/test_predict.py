@@ -102,7 +102,7 @@ def test_what_cannot_be_predicted_with_is_refused_in_a_sentence(kept_run, images
     for given, sentence in {
         (str(tmp_path / "torn"), image): "torn/model.pt is damaged: it differs from what its run wrote",
         (str(tmp_path / "toy"), image): "the model of ERM on Toy takes inputs of shape 8; give a run on color images",
-        (str(tmp_path / "unkept"), image): "has no model.pt: train and sweep keep them with --keep final",
+        (str(tmp_path / "unkept"), image): "has no model.pt: train and sweep keep models only with --keep final",
         (str(kept_run), str(tmp_path / "nothing")): "nothing does not exist, and no file matches it",
         (str(kept_run), str(tmp_path / "toy")): "toy holds no images",
     }.items():

@@ -147,7 +147,7 @@ def test_what_pairing_would_get_wrong_is_refused_with_the_reason(write, more, hp
         ("all_x, all_y = all_x[:3], all_y[:3]", "cannot pair 3 rows"),
         (
             "self.clone = networks.Featurizer(all_x.shape[1:], self.hparams)",
-            "MyAlgo builds a featurizer within its update",
+            "MyAlgo builds a featurizer in update",
         ),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_class_on_our_base_keeps_what_it_says_of_itself(write):
         ),
         (
             "HPARAMS = {'my_weight': None}\n" + UPSTREAM.replace("HPARAMS = {", "x = {"),
-            "hparam my_weight takes one value",
+            "hparam my_weight must be a single value",
         ),
         ("HPARAMS = []\n" + UPSTREAM.replace("HPARAMS = {", "x = {"), "HPARAMS must be a dict from names to defaults"),
     ],
@@ -231,7 +231,7 @@ def test_a_plugin_that_cannot_be_used_is_one_sentence(write, text, message, caps
             "self.network(x)",
             r"MyAlgo.predict returns None; it must return logits \(\d+, 3\)",
         ),
-        ("return self.network(x)", "return x[:1]", r"MyAlgo.predict returns a tensor \(1, \d+\); it has to"),
+        ("return self.network(x)", "return x[:1]", r"MyAlgo.predict returns a tensor \(1, \d+\); it must"),
     ],
 )
 def test_methods_that_return_something_else_are_named_with_what_they_have_to_return(

@@ -243,7 +243,7 @@ def test_of_many_rows_the_best_are_drawn_and_the_page_says_so(tmp_path):
     assert sum(f"{name}\n" in page.said["curves"] for name in names) == 8
     assert averages
     assert averages[0] in page.said["curves"]
-    assert "The order may be chance: one trial does not tell" in page.said[""]
+    assert "The order may be chance: one trial cannot separate" in page.said[""]
 
 
 def test_a_sweep_that_only_started_has_a_page(tmp_path):

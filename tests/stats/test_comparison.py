@@ -85,7 +85,7 @@ def test_every_environment_has_its_line_and_tests_stand_below(compare):
 def test_one_trial_claims_nothing_and_says_why(compare):
     said = compare({"ERM+BF": 3}, datasets=("PACS",), trials=1)
 
-    assert "ERM+BF is 3.0 points above ERM on average over 4 environments of PACS, but one trial does not tell" in said
+    assert "ERM+BF is 3.0 points above ERM on average over 4 environments of PACS, but one trial cannot separate" in said
     assert "run at least 3 trials" in said
     assert "interval" not in said.splitlines()[1]
 
@@ -117,7 +117,7 @@ def test_chance_that_the_environments_of_a_trial_share_widens_the_interval(compa
 def test_one_environment_has_no_interval(compare):
     said = compare({"ERM+BF": 3}, datasets=("PACS",), test_envs=("sketch",))
 
-    assert "ERM+BF is 2.7 points above ERM on PACS/sketch, but one environment does not tell whether it" in said
+    assert "ERM+BF is 2.7 points above ERM on PACS/sketch, but one environment does not show whether it" in said
     assert "interval" not in said
 
 

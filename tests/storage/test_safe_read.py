@@ -50,7 +50,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "read", grow_and_read)
 
-    with pytest.raises(Unreadable, match="more than the 50 bytes"):
+    with pytest.raises(Unreadable, match="larger than 50 bytes"):
         read_bytes(path, 50)
 
 
