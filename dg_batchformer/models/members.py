@@ -20,7 +20,7 @@ class Group(NamedTuple):
 
 
 def read_groups(sweep: SweepFolder, row: str | None) -> list[Group]:
-    """Return the groups of a sweep, of one row or all; raise InputError where none of their models are kept."""
+    """Return the groups of one row, or of all rows; raise InputError if no run has kept its model."""
     manifest = read_sweep_manifest(sweep)
     if row is not None and row not in manifest.rows:
         raise unknown(f"row of {sweep.path}", row, manifest.rows)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
 from dg_batchformer.hparams import HParam
 
-ACTS_ON = ("maps", "features", "weights")  # inside out: what a wrapper acts on
+ACTS_ON = ("maps", "features", "weights")  # what a wrapper acts on, in order of application
 
 
 class Wrapper(Algorithm):
@@ -37,7 +37,7 @@ class Wrapper(Algorithm):
 
     @classmethod
     def order(cls) -> int:
-        """Return the place of this wrapper among others, inside out."""
+        """Return the position of this wrapper's stage, from the inside out."""
         return ACTS_ON.index(cls.acts_on)
 
     @classmethod

@@ -85,7 +85,9 @@ def test_every_environment_has_its_line_and_tests_stand_below(compare):
 def test_one_trial_claims_nothing_and_says_why(compare):
     said = compare({"ERM+BF": 3}, datasets=("PACS",), trials=1)
 
-    assert "ERM+BF is 3.0 points above ERM on average over 4 environments of PACS, but one trial cannot separate" in said
+    assert (
+        "ERM+BF is 3.0 points above ERM on average over 4 environments of PACS, but one trial cannot separate" in said
+    )
     assert "run at least 3 trials" in said
     assert "interval" not in said.splitlines()[1]
 

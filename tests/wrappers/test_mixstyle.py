@@ -118,9 +118,7 @@ def test_styles_are_mixed_in_front_of_the_stage_that_twins_are_made_at_or_refuse
 
     assert list(algorithm.inner._mixer(featurizer, 6).places) == [1, 2, 3]
     assert list(featurizer.stages()).index("layer3") == 3
-    with pytest.raises(
-        InputError, match=r"twins, which BFv2 adds after layer2; set hparam mixstyle_stages 2 or less"
-    ):
+    with pytest.raises(InputError, match=r"twins, which BFv2 adds after layer2; set hparam mixstyle_stages 2 or less"):
         make_algorithm("MixStyle+BFv2", backbone="resnet18", bfv2_insert="layer2")
 
 
