@@ -16,9 +16,9 @@ class Wrapper(Algorithm):
 
     Attributes:
         acts_on: one of ACTS_ON; wrappers apply in that order, at most one for each.
-        inner_class: what is wrapped; set by ``around``.
-        predicts_returned: whether ``predict`` is of the model that a run would return now, with the BatchNorm
-            statistics of the moment, and not of the last iterate: DomainBed knows a model by its predictions alone.
+        inner_class: the wrapped class; set by ``around``.
+        predicts_returned: whether ``predict`` uses the model that the run would return now, with current BatchNorm
+            statistics, instead of the last iterate. DomainBed's loop needs this, as it only calls ``predict``.
 
     """
 

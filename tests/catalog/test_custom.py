@@ -93,7 +93,7 @@ def test_data_that_is_called_as_a_known_dataset_and_not_read_is_said(tmp_path):
     (root / "Shapes.txt").touch()
 
     notes = open_dataset(resolved(dataset="Shapes"), root, {}).notes
-    assert notes == [f"{root}/Shapes is not read: Shapes is built in; rename it to train on it as data of your own"]
+    assert notes == [f"{root}/Shapes is not read: Shapes is built in; rename it to use it as a custom dataset"]
     assert [note.split(":")[0] for note in namesakes("PACS", root)] == [f"{root}/pacs.csv is not read"]
     assert namesakes("Mine", root) == namesakes("VLCS", root) == namesakes("PACS", None) == []
 

@@ -39,7 +39,7 @@ def test_missing_data_is_one_sentence_with_a_way_out(name, tmp_path, monkeypatch
     write_dataset(name, tmp_path / "there", monkeypatch)
     (tmp_path / "empty").mkdir()
     for root in (None, tmp_path / "empty"):
-        with pytest.raises(InputError, match=r"needs --data_dir|has no folder|is not there"):
+        with pytest.raises(InputError, match=r"needs --data_dir|has no folder|is missing"):
             open_dataset(resolved(dataset=name), root, {"image_size": 8})
 
 
@@ -65,7 +65,7 @@ def test_spawrious_misleads_only_on_test(tmp_path, monkeypatch):
     assert places[0].isdisjoint(places[1] | places[2])
     assert not dataset.notes
     assert (
-        "made to be tested on Test"
+        "designed to be tested on Test"
         in open_dataset(resolved(dataset="SpawriousM2M_easy", test_envs=[1]), root, {"image_size": 8}).notes[-1]
     )
 
