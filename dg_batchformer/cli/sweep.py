@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     _declare(folder, asked, runs, options)
     _restart(folder, planned)
     if not _launch(folder, planned.due, devices, options, notes):
-        print("interrupted: every run is saved; the same command goes on from there")
+        print("interrupted: all runs are saved; rerun the command to resume")
         return INTERRUPTED
     return _say_what_lacks(folder, runs)
 

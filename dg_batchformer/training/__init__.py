@@ -1,1 +1,1 @@
-"""Training: one run, its loop, data, evaluation and checkpoints. The only place that knows the order of things."""
+"""Training of one run: data loading, the loop, evaluation, records and checkpoints."""

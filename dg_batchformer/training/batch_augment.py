@@ -1,7 +1,8 @@
-"""Augmentation of the cached data path: DomainBed's, on tensors on any device, with parameters of each sample's own.
+"""Augmentation of the cached data path: DomainBed's transforms on batches of tensors, on any device.
 
-What ``augment.Transform`` does to a Pillow image, done to uint8 tensors: crop and resize, flip, colour jitter in
-random order, grayscale. Values stay floats between 0 and 255; Pillow rounds them after every operation.
+Applies the operations of ``augment.Transform`` to uint8 tensors, with separate parameters per sample: crop and resize,
+flip, color jitter in random order, grayscale. Values are floats in [0, 255], which Pillow would round after every
+operation.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,20 +17,20 @@ from torch.nn import functional as F
 
 from dg_batchformer.training.augment import CROP_AREA, CROP_RATIO, normalise_floats
 
-_ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it takes the centre
+_ATTEMPTS = 10  # attempts of torchvision's RandomResizedCrop before it falls back to the center
 _DRAWS = 4 * _ATTEMPTS + 2 + 8
 _GRAYSCALE = 0.1
 _LUMA = (0.299, 0.587, 0.114)
 
 
 class Draw(NamedTuple):
-    """Parameters of N samples, on the CPU.
+    """Augmentation parameters of N samples, on the CPU.
 
     Attributes:
-        boxes: (N, 4) of int: top, left, height, width of the crop.
-        flips: (N,) of bool. grays: (N,) of bool.
-        factors: (N, 4): brightness, contrast, saturation in [0.7, 1.3], hue in [-0.3, 0.3] turns.
-        order: (N, 4) of int: which of these four comes first, second ...
+        boxes: (N, 4) int, top, left, height and width of the crop.
+        flips, grays: (N,) bool.
+        factors: (N, 4), brightness, contrast and saturation in [0.7, 1.3], hue in [-0.3, 0.3] turns.
+        order: (N, 4) int, the order in which these four are applied.
 
     """
 
@@ -41,10 +42,11 @@ class Draw(NamedTuple):
 
 
 def draw(seeds: Sequence[int], sizes: Tensor) -> Draw:
-    """Draw parameters as torchvision's transforms distribute them, a sample's from its seed alone.
+    """Draw parameters with the distributions of torchvision's transforms; those of a sample depend only on its seed.
 
     Args:
-        sizes: (N, 2) height and width of the images.
+        seeds: one per sample.
+        sizes: (N, 2), height and width of the images.
 
     """
     uniforms = torch.stack([torch.rand(_DRAWS, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
@@ -60,7 +62,7 @@ def draw(seeds: Sequence[int], sizes: Tensor) -> Draw:
 
 
 def _boxes(uniforms: Tensor, sizes: Tensor) -> Tensor:
-    """Draw crops: the first attempt that fits, else the centre; (N, 4, attempts), (N, 2) -> (N, 4)."""
+    """Draw crops, the first attempt that fits or else the center: (N, 4, attempts), (N, 2) -> (N, 4)."""
     height, width = sizes[:, :1], sizes[:, 1:]
     area = (height * width) * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * uniforms[:, 0])
     ratio = torch.exp(log(CROP_RATIO[0]) + (log(CROP_RATIO[1]) - log(CROP_RATIO[0])) * uniforms[:, 1])
@@ -81,12 +83,15 @@ def _centres(sizes: Tensor) -> Tensor:
 
 
 def augment(images: Sequence[Tensor], parameters: Draw, size: int) -> Tensor:
-    """Return augmented images as networks see them, (N, 3, size, size), channels last.
+    """Augment and normalize images: returns (N, 3, size, size) in channels-last memory format.
 
-    On a GPU all at once; on a CPU one by one, so that they stay in its cache, by as many threads as torch uses.
+    A GPU processes the whole batch at once. A CPU processes images one by one to stay in its cache, in as many threads
+    as torch uses.
 
     Args:
-        images: uint8, (3, H, W) each, of any size, all on one device.
+        images: uint8 (3, H, W) each, of any size, all on one device.
+        parameters: of the same samples.
+        size: output height and width.
 
     """
     device = images[0].device
@@ -117,21 +122,21 @@ def _on_cpu(device: torch.device) -> bool:
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    # Operations on one image are too small to share: every thread does its own.
+    # Operations on one image are too small for intra-op parallelism.
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def crop_and_resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
-    """Cut out a box (top, left, height, width) and resize it, antialiased: (3, H, W) uint8 -> (3, size, size) float."""
+    """Crop a box (top, left, height, width) and resize with antialiasing: uint8 (3, H, W) -> float (3, size, size)."""
     top, left, height, width = box
     cut = image[None, :, top : top + height, left : left + width]
-    # Bytes have a fast path on the CPU, and none on a GPU.
+    # interpolate is fast for uint8 on CPUs, and does not support it on GPUs.
     cut = cut if _on_cpu(cut.device) else cut.float()
     return F.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0].float()
 
 
 def _apply(change: Callable[..., None], x: Tensor, which: Tensor, *arguments: Tensor) -> None:
-    """Change some rows in place; which ones is known on the CPU, so that no device is waited for."""
+    """Apply an operation to some rows in place; the mask is on the CPU, which avoids a device synchronization."""
     rows = which.nonzero()[:, 0]
     if len(rows) == len(x):
         change(x, *(argument[:, None, None, None] for argument in arguments))
@@ -143,34 +148,34 @@ def _apply(change: Callable[..., None], x: Tensor, which: Tensor, *arguments: Te
 
 
 def flip(x: Tensor) -> None:
-    """Mirror left and right, (N, 3, H, W)."""
+    """Flip horizontally in place; x (N, 3, H, W)."""
     x.copy_(x.flip(3))
 
 
 def grayscale(x: Tensor) -> None:
-    """Put the luma on all three channels, (N, 3, H, W)."""
+    """Replace all channels by the luma in place; x (N, 3, H, W)."""
     x.copy_(_luma(x))
 
 
 def brightness(x: Tensor, factor: Tensor) -> None:
-    """Blend with black; x (N, 3, H, W), factor (N, 1, 1, 1)."""
+    """Blend with black in place; x (N, 3, H, W), factor (N, 1, 1, 1)."""
     x.mul_(factor).clamp_(0, 255)
 
 
 def contrast(x: Tensor, factor: Tensor) -> None:
-    """Blend with the mean luma of the image; x (N, 3, H, W), factor (N, 1, 1, 1)."""
+    """Blend with the mean luma of the image in place; x (N, 3, H, W), factor (N, 1, 1, 1)."""
     mean = (_luma(x).mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor_()
     x.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 255)
 
 
 def saturation(x: Tensor, factor: Tensor) -> None:
-    """Blend with the luma; x (N, 3, H, W), factor (N, 1, 1, 1)."""
+    """Blend with the luma in place; x (N, 3, H, W), factor (N, 1, 1, 1)."""
     luma = _luma(x).mul_(1 - factor)
     x.mul_(factor).add_(luma).clamp_(0, 255)
 
 
 def hue(x: Tensor, turns: Tensor) -> None:
-    """Turn the hue, value and saturation of HSV kept; x (N, 3, H, W), turns (N, 1, 1, 1) in [-0.5, 0.5]."""
+    """Rotate the hue of HSV in place; x (N, 3, H, W), turns (N, 1, 1, 1) in [-0.5, 0.5]."""
     red, green, blue = x.unbind(dim=1)
     high, low = x.amax(dim=1), x.amin(dim=1)
     chroma = high - low
@@ -182,13 +187,13 @@ def hue(x: Tensor, turns: Tensor) -> None:
     )
     sixth.add_(6 * turns[:, 0])
     sixth.sub_((sixth * (1 / 6)).floor_().mul_(6))  # into [0, 6)
-    # A channel falls off with the distance from where it is strongest: red from 0 or 6, green from 2, blue from 4.
+    # Each channel decreases with the distance from its peak: red from 0 or 6, green from 2, blue from 4.
     for channel, centre, sign, offset in ((red, 3, 1, -1), (green, 2, -1, 2), (blue, 4, -1, 2)):
         share = (sixth - centre).abs_().mul_(sign).add_(offset).clamp_(0, 1)
         torch.addcmul(low, share, chroma, out=channel)
 
 
 def _luma(x: Tensor) -> Tensor:
-    """Return the luma, (N, 3, H, W) -> (N, 1, H, W)."""
+    """Compute the luma: (N, 3, H, W) -> (N, 1, H, W)."""
     red, green, blue = x.split(1, dim=1)
     return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])

@@ -1,4 +1,4 @@
-"""The cached data path: images come decoded from the pixel cache and are augmented on the device of the run."""
+"""The cached data path: decoded images from the pixel cache, augmented on the device of the run."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -13,21 +13,21 @@ from dg_batchformer.training.augment import short_side_for
 from dg_batchformer.training.batch_augment import augment, draw
 from dg_batchformer.training.loaders import Batch, Request, Task
 
-_ALWAYS_WHOLE = 256  # pixels: images with a short side up to this were never shrunk, by any version
+_ALWAYS_WHOLE = 256  # pixels: no version has shrunk images with a short side up to this
 
 
 def planes_for(image_size: int) -> tuple[Kind, Kind]:
-    """Return the planes that images of a size are evaluated and trained from."""
+    """Return the planes for evaluation and training at an image size."""
     return Kind(image_size, squared=True), Kind(short_side_for(image_size), squared=False)
 
 
 class CachedLoader:
-    """Serves what ``ExactLoader`` serves, on a device: plain images as bytes, augmented ones ready for a network.
+    """A ``Loader`` on the pixel cache: plain images as uint8, augmented ones on the device and normalized.
 
     Args:
-        augments: whether some request asks for augmentation; without, the training plane is not needed.
-        note: takes a sentence on an image that was repaired.
-        progress: takes images done, of how many, while the cache is built.
+        augments: whether requests may ask for augmentation; if not, the training plane is not needed.
+        note: called with a message on every repaired image.
+        progress: called with (images done, total) while the cache is built.
 
     """
 
@@ -55,7 +55,7 @@ class CachedLoader:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What numbers depend on: the short side that large training images are shrunk to, where there are any."""
+        """Conditions for records: the short side that large training images are shrunk to, if there are any."""
         if len(self.planes) < 2 or bool((self.planes[1].sizes.amin(dim=1) <= _ALWAYS_WHOLE).all()):
             return {}
         return {"training_short_side": self.planes[1].kind.side}
@@ -88,4 +88,4 @@ class CachedLoader:
         for plane in self.planes:
             while plane.restored:
                 file = plane.files[plane.restored.pop()]
-                self.note(f"{file} was damaged in the pixel cache {plane.folder}, and was decoded again")
+                self.note(f"{file} was damaged in the pixel cache {plane.folder} and has been decoded again")

@@ -1,4 +1,4 @@
-"""Checkpoints: everything of an algorithm that changes during training, with no code per algorithm."""
+"""Checkpoints: capture and restore the complete state of any algorithm, without code per algorithm."""
 
 from collections.abc import Iterable
 from itertools import chain
@@ -33,17 +33,16 @@ _SAVED = {
 
 
 class Unreadable(Exception):
-    """A file that is no whole checkpoint of this version."""
+    """A file that is not a complete checkpoint of this version."""
 
 
 def capture(algorithm: nn.Module) -> dict[str, Any]:
-    """Return the state of an algorithm as tensors and plain types, safe to load with ``weights_only``.
+    """Return the state of an algorithm as tensors and plain types, which load with ``weights_only``.
 
-    Parameters and buffers, and of every module the other attributes: numbers, texts, tensors, generators,
-    everything with ``state_dict`` and ``load_state_dict`` (optimizers), lists, tuples, dicts, sets and deques of
-    these, and objects whose attributes are these. Functions and classes are code, not state; a module whose
-    ``state_is_weights`` has no other attributes that change. Raises TypeError, naming the attribute, for anything
-    else.
+    Includes parameters, buffers, and other attributes of every module: numbers, strings, tensors, random generators,
+    objects with ``state_dict`` and ``load_state_dict`` (optimizers), lists, tuples, dicts, sets and deques of these,
+    and objects with such attributes. Functions and classes are skipped, and so are other attributes of modules with
+    ``state_is_weights``. Raises TypeError, with the name of the attribute, for anything else.
     """
     registered = _registered(algorithm)
     attributes: dict[str, dict[str, Any]] = {}
@@ -55,19 +54,19 @@ def capture(algorithm: nn.Module) -> dict[str, Any]:
 
 
 def restore(algorithm: nn.Module, state: Any) -> None:
-    """Put a captured state into a freshly built algorithm of the same kind; raise Refused for any other state."""
+    """Load a captured state into a newly built algorithm of the same class; raise Refused for any other state."""
     refuse_foreign(algorithm, state, capture(algorithm))
     try:
         _put(algorithm, state)
     except (*MALFORMED, RuntimeError) as error:
-        raise Refused(f"the algorithm does not take it ({' '.join(str(error).split()):.200})") from error
+        raise Refused(f"the algorithm does not accept it ({' '.join(str(error).split()):.200})") from error
 
 
 def _put(algorithm: nn.Module, state: dict[str, Any]) -> None:
     modules = dict(algorithm.named_modules())
     for path, buffer in algorithm.named_buffers():
         kept = state["modules"].get(path, buffer)
-        if kept.shape != buffer.shape:  # of an algorithm that learns its size from the first batch
+        if kept.shape != buffer.shape:  # the algorithm infers it from the first batch
             module, _, name = path.rpartition(".")
             setattr(modules[module], name, torch.empty_like(kept))
     algorithm.load_state_dict(state["modules"])
@@ -79,10 +78,12 @@ def _put(algorithm: nn.Module, state: dict[str, Any]) -> None:
 
 
 def refuse_unsaved(state: Any, means: dict[str, Any], steps: int) -> None:
-    """Raise Refused unless what a checkpoint of a run holds beside the algorithm has the kinds that a run saves.
+    """Raise Refused unless the entries of a checkpoint, besides the algorithm's state, are valid.
 
     Args:
-        means: state of the metrics of a run at its beginning. steps: of the run.
+        state: of the checkpoint.
+        means: state of the metrics of a new run.
+        steps: of the run.
 
     """
     strange = [
@@ -92,24 +93,24 @@ def refuse_unsaved(state: Any, means: dict[str, Any], steps: int) -> None:
         raise Refused(f"its {strange[0]} is missing, or of another type")
     for name, low, high in (("step", 0, steps), ("records_bytes", 0, inf), ("threads", 1, _MOST_THREADS)):
         if not low <= state[name] <= high:
-            raise Refused(f"its {name} is {state[name]}, allowed is {low} to {high}")
+            raise Refused(f"its {name} is {state[name]}, but must be in {low} to {high}")
     refuse_other_state(state["means"], means, "means")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     with atomic_write(path) as file:
         torch.save({"format": _FORMAT, "state": state}, file)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint written by ``save``; raise Unreadable for a torn or foreign file."""
+    """Read a checkpoint written by ``save``; raise Unreadable if the file is torn or not a checkpoint."""
     try:
         content = read_tensors(path, device)
     except Broken as error:
         raise Unreadable(f"{path} cannot be read ({error!s:.200})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise Unreadable(f"{path} is no checkpoint of this version")
+        raise Unreadable(f"{path} is not a checkpoint of this version")
     return content["state"]
 
 

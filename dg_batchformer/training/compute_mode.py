@@ -1,4 +1,4 @@
-"""How a run computes: precision, data path and compilation, asked for by its spec and settled on its device."""
+"""Compute mode of a run: precision, data path and compilation, as requested by its spec and resolved on its device."""
 
 import os
 import shutil
@@ -18,10 +18,10 @@ from dg_batchformer.spec.run import DATA_PATHS, PRECISIONS, RunSpec
 from dg_batchformer.training.device import allow_tf32, has_tf32
 from dg_batchformer.training.trust import Refused
 
-_WORTH_BF16 = 64  # pixels: networks for smaller images are small, and casting costs more than it saves
-# Compiling takes about a minute of a CPU; it then saves a quarter of the time of evaluation.
+_WORTH_BF16 = 64  # pixels: below, networks are so small that casting costs more than it saves
+# On a CPU, compiling takes about a minute and saves a quarter of the evaluation time.
 _WORTH_COMPILING = 50_000  # images evaluated in a run
-_LAUNCH_BOUND = 64  # images a step: below, a GPU waits for its CPU, and CUDA graphs help
+_LAUNCH_BOUND = 64  # images per step: up to here kernel launches dominate, and CUDA graphs help
 
 
 SETTLED_PRECISIONS = tuple(name for name in PRECISIONS if name != "auto")
@@ -29,7 +29,7 @@ _SETTLED = {"precision": SETTLED_PRECISIONS, "data_path": DATA_PATHS, "compile":
 
 
 class Execution(NamedTuple):
-    """What was asked, with every ``auto`` settled; stands in the records."""
+    """The compute mode with every ``auto`` resolved; part of the records."""
 
     precision: str
     data_path: str
@@ -37,14 +37,14 @@ class Execution(NamedTuple):
 
 
 def saved_execution(state: dict[str, Any]) -> Execution:
-    """Return what a checkpoint says of how its run computes; raise Refused for what no run settles on."""
+    """Return the compute mode in a checkpoint; raise Refused if it is invalid."""
     if state.keys() != _SETTLED.keys() or any(state[name] not in allowed for name, allowed in _SETTLED.items()):
         raise Refused(f"its execution is {state!s:.200}")
     return Execution(**state)
 
 
 def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_evaluation: int) -> Execution:
-    """Decide what ``auto`` means for a run on a device; raise InputError for what the device cannot do."""
+    """Resolve ``auto`` for a run on a device; raise InputError if the device does not support the request."""
     precision = settle_precision(spec, dataset, device)
     if precision == "tf32" and not has_tf32(device):
         raise InputError(
@@ -56,12 +56,12 @@ def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_eva
 
 
 def data_path(spec: RunSpec, dataset: Dataset) -> str:
-    """Return the data path that a run takes: images that are in memory as they are need no pixel cache."""
+    """Return the data path of a run; data already in memory does not use the pixel cache."""
     return "exact" if spec.data_path == "cached" and not isinstance(dataset, ImageFolders) else spec.data_path
 
 
 def settle_precision(spec: RunSpec, dataset: Dataset, device: torch.device) -> str:
-    """Decide what precision ``auto`` means: bf16 where the device has it and images are large enough to gain."""
+    """Resolve the precision ``auto``: bf16 if the device supports it and images are large enough to benefit."""
     if spec.precision != "auto":
         return spec.precision
     if max(dataset.input_shape[1:], default=0) < _WORTH_BF16:
@@ -70,7 +70,7 @@ def settle_precision(spec: RunSpec, dataset: Dataset, device: torch.device) -> s
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 by itself, without emulation."""
+    """Return whether a device has native bf16 support."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -85,19 +85,19 @@ def _compile(asked: str, device: torch.device, evaluated: int) -> str:
             "file)"
         )
     if asked == "auto":
-        # On GPUs nobody has measured yet from when on it pays: there it is on only where it is asked for.
+        # The break-even point on GPUs has not been measured, so there compilation is on only on request.
         worth = device.type == "cpu" and not missing and evaluated >= _WORTH_COMPILING
         return "on" if worth else "off"
     return asked
 
 
 def _missing_to_compile(device: torch.device) -> str:
-    """Return what compiling for a device lacks, '' where all is there."""
+    """Return what is missing to compile for a device, '' if nothing is."""
     if device.type == "cpu":
         return "" if shutil.which("g++") or shutil.which("clang++") else "a C++ compiler on a CPU"
     if find_spec("triton") is None:
         return "Triton on a GPU"
-    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]  # as Triton looks for one
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]  # Triton's search order
     if not any(map(shutil.which, compilers)):
         return "a C compiler on a GPU (for Triton)"
     headers = Path(sysconfig.get_path("include"), "Python.h")
@@ -105,9 +105,9 @@ def _missing_to_compile(device: torch.device) -> str:
 
 
 def apply(execution: Execution, algorithm: Algorithm, device: torch.device, images_per_step: int) -> None:
-    """Make the networks of an algorithm compute that way.
+    """Set the compute mode of an algorithm's networks.
 
-    On a CPU only evaluation is compiled: training ResNets gains nothing there.
+    On a CPU only evaluation is compiled, as training ResNets does not get faster there.
     """
     compiles, on_gpu = execution.compile == "on", device.type == "cuda"
     set_precision(algorithm, execution.precision)
@@ -118,14 +118,14 @@ def apply(execution: Execution, algorithm: Algorithm, device: torch.device, imag
 
 
 def set_precision(algorithm: Algorithm, precision: str) -> None:
-    """Make the featurizers of an algorithm compute in a settled precision, and its process in TF32 or not."""
+    """Set the precision of an algorithm's featurizers, and whether this process uses TF32."""
     allow_tf32(precision == "tf32")
     for featurizer in _featurizers(algorithm):
         featurizer.autocast = torch.bfloat16 if precision == "bf16" else None
 
 
 def gave_up_compiling(execution: Execution, algorithm: Algorithm) -> bool:
-    """Whether a run that compiles has met so many shapes that it went on without."""
+    """Return whether a compiled run has exceeded the recompile limit and continues uncompiled."""
     return execution.compile == "on" and not all(
         featurizer.compiles_evaluation for featurizer in _featurizers(algorithm)
     )

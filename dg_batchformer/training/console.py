@@ -1,4 +1,4 @@
-"""The console of ``train``: the lines of a run, and a progress bar with ETA where there is a terminal."""
+"""Console output of ``train``: the lines of a run, and a progress bar with ETA on a terminal."""
 
 import sys
 from typing import Any
@@ -9,7 +9,7 @@ from dg_batchformer.spec.run import RunSpec
 
 
 class Console:
-    """Prints what a run does to standard output; the bar goes to standard error."""
+    """Prints the lines of a run to standard output, and a progress bar to standard error."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
@@ -41,7 +41,7 @@ class Console:
             self.bar.close()
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Close the progress bar."""
         if self.bar is not None:
             self.bar.close()
 

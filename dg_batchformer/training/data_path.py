@@ -1,4 +1,4 @@
-"""The data path of a run: images decoded one by one, from the pixel cache, or features of a frozen prefix."""
+"""Open the data path of a run: exact (decode each image), cached (pixel cache), or features of a frozen prefix."""
 
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ _MAX_DATA_WORKERS = 8
 def open_loader(
     spec: RunSpec, hparams: Hparams, dataset: Dataset, device: torch.device, watcher: Watcher
 ) -> ExactLoader | CachedLoader | FeatureLoader:
-    """Open the data path of a run; its cache, if it has one, is built first if need be."""
+    """Open the data path of a run; build its cache first if necessary."""
     if spec.data_path != "features":
         return open_images(spec, hparams, dataset, device, watcher)
     featurizer = Featurizer(dataset.input_shape, hparams, attends=False).to(device)
@@ -50,7 +50,7 @@ def open_loader(
 def open_images(
     spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, device: torch.device, watcher: Watcher
 ) -> ExactLoader | CachedLoader:
-    """Open the images of a run, also of one that trains on cached features."""
+    """Open the images of a run, even if it trains on cached features."""
     note = partial(tell, watcher)
     if spec.data_path != "exact" and isinstance(dataset, ImageFolders):
         augments = hparams.get("data_augmentation", False)
@@ -60,12 +60,12 @@ def open_images(
 
 
 def check_features(spec: RunSpec, hparams: Hparams) -> None:
-    """Raise InputError where a run asks for cached features and cannot train on them."""
+    """Raise InputError if a run requests cached features but cannot train on them."""
     if spec.data_path != "features":
         return
     if hparams.get("freeze", NOTHING) == NOTHING:
         raise InputError(
-            "data_path features caches the output of a frozen prefix, and hparam freeze is none; set freeze to a stage "
+            "data_path features caches the output of a frozen prefix, but hparam freeze is none; set freeze to a stage "
             "or to featurizer, or data_path to cached"
         )
     if reason := get_algorithm_class(spec.algorithm).needs_pixels:
@@ -73,12 +73,12 @@ def check_features(spec: RunSpec, hparams: Hparams) -> None:
 
 
 def read_features(algorithm: Algorithm) -> None:
-    """Let the featurizers of an algorithm take cached features in place of images; raise InputError if it has none."""
+    """Switch the featurizers of an algorithm to cached features as input; raise InputError if it has none."""
     featurizers = [module for module in algorithm.modules() if isinstance(module, FeaturizerModule)]
     if not featurizers:
         raise InputError(
-            f"{type(algorithm).__name__} cannot train on cached features: it builds its networks by other means than "
-            "networks.Featurizer; set data_path cached"
+            f"{type(algorithm).__name__} cannot train on cached features: it does not use networks.Featurizer; set "
+            "data_path cached"
         )
     for featurizer in featurizers:
         featurizer.reads_prefix = True
@@ -87,6 +87,6 @@ def read_features(algorithm: Algorithm) -> None:
 def _check_splits(featurizer: FeaturizerModule, hparams: Hparams) -> None:
     if featurizer.frozen != WHOLE and not featurizer.splits_at_stages:
         raise InputError(
-            f"data_path features cannot continue {hparams['backbone']} behind {featurizer.frozen}: only timm knows "
-            "what lies between its stages; set freeze featurizer, or data_path cached"
+            f"data_path features cannot continue {hparams['backbone']} after {featurizer.frozen}: timm models can only "
+            "be cached as a whole; set freeze featurizer, or data_path cached"
         )

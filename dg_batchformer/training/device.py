@@ -1,4 +1,4 @@
-"""Devices that a run can use: their names, what they can do, and the settings that make results repeatable."""
+"""Devices: names, capabilities, and settings for reproducible results."""
 
 import os
 import re
@@ -16,12 +16,12 @@ _HAS_TF32 = 8  # major compute capability: Ampere and later
 
 
 def parse_device(name: str) -> torch.device:
-    """Return the device of a name, as ``device_name`` knows them; a CUDA device has an index.
+    """Return the device for a name that ``device_name`` accepts; a CUDA device has an index.
 
-    CUDA shows a process a single MIG slice. For a slice, or a GPU named by UUID, this hides all others from the
-    process; so call it in the process that uses the device, before anything initializes CUDA.
+    For a MIG slice, or a GPU given by UUID, this hides all other GPUs from the process, as CUDA can use only one slice.
+    Call it in the process that uses the device, before CUDA is initialized.
 
-    Raises InputError where there is no such device.
+    Raises InputError if there is no such device.
     """
     name = device_name(name)
     uuid = _uuid(name)
@@ -34,14 +34,14 @@ def parse_device(name: str) -> torch.device:
 
 
 def device_name(name: str) -> str:
-    """Return ``cpu``, ``cuda:N`` or a full UUID for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or the start of a UUID.
+    """Normalize ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or the start of a UUID to ``cpu``, ``cuda:N`` or a full UUID.
 
-    ``auto`` is the first GPU, else the CPU. Raises InputError where there is no such device.
+    ``auto`` is the first GPU, or else the CPU. Raises InputError if there is no such device.
     """
     if name == "auto":
         return next(iter(cuda_names()), "cpu")
     if name.startswith("mps"):
-        raise InputError("device mps is not supported: nobody has tested it yet; use cpu or cuda")
+        raise InputError("device mps is not supported, as it is untested; use cpu or cuda")
     if _UUID.fullmatch(name):
         return _listed_uuid(name)
     try:
@@ -57,20 +57,20 @@ def device_name(name: str) -> str:
         return "cpu"
     index, count = device.index or 0, len(cuda_names())
     if index >= count:
-        raise InputError(f"device {name} is not there: {count or 'no'} CUDA device{'s' * (count != 1)} found")
+        raise InputError(f"device {name} does not exist: {count or 'no'} CUDA device{'s' * (count != 1)} found")
     return f"cuda:{index}"
 
 
 def cuda_names() -> list[str]:
-    """Return the names of all GPUs, or MIG slices, that this process may use; none where there is no CUDA."""
+    """Return the names of all GPUs or MIG slices visible to this process; [] without CUDA."""
     count = len(_visible_slices()) or (torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return [f"cuda:{index}" for index in range(count)]
 
 
 def prepare_device(device: torch.device) -> None:
-    """Make results repeatable on a device, as DomainBed does, with all digits of float32.
+    """Set deterministic algorithms and full float32 precision, as in DomainBed.
 
-    Raises InputError for a GPU that cannot be used: lost, busy or full.
+    Raises InputError if a GPU cannot be used: lost, busy or full.
     """
     allow_tf32(False)
     if device.type != "cuda":
@@ -85,18 +85,18 @@ def prepare_device(device: torch.device) -> None:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Let GPUs round the factors of float32 products to 10 bits (TF32), or not; PyTorch's default allows it."""
+    """Set whether GPUs may use TF32 for float32 matrix products and convolutions."""
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Whether a device computes in TF32."""
+    """Return whether a device supports TF32."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= _HAS_TF32
 
 
 def arithmetic(device: torch.device) -> dict[str, Any]:
-    """Return the settings that numbers of a GPU depend on, for records; none on a CPU."""
+    """Return the GPU settings that results depend on, for records; {} on a CPU."""
     if device.type != "cuda":
         return {}
     cudnn = torch.backends.cudnn
@@ -108,7 +108,7 @@ def arithmetic(device: torch.device) -> dict[str, Any]:
 
 
 def gpu_versions(device: torch.device) -> dict[str, str]:
-    """Return the versions of CUDA, cuDNN and the driver, as far as they are known; none on a CPU."""
+    """Return the known versions of CUDA, cuDNN and the driver; {} on a CPU."""
     if device.type != "cuda":
         return {}
     driver = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader").split()
@@ -117,13 +117,13 @@ def gpu_versions(device: torch.device) -> dict[str, str]:
 
 
 def _visible_slices() -> list[str]:
-    """Return the MIG slices that the environment shows this process, by UUID; CUDA itself would use the first."""
+    """Return the UUIDs of the MIG slices in CUDA_VISIBLE_DEVICES; CUDA itself would use only the first."""
     names = [name.strip() for name in os.environ.get(_VISIBLE, "").split(",")]
     return names if all(name.startswith("MIG-") for name in names) else []
 
 
 def _uuid(name: str) -> str | None:
-    """Return what CUDA_VISIBLE_DEVICES has to be for a device; None where it is right as it is."""
+    """Return the value of CUDA_VISIBLE_DEVICES needed for a device; None if no change is needed."""
     if _UUID.fullmatch(name):
         return name
     slices = _visible_slices()
@@ -131,20 +131,20 @@ def _uuid(name: str) -> str | None:
 
 
 def _listed_uuid(start: str) -> str:
-    """Return the one listed UUID that begins so; where nvidia-smi lists none, what was given."""
+    """Complete a UUID prefix from nvidia-smi's list; return it unchanged if nvidia-smi lists none."""
     listed = re.findall(r"\(UUID: *([^)\s]+)\)", _nvidia_smi("-L"))
     found = [uuid for uuid in listed if uuid.startswith(start)]
     if start in found or not listed:
         return start
     if len(found) != 1:
-        meant = f"{len(found)} devices have UUIDs that begin so" if found else "nvidia-smi lists no such UUID"
-        raise InputError(f"device {start} is not there: {meant} (known: {', '.join(listed)})")
+        meant = f"{len(found)} devices have UUIDs with this prefix" if found else "nvidia-smi lists no such UUID"
+        raise InputError(f"device {start} does not exist: {meant} (known: {', '.join(listed)})")
     return found[0]
 
 
 @cache
 def _nvidia_smi(*arguments: str) -> str:
-    """Return what nvidia-smi prints; '' where it is not installed, hangs or fails."""
+    """Return the output of nvidia-smi; '' if it is not installed, hangs or fails."""
     try:
         done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Values as tensors and plain types, which load with ``weights_only``, and back."""
+"""Encode Python values as tensors and plain types, which load with ``weights_only``, and decode them."""
 
 import inspect
 import random
@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 
 PLAIN = (bool, int, float, str, type(None))
-KIND = "__kind__"  # of everything that is not a tensor or plain: {KIND: ..., "value": ...}
-SKIP = object()  # code, or kept elsewhere
+KIND = "__kind__"  # marks the encoding of other values: {KIND: ..., "value": ...}
+SKIP = object()  # code, or saved elsewhere
 CONTAINERS = ("list", "tuple", "set", "deque", "dict")
 
 
 def encode(value: Any, path: str, registered: set[int]) -> Any:
-    """Return a value as tensors and plain types, SKIP where it is code; raise TypeError, naming the path, if neither.
+    """Encode a value, or return SKIP for code; raise TypeError, with the path, if it cannot be encoded.
 
     Args:
-        registered: ids of the parameters and buffers of the algorithm, which its state dict keeps.
+        value: any value.
+        path: of the attribute, for messages.
+        registered: ids of the algorithm's parameters and buffers, which are saved in its state dict.
 
     """
     if isinstance(value, np.generic):
@@ -70,13 +72,13 @@ def _encode_container(value: Any, path: str, registered: set[int]) -> Any:
 
 def _cannot_keep(value: Any, path: str) -> TypeError:
     return TypeError(
-        f"attribute {path.lstrip('.')} is a {type(value).__name__} that a checkpoint cannot keep; hold it as a module, "
-        "tensor, number, container of these, or give it state_dict and load_state_dict"
+        f"attribute {path.lstrip('.')} is a {type(value).__name__}, which a checkpoint cannot save; make it a module, "
+        "tensor, number or container of these, or give it state_dict and load_state_dict"
     )
 
 
 def decode(kept: Any, live: Any) -> Any:
-    """Return the value that was encoded; load it into a live object of its kind where it is one, and return SKIP."""
+    """Decode a value; load the state of a stateful object into ``live`` instead, and return SKIP."""
     if not isinstance(kept, dict):
         return kept
     kind, value = kept[KIND], kept["value"]

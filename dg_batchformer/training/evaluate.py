@@ -1,4 +1,4 @@
-"""Evaluation: accuracy and loss on splits, without touching what training draws."""
+"""Evaluation: accuracy and loss on splits; does not affect the random generators of training."""
 
 from collections.abc import Generator, Iterator, Sequence
 from statistics import fmean
@@ -16,19 +16,19 @@ from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.loaders import Loader, Request
 from dg_batchformer.training.run_log import log
 
-BATCH_SIZE = 64  # DomainBed's; predictions that depend on the batch are always made with it
+BATCH_SIZE = 64  # as in DomainBed; always used for algorithms whose predictions depend on the batch
 _GPU_BATCH_SIZE = 512
 Split = tuple[int, str]
 
 
 class Evaluation(NamedTuple):
-    """Accuracy (a fraction) and mean cross-entropy by (env, split)."""
+    """Accuracy in [0, 1] and mean cross-entropy, by (env, split)."""
 
     accuracy: dict[Split, float]
     loss: dict[Split, float]
 
     def validation(self, train_envs: Sequence[int]) -> Validation:
-        """Return the unweighted means over the held-out splits of the training environments."""
+        """Average over the held-out splits of the training environments, unweighted."""
         held_out = [(env, "out") for env in train_envs]
         return Validation(
             fmean(self.loss[split] for split in held_out), fmean(self.accuracy[split] for split in held_out)
@@ -39,8 +39,8 @@ class Evaluator:
     """Evaluates an algorithm on the splits of a run.
 
     Args:
-        splits: indices by (env, split), in the order they are evaluated.
-        augmented: splits whose images are augmented, as DomainBed does with training environments.
+        splits: indices by (env, split), in the order of evaluation.
+        augmented: splits with augmented images, as DomainBed does for training environments.
 
     """
 
@@ -60,11 +60,11 @@ class Evaluator:
         self.batch_size = _GPU_BATCH_SIZE if device.type == "cuda" else BATCH_SIZE
 
     def __call__(self, algorithm: nn.Module, step: int) -> Evaluation:
-        """Evaluate every split; ``step`` seeds augmentation where there is any."""
+        """Evaluate all splits; ``step`` seeds augmentation, if any."""
         return self._evaluate(algorithm, step, list(self.splits))
 
     def validate(self, algorithm: nn.Module, step: int) -> Validation:
-        """Evaluate the held-out splits of the training environments only."""
+        """Evaluate only the held-out splits of the training environments."""
         held_out = [(env, "out") for env in self.spec.train_envs]
         return self._evaluate(algorithm, step, held_out).validation(self.spec.train_envs)
 
@@ -84,22 +84,22 @@ class Evaluator:
     def outputs(
         self, algorithm: nn.Module, step: int, splits: Sequence[Split]
     ) -> Iterator[tuple[Split, Tensor, Tensor]]:
-        """Yield split, logits (n, num_classes) and labels (n,) in batches, in the order of the splits' indices.
+        """Yield (split, logits (n, num_classes), labels (n,)) in batches, in the order of the splits' indices.
 
-        Where memory runs out, batches are halved from there on, unless predictions depend on them.
+        After an OOM, the batch size is halved permanently, unless predictions depend on it.
         """
         assert isinstance(algorithm, Algorithm)
         algorithm.eval()
         left = {split: self.splits[split] for split in splits}
         while not (yield from self._until_memory_runs_out(algorithm, step, left)):
             self.batch_size //= 2
-            log.info("evaluation ran out of memory, and continues with batches of %d", self.batch_size)
+            log.info("evaluation ran out of memory and continues with batches of %d", self.batch_size)
         algorithm.train()
 
     def _until_memory_runs_out(
         self, algorithm: Algorithm, step: int, left: dict[Split, list[int]]
     ) -> Generator[tuple[Split, Tensor, Tensor], None, bool]:
-        """Yield outputs and take their indices out of what is left; return whether that is all."""
+        """Yield outputs and remove their indices from ``left``; return false after an OOM."""
         size = BATCH_SIZE if algorithm.batch_dependent else self.batch_size
         try:
             for split, x, y in self._batches(step, left, size):
@@ -108,7 +108,7 @@ class Evaluator:
         except Exception as error:
             if algorithm.batch_dependent or size == 1 or not is_out_of_memory(error):
                 raise
-            return False  # with this frame go the tensors in it
+            return False  # returning frees the tensors of this frame
         return True
 
     def _batches(self, step: int, indices: dict[Split, list[int]], size: int) -> Iterator[tuple[Split, Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""The model that a run keeps: ``model.pt``, and BatchFormer's part beside it."""
+"""Export the model of a run: ``model.pt``, and ``batchformer.pt`` if it has a BatchFormer."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from dg_batchformer.storage.folders import RunFolder, atomic_write
 def keep_model(
     folder: RunFolder, algorithm: Algorithm, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, init: str = ""
 ) -> None:
-    """Write the predictor's weights with what rebuilds it: the algorithm without its wrappers.
+    """Write the predictor's weights, with all arguments to rebuild the algorithm without its wrappers.
 
     Both files load with ``torch.load(..., weights_only=True)``: a dict with a state dict, which is ``predictor`` (or
     ``batchformer``), and ``spec``, ``algorithm``, ``hparams``, ``input_shape``, ``num_classes``, ``num_domains``,
-    ``classes``, ``init`` (the identity of the initial weights, see ``initial.py``).
-    ``get_algorithm_class(algorithm)(input_shape, num_classes, num_domains, hparams).predictor`` takes the
-    predictor's; the encoder's hparams are those with which ``networks.batchformer.BatchFormer`` is built.
+    ``classes``, ``init`` (the identity of the initial weights, see ``initialization.py``).
+    ``get_algorithm_class(algorithm)(input_shape, num_classes, num_domains, hparams).predictor`` loads the predictor's
+    state dict; ``networks.batchformer.BatchFormer`` is built from the hparams in ``batchformer.pt``.
     """
     base, wrappers = split_name(spec.algorithm)
     added = {name for wrapper in wrappers for name in WRAPPERS[wrapper].settings(spec.dataset)}

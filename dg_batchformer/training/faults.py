@@ -1,4 +1,4 @@
-"""What went wrong with a device: memory that ran out, and GPUs that failed. Neither is a fault of the run itself."""
+"""Detect OOM and failing GPUs, neither of which is an error of the run itself."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -7,7 +7,7 @@ import torch
 
 from dg_batchformer.errors import InputError, as_sentence
 
-# How allocators, libraries and compilers say so that do not raise torch.OutOfMemoryError.
+# OOM messages of allocators, libraries and compilers that do not raise torch.OutOfMemoryError.
 _NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "CUDA out of memory",
@@ -15,16 +15,16 @@ _NO_MEMORY = (
     "CUDA driver error: out of memory",
     "Triton Error [CUDA]: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_NOT_INITIALIZED",  # its handle found no room for a workspace
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # no memory for the workspace of its handle
     "CUSOLVER_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
     "DEVICE_ALLOCATION_FAILED",
     "HOST_ALLOCATION_FAILED",
-    "unable to find an engine to execute this computation",  # of cuDNN: none fits into the memory that is left
+    "unable to find an engine to execute this computation",  # cuDNN: none fits into the free memory
     "Unable to find a valid cuDNN algorithm",
 )
 
-# What a GPU says that is broken, lost or out of step. A process that has heard one of these cannot use it any more.
+# Messages of GPUs that are broken, lost or in a bad state. A process that gets one cannot use the GPU any more.
 _DEVICE_FAULTS = (
     "uncorrectable ECC error",
     "uncorrectable NVLink error",
@@ -44,39 +44,39 @@ _DEVICE_FAULTS = (
 
 
 class OutOfMemory(InputError):
-    """The device of a run, or the machine, lacks the memory that it asked for."""
+    """Out of memory on the host or the device."""
 
 
 class DeviceFault(InputError):
-    """A GPU failed under a run, which another process can resume.
+    """A GPU failed during a run, which another process can resume.
 
     Args:
-        what: the device, and what it said.
+        what: the device and its error message.
 
     """
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what}; the same command resumes the run from its last checkpoint; if it happens again, look into dmesg "
-            "for Xid errors, and try another GPU"
+            f"{what}; rerun the command to resume from the last checkpoint; if this happens again, check dmesg for Xid "
+            "errors and try another GPU"
         )
         self.what = what
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory that ran out is behind an error."""
+    """Return whether an error was caused by OOM."""
     return any(
         isinstance(cause, torch.OutOfMemoryError | MemoryError) or _says(cause, _NO_MEMORY) for cause in _causes(error)
     )
 
 
 def is_device_fault(error: BaseException) -> bool:
-    """Whether a GPU that failed is behind an error."""
+    """Return whether an error was caused by a failing GPU."""
     return any(_says(cause, _DEVICE_FAULTS) for cause in _causes(error))
 
 
 def out_of_memory(device: torch.device) -> OutOfMemory:
-    """Return the error for memory that ran out on a device: how much is taken, and what needs less."""
+    """Build the error for OOM on a device, with its memory use and ways to need less."""
     helps = "use a smaller batch_size or image_size"
     if device.type == "cuda":
         helps += ", --precision bf16, or fewer workers on that GPU (--devices)"
@@ -84,17 +84,17 @@ def out_of_memory(device: torch.device) -> OutOfMemory:
 
 
 def device_fault(device: torch.device, error: BaseException) -> DeviceFault:
-    """Return the error for a GPU that failed."""
+    """Build the error for a failing GPU."""
     return DeviceFault(f"{device} failed ({as_sentence(error)[:200]})")
 
 
 def _taken(device: torch.device) -> str:
-    """Return how much of a GPU is in use, '' where it does not say."""
+    """Describe the memory use of a GPU, '' if it is unknown."""
     if device.type == "cuda":
         with suppress(RuntimeError):
             free, total = torch.cuda.mem_get_info(device)
             own = torch.cuda.memory_reserved(device)
-            return f", of whose {total / 2**30:.1f} GiB this process holds {own / 2**30:.1f}, {free / 2**30:.1f} free"
+            return f" ({total / 2**30:.1f} GiB, {own / 2**30:.1f} held by this process, {free / 2**30:.1f} free)"
     return ""
 
 
@@ -103,7 +103,7 @@ def _says(error: BaseException, texts: tuple[str, ...]) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it was raised from: compilers wrap what they meet."""
+    """Yield an error and its chain of causes, as compilers wrap the original error."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

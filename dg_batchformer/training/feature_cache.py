@@ -1,7 +1,7 @@
-"""Feature cache: the output of a frozen prefix, computed once for every image and shared by all runs.
+"""Feature cache: the output of a frozen prefix, computed once per image and shared by all runs.
 
-Every image has an evaluation view and ``feature_views`` augmented ones, each drawn from a seed of its own. A cache is a
-file of rows, view by view, with a checksum for every block of rows; an interrupted build continues where it stopped.
+Every image has an evaluation view and ``feature_views`` augmented views, each with its own seed. A cache is a file of
+rows, ordered by view, with a checksum per block of rows; an interrupted build resumes.
 """
 
 import fcntl
@@ -30,19 +30,19 @@ from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.loaders import Batch, Loader, Request, Task
 
 _BATCH = 64
-_BLOCK_ROWS = 4096  # rows that share a checksum
-_MOST_IN_FP32 = 4 * 2**30  # bytes; larger caches hold fp16, whose relative error is at most 2^-11
+_BLOCK_ROWS = 4096  # rows per checksum
+_MOST_IN_FP32 = 4 * 2**30  # bytes; larger caches use fp16, with a relative error of at most 2^-11
 _FORMAT = 1
 
 
 class Recipe(NamedTuple):
-    """Everything that features depend on.
+    """All settings that the features depend on.
 
     Args:
-        arrangement: identity of the images, in their order.
+        arrangement: digest of the images and their order.
         weights: digest of the frozen weights and statistics.
         frozen: the last frozen stage, or ``featurizer``.
-        views: augmented views of every image.
+        views: number of augmented views per image.
         precision: of the computation, ``fp32`` or ``bf16``.
 
     """
@@ -57,22 +57,23 @@ class Recipe(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where the features are kept."""
+        """Folder of the cached features."""
         digest = hashlib.sha256(json.dumps([_FORMAT, *self]).encode()).hexdigest()
         return cache_dir() / "features" / digest[:16]
 
 
 class Features(NamedTuple):
-    """Rows of features by view and image, ``(1 + views) * images`` of them: the evaluation view comes first."""
+    """Features ``((1 + views) * images, ...)``, ordered by view, then by image; the evaluation view is first."""
 
     rows: Tensor
     images: int
 
     def of(self, images: Sequence[int], views: Sequence[int] | None) -> Tensor:
-        """Return the features of some images, (n, ...) in fp32.
+        """Return the features of images as fp32 (n, ...).
 
         Args:
-            views: an augmented view for each, counted from 0; None for the evaluation view.
+            images: indices over all environments.
+            views: index of the augmented view of each, from 0; None for the evaluation view.
 
         """
         places = torch.tensor(images)
@@ -82,7 +83,7 @@ class Features(NamedTuple):
 
 
 def recipe_of(dataset: Dataset, featurizer: FeaturizerModule, backbone: str, views: int, precision: str) -> Recipe:
-    """Return what the features of a dataset depend on, computed by a featurizer with a frozen prefix."""
+    """Return the recipe of a dataset's features under a featurizer with a frozen prefix."""
     state = featurizer.state_dict()
     frozen = {name for name, parameter in featurizer.named_parameters() if not parameter.requires_grad}
     frozen |= {name for name in state if name.rpartition(".")[0] in featurizer.frozen_layers}
@@ -95,7 +96,7 @@ def recipe_of(dataset: Dataset, featurizer: FeaturizerModule, backbone: str, vie
 
 
 class FeatureLoader:
-    """Serves what ``ExactLoader`` serves, with features in place of images."""
+    """A ``Loader`` that yields cached features instead of images."""
 
     def __init__(self, dataset: Dataset, features: Features, views: int) -> None:
         sizes = [len(environment) for environment in dataset]
@@ -111,11 +112,11 @@ class FeatureLoader:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What numbers depend on, for the records, beside what was asked."""
+        """Conditions for records: the dtype, if it is not float32."""
         return {"feature_dtype": "float16"} if self.features.rows.dtype == torch.float16 else {}
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
-        """Yield the batches of every task, in order; the seed of a sample chooses its view."""
+        """Yield the batches of every task, in order; the seed of a sample selects its view."""
         for task in tasks:
             yield [self._batch(request) for request in task]
 
@@ -135,14 +136,18 @@ def prepare_features(
     note: Callable[[str], None],
     progress: Callable[[int, int], None],
 ) -> Features:
-    """Return the features of a recipe, computed first where they are not there; another process's build is waited for.
+    """Return the features of a recipe; compute them first if needed, or wait for a process that does.
 
     Args:
-        featurizer: computes them, on the device.
-        open_images: opens the data path that images come from, a context that is a ``Loader``.
-        progress: takes rows done, of how many.
+        recipe: of the features.
+        dataset: the images.
+        featurizer: computes the features.
+        device: of the featurizer.
+        open_images: opens a ``Loader`` for the images, as a context manager.
+        note: called with messages for the user.
+        progress: called with (rows done, total).
 
-    Raises InputError where there is no room for them.
+    Raises InputError if the disk is full.
 
     """
     folder = recipe.folder
@@ -156,13 +161,13 @@ def prepare_features(
                 _build(folder, dataset, featurizer.eval(), loader, recipe.views, device, progress)
     features = open_features(folder)
     if features.rows.dtype == torch.float16:
-        note("cached features are kept in fp16, with a relative error of at most 0.05 %: in fp32 they exceed 4 GiB")
+        note("cached features are stored in fp16, with a relative error of at most 0.05 %: fp32 would exceed 4 GiB")
     return features
 
 
 @lru_cache(maxsize=2)
 def open_features(folder: Path) -> Features:
-    """Map a complete cache; the last ones stay open between runs."""
+    """Memory-map a complete cache; recent ones stay open between runs."""
     index = json.loads(read_text(folder / "index.json", TABLE))
     dtype, shape = getattr(torch, index["dtype"]), [index["rows"], *index["shape"]]
     rows = torch.from_file(str(folder / "rows"), shared=True, size=_product(shape), dtype=dtype)
@@ -203,7 +208,7 @@ def _build(
 
 
 def _tasks(dataset: Dataset, views: int) -> Iterator[list[Request]]:
-    """Yield batches of the evaluation view of all images, then of every augmented view."""
+    """Yield batches of requests: the evaluation view of all images, then every augmented view."""
     for view in (None, *range(views)):
         for env, environment in enumerate(dataset):
             for start in range(0, len(environment), _BATCH):
@@ -213,18 +218,18 @@ def _tasks(dataset: Dataset, views: int) -> Iterator[list[Request]]:
 
 
 def _damage(folder: Path) -> str:
-    """Return what is wrong with the rows of a cache; '' for nothing."""
+    """Return what is wrong with a cache, '' if it is intact."""
     index = json.loads(read_text(folder / "index.json", TABLE))
     row_bytes = _product(index["shape"]) * getattr(torch, index["dtype"]).itemsize
     file = folder / "rows"
     if not file.is_file() or file.stat().st_size != index["rows"] * row_bytes:
-        return "is cut short"
+        return "is truncated"
     return "" if _sound(str(file), row_bytes, tuple(index["checksums"]), file.stat().st_mtime_ns) else "is damaged"
 
 
 @lru_cache(maxsize=2)
 def _sound(file: str, row_bytes: int, checksums: tuple[int, ...], changed: int) -> bool:
-    """Whether the rows have their checksums; read once by a process, as long as the file does not change."""
+    """Return whether all checksums match; read once per process, unless the file changes."""
     return tuple(_checksums(Path(file), row_bytes)) == checksums
 
 
@@ -238,7 +243,7 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed - there > free:
         raise InputError(
-            f"the feature cache takes {needed / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} GiB free; set "
+            f"the feature cache needs {needed / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} GiB free; set "
             "fewer feature_views, freeze up to a later stage, or set XDG_CACHE_HOME to another disk"
         )
 
@@ -252,7 +257,7 @@ def _writing(folder: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise InputError(
-            f"the feature cache cannot be written to {folder} ({error.strerror}); make room, or set XDG_CACHE_HOME to "
+            f"the feature cache cannot be written to {folder} ({error.strerror}); free space, or set XDG_CACHE_HOME to "
             "another disk"
         ) from None
 

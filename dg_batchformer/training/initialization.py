@@ -1,8 +1,8 @@
-"""Initial weights that several runs can share, as averages of their weights need (DiWA, Rame et al., NeurIPS 2022).
+"""Shared initial weights, which averaging the weights of several runs requires (DiWA, Rame et al., NeurIPS 2022).
 
-The hparam ``init`` is ``none`` (every draw begins from its own classifier), a file, or ``linear_probe``: the classifier
-is fitted first, on the features of the untrained featurizer, alike for all draws of a dataset, test environments and
-trial.
+The hparam ``init`` is ``none`` (every draw has its own random classifier), a file, or ``linear_probe``: the classifier
+is first fitted to the features of the initial featurizer, identically for all draws of a dataset, test environments
+and trial.
 """
 
 import hashlib
@@ -30,20 +30,20 @@ from dg_batchformer.training.sampling import Splits
 
 NONE, LINEAR_PROBE = "none", "linear_probe"
 _PROBE_STEPS = 100
-_PROBE_DECAY = 1e-4  # without it the classifier of separable features would grow without end
+_PROBE_DECAY = 1e-4  # without it, the weights would diverge on separable features
 
 
 def check_init(init: str) -> None:
-    """Raise InputError for an ``init`` that is no file and none of the others."""
+    """Raise InputError unless ``init`` is ``none``, ``linear_probe`` or an existing file."""
     if init not in (NONE, LINEAR_PROBE) and not Path(init).is_file():
         raise InputError(f"hparam init is {init!r}, but there is no such file; it can be a file, none or linear_probe")
 
 
 class Initial:
-    """Where a run begins.
+    """The initial weights of a run.
 
     Args:
-        algorithm: as built, before its first update.
+        algorithm: newly built, before its first update.
 
     """
 
@@ -65,14 +65,14 @@ class Initial:
             self._begins = (self.state,)
 
     def identity(self) -> str:
-        """Return what is equal for runs that begin from equal weights, on any machine; ask before anything is trained.
+        """Return a digest that is equal for runs with equal initial weights, on any machine; call before training.
 
-        A sha256 of the weights; of those before the probe where there is one, and of what it is fitted to.
+        Hashes the initial weights; for ``linear_probe``, those before the probe, and the data that it is fitted to.
         """
         return _digest(*self._begins)
 
     def apply(self, loader: Loader, splits: Splits, device: torch.device) -> None:
-        """Give the algorithm the weights it begins from; raise InputError where a file does not fit."""
+        """Load the initial weights into the algorithm; raise InputError if a file does not fit."""
         if self.start is not None:
             self.state = self._probed(self.start.to(device), loader, splits, device)
         if self.state is None:
@@ -84,7 +84,7 @@ class Initial:
             raise InputError(f"init {self.init} does not fit {self.spec.algorithm}: {reason}") from None
 
     def _probed(self, start: Algorithm, loader: Loader, splits: Splits, device: torch.device) -> Mapping[str, Tensor]:
-        """Fit the classifier to the features of the images that are trained on, unaugmented."""
+        """Fit the classifier to the features of all training images, without augmentation."""
         predictor = start.predictor
         assert isinstance(predictor, nn.Sequential)
         start.eval()
@@ -104,7 +104,7 @@ class Initial:
 
 
 def fit_classifier(classifier: nn.Module, features: Tensor, labels: Tensor) -> None:
-    """Fit a classifier to features (N, width) and labels (N,) by L-BFGS, with a little weight decay."""
+    """Fit a classifier to features (N, width) and labels (N,) by L-BFGS, with weight decay."""
     weights = list(classifier.parameters())
     optimizer = torch.optim.LBFGS(weights, max_iter=_PROBE_STEPS, line_search_fn="strong_wolfe")
 
@@ -119,7 +119,7 @@ def fit_classifier(classifier: nn.Module, features: Tensor, labels: Tensor) -> N
 
 
 def _common_start(spec: RunSpec, hparams: dict[str, Any], dataset: Dataset) -> Algorithm:
-    """Build the algorithm, without its wrappers, from a seed that all draws of a trial share."""
+    """Build the algorithm without its wrappers, from a seed shared by all draws of a trial."""
     base, _ = split_name(spec.algorithm)
     seed_everything(seed_hash("linear_probe", spec.dataset, list(spec.test_envs), spec.trial_seed))
     plain = {name: value for name, value in hparams.items() if not name.startswith("bf_")}
@@ -127,8 +127,8 @@ def _common_start(spec: RunSpec, hparams: dict[str, Any], dataset: Dataset) -> A
     predictor = start.predictor
     if not (isinstance(predictor, nn.Sequential) and isinstance(predictor[0], FeaturizerModule)):
         raise InputError(
-            f"init linear_probe needs a classifier on the features of an image alone, which {base} has not; give a "
-            "file as init, or none"
+            f"init linear_probe needs a classifier on the features of single images, which {base} does not have; set "
+            "init to a file or none"
         )
     return start
 

@@ -1,4 +1,4 @@
-"""The lines that people read of a run: the console of ``train`` prints them, log.txt keeps them."""
+"""The output lines of a run, for the console of ``train`` and log.txt."""
 
 import time
 from statistics import fmean
@@ -13,29 +13,30 @@ from dg_batchformer.storage.folders import RunFolder, State
 
 
 class Lines:
-    """Puts what happens in a run into lines.
+    """Formats the events of a run.
 
     Args:
-        name: the algorithm as a person typed it.
+        spec: of the run.
+        name: the algorithm as the user typed it.
 
     """
 
     def __init__(self, spec: RunSpec, name: str) -> None:
         self.spec, self.name = spec, name
-        self.measured: tuple[int, float] | None = None  # updates done, and when: time is measured from there
+        self.measured: tuple[int, float] | None = None  # (updates done, time) at the start of the ETA measurement
 
     def begin(self, start: int, folder: RunFolder) -> list[str]:
-        """Say what is trained, from which step, and where it is kept."""
+        """Return the opening lines: what is trained, from which step, and the run folder."""
         spec, names = self.spec, self.spec.environment_names
         resumed = f", resumed at step {start}" if start else ""
         return [
             f"{self.name} on {spec.dataset} ({spec.protocol}): trains on {names(spec.train_envs)}; "
-            f"{spec.holdout_fraction:.0%} of them validate; tests on {names(spec.test_envs)}{resumed}",
+            f"{spec.holdout_fraction:.0%} held out for validation; tests on {names(spec.test_envs)}{resumed}",
             f"run folder: {folder.path}",
         ]
 
     def record(self, values: dict[str, Any]) -> str:
-        """Say what an evaluation found, and from the second on how long the rest takes."""
+        """Return the line of an evaluation, with an ETA from the second one on."""
         spec = self.spec
         validation = fmean(values[f"env{env}_out_acc"] for env in spec.train_envs)
         tests = [f"{spec.facts.names[env]} {values[f'env{env}_in_acc']:6.1%}" for env in spec.test_envs]
@@ -50,7 +51,7 @@ class Lines:
 
     def _eta(self, done: int) -> str:
         now = time.monotonic()
-        if self.measured is None:  # until now much was waited for once: libraries, compilers, caches
+        if self.measured is None:  # do not count one-time costs: libraries, compilers, caches
             self.measured = done, now
             return ""
         first, began = self.measured
@@ -59,20 +60,20 @@ class Lines:
 
 
 def outcome(spec: RunSpec, folder: RunFolder) -> list[str]:
-    """Say what came out of a run that is trained."""
+    """Return the closing lines of a finished run."""
     run = read_run(spec, folder)
     if run.state is State.DAMAGED:
         way_out = f"delete {folder.done_file} to train the run again"
-        return [f"damaged: {folder.records_file} differs from what the run wrote; {way_out}"]
+        return [f"damaged: {folder.records_file} changed since the run finished; {way_out}"]
     if run.state is State.DIVERGED:
-        said = ["diverged: loss or metrics are not finite; a smaller lr may help"]
+        said = ["diverged: loss or metrics are not finite; try a smaller lr"]
     else:
         said = [line for name in ("training-domain", "oracle") for line in _selected(spec, folder, name)]
     return [*said, f"records: {folder.records_file}", *_threads(run)]
 
 
 def accuracies(spec: RunSpec, folder: RunFolder) -> str:
-    """Return what training-domain selection finds in a run, in percent; of several test environments, the mean."""
+    """Return validation and test accuracy in percent under training-domain selection, averaged over test domains."""
     found = list(_scores(spec, folder, "training-domain").values())
     if not found:
         return ""
@@ -80,18 +81,18 @@ def accuracies(spec: RunSpec, folder: RunFolder) -> str:
 
 
 def _threads(run: CollectedRun) -> list[str]:
-    """Say how many threads of the CPU the numbers hang on."""
+    """Return a note on the number of CPU threads, which results depend on."""
     threads = run.constant.get("threads")
     if run.constant.get("device") != "cpu" or threads is None:
         return []
     return [
-        f"numbers of {how_many(threads, 'CPU thread')}: with another number of them sums round differently, and a run "
-        f"can end elsewhere; --threads {threads} repeats it"
+        f"trained with {how_many(threads, 'CPU thread')}: another number changes rounding, and so the results; "
+        f"--threads {threads} reproduces them"
     ]
 
 
 def _scores(spec: RunSpec, folder: RunFolder, method: str) -> dict[int, Score]:
-    """Return what a selection method reports of one run, by test environment."""
+    """Return the scores of one run under a selection method, by test environment."""
     run, select = read_run(spec, folder), METHODS[method].select
     found = {env: select([run], env, len(spec.facts.names)) for env in spec.test_envs}
     return {env: score for env, score in found.items() if score is not None}

@@ -1,4 +1,4 @@
-"""The exact data path: one pool of worker processes serves training and evaluation, in the order asked."""
+"""The exact data path: one pool of worker processes for training and evaluation, with results in request order."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ from dg_batchformer.training.augment import Transform
 
 
 class Request(NamedTuple):
-    """Images of one environment; ``seeds`` (one for each index) asks for augmentation."""
+    """A request for images of one environment; ``seeds`` (one per index) requests augmentation."""
 
     env: int
     indices: Sequence[int]
@@ -31,7 +31,7 @@ class Request(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a request brings: images (N, ...), labels (N,)."""
+    """The response to a request: images (N, ...), labels (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -44,11 +44,11 @@ _SHARED = "/dev/shm"
 
 
 class Loader(Protocol):
-    """What serves images: ``ExactLoader`` here, ``cached.CachedLoader``."""
+    """Interface of data loaders: ``ExactLoader``, ``CachedLoader``, ``FeatureLoader``."""
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What numbers depend on, for the records, beside what was asked."""
+        """Conditions that results depend on besides the spec, for records."""
         ...
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
@@ -57,16 +57,16 @@ class Loader(Protocol):
 
 
 class ExactLoader:
-    """Loads tasks of requests, ahead of time where there are worker processes; a context that ends these.
+    """A ``Loader`` that prefetches tasks in worker processes; a context manager that stops them.
 
-    What a request brings depends on it alone, not on the workers, their number or the order they finish in. Workers
-    hand images over in shared memory, as far as it has room; larger batches go through pipes, which is slower.
+    A response depends only on its request, not on the number or timing of workers. Workers return images in shared
+    memory if it is large enough; larger batches go through pipes, which is slower.
 
     Args:
         environments: by env index.
-        image_size: pixels squared, for environments that hold images still to be transformed.
-        workers: processes; 0 loads in this one. Environments in memory need none.
-        note: takes a sentence on an image that was repaired, once.
+        image_size: height and width in pixels, for environments of Pillow images.
+        workers: number of processes; 0 loads in this process, as do environments in memory.
+        note: called once with each message on a repaired image.
 
     """
 
@@ -76,20 +76,20 @@ class ExactLoader:
         self._note, self._noted = note, set[str]()
         self._load = _LoadTask(environments, Transform(image_size))
         self._image_bytes = 3 * image_size**2
-        self._room = _free_shared_memory() // 2  # bytes of each of two streams: one trains, one evaluates
+        self._room = _free_shared_memory() // 2  # bytes per stream: one for training, one for evaluation
         in_memory = all(isinstance(environment, TensorEnvironment) for environment in environments)
         self._ahead = 0 if in_memory else 2 * workers
         self._pool: ProcessPoolExecutor | None = None
         if self._ahead:
-            # Forked, so that workers start at once and share the file lists. The first task forks them all: now,
-            # while few threads run that could hold a lock, and not in the middle of training.
+            # Fork, so that workers start fast and share the file lists. The first task forks all workers, so submit
+            # one now, while few other threads could hold a lock.
             context = torch_multiprocessing.get_context("fork")
             self._pool = ProcessPoolExecutor(workers, context, _begin_worker, (self._load, os.getpid()))
             self._pool.submit(os.getpid).result()
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Nothing: images are used as they are."""
+        """None: images are used unchanged."""
         return {}
 
     def __enter__(self) -> Self:
@@ -100,7 +100,7 @@ class ExactLoader:
             self._pool.shutdown(cancel_futures=True)
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
-        """Yield the batches of every task, one for each of its requests, in the order asked.
+        """Yield the batches of every task, one per request, in order.
 
         Tasks are taken only as far ahead as they are loaded, so they may be endless. Several streams may take turns.
 
@@ -130,7 +130,7 @@ class ExactLoader:
                 yield self._result(pending.popleft())
         except BrokenProcessPool:
             raise RuntimeError(
-                "a data worker died, perhaps for lack of memory or of room in /dev/shm; use fewer or smaller images"
+                "a data worker died, perhaps out of memory or of space in /dev/shm; use fewer or smaller images"
             ) from None
         finally:
             for ahead in pending:
@@ -141,19 +141,19 @@ class ExactLoader:
         if not isinstance(result, bytes):
             return result
         batches, notes = pickle.loads(result)
-        tight = f"{_SHARED} has room for {self._room >> 20} MiB of images: larger batches go through pipes, slower"
-        return batches, [*notes, f"{tight}; in Docker give --shm-size=2g, or use --data_path cached"]
+        tight = f"{_SHARED} has space for {self._room >> 20} MiB of images: larger batches use pipes, which are slower"
+        return batches, [*notes, f"{tight}; in Docker use --shm-size=2g, or use --data_path cached"]
 
 
 class _Ahead(NamedTuple):
-    """A task that is loaded ahead, and the bytes of its images."""
+    """A prefetched task, and the size of its images in bytes."""
 
     size: int
     future: Future[_Result | bytes]
 
 
 def _free_shared_memory() -> int:
-    """Return the bytes of shared memory that are free, as many as can be counted where that is not limited."""
+    """Return the free bytes of shared memory; ``sys.maxsize`` if there is no limit."""
     try:
         return shutil.disk_usage(_SHARED).free
     except OSError:
@@ -186,7 +186,7 @@ def _begin_worker(load: _LoadTask, parent: int) -> None:
     global _worker_load
     _worker_load = load
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
@@ -203,4 +203,4 @@ def _load_in_worker(task: Task) -> _Result:
 
 
 def _load_into_pipe(task: Task) -> bytes:
-    return pickle.dumps(_load_in_worker(task))  # by itself, without shared memory
+    return pickle.dumps(_load_in_worker(task))  # plain pickle does not use shared memory

@@ -1,4 +1,4 @@
-"""The training loop: the one place that knows the order of update, evaluation, observation and record."""
+"""The training loop: updates, evaluations, records, and the algorithm's ``observe``."""
 
 import random
 import time
@@ -19,7 +19,7 @@ from dg_batchformer.training.evaluate import Evaluation, Evaluator
 
 
 class Ending(Enum):
-    """Why the loop ended."""
+    """Reason for the end of the loop."""
 
     COMPLETE = "complete"
     DIVERGED = "diverged"
@@ -27,7 +27,7 @@ class Ending(Enum):
 
 
 class Means:
-    """The mean of every metric, and seconds per update, since the last evaluation; without a sync per step."""
+    """Running means of metrics and step time since the last evaluation, without a device synchronization per step."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float | Tensor] = {}
@@ -36,7 +36,7 @@ class Means:
         self.seconds = 0.0
 
     def add(self, metrics: Metrics) -> None:
-        """Take the metrics of one update; keys may differ between updates."""
+        """Add the metrics of an update; keys may differ between updates."""
         self.updates += 1
         for name, value in metrics.items():
             value = value.detach() if isinstance(value, Tensor) else value
@@ -48,15 +48,15 @@ class Means:
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Reset all means."""
         vars(self).update(vars(Means()))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything as plain types and tensors."""
+        """Return the state as plain types and tensors."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state."""
+        """Load a state."""
         self.sums, self.counts, self.updates, self.seconds = (state[name] for name in vars(self))
 
 
@@ -74,10 +74,14 @@ def train(
     """Train from step ``start`` to the end.
 
     Args:
-        minibatches: those of the steps from ``start`` on.
-        means: of the updates since the last evaluation; continued, then emptied at each.
-        record: takes every evaluation.
-        after_step: is called with every step done; returns whether to stop now.
+        algorithm: to train.
+        minibatches: of all steps from ``start`` on.
+        evaluator: evaluates at checkpoints.
+        spec: of the run.
+        start: first step.
+        means: of the updates since the last evaluation; reset at each evaluation.
+        record: called with (step, metrics, evaluation).
+        after_step: called after every step; returns whether to stop.
 
     """
     for step in range(start, spec.steps):
@@ -85,7 +89,7 @@ def train(
         seed_everything(seed_hash(spec.seed, "update", step))
         means.add(algorithm.update(next(minibatches)))
         if spec.is_checkpoint(step):
-            metrics = means.values()  # waits for the device
+            metrics = means.values()  # synchronizes with the device
             means.seconds += time.perf_counter() - began
             evaluation = evaluator(algorithm, step)
             record(step, {**metrics, "step_time": means.seconds / means.updates}, evaluation)
@@ -104,7 +108,7 @@ def train(
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every global generator: an update draws the same whatever ran before it."""
+    """Seed all global random generators, so that an update does not depend on earlier ones."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Writing what a model predicts, sample by sample; ``report.predictions`` says what the file holds, and reads it."""
+"""Write the predictions of a model per sample; ``results.predictions`` documents and reads the file."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,14 @@ from dg_batchformer.training.evaluate import Evaluator
 
 
 def write_predictions(file: Path, algorithm: Algorithm, evaluator: Evaluator, step: int, dataset: Dataset) -> None:
-    """Write the predictions of a model on every split that is evaluated, whole or not at all.
+    """Write the predictions of a model on all evaluated splits, atomically.
 
     Args:
-        step: that the model was evaluated at, so that splits are augmented alike where they are.
+        file: to write, an npz.
+        algorithm: the model.
+        evaluator: of the run.
+        step: at which the model was evaluated; seeds the same augmentation, if any.
+        dataset: for names of images, classes and environments.
 
     """
     rows = [

@@ -1,4 +1,4 @@
-"""What can be known to fail before anything starts: names, hparams, data, weights, devices."""
+"""Checks before a run or sweep starts: names, hparams, data, weights, devices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ _MOST_CPU_WORKERS = 4
 
 
 def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> list[str]:
-    """Return what a person should know of the data; download weights that are wanted.
+    """Check runs, download their pretrained weights, and return notes on their data.
 
-    Raises InputError for the first run that cannot be started.
+    Raises InputError for the first run that cannot start.
     """
     notes: dict[str, None] = {}
     for spec in specs:
@@ -46,10 +46,10 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> list[str]:
 
 
 def parse_devices(text: str) -> list[str]:
-    """Return one device per worker: those given, or with ``auto`` every GPU, else a worker per core, at most 4."""
+    """Return one device per worker: as given; for ``auto``, every GPU, or else one CPU worker per core, at most 4."""
     if text == "auto":
         return cuda_names() or ["cpu"] * min(_MOST_CPU_WORKERS, usable_cores())
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise InputError(f"--devices {text!r} has an empty part; write it as cpu,cpu or cuda:0,cuda:1")
+        raise InputError(f"--devices {text!r} has an empty entry; write it as cpu,cpu or cuda:0,cuda:1")
     return [device_name(name) for name in names]

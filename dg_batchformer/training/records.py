@@ -1,4 +1,4 @@
-"""Writing records: what one evaluation says, under DomainBed's keys and ours."""
+"""Write records: the results of an evaluation, under DomainBed's keys and ours."""
 
 import json
 import os
@@ -26,7 +26,8 @@ class RecordWriter:
     """Appends the records of a run.
 
     Args:
-        hparams: as resolved. splits: of all environments that are trained or tested on.
+        hparams: resolved hparams.
+        splits: of all training and test environments.
 
     """
 
@@ -43,8 +44,8 @@ class RecordWriter:
         self.spec = spec
         self.device = device
         if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)  # mem_gb is of this run, not of those before it in the process
-        # DomainBed's measure: the smallest environment, held-out ones included.
+            torch.cuda.reset_peak_memory_stats(device)  # so that mem_gb excludes earlier runs of the process
+        # DomainBed's definition: by the smallest environment, including test environments.
         self.steps_per_epoch = min(len(splits[env, "in"]) for env in spec.used_envs) / hparams["batch_size"]
         self.constant: dict[str, Any] = {
             "args": _domainbed_args(spec),
@@ -59,7 +60,7 @@ class RecordWriter:
         }
 
     def append(self, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
-        """Write the record of an evaluation to the disk; return its values."""
+        """Append and sync the record of an evaluation; return its values."""
         accuracy = {f"env{env}_{split}_acc": value for (env, split), value in evaluation.accuracy.items()}
         loss = {f"env{env}_out_loss": evaluation.loss[env, "out"] for env in self.spec.train_envs}
         memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
@@ -77,21 +78,21 @@ class RecordWriter:
         with open_own(self.file, "a") as file:
             file.write(to_line(values))
             file.flush()
-            os.fsync(file.fileno())  # before any checkpoint that counts on it
+            os.fsync(file.fileno())  # a checkpoint relies on it
         return values
 
     def size(self) -> int:
-        """Return the bytes written so far."""
+        """Return the size of the records file in bytes."""
         return self.file.stat().st_size if self.file.exists() else 0
 
     def cut(self, size: int) -> None:
-        """Forget what was written beyond a size."""
+        """Truncate the records file to a size in bytes."""
         with open_own(self.file, "a") as file:
             file.truncate(size)
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that numbers can depend on."""
+    """Return the versions of packages that results can depend on."""
     return {
         "dg_batchformer": __version__,
         "python": platform.python_version(),
@@ -103,7 +104,7 @@ def versions() -> dict[str, str]:
 
 
 def _domainbed_args(spec: RunSpec) -> dict[str, Any]:
-    """Return what was asked under DomainBed's keys, which its collector groups by."""
+    """Return the arguments under DomainBed's keys, which its collector groups by."""
     asked = spec.as_dict()
     hparams = json.dumps(asked["hparams"], sort_keys=True) if asked["hparams"] else None
     return {**asked, "hparams": hparams, "task": "domain_generalization", "uda_holdout_fraction": 0}

@@ -1,4 +1,4 @@
-"""One run, from its spec to its folder: assembles what the loop needs, resumes it, finalizes, keeps."""
+"""Train one run, from its spec to its folder: set up, resume, train, finalize, keep the model."""
 
 import gc
 import json
@@ -42,7 +42,7 @@ from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, 
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.trust import Refused
 
-_BATCH_NORM_BATCHES = 500  # as SWAD's release re-estimates
+_BATCH_NORM_BATCHES = 500  # as in SWAD's release
 
 
 def train_run(
@@ -55,14 +55,19 @@ def train_run(
     stop: Callable[[], bool],
     name: str = "",
 ) -> State:
-    """Train a run to its end, from where it was left; return DONE or DIVERGED.
+    """Train a run to its end, resuming from a checkpoint if there is one; return DONE or DIVERGED.
 
     Args:
-        stop: asked after every step; true saves the state and ends.
-        name: the algorithm as a person typed it, for messages.
+        spec: of the run.
+        folder: of the run.
+        options: how to run it.
+        device: to train on.
+        watcher: gets the events of the run.
+        stop: called after every step; true saves a checkpoint and stops.
+        name: the algorithm as the user typed it, for messages.
 
-    Raises InputError for what cannot be run, Busy if somebody else trains it, or took it over, and Interrupted when
-    stopped. What is raised while the run is held stays in its folder as ``error.txt``, but for the last two.
+    Raises InputError if the run cannot be trained, Busy if another process trains it or took it over, and Interrupted
+    if stopped. Errors after the lock is taken, except the last two, are written to ``error.txt`` in the folder.
 
     """
     with folder.lock() as lock:
@@ -74,26 +79,26 @@ def train_run(
             load_plugins(spec.plugins)
             hparams = resolve_hparams(spec)
             dataset = open_dataset(spec, options.data_dir, hparams)
-            for sentence in dataset.notes:  # before the pixel cache is built, which may take hours
+            for sentence in dataset.notes:  # before the pixel cache is built, which can take hours
                 tell(watcher, sentence)
 
             def begin() -> State:
                 with open_loader(spec, hparams, dataset, device, watcher) as loader:
                     run = _Run(spec, folder, options, lock, hparams, dataset, loader, device, watcher)
-                    write_json(folder.spec_file, spec.as_dict())  # it can be built: the folder is its own from here on
+                    write_json(folder.spec_file, spec.as_dict())  # the run could be built, so it owns the folder now
                     return run.train(stop, Lines(spec, name or spec.algorithm))
 
             return _retried_without_planes(begin, device, watcher)
 
 
 def _retried_without_planes(begin: Callable[[], State], device: torch.device, watcher: Watcher) -> State:
-    """Train a run; where memory runs out, once more, from its checkpoint, with no plane of the pixel cache on a GPU."""
+    """Train a run; after an OOM, release the pixel cache on the GPU and retry once, from the checkpoint."""
     try:
         return begin()
     except Exception as error:
         if not (is_out_of_memory(error) and RESIDENCE.give_up()):
             raise
-    tell(watcher, f"{device} ran out of memory; images leave it, and the run resumes from its last checkpoint")
+    tell(watcher, f"{device} ran out of memory; the pixel cache is removed from it, and the run resumes")
     gc.collect()
     return begin()
 
@@ -101,21 +106,21 @@ def _retried_without_planes(begin: Callable[[], State], device: torch.device, wa
 def build_evaluator(
     spec: RunSpec, hparams: dict[str, Any], loader: Loader, splits: Splits, device: torch.device
 ) -> Evaluator:
-    """Return what evaluates the models of a run, its validation images augmented where it asks for that."""
+    """Build the evaluator of a run, with augmented validation images if its hparams ask for that."""
     augments = hparams.get("data_augmentation", False) and hparams.get("val_augment", False)
     augmented = [(env, part) for env, part in splits if env in spec.train_envs] if augments else []
     return Evaluator(spec, loader, evaluated_splits(spec, splits), device, augmented)
 
 
 def training_inputs(sampler: Sampler, loader: Loader, spec: RunSpec, device: torch.device) -> Iterator[Tensor]:
-    """Yield x of training batches beyond the last step, all environments together: for live BatchNorm."""
+    """Yield inputs x of training batches after the last step, to re-estimate BatchNorm statistics."""
     batches = sampler.minibatches(loader, spec.steps, device)
     for _ in range(min(_BATCH_NORM_BATCHES, spec.steps)):
         yield torch.cat([x for x, _ in next(batches)])
 
 
 class _Run:
-    """What one run holds while it trains."""
+    """The state of a run while it trains."""
 
     def __init__(
         self,
@@ -149,16 +154,16 @@ class _Run:
         if algorithm_class.has_nothing_to_compare(len(spec.train_envs)):
             lone = self.writer.constant["lone_environment"] = spec.environment_names(spec.train_envs)
             self.notes.append(
-                f"{spec.algorithm} compares training environments and has {lone} alone: it trains much as ERM does"
+                f"{spec.algorithm} compares training environments but has only {lone}: it trains much like ERM"
             )
         fingerprint = self.writer.constant["dataset_fingerprint"]
         self.writer.constant.update(loader.conditions)
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
-        self.begins_from = "" if options.keep == "none" else self.initial.identity()  # only a kept model says it
+        self.begins_from = "" if options.keep == "none" else self.initial.identity()  # only stored in kept models
         self._use(settle(spec, dataset, device, sum(map(len, self.evaluator.splits.values()))))
         self.means = Means()
         self.best_validation = -1.0
-        self.seconds = 0.0  # trained in earlier starts
+        self.seconds = 0.0  # training time before this start
 
     def _use(self, execution: Execution) -> None:
         self.execution = execution
@@ -167,12 +172,12 @@ class _Run:
         apply(execution, self.algorithm, self.device, images_per_step)
 
     def train(self, stop: Callable[[], bool], lines: Lines) -> State:
-        """Train from the saved state, or from the beginning, to the end."""
+        """Train to the end, from the checkpoint or from step 0."""
         self.lines = lines
         start = self._resume()
         if start == 0:
             self.initial.apply(self.loader, self.splits, self.device)
-        del self.initial  # it may hold a second model
+        del self.initial  # it may contain a second model
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
         self.watcher.begin(self.spec, start)
         for line in lines.begin(start, self.folder):
@@ -201,7 +206,7 @@ class _Run:
             after_step=after_step,
         )
         if ending is Ending.INTERRUPTED:
-            raise Interrupted(f"{self.folder.path} is saved; the same command goes on from there")
+            raise Interrupted(f"{self.folder.path} is saved; rerun the command to resume")
         if ending is Ending.COMPLETE:
             self._finalize()
         return self._end(ending, self.seconds + time.monotonic() - began)
@@ -209,7 +214,7 @@ class _Run:
     def _record(self, model: Algorithm, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> None:
         self.lock.check()
         if gave_up_compiling(self.execution, self.algorithm):
-            tell(self.watcher, "the compiler met more shapes than it keeps graphs for; the run goes on uncompiled")
+            tell(self.watcher, "the recompile limit is exceeded; the run continues uncompiled")
             self._use(self.execution._replace(compile="off"))
         values = self.writer.append(step, metrics, evaluation)
         self.watcher.record(values)
@@ -235,7 +240,7 @@ class _Run:
         self.lock.check()
         state = State.DIVERGED if ending is Ending.DIVERGED else State.DONE
         mark_done(self.folder, {"id": self.spec.id, "outcome": state.value, "seconds": round(seconds, 3)})
-        log.info("%s after %.1f s", state, seconds)  # not before: who is killed before that goes on
+        log.info("%s after %.1f s", state, seconds)  # log only after done is written
         self.folder.checkpoint_file.unlink(missing_ok=True)
         for line in outcome(self.spec, self.folder):
             say(self.watcher, line)
@@ -262,7 +267,7 @@ class _Run:
         checkpoint.save(self.folder.checkpoint_file, state)
 
     def _resume(self) -> int:
-        """Take over the saved state, if there is one; return the step to go on from."""
+        """Load the checkpoint, if there is one; return the step to continue from."""
         try:
             state = self._saved_state()
             if state is None:
@@ -270,51 +275,52 @@ class _Run:
                 self.writer.cut(0)
                 return 0
             self._refuse_other_state(state)
-            execution = saved_execution(state["execution"])  # what auto meant where the run began
+            execution = saved_execution(state["execution"])  # as resolved at the start of the run
             self._use(execution)
             checkpoint.restore(self.algorithm, state["algorithm"])
         except Refused as error:
             raise InputError(
                 f"{self.folder.checkpoint_file} was not saved by this run: {error}; delete it to restart the run"
             ) from error
-        self._use(execution)  # the algorithm's settings came from the device where it was saved
-        if state["threads"] != torch.get_num_threads():  # sums depend on it
+        self._use(execution)  # restore also loaded the settings of the saving device
+        if state["threads"] != torch.get_num_threads():  # rounding depends on it
             torch.set_num_threads(state["threads"])
-            tell(self.watcher, f"this run began on {state['threads']} CPU threads, and goes on with as many")
+            tell(self.watcher, f"this run started with {state['threads']} CPU threads, and continues with as many")
         self.writer.cut(state["records_bytes"])
         self.means.load_state_dict(state["means"])
         self.best_validation, self.seconds = state["best_validation"], state["seconds"]
         return state["step"]
 
     def _saved_state(self) -> dict[str, Any] | None:
-        """Read the checkpoint; None, with a note, where there is nothing whole to go on from."""
+        """Read the checkpoint; return None, with a note, if it is unreadable or records are missing."""
         if not self.folder.checkpoint_file.exists():
             return None
         try:
             state = checkpoint.load(self.folder.checkpoint_file, self.device)
         except checkpoint.Unreadable as error:
-            tell(self.watcher, f"{error}; the run begins anew")
+            tell(self.watcher, f"{error}; the run restarts")
             return None
         checkpoint.refuse_unsaved(state, self.means.state_dict(), self.spec.steps)
         if self.writer.size() < state["records_bytes"]:
-            tell(self.watcher, f"{self.writer.file} lacks records from before the checkpoint; the run begins anew")
+            tell(self.watcher, f"{self.writer.file} lacks records from before the checkpoint; the run restarts")
             return None
         return state
 
     def _refuse_other_state(self, state: dict[str, Any]) -> None:
-        """Raise InputError where going on would mix two data sets, or keep less than was asked."""
+        """Raise InputError if the checkpoint has other data, or another ``--keep``."""
         begun, now = state["dataset_fingerprint"], self.writer.constant["dataset_fingerprint"]
-        way_out = f"give the former, or delete {self.folder.checkpoint_file} to begin anew"
+        way_out = f"restore it, or delete {self.folder.checkpoint_file} to restart"
         if begun != now:
             raise InputError(
-                f"{self.folder.path} was begun on data of the fingerprint {begun[:12]}, this is {now[:12]}; {way_out}"
+                f"{self.folder.path} was started on data with fingerprint {begun[:12]}, but this is {now[:12]}; "
+                f"{way_out}"
             )
         if state.get("conditions", {}) != self.loader.conditions:
             raise InputError(
-                f"{self.folder.path} was begun on training images that an earlier version shrank further; delete "
-                f"{self.folder.checkpoint_file} to begin anew"
+                f"{self.folder.path} was started on training images that an earlier version shrank further; delete "
+                f"{self.folder.checkpoint_file} to restart"
             )
         if state["keep"] != self.options.keep:
             raise InputError(
-                f"{self.folder.path} was begun with --keep {state['keep']}, not {self.options.keep}; {way_out}"
+                f"{self.folder.path} was started with --keep {state['keep']}, not {self.options.keep}; {way_out}"
             )

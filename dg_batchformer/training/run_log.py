@@ -1,4 +1,4 @@
-"""What people learn of a run while it trains: whoever watches it, log.txt, and error.txt if it fails."""
+"""Run logging: the watcher's events, log.txt, and error.txt if the run fails."""
 
 import errno
 import logging
@@ -20,75 +20,75 @@ from dg_batchformer.training.stop import Interrupted
 
 log = logging.getLogger("dg_batchformer")
 
-# What a disk says that is full, over quota, read-only, broken or gone.
+# Error codes of a disk that is full, over quota, read-only, broken or gone.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN)
 
 
 class StorageTrouble(InputError):
-    """A disk could not be read or written: no fault of the run, which goes on when that is mended."""
+    """A disk error, which is not an error of the run; it can be resumed when the disk is fixed."""
 
 
 class Watcher(Protocol):
-    """Who follows a run: the console of ``train``, or the launcher of a sweep."""
+    """Receives the events of a run: the console of ``train``, or the launcher of a sweep."""
 
     def begin(self, spec: RunSpec, start: int) -> None:
-        """A run begins, or goes on, at a step."""
+        """Training starts or resumes at step ``start``."""
 
     def step(self, step: int) -> None:
-        """The update of a step is done."""
+        """A step is finished."""
 
     def record(self, values: dict[str, Any]) -> None:
         """An evaluation was recorded."""
 
     def line(self, text: str) -> None:
-        """What the run does, in a line."""
+        """A line of output."""
 
     def note(self, sentence: str) -> None:
-        """Something a person should know."""
+        """A message for the user."""
 
     def caching(self, done: int, images: int) -> None:
-        """So many images are in the pixel cache, which is being built."""
+        """Progress of building the pixel cache."""
 
 
 def tell(watcher: Watcher, sentence: str) -> None:
-    """Tell a person something, and keep it in the log."""
+    """Send a note to the watcher and the log."""
     log.info("note: %s", sentence)
     watcher.note(sentence)
 
 
 def say(watcher: Watcher, line: str) -> None:
-    """Show a line, and keep it in the log."""
+    """Send a line to the watcher and the log."""
     log.info("%s", line)
     watcher.line(line)
 
 
 def caching(watcher: Watcher) -> Callable[[int, int], None]:
-    """Return what follows a pixel cache that is being built, and says when it is."""
+    """Return a progress callback for building the pixel cache."""
 
     def done(images: int, of: int) -> None:
         watcher.caching(images, of)
         if images == of:
-            tell(watcher, f"{of} images decoded into the pixel cache, once for all runs")
+            tell(watcher, f"{of} images decoded into the pixel cache, which all runs share")
 
     return done
 
 
 class _LogFile(logging.StreamHandler):
-    """A log of which every character shows, and that loses lines rather than a run, where a disk takes none."""
+    """A log file with control characters escaped; lines that cannot be written are dropped."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Print no traceback: what has to be on the disk says what is wrong with it."""
+        """Ignore the error; writing the records will report it."""
 
 
 @contextmanager
 def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
-    """Send the log to log.txt for a while; what fails the run goes there and, with its traceback, to error.txt.
+    """Log to log.txt inside the context; write an error to it and, with its traceback, to error.txt.
 
-    Memory that ran out is raised as OutOfMemory. Trouble with a disk is raised as StorageTrouble, a GPU that failed as
-    DeviceFault; these two fail no run.
+    OOM is raised as OutOfMemory, disk errors as StorageTrouble, and GPU failures as DeviceFault. The last two do not
+    mark the run as failed.
     """
     handler = _LogFile(open_own(folder.log_file, "a", encoding="utf-8"))
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -99,7 +99,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     except Interrupted:
         log.info("interrupted, state saved")
         raise
-    except Busy as error:  # the folder is somebody else's by now
+    except Busy as error:  # another process owns the folder now
         log.info("%s", error)
         raise
     except Exception as error:
@@ -108,9 +108,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
             sentence = (
                 str(error) if isinstance(error, InputError) else f"{broken.filename or folder.path}: {broken.strerror}"
             )
-            raise StorageTrouble(
-                f"{sentence}; nothing whole is lost, and the same command goes on when mended"
-            ) from error
+            raise StorageTrouble(f"{sentence}; fix the disk, then rerun the command to resume") from error
         if is_device_fault(error):
             fault = device_fault(device, error)
             log.error("%s", fault, exc_info=True)
@@ -123,12 +121,12 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
         raise
     finally:
         log.removeHandler(handler)
-        with suppress(OSError):  # of a disk that is full
+        with suppress(OSError):  # the disk may be full
             handler.stream.close()
 
 
 def storage_error(error: BaseException | None) -> OSError | None:
-    """Return what a disk said, where that is behind an error; torch.save, for one, hides it."""
+    """Return the disk error in the chain of causes, or None; torch.save, for example, wraps it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _STORAGE:
             return error

@@ -1,4 +1,4 @@
-"""Which images a run trains on at a step, and which splits it evaluates: functions of the seed and the step."""
+"""Sample minibatches and split environments, as pure functions of seed and step."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,9 +20,9 @@ Splits = dict[Split, list[int]]
 
 
 class Sampler:
-    """Draws the minibatches of every step: with replacement, from a generator of the step's and environment's own.
+    """Draws minibatches with replacement, with a separate generator per step and environment.
 
-    So a run goes on from any step without a trace of those before it.
+    A run can therefore resume at any step without replaying earlier ones.
     """
 
     def __init__(self, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, splits: Splits) -> None:
@@ -38,15 +38,15 @@ class Sampler:
         }
 
     def minibatches(self, loader: Loader, first: int, device: torch.device) -> Iterator[Minibatches]:
-        """Yield the minibatches of all steps from ``first`` on: x (batch_size, *input_shape), y (batch_size,)."""
+        """Yield the minibatches of every step from ``first`` on: x (batch_size, *input_shape), y (batch_size,)."""
         for batches in loader.stream(self._task(step) for step in iter(range(first, 2**31))):
             yield [(normalise(images.to(device)), labels.to(device)) for images, labels in batches]
 
     def notes(self) -> list[str]:
-        """Return a sentence for every environment with fewer images than a batch takes, and on classes not seen."""
+        """Return notes on environments with fewer images than a batch, and on classes without training images."""
         few = [
-            f"{self.spec.dataset}/{self.spec.facts.names[env]} has {len(indices)} images to train on, fewer than a "
-            f"batch of {self.batch_size}: images repeat within batches"
+            f"{self.spec.dataset}/{self.spec.facts.names[env]} has {len(indices)} training images, fewer than a batch "
+            f"of {self.batch_size}: images repeat within batches"
             for env, indices in self.indices.items()
             if len(indices) < self.batch_size
         ]
@@ -64,7 +64,7 @@ class Sampler:
         return Request(env, [indices[index] for index in drawn.tolist()], self._seeds(step, env, generator))
 
     def _seeds(self, step: int, env: int, generator: torch.Generator) -> list[int] | None:
-        """Return a seed of augmentation for every sample; for cached features, the view itself."""
+        """Return an augmentation seed per sample, or for cached features, a view index."""
         if self.views:
             return torch.randint(self.views, (self.batch_size,), generator=generator).tolist()
         if not self.augments:
@@ -73,9 +73,9 @@ class Sampler:
 
 
 def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:
-    """Split what is trained or tested on, as the data says or at random.
+    """Split all training and test environments, as the dataset defines or at random.
 
-    Raises InputError where an environment is too small to give both parts an image.
+    Raises InputError if an environment is too small for two non-empty parts.
     """
     splits: Splits = {}
     for env in spec.used_envs:
@@ -83,15 +83,16 @@ def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:
         out, kept = _split(environment, spec, env)
         if not out or not kept:
             raise InputError(
-                f"{spec.dataset}/{environment.name} has {len(environment)} images, of which holdout_fraction "
-                f"{spec.holdout_fraction} holds out {len(out)} and leaves {len(kept)}: both need at least one"
+                f"{spec.dataset}/{environment.name} has {len(environment)} images, which holdout_fraction "
+                f"{spec.holdout_fraction} splits into {len(out)} held out and {len(kept)} to train on: both parts need "
+                "at least one"
             )
         splits[env, "in"], splits[env, "out"] = kept, out
     return splits
 
 
 def _split(environment: Environment, spec: RunSpec, env: int) -> tuple[list[int], list[int]]:
-    """Return the indices that are held out, and those that are kept."""
+    """Return the held-out indices and the remaining ones."""
     if environment.held_out is None:
         return split_indices(len(environment), spec.holdout_fraction, spec.trial_seed, env)
     parts: tuple[list[int], list[int]] = [], []
@@ -101,21 +102,21 @@ def _split(environment: Environment, spec: RunSpec, env: int) -> tuple[list[int]
 
 
 def evaluated_splits(spec: RunSpec, splits: Splits) -> Splits:
-    """Return what model selection reads, or with ``evaluate all`` everything; all ``in`` first, as DomainBed."""
+    """Return the splits that model selection needs, or all with ``evaluate: all``; ``in`` splits first."""
     envs = spec.used_envs
     reported = [(env, "in") for env in envs if env in spec.test_envs or spec.evaluate == "all"]
     return {split: splits[split] for split in (*reported, *((env, "out") for env in envs))}
 
 
 def _unseen_classes(spec: RunSpec, dataset: Dataset) -> list[str]:
-    """Say which classes are tested and cannot be known, as no training environment has an image of them."""
+    """Return a note on test classes without images in any training environment."""
     trained = {label for env in spec.train_envs for label in dataset[env].labels}
     unseen = sorted({label for env in spec.test_envs for label in dataset[env].labels} - trained)
     names = ", ".join(dataset.classes[label] for label in unseen)
-    return [f"no environment trained on has images of {names}: those tested count as errors"] if unseen else []
+    return [f"no training environment has images of {names}: test images of it count as errors"] if unseen else []
 
 
 def _class_balanced(labels: Sequence[int]) -> Tensor:
-    """Weigh images so that the classes of an environment are drawn equally often."""
+    """Return sampling weights under which all classes are equally likely."""
     counts = torch.bincount(torch.tensor(labels)).double()
     return (1 / counts)[torch.tensor(labels)]

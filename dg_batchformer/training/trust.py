@@ -1,7 +1,7 @@
-"""What a checkpoint may set: the state that a freshly built algorithm would keep, by name and kind, and nothing else.
+"""Validate untrusted checkpoints: they may set only state that a newly built algorithm has, by name and type.
 
-A checkpoint is data that others may have written. Its names are looked up in the state of the built algorithm, never in
-the algorithm, and its values are tensors, numbers, texts and containers of these.
+Names are looked up in the captured state of the built algorithm, never in the algorithm itself. Values are tensors,
+numbers, strings and containers of these.
 """
 
 import dis
@@ -20,18 +20,20 @@ from dg_batchformer.training.encoding import KIND, PLAIN, SKIP, decode, encode
 _NUMBERS = (bool, int, float)
 _OBJECTS = ("generator", "random", "numpy", "stateful", "object")
 _SEQUENCES = ("list", "tuple", "set", "deque")
-_NUMPY_POSITIONS = 624  # of its generator; it reads beyond its memory at others
+_NUMPY_POSITIONS = 624  # larger positions of its generator would read out of bounds
 
 
 class Refused(InputError):
-    """A state that the algorithm cannot have saved."""
+    """A state that this algorithm cannot have saved."""
 
 
 def refuse_foreign(algorithm: nn.Module, state: Any, built: Mapping[str, Any]) -> None:
-    """Raise Refused, naming the first difference, unless a state is of the names and kinds of a built algorithm.
+    """Raise Refused, with the first difference, unless a state has the names and types of a built algorithm.
 
     Args:
-        built: the state of the algorithm, captured when it is freshly built.
+        algorithm: newly built.
+        state: to validate.
+        built: captured state of the algorithm.
 
     """
     with _malformed_is_refused():
@@ -45,7 +47,7 @@ def refuse_foreign(algorithm: nn.Module, state: Any, built: Mapping[str, Any]) -
 
 
 def refuse_other_state(state: dict[str, Any], built: dict[str, Any], name: str) -> None:
-    """Raise Refused unless a state dict is of the names and kinds of another, of an object that was just built."""
+    """Raise Refused unless a state dict has the names and types of that of a newly built object."""
     with _malformed_is_refused():
         kept, there = ({KIND: "stateful", "value": encode(given, name, set())} for given in (state, built))
         refuse_unlike(kept, there, name)
@@ -57,8 +59,8 @@ def _malformed_is_refused() -> Iterator[None]:
         yield
     except Refused:
         raise
-    except (*MALFORMED, RuntimeError) as error:  # of what no state is made of
-        raise Refused("it holds no state that can be read") from error
+    except (*MALFORMED, RuntimeError) as error:
+        raise Refused("its state is malformed") from error
 
 
 def _refuse_foreign_tensors(kept: Mapping[Any, Any], built: Mapping[str, Any], buffers: set[str]) -> None:
@@ -74,7 +76,7 @@ def _refuse_foreign_attributes(kept: Mapping[Any, Any], built: Mapping[str, Any]
     for name, value in kept.items():
         if name in built:
             refuse_unlike(value, built[name], f"{path}{name}")
-            if name == "hparams" and _texts(value) != _texts(built[name]):  # they name backbones and files
+            if name == "hparams" and _texts(value) != _texts(built[name]):  # they contain names of backbones and files
                 raise Refused(f"{path}hparams are not those of the run")
         elif isinstance(name, str) and _is_set_later(name, module):
             refuse_unlike(value, _default(name, module), f"{path}{name}")
@@ -83,7 +85,7 @@ def _refuse_foreign_attributes(kept: Mapping[Any, Any], built: Mapping[str, Any]
 
 
 def _is_set_later(name: str, module: nn.Module) -> bool:
-    """Whether methods of a module assign a public attribute that only its class has so far, as data, or nobody."""
+    """Return whether methods of a module assign this public attribute, which the instance does not have yet."""
     registered = {*module._parameters, *module._buffers, *module._modules}
     if name.startswith("_") or name in vars(module) or name in registered or _default(name, module) is SKIP:
         return False
@@ -92,14 +94,14 @@ def _is_set_later(name: str, module: nn.Module) -> bool:
 
 @lru_cache
 def _assigned(kind: type[nn.Module]) -> frozenset[str]:
-    """Return the names that the methods of a class assign to an attribute of anything."""
+    """Return the names of all attributes that methods of a class assign, on any object."""
     methods = [part for base in kind.__mro__ for part in vars(base).values() if inspect.isfunction(part)]
     steps = (step for method in methods for step in dis.get_instructions(inspect.unwrap(method)))
     return frozenset(step.argval for step in steps if step.opname == "STORE_ATTR")
 
 
 def _default(name: str, module: nn.Module) -> Any:
-    """Return the data that the class of a module holds under a name; None where it holds nothing, SKIP for code."""
+    """Return the encoded class attribute of a module; None if there is none, SKIP for code."""
     try:
         return encode(inspect.getattr_static(type(module), name, None), name, set())
     except TypeError:
@@ -107,10 +109,10 @@ def _default(name: str, module: nn.Module) -> Any:
 
 
 def refuse_unlike(kept: Any, built: Any, name: str) -> None:
-    """Raise Refused unless an encoded value is of the kind of the one that was built in its place.
+    """Raise Refused unless an encoded value has the type of the built one.
 
-    Lengths are data, of containers and of the first dimension of tensors. A number, None and an empty or 0-dim tensor
-    are places for what training puts there.
+    Lengths of containers and of the first dimension of tensors may differ. Numbers, None, and empty or 0-dim tensors
+    are placeholders that training may replace.
     """
     if isinstance(built, dict):
         _refuse_unlike_part(kept, built, name)
@@ -134,7 +136,7 @@ def _fits(kept: Tensor, built: Tensor) -> bool:
 
 
 def _refuse_unlike_part(kept: Any, built: dict[str, Any], name: str) -> None:
-    """Compare what is neither a tensor nor plain."""
+    """Compare values that are neither tensors nor plain."""
     kind, there = built[KIND], built["value"]
     if not (isinstance(kept, dict) and kept.keys() == built.keys() and kept[KIND] == kind):
         raise _unlike(kept, built, name)
@@ -171,7 +173,7 @@ def _refuse_new(names: Set[Any], name: str) -> None:
 
 
 def _refuse_unlike_items(kept: Any, built: list[Any], name: str) -> None:
-    """Compare items one by one where as many were built, else each with those that were."""
+    """Compare items pairwise if their number is equal; otherwise, each must match one of the built ones."""
     if len(kept) == len(built):
         for item, there in zip(kept, built, strict=True):
             refuse_unlike(item, there, name)
@@ -191,14 +193,14 @@ def _is_like(kept: Any, built: Any, name: str) -> bool:
 
 
 def _refuse_code(kept: Any, name: str) -> None:
-    """Raise Refused for what is not a tensor, plain, or a container of these."""
+    """Raise Refused unless a value is a tensor, plain, or a container of these."""
     if isinstance(kept, PLAIN) or _is_dense(kept):
         return
     kind = kept[KIND] if isinstance(kept, dict) else type(kept).__name__
     if kind == "array" and _is_dense(kept["value"]):
         return
     if kind in _OBJECTS:
-        raise Refused(f"{name} is the state of an object that is not built yet: build it in __init__")
+        raise Refused(f"{name} is the state of an object that does not exist yet: build it in __init__")
     if kind not in (*_SEQUENCES, "dict"):
         raise Refused(f"{name} is {_kind(kept)}, which is not data")
     for item in kept["value"]:
@@ -211,12 +213,12 @@ def _entries(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _keys(encoded: Any) -> Set[Any]:
-    """Return the keys of an encoded dict; nothing for what is not one."""
+    """Return the keys of an encoded dict; empty for other values."""
     return _entries(encoded["value"]).keys() if encoded[KIND] == "dict" else set()
 
 
 def _texts(encoded: Any) -> dict[Any, str]:
-    """Return the keys of an encoded dict, with their texts."""
+    """Return an encoded dict with its strings; other values become ''."""
     return {key: value if isinstance(value, str) else "" for key, value in _entries(encoded["value"]).items()}
 
 

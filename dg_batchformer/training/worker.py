@@ -1,6 +1,6 @@
-"""A warm worker: trains one run after another, as its launcher hands them in, and tells it what happens.
+"""A warm worker process: trains the runs that its launcher sends, and reports events to it.
 
-``sweep.launchers.local`` forks it from a server that has this module imported.
+``sweep.launchers.local`` forks it from a server that has imported this module.
 """
 
 import gc
@@ -30,11 +30,11 @@ from dg_batchformer.training.run import train_run
 from dg_batchformer.training.run_log import storage_error
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
-_EVENT_SECONDS = 0.5  # between two reports of progress
+_EVENT_SECONDS = 0.5  # interval of progress events
 
 
 class Events:
-    """Tells the launcher what happens, as the watcher of every run; a launcher that is gone stops the worker."""
+    """The watcher of every run, which sends events to the launcher; stops the worker if the launcher has exited."""
 
     def __init__(self, channel: Connection, stop: StopOnSignal) -> None:
         self.channel, self.stop = channel, stop
@@ -43,7 +43,7 @@ class Events:
         self.device: torch.device | None = None
 
     def send(self, event: str, **values: Any) -> None:
-        """Send one event, with the most memory that was seen to be this process's own, in bytes, and its card's."""
+        """Send an event, with the peak memory of this process in bytes, and the memory of its GPU."""
         self.told = time.monotonic()
         self.memory = max(self.memory, _own_memory())
         try:
@@ -69,16 +69,18 @@ class Events:
 
     def caching(self, done: int, images: int) -> None:
         if done == 1:
-            self.note(f"{images} images are being decoded into the pixel cache")
+            self.note(f"decoding {images} images into the pixel cache")
 
 
 def serve(channel: Connection, device_name: str, threads: int, log: Path, sharing: int = 1) -> None:
-    """Train what comes through a channel until None comes, the launcher is gone, or a signal asks to stop.
-
-    What comes is a ``Task``. What anybody prints goes to the log file.
+    """Train the tasks received on a channel, until None arrives, the launcher exits, or a signal asks to stop.
 
     Args:
-        sharing: workers on the same device, this one included.
+        channel: receives ``Task`` objects, and sends events.
+        device_name: of the device.
+        threads: number of CPU threads.
+        log: file for standard output and error.
+        sharing: number of workers on the same device, including this one.
 
     """
     stop = StopOnSignal()
@@ -92,9 +94,9 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path, sharin
     while (task := _next_task(channel, stop)) is not None:
         torch.set_num_threads(threads)
         try:
-            device = device or parse_device(device_name)  # once: it may hide other devices
+            device = device or parse_device(device_name)  # only once, as it may hide other devices
             prepare_device(device)
-        except Exception as error:  # no fault of the run
+        except Exception as error:  # not an error of the run
             events.send("unusable", sentence=as_sentence(error))
             return
         events.device = device
@@ -106,7 +108,7 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path, sharin
 
 
 def _next_task(channel: Connection, stop: StopOnSignal) -> Task | None:
-    """Wait for a task; None when there will be none."""
+    """Wait for a task; return None if no more will come."""
     try:
         while not channel.poll(_EVENT_SECONDS):
             if stop.asked:
@@ -117,7 +119,7 @@ def _next_task(channel: Connection, stop: StopOnSignal) -> Task | None:
 
 
 def train_task(task: Task, device: torch.device, events: Events, stop: StopOnSignal) -> tuple[str, dict[str, Any]]:
-    """Train one run; return the event that says how it ended, and its values."""
+    """Train one run; return the name and values of its final event."""
     how, told = "failed", {}
     try:
         folder = RunFolder(task.folder)
@@ -138,7 +140,7 @@ def train_task(task: Task, device: torch.device, events: Events, stop: StopOnSig
 
 
 def _give_back_memory(device: torch.device) -> bool:
-    """Leave the memory of a run to the next, here or in another worker; return false where the device is lost."""
+    """Free the memory of a run; return false if the device is lost."""
     gc.collect()
     return_memory()
     if device.type == "cuda":
@@ -151,7 +153,7 @@ def _give_back_memory(device: torch.device) -> bool:
 
 
 def _card_memory(device: torch.device | None) -> CardMemory | None:
-    """Return the memory of a GPU; None for a CPU, and where the GPU does not tell."""
+    """Return the memory of a GPU; None for a CPU, or if it is unknown."""
     if device is not None and device.type == "cuda":
         with suppress(RuntimeError):
             free, _ = torch.cuda.mem_get_info(device)
@@ -160,5 +162,5 @@ def _card_memory(device: torch.device | None) -> CardMemory | None:
 
 
 def _own_memory() -> int:
-    """Return the bytes that this process alone holds: mapped files, as libraries are, can be dropped."""
+    """Return the anonymous memory of this process in bytes, without mapped files such as libraries."""
     return told_by_kernel("/proc/self/status", "RssAnon") or 0

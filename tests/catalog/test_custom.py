@@ -238,7 +238,7 @@ def test_what_is_odd_about_classes_is_said(tmp_path):
         "samples the classes of an environment equally often",
     ]
     sampler = Sampler(spec, HPARAMS, dataset, split_environments(spec, dataset))
-    assert sampler.notes() == ["no environment trained on has images of zebra: those tested count as errors"]
+    assert sampler.notes() == ["no training environment has images of zebra: test images of it count as errors"]
 
 
 def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path):

@@ -30,7 +30,7 @@ def test_train_says_what_it_does_and_what_came_out(tmp_path, capsys):
     assert _train(tmp_path, "--algorithm", "SWAD+BF", "--test_envs", "D") == 0
     said = capsys.readouterr().out
 
-    assert "SWAD+BF on Toy (quick): trains on A, B, C; 20% of them validate; tests on D" in said
+    assert "SWAD+BF on Toy (quick): trains on A, B, C; 20% held out for validation; tests on D" in said
     assert "step      8/8" in said
     assert "final model" in said
     outcome = said[said.index("test accuracy on D: ") :]
@@ -84,7 +84,7 @@ def test_a_wrong_hparam_is_said_before_the_folder_of_another_run(tmp_path, capsy
 def test_a_run_that_diverged_is_said_to_have_each_time(tmp_path, capsys):
     for _ in range(2):
         assert _train(tmp_path, "--algorithm", "SWAD", "--hparams", '{"lr": 1e30}') == 1
-        assert "diverged: loss or metrics are not finite; a smaller lr may help" in capsys.readouterr().out
+        assert "diverged: loss or metrics are not finite; try a smaller lr" in capsys.readouterr().out
 
 
 def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys):
@@ -113,7 +113,7 @@ def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys):
         (["tables", "nowhere"], "error: nowhere is not a sweep folder"),
         (["compare", "ERM", "ERM+BF", "nowhere"], "error: nowhere is no folder"),
         (["list", "algorithms", "ERN"], "did you mean 'ERM'"),
-        (["train", "--holdout_fraction", "0.001", "--dataset", "Toy"], "both need at least one"),
+        (["train", "--holdout_fraction", "0.001", "--dataset", "Toy"], "both parts need at least one"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_status_2(arguments, message, tmp_path, capsys, monkeypatch):

@@ -169,7 +169,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(tmp_path):
     run_quickly(spec, tmp_path / "whole")
     asked = iter([False] * 6 + [True])
 
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="rerun the command to resume"):
         run_quickly(spec, tmp_path / "stopped", stop=lambda: next(asked))
     assert RunFolder(tmp_path / "stopped").state() is State.INTERRUPTED
     watcher = Silence()

@@ -154,7 +154,7 @@ def test_train_says_that_its_finished_run_is_damaged(tmp_path, capsys):
         file.write("\n")
 
     assert main(words) == 1
-    assert "results.jsonl differs from what the run wrote; delete" in capsys.readouterr().out
+    assert "results.jsonl changed since the run finished; delete" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\x00"])

@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path):
     output = launch.communicate(timeout=PATIENCE)[0]
 
     assert launch.returncode == 130, output
-    assert "the same command goes on from there" in output
+    assert "rerun the command to resume" in output
     states = {folder.run(spec.id).state() for spec in specs}
     assert State.INTERRUPTED in states
     assert State.RUNNING not in states
@@ -169,9 +169,9 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
-        ("cuda:7", "device cuda:7 is not there: no CUDA devices found"),
+        ("cuda:7", "device cuda:7 does not exist: no CUDA devices found"),
         ("mps", "device mps is not supported"),
-        ("cpu,,cpu", "has an empty part"),
+        ("cpu,,cpu", "has an empty entry"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(devices, message, monkeypatch):

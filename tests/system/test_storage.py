@@ -81,7 +81,7 @@ def test_a_full_disk_stops_runs_without_harm_and_they_go_on_when_there_is_room(t
     output = launch.communicate(timeout=PATIENCE)[0]
 
     assert launch.returncode == 1, output
-    assert "No space left on device; nothing whole is lost, and the same command goes on when mended" in output
+    assert "No space left on device; fix the disk, then rerun the command to resume" in output
     assert "Traceback" not in output
     for spec in specs:
         run = folder.run(spec.id)

@@ -81,7 +81,7 @@ def test_what_cannot_be_kept_is_named(value):
     holder = Holder()
     holder.layer.odd = value
 
-    with pytest.raises(TypeError, match=r"attribute layer\.odd.* is a .* that a checkpoint cannot keep"):
+    with pytest.raises(TypeError, match=r"attribute layer\.odd.* is a .* which a checkpoint cannot save"):
         checkpoint.capture(holder)
 
 
@@ -89,7 +89,7 @@ def test_state_for_something_not_built_yet_is_named(tmp_path):
     one, other = Holder(), Holder()
     other.optimizer = None
 
-    with pytest.raises(Refused, match="optimizer is the state of an object that is not built yet"):
+    with pytest.raises(Refused, match="optimizer is the state of an object that does not exist yet"):
         checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))
 
 

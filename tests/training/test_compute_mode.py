@@ -102,7 +102,7 @@ def test_a_run_whose_images_an_earlier_version_shrank_further_is_not_resumed(dat
         with pytest.raises(Interrupted):
             run_quickly(spec, tmp_path / "run", data_dir=data_dir, stop=lambda: next(stops))
 
-    with pytest.raises(InputError, match=r"begun on training images that an earlier version shrank further; delete"):
+    with pytest.raises(InputError, match=r"started on training images that an earlier version shrank further; delete"):
         run_quickly(spec, tmp_path / "run", data_dir=data_dir)
 
 

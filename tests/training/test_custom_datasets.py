@@ -48,7 +48,8 @@ def test_a_folder_is_trained_on_by_name_and_again_says_what_came_out(tmp_path, c
     write_own(tmp_path)
 
     assert _train(tmp_path, "--test_envs", "night") == 0
-    assert "ERM on Mine (quick): trains on day, rain; 20% of them validate; tests on night" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "ERM on Mine (quick): trains on day, rain; 20% held out for validation; tests on night" in said
     record = _records(tmp_path / "out" / "results.jsonl")[-1]
     assert record["environments"] == ["day", "night", "rain"]
     assert len(record["dataset_fingerprint"]) == 64
@@ -61,7 +62,7 @@ def test_what_is_neither_trained_nor_tested_on_is_not_evaluated(tmp_path, capsys
 
     assert _train(tmp_path, "--train_envs", "day", "--test_envs", "rain") == 0
     said = capsys.readouterr().out
-    assert "trains on day; 20% of them validate; tests on rain" in said
+    assert "trains on day; 20% held out for validation; tests on rain" in said
     assert len(re.findall(r"^test accuracy on rain: ", said, flags=re.MULTILINE)) == 2
     keys = {key for key in _records(tmp_path / "out" / "results.jsonl")[0] if key.startswith("env")}
     measured = {"env0_out_acc", "env0_out_loss", "env2_in_acc", "env2_out_acc"}
@@ -79,7 +80,7 @@ def test_a_single_source_is_tested_on_all_others(tmp_path, capsys):
 
 def test_a_method_that_compares_environments_says_that_it_has_a_single_one(tmp_path, capsys):
     write_own(tmp_path)
-    note = "CORAL compares training environments and has night alone: it trains much as ERM does"
+    note = "CORAL compares training environments but has only night: it trains much like ERM"
 
     assert _train(tmp_path, "--train_envs", "night", "--algorithm", "CORAL") == 0
     assert capsys.readouterr().out.count(note) == 1
@@ -187,7 +188,7 @@ def test_domains_called_by_numbers_are_trained_on_by_name_and_again_say_what_cam
     write_own(tmp_path, ("1", "2", "3"))
 
     assert _train(tmp_path, "--test_envs", "2") == 0
-    assert "trains on 1, 3; 20% of them validate; tests on 2" in capsys.readouterr().out
+    assert "trains on 1, 3; 20% held out for validation; tests on 2" in capsys.readouterr().out
     assert _records(tmp_path / "out" / "results.jsonl")[-1]["args"]["test_envs"] == [1]
     assert _train(tmp_path, "--test_envs", "2") == 0
     assert "holds this run, done" in capsys.readouterr().out

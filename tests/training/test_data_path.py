@@ -98,7 +98,7 @@ def test_batches_that_shared_memory_has_no_room_for_come_through_pipes_and_a_not
         assert torch.equal(other.images, wanted.images)
         assert torch.equal(other.labels, wanted.labels)
     [note] = notes
-    assert note.startswith("/dev/shm has room for 0 MiB of images: larger batches go through pipes, slower; in")
+    assert note.startswith("/dev/shm has space for 0 MiB of images: larger batches use pipes, which are slower; in")
 
 
 def test_a_repaired_image_is_noted_once_and_a_broken_one_ends_it(image_folder):

@@ -57,7 +57,7 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(monkeypatch):
     Gpus(monkeypatch, 0)
 
     assert parse_device("auto") == torch.device("cpu")
-    with pytest.raises(InputError, match="device cuda is not there: no CUDA devices found"):
+    with pytest.raises(InputError, match="device cuda does not exist: no CUDA devices found"):
         parse_device("cuda")
 
 
@@ -67,7 +67,7 @@ def test_workers_of_a_sweep_get_gpus_by_index(monkeypatch):
     assert parse_devices("cuda") == ["cuda:0"]
     assert parse_devices("cuda, cuda:1,cpu") == ["cuda:0", "cuda:1", "cpu"]
     assert parse_devices("auto") == ["cuda:0", "cuda:1"]
-    with pytest.raises(InputError, match="device cuda:2 is not there: 2 CUDA devices found"):
+    with pytest.raises(InputError, match="device cuda:2 does not exist: 2 CUDA devices found"):
         parse_devices("cuda:2")
 
 
@@ -94,7 +94,7 @@ def test_a_uuid_hides_the_other_devices_from_the_process_that_uses_it(listed, mo
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("MIG-0", "nvidia-smi lists no such UUID"), ("MIG-c", "2 devices have UUIDs that begin so"), ("GPU", "unknown")],
+    [("MIG-0", "nvidia-smi lists no such UUID"), ("MIG-c", "2 devices have UUIDs with this"), ("GPU", "unknown")],
 )
 def test_a_uuid_that_is_not_listed_is_refused(name, message, listed):
     with pytest.raises(InputError, match=message):

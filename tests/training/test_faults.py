@@ -59,7 +59,7 @@ def test_a_full_gpu_says_how_full_it_is_and_what_needs_less(monkeypatch):
     Gpus(monkeypatch, 1, free=GIB // 2, total=24 * GIB)
 
     assert str(out_of_memory(torch.device("cuda", 0))) == (
-        "out of memory on cuda:0, of whose 24.0 GiB this process holds 0.0, 0.5 free; use a smaller batch_size or "
+        "out of memory on cuda:0 (24.0 GiB, 0.0 held by this process, 0.5 free); use a smaller batch_size or "
         "image_size, --precision bf16, or fewer workers on that GPU (--devices)"
     )
 
@@ -71,7 +71,7 @@ def test_a_gpu_that_fails_leaves_its_run_to_be_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(Evaluator, "_evaluate", fail)
     task = Task(quick_spec(), tmp_path / "worker", RunOptions())
 
-    with pytest.raises(DeviceFault, match=r"ECC error encountered\); the same command resumes the run"):
+    with pytest.raises(DeviceFault, match=r"ECC error encountered\); rerun the command to resume"):
         run_quickly(quick_spec(), tmp_path / "train")
     assert train_task(task, CPU, Silence(), lambda: False) == (
         "fault",
@@ -98,5 +98,5 @@ def test_images_leave_a_full_gpu_before_a_run_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(Evaluator, "_evaluate", full_at_first)
 
     assert run_quickly(quick_spec(), tmp_path, watcher=watcher) is State.DONE
-    assert watcher.notes == ["cpu ran out of memory; images leave it, and the run resumes from its last checkpoint"]
+    assert watcher.notes == ["cpu ran out of memory; the pixel cache is removed from it, and the run resumes"]
     assert len(RunFolder(tmp_path).records_file.read_text().splitlines()) == 4

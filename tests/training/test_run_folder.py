@@ -51,7 +51,7 @@ def test_bad_input_leaves_nothing_behind(tmp_path, capsys):
 
 def test_what_cannot_be_built_takes_no_folder(image_folder, tmp_path):
     data_dir = image_folder(n=2)
-    with pytest.raises(InputError, match=r"PACS/art_painting has 4 images, of which holdout_fraction 0.2 holds out 0"):
+    with pytest.raises(InputError, match=r"PACS/art_painting has 4 images, which holdout_fraction 0.2 splits into 0"):
         run_quickly(_images(), tmp_path / "run", data_dir=data_dir)
 
     assert not RunFolder(tmp_path / "run").spec_file.exists()
@@ -94,7 +94,7 @@ def test_a_run_goes_on_only_with_the_data_it_was_begun_on(image_folder, tmp_path
     image.write_bytes((data_dir / "PACS" / "photo" / "dog" / "1.png").read_bytes())
 
     with pytest.raises(
-        InputError, match=r"begun on data of the fingerprint \w{12}, this is \w{12}; give the former, or delete"
+        InputError, match=r"started on data with fingerprint \w{12}, but this is \w{12}; restore it, or delete"
     ):
         run_quickly(_images(), tmp_path / "run", data_dir=data_dir)
 
@@ -109,7 +109,7 @@ def test_a_run_goes_on_only_with_the_keep_it_was_begun_with(tmp_path):
     _interrupted(quick_spec(), tmp_path, keep="final")
 
     with pytest.raises(
-        InputError, match=r"was begun with --keep final, not best; give the former, or delete .*checkpoint.pt"
+        InputError, match=r"was started with --keep final, not best; restore it, or delete .*checkpoint.pt"
     ):
         run_quickly(quick_spec(), tmp_path, keep="best")
 
@@ -126,8 +126,8 @@ def _half(file):
         (_half, "cannot be read"),
         (lambda file: file.write_bytes(b""), "cannot be read"),
         (lambda file: file.write_text("not a checkpoint"), "cannot be read"),
-        (lambda file: torch.save(torch.zeros(3), file), "is no checkpoint of this version"),
-        (lambda file: torch.save({"step": 3}, file), "is no checkpoint of this version"),
+        (lambda file: torch.save(torch.zeros(3), file), "is not a checkpoint of this version"),
+        (lambda file: torch.save({"step": 3}, file), "is not a checkpoint of this version"),
         (lambda file: _half(file.with_name("results.jsonl")), "lacks records from before the checkpoint"),
     ],
 )
@@ -140,7 +140,7 @@ def test_what_cannot_be_gone_on_from_begins_anew_with_a_note(spoil, note, tmp_pa
     run_quickly(spec, tmp_path / "spoilt", watcher=watcher)
 
     assert watcher.starts == [0]
-    [told] = [sentence for sentence in watcher.notes if sentence.endswith("the run begins anew")]
+    [told] = [sentence for sentence in watcher.notes if sentence.endswith("the run restarts")]
     assert note in told
     assert RunFolder(tmp_path / "spoilt").log_file.read_text().count(told) == 1
     assert _records(tmp_path / "spoilt") == _records(tmp_path / "whole")
@@ -229,7 +229,7 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_p
         patch.setattr(os, "fsync", full)
         event, values = _serve_run(tmp_path / "full")
     assert event == "stopped"
-    assert "No space left on device; nothing whole is lost, and the same command goes on" in values["sentence"]
+    assert "No space left on device; fix the disk, then rerun the command" in values["sentence"]
     assert RunFolder(tmp_path / "full").state() is not State.FAILED, "a full disk is no fault of the run"
     (tmp_path / "file").touch()
     event, values = _serve_run(tmp_path / "file")
