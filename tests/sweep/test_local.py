@@ -150,7 +150,7 @@ def test_one_ctrl_c_is_enough_even_while_a_lost_worker_is_being_replaced(tmp_pat
     output = process.communicate(timeout=PATIENCE)[0]
 
     assert process.returncode == 130, output
-    assert "interrupted: every run is saved" in output
+    assert "interrupted: all runs are saved" in output
     assert folder.run(spec.id).state() is not State.RUNNING
 
 
