@@ -174,7 +174,7 @@ def test_styles_are_mixed_as_in_a_resnet_and_tokens_have_none():
     names = list(featurizer.stages())
 
     assert [names[place] for place in algorithm._mixer(featurizer, 6).places] == ["layer1", "layer2", "layer3"]
-    with pytest.raises(InputError, match=r"MixStyle .* has none .* with backbone timm/test_vit; take .* convolutional"):
+    with pytest.raises(InputError, match=r"MixStyle .* has none .* with backbone timm/test_vit; use .* convolutional"):
         make_algorithm("MixStyle", backbone="timm/test_vit")
 
 
