@@ -1,4 +1,4 @@
-"""HParam: one hyper-parameter with its default, its random draw and what a person may give for it."""
+"""HParam: a hyper-parameter with its default, its random draw and its allowed values."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Hparams = dict[str, Any]
 
 @dataclass(frozen=True)
 class HParam:
-    """A hyper-parameter: its default, how DomainBed draws it, and its allowed values.
+    """A hyper-parameter: its default, its random draw and its allowed values.
 
     Args:
-        default: the value under ``hparams_seed`` 0; its type is the type of the hyper-parameter.
-        draw: maps a NumPy ``RandomState`` to one random value; None means that it is never drawn.
-        about: one line for ``list hparams``.
+        default: value for ``hparams_seed`` 0; its type is that of the hyper-parameter.
+        draw: maps a NumPy ``RandomState`` to a random value; None means that random search does not vary it.
+        about: one-line description for ``list hparams``.
         low, high: inclusive bounds for numbers.
-        choices: the allowed values, where they can be counted.
+        choices: the allowed values, if they can be listed.
 
     """
 
@@ -34,24 +34,24 @@ class HParam:
     choices: tuple[Value, ...] = ()
 
     def sample(self, name: str, seed: int) -> Value:
-        """Draw a value; every name has a generator of its own, so adding one never shifts another."""
+        """Draw a value; every name has its own generator, so adding a hparam does not change the draws of others."""
         if self.draw is None:
             return self.default
         value = self.draw(np.random.RandomState(seed_hash(seed, name)))
         return type(self.default)(value.item() if hasattr(value, "item") else value)
 
     def parse(self, name: str, given: object) -> Value:
-        """Return the given value in this hyper-parameter's type; raise InputError where it does not fit."""
+        """Convert a given value to the type of the hyper-parameter; raise InputError if it is not allowed."""
         value = _coerce(name, given, type(self.default))
         if self.choices and value not in self.choices:
             raise unknown(f"value of hparam {name}:", given, [str(choice) for choice in self.choices])
         if isinstance(value, int | float) and not self._in_bounds(value):
-            raise InputError(f"hparam {name} is {value}, allowed is {self.allowed}")
+            raise InputError(f"hparam {name} is {value}; allowed: {self.allowed}")
         return value
 
     @property
     def allowed(self) -> str:
-        """What may be given, as text; '' where anything of the type may."""
+        """Allowed values as text; '' if all values of the type are allowed."""
         if self.choices:
             return ", ".join(str(choice) for choice in self.choices)
         if self.low is not None and self.high is not None:
@@ -73,14 +73,14 @@ class DeclaredHparams(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise InputError(
-            f"{self.algorithm} reads hparam {name!r}, declare it: in its search_space, or beside a class that is to "
-            f"stay as it is, by HPARAMS = {{{name!r}: 0.1}} in its module"
+            f"{self.algorithm} reads the undeclared hparam {name!r}; declare it in its search_space, or with "
+            f"HPARAMS = {{{name!r}: 0.1}} in its module"
         )
 
 
 def _coerce(name: str, given: object, kind: type) -> Value:
-    wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind]
-    misfit = InputError(f"hparam {name} takes {wanted}, got {given!r}")
+    wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    misfit = InputError(f"hparam {name} must be {wanted}, got {given!r}")
     if kind is str:
         if isinstance(given, str):
             return given
@@ -103,7 +103,7 @@ def _coerce(name: str, given: object, kind: type) -> Value:
 
 
 def plain_number(value: object) -> object:
-    """Turn a text that is a number into that number (YAML reads 5e-5 as a text); leave the rest alone."""
+    """Convert numeric text to a number, as YAML reads 5e-5 as text; return other values unchanged."""
     if not isinstance(value, str):
         return value
     for kind in (int, float):
@@ -115,6 +115,6 @@ def plain_number(value: object) -> object:
 
 
 def same_spelling(value: object) -> object:
-    """Return one spelling for equal numbers, so that 1 and 1.0 are the same thing asked for."""
+    """Normalize equal numbers, so that 1 and 1.0 give the same run id."""
     number = plain_number(value)
     return int(number) if isinstance(number, float) and number.is_integer() and abs(number) < 2**53 else number

@@ -142,7 +142,7 @@ def _without_domainbed_booleans(given: Mapping[str, Any], defaults: Mapping[str,
     spelled = {name: given[name] for name in _SPELLINGS if name in given}
     for name, value in spelled.items():
         if not isinstance(value, bool):
-            raise InputError(f"hparam {name} takes true or false, got {value!r}")
+            raise InputError(f"hparam {name} must be true or false, got {value!r}")
     kept = {name: value for name, value in given.items() if name not in (*_SPELLINGS, *_NOT_HERE)}
     return {**_meant(spelled, defaults), **kept}
 

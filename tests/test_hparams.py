@@ -32,12 +32,12 @@ def test_what_fits_is_taken_in_the_type_of_the_default(hparam, given, parsed):
 @pytest.mark.parametrize(
     ("hparam", "given", "message"),
     [
-        (HParam(4), 2.5, "x takes a whole number, got 2.5"),
-        (HParam(True), 1, "x takes true or false, got 1"),
-        (HParam(1.0), "much", "x takes a number, got 'much'"),
-        (HParam(1.0), float("nan"), "x takes a number"),
-        (HParam("a"), 3, "x takes a text"),
-        (HParam(0.5, low=0, high=1), 1.5, "x is 1.5, allowed is 0 to 1"),
+        (HParam(4), 2.5, "x must be a whole number, got 2.5"),
+        (HParam(True), 1, "x must be true or false, got 1"),
+        (HParam(1.0), "much", "x must be a number, got 'much'"),
+        (HParam(1.0), float("nan"), "x must be a number"),
+        (HParam("a"), 3, "x must be text"),
+        (HParam(0.5, low=0, high=1), 1.5, "x is 1.5; allowed: 0 to 1"),
         (HParam("joint", choices=("joint", "sample")), "jiont", "did you mean 'joint'"),
     ],
 )

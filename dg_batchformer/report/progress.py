@@ -36,7 +36,7 @@ def troubles(collection: Collection) -> list[Trouble]:
         if run.state is State.FAILED:
             by_reason[run.state, RunFolder(run.path).failure() or "it left no reason"].append(run)
         elif run.state is State.DAMAGED:
-            by_reason[run.state, "a file differs from what the run wrote, or is gone"].append(run)
+            by_reason[run.state, "a file changed since the run finished, or is missing"].append(run)
         elif run.state is State.GONE:
             by_reason[run.state, "it was trained, and its folder was deleted"].append(run)
         elif run.state is State.DIVERGED:

@@ -1,1 +1,1 @@
-"""What is asked: runs, sweeps, names, environments, protocols, expected results."""
+"""Specifications of runs and sweeps: names, environments, protocols, hparams, expected results."""

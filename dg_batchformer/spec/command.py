@@ -1,4 +1,4 @@
-"""Commands for people to paste: spelled in one place, and quoted for a shell."""
+"""Format shell commands for users to copy and paste."""
 
 import shlex
 from collections.abc import Iterator
@@ -8,10 +8,11 @@ PROGRAM = "python -m dg_batchformer"
 
 
 def command(*operands: object, **options: object) -> str:
-    """Return a command line: verb and operands, then options.
+    """Format a shell command: subcommand and operands, then options.
 
     Args:
-        options: by name, in their order. None, False and empty lists are left out; True is a flag without a value.
+        operands: quoted for the shell.
+        options: by name, in order; None, False and empty lists are omitted, and True is a flag without a value.
 
     """
     return f"{PROGRAM} {shlex.join([*map(_operand, operands), *_words(options)])}"
@@ -28,6 +29,6 @@ def _words(options: dict[str, object]) -> Iterator[str]:
             continue
         values = [] if value is True else [str(one) for one in (value if isinstance(value, list | tuple) else [value])]
         if len(values) == 1 and values[0].startswith("-"):
-            yield f"--{name}={values[0]}"  # or it would be an option
+            yield f"--{name}={values[0]}"  # otherwise it would parse as an option
         else:
             yield from (f"--{name}", *values)

@@ -1,4 +1,4 @@
-"""Which environments a run trains on and which it tests on."""
+"""Resolve the training and test environments of a run."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,9 +9,9 @@ Given = Sequence[int | str] | None
 
 
 def resolve_environments(facts: DatasetFacts, train: Given, test: Given) -> tuple[tuple[int, ...], ...]:
-    """Return the environments trained and tested on, as sorted indices; either is by default what the other leaves.
+    """Return the training and test environments, as sorted indices; each defaults to the complement of the other.
 
-    Raises InputError for names that are not there, an environment that is in both, and where one of them is empty.
+    Raises InputError for an unknown name, an environment in both, or if one of them is empty.
     """
     trains, tests = (None if given is None else environment_indices(facts, given) for given in (train, test))
     if tests is None:
@@ -29,13 +29,13 @@ def resolve_environments(facts: DatasetFacts, train: Given, test: Given) -> tupl
     for env in trains:
         if env in tests:
             raise InputError(
-                f"{facts.names[env]} of {facts.name} is in train_envs and in test_envs; take it out of one"
+                f"{facts.names[env]} of {facts.name} is in both train_envs and test_envs; remove it from one"
             )
     return trains, tests
 
 
 def environment_indices(facts: DatasetFacts, given: Iterable[int | str]) -> tuple[int, ...]:
-    """Return environments, given by index or name, as sorted indices."""
+    """Convert environments, given by index or name, to sorted indices."""
     return tuple(sorted({facts.environment_index(env) for env in given}))
 
 
@@ -44,11 +44,11 @@ def _others(facts: DatasetFacts, envs: Sequence[int]) -> tuple[int, ...]:
 
 
 def named_environments(dataset: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Check the names of the environments of data of one's own; () for a dataset of the catalog."""
+    """Validate the environment names of a custom dataset; () for a dataset in the catalog."""
     if names and dataset in DATASETS:
-        raise InputError(f"environments are named for data of your own; those of {dataset} are known")
+        raise InputError(f"environments is only for custom datasets; those of {dataset} are known")
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
-        raise InputError(f"environments takes a list of names, got {names!r}")
+        raise InputError(f"environments must be a list of names, got {names!r}")
     if len(names) == 1 or len(set(names)) < len(names):
-        raise InputError(f"environments takes at least two different names, got {', '.join(names)}")
+        raise InputError(f"environments must be at least two different names, got {', '.join(names)}")
     return tuple(names)

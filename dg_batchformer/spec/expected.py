@@ -1,4 +1,4 @@
-"""What a sweep is expected to find: published averages that it sets out to reproduce."""
+"""Expected results of a sweep: published averages that it should reproduce."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.text.spelling import one_form
 
 _SETTINGS = ("source", "selection", "tolerance")
-Error = Callable[[tuple[str, ...], str], InputError]  # (the key that it is about, the sentence)
+Error = Callable[[tuple[str, ...], str], InputError]  # (key, message) -> error
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Averages over the held-out environments, and how near to them is near enough.
+    """Published averages over held-out environments, and the tolerance of the comparison.
 
     Args:
-        source: where they are published. selection: how they were selected.
-        tolerance: in points; None leaves it to the scatter of the sweep's own trials.
-        averages: in percent, by dataset and label.
+        source: publication. selection: its model selection method.
+        tolerance: in percentage points; None derives it from the variation of the sweep's trials.
+        averages: in percent, by dataset and row label.
 
     """
 
@@ -30,24 +30,25 @@ class Expected:
 
 
 def parse_expected(content: Any, datasets: Collection[str], labels: Collection[str], error: Error) -> Expected:
-    """Read the mapping under ``expected``, of a sweep file or of what is kept of it.
+    """Parse the mapping ``expected`` of a sweep file or manifest.
 
     Args:
-        datasets, labels: of the sweep; no others can be expected anything of.
-        error: builds the InputError to raise; it knows the file, and the line of a key.
+        content: the mapping.
+        datasets, labels: of the sweep; others are errors.
+        error: builds the InputError to raise, with the file and the line of a key.
 
     """
     if not isinstance(content, Mapping):
-        raise error((), f"expected takes a source and, by dataset and label, percentages; got {content!r}")
+        raise error((), f"expected must have a source, and percentages by dataset and label; got {content!r}")
     source = content.get("source")
     if not isinstance(source, str) or not source:
-        raise error((), "expected needs a source: where its numbers are published")
+        raise error((), "expected needs a source: where the numbers are published")
     selection = content.get("selection", SELECTION_NAMES[0])
     if selection not in SELECTION_NAMES:
         raise error(("selection",), str(unknown("selection", selection, SELECTION_NAMES)))
     tolerance = content.get("tolerance")
     if tolerance is not None and (not _is_number(tolerance) or not 0 < tolerance <= 100):
-        raise error(("tolerance",), f"tolerance takes points of accuracy, above 0 and at most 100; got {tolerance!r}")
+        raise error(("tolerance",), f"tolerance must be in points, above 0 and at most 100; got {tolerance!r}")
     named = {name: averages for name, averages in content.items() if name not in _SETTINGS}
     spelled = {one_form(dataset): dataset for dataset in datasets}
     for dataset in named:
@@ -55,7 +56,7 @@ def parse_expected(content: Any, datasets: Collection[str], labels: Collection[s
             raise error((dataset,), str(unknown("dataset of this sweep", dataset, [*datasets, *_SETTINGS])))
     if not named:
         raise error(
-            (), f"expected names no dataset; give percentages by label, as in '{next(iter(datasets))}: {{ERM: 85.5}}'"
+            (), f"expected names no dataset; add percentages by label, as in '{next(iter(datasets))}: {{ERM: 85.5}}'"
         )
     averages = {
         spelled[one_form(dataset)]: _averages(dataset, given, labels, error) for dataset, given in named.items()
@@ -65,13 +66,13 @@ def parse_expected(content: Any, datasets: Collection[str], labels: Collection[s
 
 def _averages(dataset: str, given: Any, labels: Collection[str], error: Error) -> dict[str, float]:
     if not isinstance(given, Mapping) or not given:
-        raise error((dataset,), f"{dataset} takes percentages by label, as in {{ERM: 85.5}}; got {given!r}")
+        raise error((dataset,), f"{dataset} must have percentages by label, as in {{ERM: 85.5}}; got {given!r}")
     spelled = {one_form(label): label for label in labels}
     for label, value in given.items():
         if one_form(label) not in spelled:
             raise error((dataset, label), str(unknown("row of this sweep", label, labels)))
         if not _is_number(value) or not 0 <= value <= 100:
-            raise error((dataset, label), f"{label} takes a percentage between 0 and 100, got {value!r}")
+            raise error((dataset, label), f"{label} must be a percentage between 0 and 100, got {value!r}")
     return {spelled[one_form(label)]: float(value) for label, value in given.items()}
 
 

@@ -1,4 +1,4 @@
-"""What was typed to start a sweep, kept in its ``sweep.json``: status, tables and report print how to continue it."""
+"""The command that started a sweep, stored in ``sweep.json`` so that status, tables and report can print it."""
 
 import os
 from collections.abc import Mapping
@@ -9,15 +9,16 @@ from typing import Any
 _PATHS = ("data_dir", "cluster")
 DEFAULT_RESULTS = Path("results")
 REMEMBERED = (*_PATHS, "keep", "predictions", "launcher", "slurm", "runs_per_task", "devices", "threads")
-"""The options of ``sweep`` that the command that continues it repeats."""
+"""The options of ``sweep`` that are repeated in the command that continues it."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A sweep file and the options that were given with it, paths as they are reached from here.
+    """A sweep file and its options; paths are relative to the working directory.
 
     Args:
-        options: some of ``REMEMBERED``, those that differ from their defaults.
+        file: the sweep file.
+        options: those of ``REMEMBERED`` that differ from their defaults.
 
     """
 
@@ -25,12 +26,12 @@ class Launch:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def kept(self, folder: Path) -> dict[str, Any]:
-        """Return what ``sweep.json`` in a sweep folder keeps: relative paths are kept relative to that folder."""
+        """Return the entry for ``sweep.json``; relative paths are made relative to the sweep folder."""
         return {"file": _seen_from(folder, self.file), "options": self._moved(lambda path: _seen_from(folder, path))}
 
     @classmethod
     def read(cls, content: object, folder: Path) -> "Launch | None":
-        """Read what ``kept`` returned; None where it is not there, or nothing that this program writes."""
+        """Parse the result of ``kept``; return None if it is missing or malformed."""
         if not isinstance(content, dict) or not _is_text(content.get("file")):
             return None
         options = content.get("options")
@@ -44,7 +45,7 @@ class Launch:
 
 
 def _seen_from(folder: Path, path: Path) -> str:
-    """Return a path as it is reached from a folder, by names alone: links stay as they were typed."""
+    """Return a path relative to a folder, without resolving links."""
     return str(path) if path.is_absolute() else os.path.relpath(path, folder)
 
 

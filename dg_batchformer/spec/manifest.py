@@ -1,4 +1,4 @@
-"""What ``sweep.json`` keeps of a sweep: its rows and runs, spelled out, so that status and tables scan no folders."""
+"""The sweep manifest ``sweep.json``: all rows and runs of a sweep, so that status and tables need not scan folders."""
 
 import os
 import shlex
@@ -15,25 +15,25 @@ from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.spelling import one_form
 
-if TYPE_CHECKING:  # loading YAML takes a tenth of the time of a table
+if TYPE_CHECKING:  # importing yaml would take a tenth of the time of a table
     from dg_batchformer.spec.sweep import SweepSpec
 
 
 class SweepRun(NamedTuple):
-    """A run of a sweep and the label of its row."""
+    """A run of a sweep, with the label of its row."""
 
     label: str
     spec: RunSpec
 
     @property
     def name(self) -> str:
-        """The run as people say it."""
+        """Readable name of the run."""
         draw = f", draw {self.spec.hparams_seed}" if self.spec.hparams_seed else ""
         return f"{self.label} on {self.place}{draw}"
 
     @property
     def place(self) -> str:
-        """What the draws of a row have in common: dataset, environments and trial."""
+        """Dataset, environments and trial, which all draws of a row share."""
         spec = self.spec
         trained_on = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
         return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{trained_on}, trial {spec.trial_seed}"
@@ -41,12 +41,12 @@ class SweepRun(NamedTuple):
 
 @dataclass(frozen=True)
 class SweepManifest:
-    """A sweep as it was declared when it last started: rows in table order, runs in order.
+    """A sweep as of its last start: rows in table order, runs in order.
 
     Args:
-        folder: where it lies.
-        by_train_envs: whether it says what to train on (``train_envs``), not only what to hold out.
-        launch: how it was started last; None where an earlier version did that.
+        folder: of the sweep.
+        by_train_envs: whether the sweep file has ``train_envs``.
+        launch: command of the last start; None if an earlier version started it.
 
     """
 
@@ -58,7 +58,7 @@ class SweepManifest:
     launch: Launch | None = None
 
     def command(self, *, retry: Sequence[State] = ()) -> str:
-        """Return what is typed to train what is left of it, and what has failed or is damaged if asked."""
+        """Return the command that trains the remaining runs, and with ``retry`` also failed or damaged ones."""
         launch = self.launch or self._usual_launch()
         here = Path(os.path.normpath(self.folder.absolute()))
         results = self.folder.parent if self.folder.name == here.name else Path(os.path.relpath(here.parent))
@@ -78,10 +78,12 @@ class SweepManifest:
 def manifest_content(
     sweep: "SweepSpec", runs: Sequence[SweepRun], launch: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return what ``sweep.json`` keeps.
+    """Return the content of ``sweep.json``.
 
     Args:
-        launch: what ``Launch.kept`` returned.
+        sweep: the sweep file.
+        runs: all runs, expanded.
+        launch: from ``Launch.kept``.
 
     """
     return {
@@ -94,7 +96,7 @@ def manifest_content(
 
 
 def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
-    """Read ``sweep.json``; raise InputError where there is none, or it is none of ours."""
+    """Read ``sweep.json``; raise InputError if it is missing or malformed."""
     content = folder.read()
     try:
         rows = [one_form(_text(label)) for label in content["rows"]]
@@ -103,13 +105,13 @@ def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
         by_train_envs = content.get("declared", {}).get("train_envs") is not None
         launch = Launch.read(content.get("launch"), folder.path)
     except KeyError as error:
-        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: it lacks {error}") from None
+        raise InputError(f"{folder.sweep_file} is not a sweep manifest: it lacks {error}") from None
     except MALFORMED as error:
-        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {error}") from None
+        raise InputError(f"{folder.sweep_file} is not a sweep manifest: {error}") from None
     strange = sorted({run.label for run in runs} - set(rows))
     if strange or not runs:
         what = f"its runs name rows that it lacks: {', '.join(strange)}" if strange else "it has no runs"
-        raise InputError(f"{folder.sweep_file} is no declaration of a sweep: {what}")
+        raise InputError(f"{folder.sweep_file} is not a sweep manifest: {what}")
     return SweepManifest(name, rows, runs, folder.path, by_train_envs, launch)
 
 

@@ -1,4 +1,4 @@
-"""Names compose: ``SWAD+CORAL+BF`` is at most one algorithm and any wrappers. Textual: no plug-in is imported."""
+"""Parse composed names such as ``SWAD+CORAL+BF``, an algorithm with any wrappers, without importing plug-ins."""
 
 from collections.abc import Sequence
 
@@ -8,50 +8,50 @@ from dg_batchformer.text.spelling import one_form
 
 
 def split_name(name: str) -> tuple[str, tuple[str, ...]]:
-    """Split a composed name into its algorithm (ERM if none is named) and its wrappers, sorted.
+    """Split a composed name into its algorithm (default: ERM) and its sorted wrappers.
 
-    Raises InputError for empty or repeated parts and for two algorithms.
+    Raises InputError for empty or repeated parts, or for two algorithms.
     """
     parts = [one_form(part.strip()) for part in name.split("+")]
     if not all(parts):
-        raise InputError(f"algorithm name {name!r} has an empty part; join parts by one '+', as in SWAD+CORAL+BF")
+        raise InputError(f"algorithm name {name!r} has an empty part; join parts with one '+', as in SWAD+CORAL+BF")
     repeated = sorted({part for part in parts if parts.count(part) > 1})
     if repeated:
         raise InputError(f"algorithm name {name!r} names {', '.join(repeated)} twice")
     algorithms = [part for part in parts if part not in WRAPPER_NAMES]
     if len(algorithms) > 1:
         raise InputError(
-            f"algorithm name {name!r} joins {' and '.join(algorithms)}, but one name takes one algorithm "
-            f"and any of the wrappers {', '.join(WRAPPER_NAMES)}{_meant(algorithms)}"
+            f"algorithm name {name!r} joins {' and '.join(algorithms)}, but a name can have only one algorithm, and "
+            f"any of the wrappers {', '.join(WRAPPER_NAMES)}{_meant(algorithms)}"
         )
     return (algorithms or ["ERM"])[0], tuple(sorted(set(parts) & set(WRAPPER_NAMES)))
 
 
 def _meant(parts: Sequence[str]) -> str:
-    """Ask for the wrappers that are written in another case."""
+    """Return a suggestion if wrappers are spelled in another case, else ''."""
     folded = {wrapper.casefold(): wrapper for wrapper in WRAPPER_NAMES}
     meant = [repr(folded[part.casefold()]) for part in parts if part.casefold() in folded]
     return f"; did you mean {' and '.join(meant)}?" if meant else ""
 
 
 def name_parts(name: str) -> frozenset[str]:
-    """Return what a name is made of, known or not, ERM aside: SWAD, ERM+SWAD and SWAD+ERM are one."""
+    """Return the set of parts of a name, known or not, without ERM: SWAD, ERM+SWAD and SWAD+ERM are equal."""
     return frozenset(part.strip() for part in name.split("+")) - {"ERM"}
 
 
 def canonical_name(name: str) -> str:
-    """Return the one spelling of a composed name: its parts sorted, ERM dropped if there is any other."""
+    """Return the canonical spelling of a composed name: parts sorted, without ERM if there are others."""
     algorithm, wrappers = split_name(name)
     kept = [*wrappers] if algorithm == "ERM" and wrappers else [*wrappers, algorithm]
     return "+".join(sorted(kept))
 
 
 def module_names(given: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of plug-in modules, each once and sorted; raise InputError for what names no module."""
+    """Deduplicate and sort the names of plug-in modules; raise InputError for an invalid name."""
     for name in given:
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise InputError(
-                f"plug-in {name!r} is no name of a module, such as my_module for the file my_module.py, or "
+                f"plug-in {name!r} is not a module name; give my_module for the file my_module.py, or "
                 "my_package.methods"
             )
     return tuple(sorted(set(given)))

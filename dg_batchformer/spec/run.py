@@ -1,4 +1,4 @@
-"""RunRequest and RunSpec: what a person asks of one run, and everything that can change its numbers."""
+"""RunRequest and RunSpec: the settings of a run as given by the user, and in full."""
 
 import hashlib
 import json
@@ -21,8 +21,8 @@ DATA_PATHS = ("exact", "cached", "features")
 COMPILE = ("off", "on", "auto")
 CHOICES = {"evaluate": EVALUATE, "precision": PRECISIONS, "data_path": DATA_PATHS, "compile": COMPILE}
 
-# The reference mode: a field that equals its value here stays out of the identity. It never changes, so
-# that fields added later leave old identities alone.
+# Fields equal to their reference value are not part of the run id. These values never change, so that new fields leave
+# old ids unchanged.
 REFERENCE: dict[str, Any] = {
     "hparams": {},
     "holdout_fraction": 0.2,
@@ -36,28 +36,29 @@ REFERENCE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: what is trained, never where it runs or where it is written. ``RunRequest.resolve`` makes it.
+    """Full specification of a run, without where it runs or is written; built by ``RunRequest.resolve``.
 
     Args:
-        dataset: a name of ``catalog.datasets.DATASETS``, or of a custom dataset.
-        algorithm: a composed name, in its canonical spelling.
-        test_envs: environments tested on, as sorted indices. Environments in neither list are not evaluated.
-        train_envs: environments trained on, likewise.
-        environments: names of the environments of a custom dataset, () for a dataset of the catalog.
-        trial_seed: repeats the experiment: splits and random draws.
-        hparams_seed: which random draw of hyper-parameters; 0 takes the defaults.
-        seed: everything else (initialisation, order, augmentation).
-        hparams: what the person gave, on top of defaults or draw.
-        steps: number of updates. checkpoint_freq: updates between two evaluations.
-        holdout_fraction: share of every environment that is held out, in (0, 1).
-        protocol: a name of ``spec.protocols.PROTOCOLS``.
-        evaluate: ``needed`` leaves out the trained-on split of training environments, ``all`` does not.
-        precision: ``fp32``; ``tf32``, in which GPUs round the factors of products; ``bf16``, mixed, in featurizer and
-            BatchFormer; ``auto``: bf16 where the device has it.
-        data_path: of image folders: ``exact`` decodes and augments as DomainBed, ``cached`` from the pixel cache on
-            the device; ``features``: train on the cached output of the frozen prefix (hparam ``freeze``).
-        compile: whether evaluation is compiled; ``auto``: where that is known to pay.
-        plugins: modules that define further algorithms, see ``plugins``; sorted, imported where a run is built.
+        dataset: a name in ``catalog.datasets.DATASETS``, or a custom dataset.
+        algorithm: a composed name, in canonical spelling.
+        test_envs: indices of test environments, sorted. Environments in neither list are not evaluated.
+        train_envs: indices of training environments, sorted.
+        environments: names of the environments of a custom dataset; () for a dataset in the catalog.
+        trial_seed: seed of the trial, which determines splits and random draws.
+        hparams_seed: index of the random draw of hparams; 0 uses the defaults.
+        seed: of everything else (initialization, order, augmentation).
+        hparams: set by the user, on top of defaults or draw.
+        steps: number of updates. checkpoint_freq: updates between evaluations.
+        holdout_fraction: held-out share of every environment, in (0, 1).
+        protocol: a name in ``spec.protocols.PROTOCOLS``.
+        evaluate: ``needed`` skips the ``in`` splits of training environments, ``all`` includes them.
+        precision: ``fp32``; ``tf32`` on NVIDIA GPUs; ``bf16``, mixed precision in featurizer and BatchFormer;
+            ``auto``: bf16 if the device supports it.
+        data_path: for image folders: ``exact`` decodes and augments as DomainBed does; ``cached`` uses the pixel cache
+            and augments on the device; ``features`` trains on the cached output of the frozen prefix (hparam
+            ``freeze``).
+        compile: whether to compile; ``auto``: if it is known to pay off.
+        plugins: modules with further algorithms, sorted; imported when a run is built.
 
     """
 
@@ -85,35 +86,35 @@ class RunSpec:
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits over everything that differs from the reference mode."""
+        """16 hex digits that identify the run: a hash of all fields that differ from ``REFERENCE``."""
         asked = {name: value for name, value in self.as_dict().items() if not _is_reference(name, value)}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def facts(self) -> DatasetFacts:
-        """The known facts of the dataset."""
+        """Facts of the dataset."""
         return dataset_facts(self.dataset, self.environments)
 
     def environment_names(self, envs: Sequence[int]) -> str:
-        """Return environments by name, for people."""
+        """Return the names of environments, separated by commas."""
         return ", ".join(self.facts.names[env] for env in envs)
 
     @property
     def used_envs(self) -> tuple[int, ...]:
-        """The environments trained or tested on, in dataset order."""
+        """All training and test environments, in dataset order."""
         return tuple(sorted((*self.train_envs, *self.test_envs)))
 
     @property
     def leaves_some_out(self) -> bool:
-        """Whether an environment is neither trained nor tested on."""
+        """Whether an environment is used neither for training nor for testing."""
         return len(self.used_envs) < len(self.facts.names)
 
     def is_checkpoint(self, step: int) -> bool:
-        """Whether all splits are evaluated after the update of this step; the last step always is."""
+        """Return whether splits are evaluated after this step; always true for the last step."""
         return step % self.checkpoint_freq == 0 or step == self.steps - 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types; ``train_envs`` and ``environments`` only where they say something."""
+        """Return the fields as JSON types; ``train_envs`` and ``environments`` are omitted if they are redundant."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         unsaid = {"train_envs": not self.leaves_some_out, "environments": not self.environments}
         listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -121,16 +122,16 @@ class RunSpec:
         return {**said, "hparams": dict(self.hparams)}
 
     def options(self) -> dict[str, Any]:
-        """Return the options of ``train`` that ask for this run, by name, as they are typed."""
+        """Return the options of ``train`` for this run, by name."""
         values = self.as_dict()
-        values.pop("environments", None)  # found again where the data lies
+        values.pop("environments", None)  # read from the data
         for name in {"test_envs", "train_envs"} & values.keys():
             values[name] = [self.facts.typed(env) for env in values[name]]
         return {**values, "hparams": json.dumps(values["hparams"]) if values["hparams"] else None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
-        """Rebuild a spec from ``as_dict``; raise InputError for a field that this version does not know."""
+        """Rebuild a spec from ``as_dict``; raise InputError for an unknown field."""
         known = [item.name for item in fields(cls)]
         for name in values:
             if name not in known:
@@ -140,13 +141,13 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a person asks of one run, with the fields of ``RunSpec``; None where nothing is said.
+    """A run as requested by the user, with the fields of ``RunSpec``; None means unspecified.
 
     Args:
-        test_envs: by index or name; None: all that are not trained on, or the first where that is not said either.
-        train_envs: likewise; None: all that are not tested on.
-        seed: None: derived from dataset, algorithm, environments and the other seeds, as in DomainBed.
-        steps, checkpoint_freq, data_path: None: the protocol's.
+        test_envs: by index or name; default: all that are not in ``train_envs``, or the first if both are None.
+        train_envs: by index or name; default: all that are not in ``test_envs``.
+        seed: default: derived from dataset, algorithm, environments and the other seeds, as in DomainBed.
+        steps, checkpoint_freq, data_path: default: those of the protocol.
 
     """
 
@@ -170,7 +171,7 @@ class RunRequest:
     plugins: Sequence[str] = ()
 
     def resolve(self) -> RunSpec:
-        """Return the run with every field set; raise InputError for what cannot be run."""
+        """Return the full specification; raise InputError for invalid values."""
         environments = named_environments(self.dataset, self.environments)
         facts, protocol = dataset_facts(self.dataset, environments), get_protocol(self.protocol)
         algorithm = canonical_name(self.algorithm)
@@ -191,7 +192,7 @@ class RunRequest:
             checkpoint_freq = _whole("checkpoint_freq", self.checkpoint_freq, 1)
         data_path = protocol.default_data_path(facts) if self.data_path is None else self.data_path
         if not 0 < self.holdout_fraction < 1:
-            raise InputError(f"holdout_fraction is {self.holdout_fraction}, allowed is between 0 and 1")
+            raise InputError(f"holdout_fraction is {self.holdout_fraction}, but must be between 0 and 1")
         return RunSpec(
             dataset=self.dataset,
             algorithm=algorithm,
@@ -226,5 +227,5 @@ def _choice(name: str, value: str) -> str:
 
 def _whole(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise InputError(f"{name} is {value!r}, allowed is a whole number, at least {low}")
+        raise InputError(f"{name} is {value!r}, but must be a whole number, at least {low}")
     return value

@@ -1,4 +1,4 @@
-"""A run's spec read back from its folder, and the check that a folder does not hold another run."""
+"""Read the spec of a run folder, and refuse to overwrite another run."""
 
 import json
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from dg_batchformer.storage.safe_read import TABLE, TEXT, Unreadable, read_text
 
 
 def read_spec(folder: RunFolder) -> RunSpec:
-    """Read what was asked of a run; raise InputError where the folder is none of a run."""
+    """Read the spec of a run; raise InputError if the folder is not a run folder."""
     if SweepFolder(folder.path).sweep_file.exists():
         raise InputError(
-            f"{folder.path} is a sweep; give the folder of one of its runs, {folder.path}/runs/ID, of a sweep that was "
+            f"{folder.path} is a sweep folder; give the folder of one of its runs, {folder.path}/runs/ID, from a sweep "
             "started with --keep final"
         )
     try:
         return RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"{folder.path} is no run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
+            f"{folder.path} is not a run folder: it has no {folder.spec_file.name}; give the --output_dir of a train "
             "command"
         ) from None
     except Unreadable:
@@ -31,7 +31,7 @@ def read_spec(folder: RunFolder) -> RunSpec:
 
 
 def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
-    """Raise InputError where a folder holds what would be written over: another run, or files of somebody else."""
+    """Raise InputError if training would overwrite another run, or files of another program."""
     ours = (folder.done_file, folder.records_file, folder.checkpoint_file, folder.model_file)
     files = [file for file in ours if file.is_file()]
     if not files:
@@ -41,7 +41,7 @@ def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
         return
     if not folder.spec_file.exists():
         names = ", ".join(file.name for file in files)
-        raise InputError(f"{folder.path} has {names} but no spec.json, so it is no run of ours; {way_out}")
+        raise InputError(f"{folder.path} has {names} but no spec.json, so dg_batchformer did not write it; {way_out}")
     try:
         held = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
     except MALFORMED:
@@ -54,7 +54,7 @@ def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
 
 
 def _can_be_written_again(folder: RunFolder, spec: RunSpec) -> bool:
-    """Whether spec.json of an unfinished run cannot be read, but the sweep that the folder is in declares the run."""
+    """Return whether the spec of an unfinished run is unreadable, but the run is declared by the sweep around it."""
     if folder.done_file.exists() or folder.path.name != spec.id or read_object(folder.spec_file):
         return False
     declared = read_object(SweepFolder(folder.path.absolute().parents[1]).sweep_file, TABLE).get("runs")

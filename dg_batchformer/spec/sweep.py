@@ -1,4 +1,4 @@
-"""SweepSpec: a declared set of runs, read from a YAML file of ``sweeps/``."""
+"""SweepSpec: a set of runs, read from a YAML sweep file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -21,7 +21,7 @@ from dg_batchformer.text.spelling import one_form
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: an algorithm with the hparams that make it this row."""
+    """A row of the tables: an algorithm with its hparams."""
 
     label: str
     algorithm: str
@@ -31,23 +31,23 @@ class Row:
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """What a sweep declares; its fields are the keys of a sweep file.
+    """The content of a sweep file; the fields are its keys.
 
     Args:
-        name: the file's stem, and the folder below ``results/``.
-        datasets: names of ``catalog.datasets.DATASETS``, or of data of one's own.
+        name: stem of the file name, and folder in ``results/``.
+        datasets: names in ``catalog.datasets.DATASETS``, or custom datasets.
         algorithms: the rows, in table order.
-        protocol: a name of ``spec.protocols.PROTOCOLS``.
-        trials: how many trial seeds, from 0; or the seeds themselves.
-        draws: how many hparams seeds, from 0; 1 runs the defaults only.
-        test_envs: which environments to hold out, one run each, as the file calls them; None holds out each in turn.
-        train_envs: which environments to train on, one run for each item, which tests on all ``test_envs`` that it
-            does not train on; ``all`` trains on each alone. None trains on what is not held out.
-        pairs: also hold out every pair, which leave-one-domain-out selection needs.
+        protocol: a name in ``spec.protocols.PROTOCOLS``.
+        trials: number of trial seeds, from 0; or a list of seeds.
+        draws: number of hparams seeds, from 0; 1 runs only the defaults.
+        test_envs: environments to hold out, one run each; None holds out each in turn.
+        train_envs: environments to train on, one run per item, tested on all ``test_envs`` that it does not train on;
+            ``all`` trains on each environment alone. None trains on all that are not held out.
+        pairs: also hold out every pair, as leave-one-domain-out selection requires.
         hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
-            run, as in RunSpec, but for the defaults: a sweep takes the fast modes, and the protocol's data path.
-        expected: published averages by dataset and label, in percent, with their source, see ``spec/expected.py``.
-        environments: of data of one's own, by dataset: no key of a file, but found where the data lies.
+            run, as in RunSpec; but by default, sweeps use the fast modes and the protocol's data path.
+        expected: published averages in percent by dataset and label, with their source, see ``spec/expected.py``.
+        environments: of custom datasets, by dataset; not a key of the file, but read from the data.
 
     """
 
@@ -74,7 +74,7 @@ class SweepSpec:
 
     @property
     def trial_seeds(self) -> Sequence[int]:
-        """The trial seeds, in the order in which they are run."""
+        """Trial seeds, in order."""
         return range(self.trials) if isinstance(self.trials, int) else self.trials
 
     def facts(self, dataset: str) -> DatasetFacts:
@@ -82,28 +82,29 @@ class SweepSpec:
         return dataset_facts(dataset, self.environments.get(dataset, ()))
 
     def training_sets(self, dataset: str) -> list[tuple[int, ...]]:
-        """Return what is trained on, as env indices, run by run; empty where that is what is not held out."""
+        """Return the training environments of each run as indices; [] without ``train_envs``."""
         facts = self.facts(dataset)
         if self.train_envs == "all":
             return [(env,) for env in range(len(facts.names))]
         return [environment_indices(facts, envs) for envs in self.train_envs or ()]
 
     def tested(self, dataset: str) -> list[int]:
-        """Return the environments to test on, as sorted env indices."""
+        """Return the sorted indices of test environments."""
         facts = self.facts(dataset)
         return list(environment_indices(facts, self.test_envs or range(len(facts.names))))
 
 
 def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
-    """Read a sweep file; raise InputError with file, line and key for anything that cannot be used.
+    """Read a sweep file; raise InputError, with file, line and key, for invalid content.
 
     Args:
-        data_dir: where datasets lie that the catalog does not know.
+        path: of the file.
+        data_dir: folder with custom datasets.
 
     """
     yaml = LinedYaml(path)
     if not isinstance(yaml.data, dict):
-        raise yaml.error((), "a sweep file is a list of keys such as 'datasets:' and 'algorithms:'")
+        raise yaml.error((), "a sweep file must be a mapping with keys such as 'datasets:' and 'algorithms:'")
     known = {item.name: item for item in fields(SweepSpec) if item.name not in ("name", "environments")}
     for key in yaml.data:
         if key not in known:
@@ -122,7 +123,7 @@ def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
 
 
 def _find_datasets(yaml: LinedYaml, datasets: Sequence[str], data_dir: Path | None) -> dict[str, Any]:
-    """Return the datasets, those that the catalog does not know as they are spelled on disk, and their environments."""
+    """Return the datasets, with custom ones spelled as on disk, and the environments of custom ones."""
     look = partial(find_dataset, data_dir=data_dir)
     found = [_named(yaml, ("datasets", index), look, name) for index, name in enumerate(datasets)]
     names = _distinct(yaml, ("datasets",), [name for name, _ in found])
@@ -133,19 +134,19 @@ def _check_environments(yaml: LinedYaml, spec: SweepSpec) -> None:
     if spec.expected and spec.train_envs is not None:
         raise yaml.error(
             ("expected",),
-            "what is expected is of training on all that is not held out, and train_envs says otherwise: drop one key",
+            "expected cannot be combined with train_envs: remove one of the two keys",
         )
     if spec.pairs and spec.train_envs is not None:
         raise yaml.error(
             ("pairs",),
-            "pairs train on all that they do not hold out, and train_envs says otherwise: drop one of the two keys",
+            "pairs cannot be combined with train_envs: remove one of the two keys",
         )
     for dataset in spec.datasets:
         facts = spec.facts(dataset)
         if spec.pairs and len(facts.names) < 3:
             raise yaml.error(
                 ("pairs",),
-                f"pairs need at least 3 environments, {dataset} has {len(facts.names)}; drop 'pairs: true'",
+                f"pairs need at least 3 environments, but {dataset} has {len(facts.names)}; remove 'pairs: true'",
             )
         for index, env in enumerate(spec.test_envs or ()):
             _named(yaml, ("test_envs", index), facts.environment_index, env)
@@ -153,7 +154,7 @@ def _check_environments(yaml: LinedYaml, spec: SweepSpec) -> None:
 
 
 def _check_training_sets(yaml: LinedYaml, spec: SweepSpec, facts: DatasetFacts) -> None:
-    """Check that what is trained on is there, and leaves something to test on."""
+    """Check that training environments exist, and leave an environment to test on."""
     if isinstance(spec.train_envs, tuple):
         for index, envs in enumerate(spec.train_envs):
             for env in envs:
@@ -165,11 +166,11 @@ def _check_training_sets(yaml: LinedYaml, spec: SweepSpec, facts: DatasetFacts) 
         if train_envs in training_sets[:index]:
             raise yaml.error(key, f"train_envs: {names} is given twice")
         if set(spec.tested(facts.name)) <= set(train_envs):
-            raise yaml.error(key, f"train_envs: with {names} trained on, {facts.name} has nothing left to test on")
+            raise yaml.error(key, f"train_envs: training on {names} leaves no environment of {facts.name} to test on")
 
 
 def _named(yaml: LinedYaml, key: Key, check: Any, value: Any) -> Any:
-    """Run a check that raises InputError, and add file and line to its sentence."""
+    """Run a check that raises InputError, and add file and line to its message."""
     try:
         return check(value)
     except InputError as error:
@@ -178,7 +179,7 @@ def _named(yaml: LinedYaml, key: Key, check: Any, value: Any) -> Any:
 
 def _items(yaml: LinedYaml, key: Key, value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise yaml.error(key, f"{key[0]} takes a list of at least one item, got {value!r}")
+        raise yaml.error(key, f"{key[0]} must be a list of at least one item, got {value!r}")
     return value
 
 
@@ -191,10 +192,10 @@ def _texts(yaml: LinedYaml, key: Key, value: Any) -> list[str]:
 
 
 def _text(yaml: LinedYaml, key: Key, value: Any) -> str:
-    """Return a name as it is written, also where YAML would make a number, a switch or a date of it."""
+    """Return a name as written, even if YAML would parse it as a number, boolean or date."""
     text = yaml.text(key)
     if not text:
-        raise yaml.error(key, f"{key[0]} takes a name, got {value!r}")
+        raise yaml.error(key, f"{key[0]} must be a name, got {value!r}")
     return text
 
 
@@ -224,19 +225,19 @@ def _row(yaml: LinedYaml, key: Key, item: Any) -> Row:
     _named(yaml, key, split_name, name)
     hparams = _hparams(yaml, (*key, "hparams"), item.get("hparams", {}))
     if hparams and "label" not in item:
-        raise yaml.error(key, f"a row with hparams needs a label, so that tables can tell it from plain {name}")
+        raise yaml.error(key, f"a row with hparams needs a label, to distinguish it from plain {name}")
     label = one_form(_text(yaml, (*key, "label"), item["label"]) if "label" in item else name)
     if not label.isprintable() or not label.strip():
-        raise yaml.error((*key, "label"), f"a label is one line that can be printed, got {label!r}")
+        raise yaml.error((*key, "label"), f"a label must be one printable line, got {label!r}")
     return Row(label, name, hparams, yaml.lines[key])
 
 
 def _hparams(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise yaml.error(key, f"hparams takes a mapping of names to values, got {value!r}")
+        raise yaml.error(key, f"hparams must be a mapping from names to values, got {value!r}")
     for name, given in value.items():
         if not isinstance(given, bool | int | float | str):
-            raise yaml.error((*key, name), f"hparam {name} takes one value, got {given!r}")
+            raise yaml.error((*key, name), f"hparam {name} must be a single value, got {given!r}")
     return {name: plain_number(given) for name, given in value.items()}
 
 
@@ -245,13 +246,13 @@ def _environments(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...] | No
 
 
 def _training_sets(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ...], ...] | str:
-    """Read what is trained on: each item is an environment, or a list of those trained on together."""
+    """Parse ``train_envs``: each item is an environment, or a list of environments to train on together."""
     if value == "all":
         return "all"
     training_sets = []
     for index, item in enumerate(_items(yaml, key, value)):
         if item == []:
-            raise yaml.error((*key, index), f"{key[0]} takes environments, or lists of at least one, got []")
+            raise yaml.error((*key, index), f"an item of {key[0]} must be an environment or a non-empty list, got []")
         place = (*key, index)
         together = _texts(yaml, place, item) if isinstance(item, list) else [_text(yaml, place, item)]
         training_sets.append(_distinct(yaml, place, together))
@@ -261,12 +262,12 @@ def _training_sets(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ..
 def _count(yaml: LinedYaml, key: Key, value: Any, least: int = 1) -> int:
     number = same_spelling(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise yaml.error(key, f"{key[0]} takes a whole number, at least {least}, got {value!r}")
+        raise yaml.error(key, f"{key[0]} must be a whole number, at least {least}, got {value!r}")
     return number
 
 
 def _trials(yaml: LinedYaml, key: Key, value: Any) -> int | tuple[int, ...]:
-    """Read how many trials there are, or a list of their seeds."""
+    """Parse ``trials``: a number of trials, or a list of seeds."""
     if not isinstance(value, list):
         return _count(yaml, key, value)
     seeds = tuple(_count(yaml, (*key, index), seed, least=0) for index, seed in enumerate(_items(yaml, key, value)))
@@ -285,21 +286,21 @@ def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
 
 def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise yaml.error(key, f"{key[0]} takes true or false, got {value!r}")
+        raise yaml.error(key, f"{key[0]} must be true or false, got {value!r}")
     return value
 
 
 def _fraction(yaml: LinedYaml, key: Key, value: Any) -> float:
     number = plain_number(value)
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1:
-        raise yaml.error(key, f"{key[0]} takes a number between 0 and 1, got {value!r}")
+        raise yaml.error(key, f"{key[0]} must be a number between 0 and 1, got {value!r}")
     return float(number)
 
 
 def _choice(yaml: LinedYaml, key: Key, value: Any) -> str:
     allowed = CHOICES[str(key[0])]
     if isinstance(value, bool) and "on" in allowed:
-        value = "on" if value else "off"  # YAML reads on and off as booleans
+        value = "on" if value else "off"  # YAML parses on and off as booleans
     if value not in allowed:
         raise yaml.error(key, str(unknown(f"value of {key[0]}:", value, allowed)))
     return value
@@ -324,5 +325,5 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "holdout_fraction": _fraction,
     **dict.fromkeys(CHOICES, _choice),
     "plugins": _plugins,
-    "expected": lambda yaml, key, value: value,  # checked once the sweep's datasets and rows are known
+    "expected": lambda yaml, key, value: value,  # checked when datasets and rows are known
 }

@@ -1,4 +1,4 @@
-"""YAML in which every value keeps its line, so that an error can point at it, and its text, which may be a name."""
+"""YAML parsing that keeps the line of every value, for error messages, and its text, which may be a name."""
 
 import re
 from pathlib import Path
@@ -11,21 +11,21 @@ from dg_batchformer.storage.safe_read import YAML, read_text
 
 Key = tuple[str | int, ...]
 
-# YAML 1.1 reads 010 as 8 and 1:30 as 90, which nobody means who writes a name or a number.
+# YAML 1.1 parses 010 as 8 and 1:30 as 90, which users do not expect.
 _SURPRISING = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 
 
 class LinedYaml:
     """A YAML document (safe types only) with the line of every key and item.
 
-    Raises InputError for a file that cannot be read, is not YAML, or gives a key twice.
+    Raises InputError if the file cannot be read, is not valid YAML, or has a duplicate key.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: dict[Key, int] = {}
         self._root: yaml.Node | None = None
-        self._built: dict[int, Any] = {}  # by node, so that anchors are shared and never multiply
+        self._built: dict[int, Any] = {}  # by node, so that nested anchors do not multiply
         try:
             text = read_text(path, YAML)
         except (OSError, UnicodeDecodeError) as error:
@@ -38,23 +38,23 @@ class LinedYaml:
             line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
             raise InputError(f"{path}{line}: not valid YAML: {error.problem}") from None
         except RecursionError:
-            raise InputError(f"{path}: not valid YAML: an anchor holds itself, or nesting is too deep") from None
+            raise InputError(f"{path}: not valid YAML: an anchor contains itself, or nesting is too deep") from None
         except InputError:
             raise
         except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:
             raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
     def error(self, key: Key, message: str) -> InputError:
-        """Build an error that names the file and the line of a key (or of what is nearest above it)."""
+        """Build an error with the file and the line of a key, or of its closest parent with a line."""
         while key not in self.lines and key:
             key = key[:-1]
         return InputError(f"{self.path}:{self.lines.get(key, 1)}: {message}")
 
     def text(self, key: Key) -> str | None:
-        """Return the value of a key as it is written, as ``010``, ``no`` or ``~``; None for a list and a mapping."""
+        """Return the value of a key as written, such as ``010``, ``no`` or ``~``; None for a list or mapping."""
         node = self._root
         for part in key:
-            assert isinstance(node, yaml.CollectionNode)  # the key is one of ``data``
+            assert isinstance(node, yaml.CollectionNode)  # the key exists in ``data``
             by_name = {str(name.value): value for name, value in node.value} if isinstance(part, str) else node.value
             node = by_name[part]
         return node.value if isinstance(node, yaml.ScalarNode) else None

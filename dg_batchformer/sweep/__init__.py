@@ -1,1 +1,1 @@
-"""Sweeps: which runs a declaration means, what is due, and how runs are started. Imports no training."""
+"""Sweeps: expand a sweep file to runs, plan which to start, and launch them. Does not import training."""

@@ -1,4 +1,4 @@
-"""What a cluster is asked for: SLURM settings from the command line, a file, or the person's own configuration."""
+"""SLURM settings, from the command line, a file, or the user's configuration."""
 
 import os
 import re
@@ -18,14 +18,14 @@ _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 @dataclass(frozen=True)
 class Cluster:
-    """What one array task, which trains a chunk of runs, gets from SLURM.
+    """Resources of one array task, which trains a chunk of runs.
 
     Args:
-        partition, account, qos, constraint: as sbatch takes them; None leaves them to the cluster.
-        gpus: on one node, a worker for each. cpus: cores. mem: memory as ``16G``.
-        time: limit in minutes. signal: seconds ahead of it at which a task saves its runs and asks to be requeued.
-        array: how many tasks may run at once.
-        setup: shell commands before Python starts, as ``module load cuda``.
+        partition, account, qos, constraint: as for sbatch; None uses the cluster's default.
+        gpus: on one node, with one worker each. cpus: cores. mem: memory, such as ``16G``.
+        time: limit in minutes. signal: seconds before the limit at which a task saves its runs and requeues itself.
+        array: maximal number of concurrent tasks.
+        setup: shell commands before Python starts, such as ``module load cuda``.
 
     """
 
@@ -45,10 +45,10 @@ class Cluster:
         for name in ("gpus", "cpus", "time", "signal", "array"):
             low = 0 if name in ("gpus", "signal") else 1
             if getattr(self, name) < low:
-                raise InputError(f"slurm {name} is {getattr(self, name)}, allowed is a whole number, at least {low}")
+                raise InputError(f"slurm {name} is {getattr(self, name)}, but must be a whole number, at least {low}")
         for name in ("partition", "account", "qos", "constraint", "mem"):
             if not str(getattr(self, name)).isprintable():
-                raise InputError(f"slurm {name} is {getattr(self, name)!r}, allowed is one line that can be printed")
+                raise InputError(f"slurm {name} is {getattr(self, name)!r}, but must be one printable line")
         if self.signal >= 60 * self.time:
             raise InputError(f"slurm signal is {self.signal} seconds, but the time limit is {self.time} minutes")
 
@@ -57,10 +57,10 @@ SETTINGS = tuple(field.name for field in fields(Cluster))
 
 
 def load_cluster(given: Sequence[str], file: Path | None) -> Cluster:
-    """Return the settings of a cluster: ``key=value`` texts over those of a file.
+    """Return SLURM settings: those given as ``key=value`` override those of a file.
 
-    The file is the one given, else ``dg_batchformer.yaml`` in ``$XDG_CONFIG_HOME`` or ``~/.config``, if there is one;
-    its mapping ``slurm:`` counts. Raises InputError for what SLURM cannot be asked for.
+    The file is the given one, or else ``dg_batchformer.yaml`` in ``$XDG_CONFIG_HOME`` or ``~/.config``, if it exists;
+    settings are in its mapping ``slurm:``. Raises InputError for invalid settings.
     """
     settings: dict[str, Any] = {}
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dg_batchformer.yaml"
@@ -69,7 +69,7 @@ def load_cluster(given: Sequence[str], file: Path | None) -> Cluster:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--slurm takes key=value, got {text!r}; as --slurm partition=gpu time=4:00:00")
+            raise InputError(f"--slurm needs key=value, got {text!r}; for example, --slurm partition=gpu time=4:00:00")
         settings[name] = _read(name, value, "--slurm")
     return Cluster(**settings)
 
@@ -90,7 +90,7 @@ def _mapping(file: Path) -> Mapping[str, Any]:
 
 
 def _read(name: str, value: Any, source: str) -> Any:
-    """Turn a setting as people write it into what Cluster holds."""
+    """Parse a setting to the type of its Cluster field."""
     kinds = {field.name: field.type for field in fields(Cluster)}
     if name not in kinds:
         near = get_close_matches(str(name), kinds, n=1)
@@ -105,11 +105,11 @@ def _read(name: str, value: Any, source: str) -> Any:
     try:
         return int(value)
     except (TypeError, ValueError):
-        raise InputError(f"{source}: slurm {name} is {value!r}, allowed is a whole number") from None
+        raise InputError(f"{source}: slurm {name} is {value!r}, but must be a whole number") from None
 
 
 def _minutes(value: Any, source: str) -> int:
-    """Read a time limit as sbatch does: minutes, m:s, h:m:s, d-h, d-h:m or d-h:m:s."""
+    """Parse a time limit in sbatch's formats to minutes: minutes, m:s, h:m:s, d-h, d-h:m or d-h:m:s."""
     match = _TIME.fullmatch(str(value).strip())
     if match is None:
         raise InputError(f"{source}: slurm time is {value!r}; write minutes, 4:00:00 or 1-12:00 (days-hours:minutes)")

@@ -1,4 +1,4 @@
-"""The console of ``sweep``: one bar over all updates with ETA, and a line for every run that ends."""
+"""Console output of ``sweep``: a progress bar over all updates with ETA, and a line for every finished run."""
 
 import sys
 import time
@@ -11,10 +11,11 @@ from dg_batchformer.spec.manifest import SweepRun
 
 
 class SweepConsole:
-    """Prints what a launch does; the bar goes to standard error where that is a terminal.
+    """Prints the events of a launch; the progress bar goes to standard error if that is a terminal.
 
     Args:
-        said: notes that were printed already; those of runs are printed but for these.
+        runs: of the launch.
+        said: notes that were printed already, to skip.
 
     """
 
@@ -23,9 +24,9 @@ class SweepConsole:
         self.runs = len(runs)
         self.ended_runs = 0
         self.done = {run.spec.id: 0 for run in runs}
-        self.total = sum(run.spec.steps for run in runs)  # updates, but for those of runs that ended without them
-        self.skipped = 0  # updates that earlier starts had done
-        self.began: float | None = None  # the first update
+        self.total = sum(run.spec.steps for run in runs)  # updates, without the missing ones of runs that ended early
+        self.skipped = 0  # updates done before this launch
+        self.began: float | None = None  # time of the first update
         self.bar = tqdm(total=self.total, unit="step", disable=not sys.stderr.isatty(), leave=False)
 
     def begin(self, run: SweepRun, start: int) -> None:
@@ -52,7 +53,7 @@ class SweepConsole:
             self._write(f"note: {run.name}: {sentence}")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Close the progress bar."""
         self.bar.close()
 
     def _write(self, line: str) -> None:
@@ -60,7 +61,7 @@ class SweepConsole:
         sys.stdout.flush()
 
     def _eta(self) -> str:
-        """Return the time left by the updates of this launch, which is known from the first on."""
+        """Return the remaining time, extrapolated from the updates of this launch."""
         done = sum(self.done.values())
         if self.began is None or done >= self.total or done <= self.skipped:
             return ""

@@ -1,4 +1,4 @@
-"""A sweep file, spelled out: every run with the row it belongs to."""
+"""Expand a sweep file to its runs."""
 
 from collections.abc import Iterator
 from itertools import combinations, product
@@ -14,13 +14,13 @@ _MOST_RUNS = 200_000
 def expand(sweep: SweepSpec) -> list[SweepRun]:
     """Return all runs in DomainBed's order: trial, dataset, row, test environments, hparams seed.
 
-    Raises InputError for what no run can be made of, and for more runs than anybody trains.
+    Raises InputError for an invalid run, or for more than 200,000 runs.
     """
     least = len(sweep.trial_seeds) * sweep.draws * len(sweep.datasets) * len(sweep.algorithms)
     if least > _MOST_RUNS:
         raise InputError(
             f"{sweep.name}: {len(sweep.trial_seeds):,} trials and {sweep.draws:,} draws make at least {least:,} runs, "
-            f"and a sweep may have {_MOST_RUNS:,}; give fewer"
+            f"but a sweep may have at most {_MOST_RUNS:,}; give fewer"
         )
     return [
         SweepRun(row.label, _run(sweep, dataset, row, test_envs, train_envs, trial, draw))
@@ -34,7 +34,7 @@ _Envs = tuple[int, ...]
 
 
 def _environments(sweep: SweepSpec, dataset: str) -> Iterator[tuple[_Envs, _Envs | None]]:
-    """Yield what runs test on, and what they train on: None for all the others."""
+    """Yield (test environments, training environments) of runs; None means all others."""
     tested = sweep.tested(dataset)
     for train_envs in sweep.training_sets(dataset):
         yield tuple(env for env in tested if env not in train_envs), train_envs
@@ -50,7 +50,7 @@ def _held_out(sweep: SweepSpec, singles: list[int], num_envs: int) -> Iterator[_
 
 
 def _leads(pair: tuple[int, int], env: int, singles: list[int]) -> bool:
-    """Whether a pair is listed with this environment: with the first of its members that is held out alone."""
+    """Return whether a pair is listed after this environment: the first of its members that is held out alone."""
     return next((member for member in pair if member in singles), None) == env
 
 

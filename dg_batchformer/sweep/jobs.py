@@ -1,4 +1,4 @@
-"""The SLURM jobs of a sweep: which were submitted with which runs, and what SLURM says has become of them."""
+"""The SLURM jobs of a sweep: the runs that were submitted in each, and their states."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from dg_batchformer.storage.lock import held
 from dg_batchformer.storage.safe_read import TABLE, read_text
 from dg_batchformer.storage.safe_write import open_own
 
-# What people are told of a job that SLURM ended; the run itself is due, or goes on from its last checkpoint.
+# Messages on jobs that SLURM ended; their runs are due, or resume from their last checkpoint.
 ADVICE = {
-    "OUT_OF_MEMORY": "SLURM ended its job for lack of memory: give --slurm mem=... more",
-    "TIMEOUT": "its job ran out of time before it could save: give --slurm time=... or signal=... more",
+    "OUT_OF_MEMORY": "its job ran out of memory: increase --slurm mem=...",
+    "TIMEOUT": "its job reached the time limit before it could save: increase --slurm time=... or signal=...",
     "NODE_FAIL": "the node of its job failed",
     "BOOT_FAIL": "the node of its job did not start",
     "PREEMPTED": "its job was preempted and not requeued",
@@ -31,7 +31,7 @@ _ARRAY = re.compile(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]")
 
 @dataclass(frozen=True)
 class Job:
-    """An array task, or a job of its own, and the runs it was given."""
+    """An array task, or a single job, and its runs."""
 
     job_id: str  # 123_4, or 123
     runs: Sequence[str]
@@ -39,23 +39,23 @@ class Job:
 
 @contextmanager
 def submitting(folder: SweepFolder) -> Iterator[None]:
-    """Be the only one who plans and submits for a sweep."""
+    """Hold the lock for planning and submitting a sweep."""
     folder.slurm.mkdir(parents=True, exist_ok=True)
     with held(folder.slurm / "lock", waits=True):
         yield
 
 
 def log_jobs(folder: SweepFolder, jobs: Sequence[Job]) -> None:
-    """Remember jobs that were submitted."""
+    """Append submitted jobs to the log."""
     with open_own(folder.jobs_log, "a") as file:
-        file.write("\n")  # a torn line ends here
+        file.write("\n")  # ends a torn line
         file.writelines(json.dumps({"job": job.job_id, "runs": list(job.runs)}) + "\n" for job in jobs)
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_jobs(folder: SweepFolder) -> list[Job]:
-    """Return all jobs ever submitted for a sweep, in order."""
+    """Return all submitted jobs of a sweep, in order."""
     try:
         lines = read_text(folder.jobs_log, TABLE, errors="replace").splitlines()
     except OSError:
@@ -69,9 +69,9 @@ def read_jobs(folder: SweepFolder) -> list[Job]:
 
 
 def queued_states(jobs: Sequence[Job]) -> dict[str, str]:
-    """Return the states of jobs that SLURM still has in hand, by id: PENDING, RUNNING, COMPLETING ...
+    """Return the states of queued jobs by id: PENDING, RUNNING, COMPLETING ...
 
-    Raises InputError where SLURM cannot be asked.
+    Raises InputError if SLURM does not answer.
     """
     if not jobs:
         return {}
@@ -82,7 +82,7 @@ def queued_states(jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def ended_states(jobs: Sequence[Job]) -> dict[str, str]:
-    """Return how jobs ended, by id, as far as SLURM's accounting tells; nothing where there is none."""
+    """Return the final states of jobs by id, from SLURM's accounting; {} if it is not available."""
     if not jobs:
         return {}
     ids = ",".join(sorted({job.job_id.split("_")[0] for job in jobs}))
@@ -95,7 +95,7 @@ def ended_states(jobs: Sequence[Job]) -> dict[str, str]:
 
 
 def _expanded(job_ids: str) -> list[str]:
-    """Spell out how sacct writes tasks that never ran: ``7_[1,3-5%2]`` is 7_1, 7_3, 7_4 and 7_5."""
+    """Expand sacct's notation for tasks that never ran: ``7_[1,3-5%2]`` is 7_1, 7_3, 7_4 and 7_5."""
     match = _ARRAY.fullmatch(job_ids)
     if match is None:
         return [job_ids]
@@ -104,17 +104,17 @@ def _expanded(job_ids: str) -> list[str]:
 
 
 def cancel_jobs(job_ids: Sequence[str]) -> None:
-    """Ask SLURM to end jobs; running ones get SIGTERM first, and save their runs."""
+    """Cancel jobs; running ones get SIGTERM first, and save their runs."""
     for start in range(0, len(job_ids), 500):
         ask("scancel", "--quiet", *job_ids[start : start + 500])
 
 
 def ask(*command: str) -> str:
-    """Return what a command of SLURM prints; raise InputError where it is not there, hangs or fails."""
+    """Run a SLURM command and return its output; raise InputError if it is missing, hangs or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except FileNotFoundError:
-        raise InputError(f"{command[0]} is not on this machine; SLURM is asked from a login node") from None
+        raise InputError(f"{command[0]} is not on this machine; run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:
         raise InputError(f"{command[0]} did not answer for a minute; try again later") from None
     if done.returncode:

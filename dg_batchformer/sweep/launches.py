@@ -1,4 +1,4 @@
-"""Launches of a sweep that are under way: those on this machine can be asked to end."""
+"""Running launches of a sweep; those on this machine can be stopped."""
 
 import os
 import signal
@@ -9,12 +9,12 @@ from dg_batchformer.storage.lock import is_held, is_here, owner_of
 
 
 def is_launched(folder: SweepFolder) -> bool:
-    """Whether a local launch is under way, here or elsewhere."""
+    """Return whether a local launch is running, on this machine or another."""
     return any(is_held(file) for file in folder.launched())
 
 
 def end_launches(folder: SweepFolder) -> tuple[int, set[str]]:
-    """Ask every local launch on this machine to save its runs and end; return how many, and the hosts of others."""
+    """Ask all launches on this machine to save their runs and stop; return their number, and the hosts of others."""
     told, elsewhere = 0, set[str]()
     for file in folder.launched():
         owner = owner_of(file)

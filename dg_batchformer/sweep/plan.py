@@ -1,4 +1,4 @@
-"""What of a sweep is done, what is due, and what that will cost."""
+"""Plan a sweep: states of runs, which to start, and the expected time."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -18,13 +18,13 @@ from dg_batchformer.storage.safe_read import TABLE, read_bytes
 
 @dataclass(frozen=True)
 class States:
-    """What has become of a sweep's runs.
+    """States of a sweep's runs.
 
     Args:
-        of: the state of every distinct run, by id.
-        seconds: what finished runs took, by id, where that is known.
-        undeclared: how many runs were trained in the sweep's folder that the sweep does not declare.
-        damaged: the names of damaged files, by the id of their run; known where runs were verified.
+        of: state of every distinct run, by id.
+        seconds: training time of finished runs, by id, if known.
+        undeclared: number of finished runs in the sweep's folder that the sweep does not declare.
+        damaged: names of damaged files by run id, if runs were verified.
 
     """
 
@@ -34,15 +34,17 @@ class States:
     damaged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def having(self, *states: State) -> set[str]:
-        """Return the ids of the runs in some states."""
+        """Return the ids of the runs in any of these states."""
         return {run_id for run_id, state in self.of.items() if state in states}
 
 
 def run_states(folder: SweepFolder, runs: Sequence[SweepRun], *, verify: bool = False) -> States:
-    """Return what has become of runs. Only folders of those are looked into that nobody has logged as trained.
+    """Return the states of runs; only folders of runs not logged as finished are read.
 
     Args:
-        verify: whether to read all files of trained runs, and compare them with what the runs wrote.
+        folder: of the sweep.
+        runs: of the sweep.
+        verify: also read all files of finished runs, to find damaged ones.
 
     """
     declared = dict.fromkeys(run.spec.id for run in runs)
@@ -64,14 +66,14 @@ def run_states(folder: SweepFolder, runs: Sequence[SweepRun], *, verify: bool = 
 
 
 def _verify(folder: SweepFolder, states: Mapping[str, State]) -> dict[str, list[str]]:
-    """Return the damaged files of trained runs, by id."""
+    """Return the damaged files of finished runs, by id."""
     trained = [run_id for run_id, state in states.items() if state.is_final]
     found = in_every_core(lambda run_id: damaged(folder.run(run_id)), trained, at_once=4, few=16)
     return {run_id: names for run_id, names in zip(trained, found, strict=True) if names}
 
 
 def _look(folder: SweepFolder, run_id: str) -> tuple[State, float | None]:
-    """Read the state off a run's folder; log it where the run is trained, and whoever trained it could not."""
+    """Read the state and duration of a run from its folder; log the state if it is final."""
     run = folder.run(run_id)
     state = run.state() if run.path.exists() else State.DUE
     if not state.is_final:
@@ -84,12 +86,12 @@ def _look(folder: SweepFolder, run_id: str) -> tuple[State, float | None]:
 
 @dataclass(frozen=True)
 class Plan:
-    """The states of a sweep's runs, and the runs to start.
+    """States of a sweep's runs, and the runs to start.
 
     Args:
         states: of all runs.
-        due: to be started, in order, each once.
-        seconds: what each of these will take, see ``prices``.
+        due: distinct runs to start, in order.
+        seconds: expected time of each of these, see ``prices``.
 
     """
 
@@ -98,7 +100,7 @@ class Plan:
     seconds: Sequence[float | None]
 
     def text(self, workers: int) -> str:
-        """Return the plan in a sentence or two."""
+        """Describe the plan in a sentence or two."""
         said = f"{len(self.states.of)} runs: {counted(self.states.of)}. To start: {len(self.due)}"
         if not self.due:
             return f"{said}."
@@ -108,13 +110,13 @@ class Plan:
 def plan(
     folder: SweepFolder, runs: Sequence[SweepRun], *, retry: Collection[State] = (), queued: Collection[str] = ()
 ) -> Plan:
-    """Decide what is to be started.
-
-    Failed and damaged runs are started again only if asked; runs that somebody trains are left to them.
+    """Decide which runs to start; running ones are skipped.
 
     Args:
-        retry: FAILED, DAMAGED; for the latter all files of trained runs are read.
-        queued: ids of runs that SLURM has in hand already.
+        folder: of the sweep.
+        runs: of the sweep.
+        retry: also start FAILED or DAMAGED runs; for the latter, all files of finished runs are read.
+        queued: ids of runs already in SLURM's queue.
 
     """
     states = run_states(folder, runs, verify=State.DAMAGED in retry)
@@ -125,7 +127,7 @@ def plan(
 
 
 def counted(states: Mapping[str, State]) -> str:
-    """Return how many runs are in which state, as ``5 due, 1 failed, 2 done``."""
+    """Format the number of runs by state: ``5 due, 1 failed, 2 done``."""
     count = Counter(states.values())
     return ", ".join(f"{count[state]} {state}" for state in State if count[state])
 
@@ -133,9 +135,9 @@ def counted(states: Mapping[str, State]) -> str:
 def prices(
     folder: SweepFolder, runs: Sequence[SweepRun], states: States, left: Sequence[SweepRun]
 ) -> list[float | None]:
-    """Return the seconds that each of some runs will still take; None where nothing like it is done.
+    """Estimate the remaining seconds of each run; None if no comparable run is done.
 
-    A run takes as long as those of its row and dataset that are done, less the share of its updates done.
+    The estimate is the mean time of finished runs of the same row and dataset, scaled by the remaining updates.
     """
     took: dict[tuple[str, str], list[float]] = {}
     for run in {run.spec.id: run for run in runs if states.of[run.spec.id] is State.DONE}.values():
@@ -153,15 +155,15 @@ def prices(
 
 
 def price_text(seconds: Sequence[float | None], workers: int) -> str:
-    """Return what runs will take in words, for so many workers at once."""
+    """Describe the expected time of runs with a number of workers."""
     known = [took for took in seconds if took is not None]
     if len(known) < len(seconds):
-        return "price unknown until a run of every row is done"
+        return "duration unknown until one run of every row is done"
     return f"about {duration(sum(known) / workers)} on {workers} worker{'s' * (workers != 1)}"
 
 
 def steps_done(folder: RunFolder, steps: int) -> int:
-    """Return how many of a run's updates its last readable record stands behind."""
+    """Return the number of updates up to the last readable record of a run."""
     try:
         lines = read_bytes(folder.records_file, TABLE).splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What has become of a sweep: states by row, progress of what runs, failures with their reason."""
+"""Status of a sweep: states by row, progress of running runs, reasons of failures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _WRAPPED: Any = {"subsequent_indent": "  ", "break_long_words": False, "break_on
 
 
 def run_text(folder: RunFolder, spec: RunSpec, state: State) -> str:
-    """Return in a line what has become of a run that ``train`` started."""
+    """Return the status of a run started by ``train``, in one line."""
     updates = f"{steps_done(folder, spec.steps)} of {spec.steps} updates"
     reason = f": {folder.failure()}" if state is State.FAILED else ""
     return f"{SweepRun(spec.algorithm, spec).name}: {state}, {updates}{reason}"
@@ -38,14 +38,14 @@ def status_text(folder: SweepFolder, manifest: SweepManifest, states: States) ->
 
 
 def _slurm_lines(folder: SweepFolder, manifest: SweepManifest, states: States) -> list[str]:
-    """Say what SLURM does with the jobs of a sweep, and of each run that a job left behind, why."""
+    """Return the number of SLURM tasks by state, and the reason for every unfinished run without a job."""
     jobs = read_jobs(folder)
     if not jobs:
         return []
     try:
         queued = queued_states(jobs)
     except InputError as error:
-        return [f"SLURM cannot be asked: {error}"]
+        return [f"SLURM does not answer: {error}"]
     counts = Counter(queued.values())
     lines = [f"SLURM: {', '.join(f'{count} tasks {state.lower()}' for state, count in sorted(counts.items()))}"]
     lines = lines if counts else ["SLURM: no task is left"]
@@ -62,7 +62,7 @@ def _slurm_lines(folder: SweepFolder, manifest: SweepManifest, states: States) -
 
 
 def _states_table(manifest: SweepManifest, states: States) -> str:
-    """Return how many runs of every row are in which state, at most ``_WIDTH`` wide."""
+    """Return the table of states by row, at most ``_WIDTH`` columns wide."""
     found: dict[str, dict[str, State]] = {label: {} for label in manifest.rows}
     for run in manifest.runs:
         found[run.label][run.spec.id] = states.of[run.spec.id]
@@ -74,13 +74,13 @@ def _states_table(manifest: SweepManifest, states: States) -> str:
 
 
 def _line(folder: SweepFolder, run: SweepRun, states: States) -> str:
-    """Return what there is to say of a run that runs, or whose results are missing: which one, and below it why."""
+    """Return two lines on a run that is running or has no results: its name, and the reason."""
     state, files = states.of[run.spec.id], folder.run(run.spec.id)
     reasons = {
         State.RUNNING: lambda: f"past step {steps_done(files, run.spec.steps)} of {run.spec.steps}",
         State.FAILED: files.failure,
-        State.DAMAGED: lambda: f"{', '.join(states.damaged[run.spec.id])} differs from what the run wrote",
-        State.GONE: lambda: "it was trained; the sweep trains it again",
+        State.DAMAGED: lambda: f"{', '.join(states.damaged[run.spec.id])} changed since the run finished",
+        State.GONE: lambda: "it was finished; the sweep trains it again",
         State.DIVERGED: lambda: "loss or metrics are not finite",
     }
     which = fill(f"{state}: {run.name} ({run.spec.id})", _WIDTH, **_WRAPPED)
@@ -88,7 +88,7 @@ def _line(folder: SweepFolder, run: SweepRun, states: States) -> str:
 
 
 def _ways_on(folder: SweepFolder, manifest: SweepManifest, states: States) -> list[str]:
-    """Return what is left, and the commands that come next."""
+    """Return the number of remaining runs, and commands for the next steps."""
     there = set(states.of.values())
     untrained = {run.spec.id: run for run in manifest.runs if not states.of[run.spec.id].is_settled}
     lines = []

@@ -286,9 +286,9 @@ def test_hparams_can_be_set_without_json(given, hparams):
     [
         (["--set", "lr"], "--set takes NAME=VALUE, as lr=1e-4, got 'lr'"),
         (["--set", "lr=1", "lr=2"], "hparam lr is given twice, as 1 and as 2; keep one"),
-        (["--set", "lr=low"], "hparam lr takes a number, got 'low'"),
-        (["--set", "batch_size=2.5"], "hparam batch_size takes a whole number, got 2.5"),
-        (["--set", "class_balanced=1"], "hparam class_balanced takes true or false, got 1"),
+        (["--set", "lr=low"], "hparam lr must be a number, got 'low'"),
+        (["--set", "batch_size=2.5"], "hparam batch_size must be a whole number, got 2.5"),
+        (["--set", "class_balanced=1"], "hparam class_balanced must be true or false, got 1"),
         (["--set", "rl=1"], "unknown hparam of ERM on Shapes: 'rl'"),
         (["--backbone", "vit_small"], "did you mean 'timm/vit_small_"),
         (["--algorithm", "swad"], "unknown algorithm 'swad'; did you mean 'SWAD'"),

@@ -122,9 +122,9 @@ def test_what_is_missing_is_said_with_the_flag_that_keeps_it(run, tmp_path, caps
     RunFolder(lacking).batchformer_file.unlink()
     SweepFolder(tmp_path / "sweep").write({})
 
-    assert f"{tmp_path / 'nowhere'} is no run folder: it has no spec.json" in _refusal(tmp_path / "nowhere", capsys)
+    assert f"{tmp_path / 'nowhere'} is not a run folder: it has no spec.json" in _refusal(tmp_path / "nowhere", capsys)
     assert "has no batchformer.pt: train and sweep keep models only with --keep final" in _refusal(lacking, capsys)
-    assert "is a sweep; give the folder of one of its runs" in _refusal(tmp_path / "sweep", capsys)
+    assert "is a sweep folder; give the folder of one of its runs" in _refusal(tmp_path / "sweep", capsys)
 
 
 def test_a_run_that_is_not_at_its_end_is_said_to_be_on_its_way(run, tmp_path, capsys):

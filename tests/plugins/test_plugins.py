@@ -179,7 +179,7 @@ def test_a_class_on_our_base_keeps_what_it_says_of_itself(write):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (UPSTREAM.replace("HPARAMS", "OTHERS"), "MyAlgo reads hparam 'my_weight', declare it"),
+        (UPSTREAM.replace("HPARAMS", "OTHERS"), "MyAlgo reads the undeclared hparam 'my_weight'; declare it"),
         (UPSTREAM.replace("MyAlgo", "CORAL"), "has the algorithm CORAL, but dg_batchformer.algorithms.coral has one"),
         ("import nobody_has_this\n", "needs the module nobody_has_this, which is not installed"),
         ("1 / 0\n", r"cannot be imported: ZeroDivisionError: division by zero (.*\.py, line 1)"),
@@ -277,7 +277,7 @@ def test_a_class_that_two_plugins_offer_is_one(write):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nobody_has_this", "there is no module nobody_has_this; run from"), ("my_module.py", "is no name of a module")],
+    [("nobody_has_this", "there is no module nobody_has_this; run from"), ("my_module.py", "is not a module name")],
 )
 def test_a_module_that_is_not_there_is_one_sentence(name, message, capsys):
     assert _train("--plugins", name) == 2

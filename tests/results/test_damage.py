@@ -123,7 +123,7 @@ def test_a_damaged_run_is_trained_again_to_the_same_numbers(tmp_path, capsys):
     run.records_file.write_text("damaged\n")
     assert main(["status", str(tmp_path)]) == 0
     assert main(["status", str(tmp_path), "--verify"]) == 1
-    assert "results.jsonl differs from what the run wrote" in capsys.readouterr().out
+    assert "results.jsonl changed since the run finished" in capsys.readouterr().out
 
     [due] = plan(folder, [SweepRun("ERM", spec)], retry=[State.DAMAGED]).due
     folder.restart(due.spec.id)

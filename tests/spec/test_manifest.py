@@ -61,7 +61,7 @@ def test_a_file_that_is_no_declaration_is_one_sentence(tmp_path, capsys, verb, w
     text = write(json.loads(json.dumps(manifest_content(SWEEP, expand(SWEEP)))))
     (tmp_path / "sweep.json").write_bytes(text.encode("latin-1"))
 
-    with pytest.raises(InputError, match=r"sweep.json (cannot be read|is no declaration of a sweep): ."):
+    with pytest.raises(InputError, match=r"sweep.json (cannot be read|is not a sweep manifest): ."):
         read_sweep_manifest(SweepFolder(tmp_path))
     assert main([verb, str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1

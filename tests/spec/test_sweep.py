@@ -62,7 +62,7 @@ def test_numbers_are_decimal_and_never_hours_and_minutes(tmp_path):
 
     assert _load(tmp_path, f"{head}trials: 010\n").trials == 10
     assert _load(tmp_path, f"{head}trials: [60, 010]\n").trials == (60, 10)
-    with pytest.raises(InputError, match="steps takes a whole number, at least 1, got '1:30'"):
+    with pytest.raises(InputError, match="steps must be a whole number, at least 1, got '1:30'"):
         _load(tmp_path, f"{head}steps: 1:30\n")
 
 
@@ -94,12 +94,12 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("datasets: [PACS, ]\nalgorithms: [ERM]\nplugins: [[a]]\n", r"mine.yaml:3: plugins takes a name, got \['a'\]"),
-        ("datasets:\n-\nalgorithms: [ERM]\n", r"mine.yaml:2: datasets takes a name, got None"),
+        ("datasets: [PACS, ]\nalgorithms: [ERM]\nplugins: [[a]]\n", r"mine.yaml:3: plugins must be a name, got "),
+        ("datasets:\n-\nalgorithms: [ERM]\n", r"mine.yaml:2: datasets must be a name, got None"),
         ("datasets: [PACS]\nalgoritms: [ERM]\n", r"mine.yaml:2: unknown key 'algoritms'; did you mean 'algorithms'"),
         ("datasets: [PACS]\n", r"mine.yaml:1: key 'algorithms' is missing"),
-        ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: many\n", r"mine.yaml:3: trials takes a whole number"),
-        ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: [1, -1]\n", r"trials takes a whole number, at least 0, got"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: many\n", r"mine.yaml:3: trials must be a whole number"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: [1, -1]\n", r"trials must be a whole number, at least 0, got"),
         ("datasets: [PACS]\nalgorithms: [ERM]\ntrials: [1, 1]\n", r"mine.yaml:3: trials: 1 is given twice"),
         ("datasets: [PACS, PAX]\nalgorithms: [ERM]\n", r"mine.yaml:1: datasets: unknown dataset 'PAX'"),
         ("datasets:\n- PACS\nalgorithms:\n- ERM\n- ERM+BF+BF\n", r"mine.yaml:5: algorithms: .*names BF twice"),
@@ -107,7 +107,7 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
         ("datasets: [PACS]\nalgorithms:\n- {name: ERM, hparams: {lr: 1}}\n", r"mine.yaml:3: .*needs a label"),
         (
             'datasets: [PACS]\nalgorithms:\n- {name: ERM, label: "a\\nb"}\n',
-            r"mine.yaml:3: a label is one line",
+            r"mine.yaml:3: a label must be one printable line",
         ),
         (
             "datasets: [PACS]\nalgorithms: [ERM]\ntest_envs: [skech]\n",
@@ -116,8 +116,8 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
         ("datasets: [PACS]\ndatasets: [VLCS]\n", r"mine.yaml:2: key 'datasets' is given twice"),
         ("datasets: [PACS\n", r"mine.yaml:2: not valid YAML"),
         ("datasets: !!python/object:os.system [x]\n", r"mine.yaml"),
-        ("- PACS\n", r"mine.yaml:1: a sweep file is a list of keys"),
-        ("", r"mine.yaml:1: a sweep file is a list of keys"),
+        ("- PACS\n", r"mine.yaml:1: a sweep file must be a mapping with keys"),
+        ("", r"mine.yaml:1: a sweep file must be a mapping with keys"),
     ],
 )
 def test_an_error_names_file_line_and_key(tmp_path, text, message):
@@ -140,15 +140,15 @@ def test_what_a_sweep_expects_is_of_its_datasets_and_rows(tmp_path):
     ("lines", "message"),
     [
         (["PACS: {ERM: 85.5}"], r"mine.yaml:3: expected needs a source"),
-        (["source: a paper"], r"mine.yaml:3: expected names no dataset; give percentages by label, as in 'PACS: {ERM"),
+        (["source: a paper"], r"mine.yaml:3: expected names no dataset; add percentages by label, as in 'PACS: {ERM"),
         (["source: a", "VLCS: {ERM: 85.5}"], r"mine.yaml:5: unknown dataset of this sweep 'VLCS'"),
         (["source: a", "PACS:", "  EMR: 85.5"], r"mine.yaml:6: unknown row of this sweep 'EMR'; did you mean 'ERM'"),
-        (["source: a", "PACS:", "  ERM: 855"], r"mine.yaml:6: ERM takes a percentage between 0 and 100, got 855"),
-        (["source: a", "PACS: 85.5"], r"mine.yaml:5: PACS takes percentages by label, as in {ERM: 85.5}; got 85.5"),
-        (["source: a", "tolerance: -1", "PACS: {ERM: 85.5}"], r"mine.yaml:5: tolerance takes points of accuracy"),
+        (["source: a", "PACS:", "  ERM: 855"], r"mine.yaml:6: ERM must be a percentage between 0 and 100, got 855"),
+        (["source: a", "PACS: 85.5"], r"mine.yaml:5: PACS must have percentages by label, as in {ERM: 85.5}; got 85.5"),
+        (["source: a", "tolerance: -1", "PACS: {ERM: 85.5}"], r"mine.yaml:5: tolerance must be in points"),
         (["source: a", "selection: orakel", "PACS: {ERM: 1}"], r"mine.yaml:5: unknown selection 'orakel'; .*'oracle'"),
         (["source: a", "tolerances: 1", "PACS: {ERM: 1}"], r"mine.yaml:5: .*'tolerances'; did you mean 'tolerance'"),
-        (["- 85.5"], r"mine.yaml:3: expected takes a source and, by dataset and label, percentages; got \[85.5\]"),
+        (["- 85.5"], r"mine.yaml:3: expected must have a source, and percentages by dataset and label; got \[85.5\]"),
     ],
 )
 def test_an_expectation_that_cannot_be_met_is_refused_with_its_line(tmp_path, lines, message):

@@ -32,9 +32,9 @@ def test_time_is_read_as_sbatch_reads_it(text, minutes):
     ("given", "message"),
     [
         ("partitoin=gpu", "unknown slurm setting 'partitoin'; did you mean 'partition'"),
-        ("gpu", "--slurm takes key=value, got 'gpu'"),
-        ("cpus=many", "slurm cpus is 'many', allowed is a whole number"),
-        ("cpus=0", "slurm cpus is 0, allowed is a whole number, at least 1"),
+        ("gpu", "--slurm needs key=value, got 'gpu'"),
+        ("cpus=many", "slurm cpus is 'many', but must be a whole number"),
+        ("cpus=0", "slurm cpus is 0, but must be a whole number, at least 1"),
         ("time=soon", "slurm time is 'soon'; write minutes, 4:00:00"),
     ],
 )

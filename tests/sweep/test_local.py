@@ -162,7 +162,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
     output = launch.communicate(timeout=PATIENCE)[0]
 
     assert launch.returncode == 0, output
-    assert "its worker process ended with signal SIGKILL; the run goes on in another" in output
+    assert "its worker process ended with signal SIGKILL; the run resumes in another" in output
     assert all(folder.run(spec.id).state() is State.DONE for spec in specs)
 
 
@@ -208,7 +208,7 @@ def test_a_dry_run_needs_neither_data_nor_weights(tmp_path, capsys):
     assert main(["sweep", str(sweep), "--launcher", "dry_run", "--results_dir", str(tmp_path / "results")]) == 0
 
     plan, note, *lines = capsys.readouterr().out.splitlines()
-    assert plan.startswith("pacs: 48 runs: 48 due. To start: 48, price unknown")
+    assert plan.startswith("pacs: 48 runs: 48 due. To start: 48, duration unknown")
     assert note == "note: a dry run starts nothing, and has not looked for data and weights"
     assert len(lines) == 4
     assert lines[-1] == "... and 45 more commands; --verbose prints all"
@@ -274,7 +274,7 @@ def test_a_run_whose_memory_runs_out_is_tried_once_more_alone(tmp_path):
     output = launch.communicate(timeout=PATIENCE)[0]
 
     assert launch.returncode == 1, output
-    assert output.count("out of memory on cpu; use a smaller batch_size or image_size; it is tried once more") == 2
+    assert output.count("out of memory on cpu; use a smaller batch_size or image_size; the run is retried alone") == 2
     assert len(re.findall(r"\] huge on Toy/[AB], trial 0: failed: out of memory", output)) == 2
     done = [index for index, line in enumerate(output.splitlines()) if ": validation " in line]
     failed = [index for index, line in enumerate(output.splitlines()) if ": failed: " in line]

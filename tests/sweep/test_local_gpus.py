@@ -100,7 +100,7 @@ def test_a_run_that_ran_out_of_memory_is_tried_again_in_a_new_process_with_no_ot
     report = launched(["cuda:0"] * 3, script)
 
     assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
-    assert report.notes == ["out of memory on cuda:0; it is tried once more, alone, at the end"]
+    assert report.notes == ["out of memory on cuda:0; the run is retried alone at the end"]
     assert tried[1] == (1, 3), "nobody else holds memory on the card"
 
 
@@ -117,14 +117,14 @@ def test_a_run_whose_gpu_failed_is_resumed_by_a_new_worker(launched):
     report = launched(["cuda:0", "cuda:0"], script)
 
     assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
-    assert report.notes == ["its worker process ended as cuda:0 failed (ECC); the run goes on in another"]
+    assert report.notes == ["its worker process ended as cuda:0 failed (ECC); the run resumes in another one"]
 
 
 def test_a_run_over_which_gpus_fail_again_and_again_fails(launched):
     report = launched(["cuda:0"], lambda worker, run: [BEGIN, FAULT if run.label == "SD" else DONE])
 
     [sentence] = [sentence for label, how, sentence in report.ended_as if how == "failed"]
-    assert sentence.startswith("3 worker processes ended over it, the last as cuda:0 failed (ECC); see ")
+    assert sentence.startswith("3 worker processes died during this run, the last as cuda:0 failed (ECC); see ")
     assert [label for label, how, _ in report.ended_as if how == "done"] == ["ERM", "CORAL"]
 
 

@@ -31,7 +31,7 @@ def test_a_plan_starts_what_is_due_and_prices_it_from_what_is_done(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     assert set(plan(folder, runs).seconds) == {None}
-    assert "price unknown until a run of every row is done" in plan(folder, runs).text(2)
+    assert "duration unknown until one run of every row is done" in plan(folder, runs).text(2)
 
     for run, seconds in ((runs[0], 60), (runs[4], 120)):
         write_json(folder.run(run.spec.id).done_file, {"outcome": "done", "seconds": seconds})
@@ -121,7 +121,7 @@ def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):
         in text
     )
     assert f"diverged: ERM+BF on PACS/art_painting, trial 0 ({runs[4].spec.id})" in text
-    assert "6 runs left, price unknown until a run of every row is done" in text
+    assert "6 runs left, duration unknown until one run of every row is done" in text
     sweep = _sweep_again(tmp_path)
     assert f"continue: {sweep}\n" in text
     assert f"try failed runs again: {sweep} --retry failed\n" in text

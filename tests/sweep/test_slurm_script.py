@@ -76,7 +76,7 @@ def test_names_and_paths_reach_slurm_as_they_are(cluster, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a\ntouch x", "a\\b", "%j", "run%A", "\x1b[1m"])
 def test_paths_that_slurm_would_take_for_something_else_are_refused(cluster, tmp_path, name):
-    with pytest.raises(InputError, match=r"cannot be a folder of SLURM's logs"):
+    with pytest.raises(InputError, match=r"cannot be used for SLURM logs"):
         _submit(tmp_path / name)
     assert not (cluster / "script.sh").exists()
 
@@ -95,7 +95,7 @@ def test_settings_reach_slurm_as_they_are(cluster, tmp_path, value):
 
 @pytest.mark.parametrize("name", ["partition", "account", "qos", "constraint", "mem"])
 def test_settings_of_several_lines_are_refused(name):
-    with pytest.raises(InputError, match=rf"slurm {name} is 'a\\ntouch x', allowed is one line"):
+    with pytest.raises(InputError, match=rf"slurm {name} is 'a\\ntouch x', but must be one printable line"):
         load_cluster([f"{name}=a\ntouch x"], None)
 
 

@@ -95,7 +95,7 @@ def test_a_sweep_that_expects_nothing_says_how_it_could(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda declared: declared.update(expected=[1]), "expected takes a source"),
+        (lambda declared: declared.update(expected=[1]), "expected must have a source"),
         (
             lambda declared: declared.update(expected={"source": "a", "VLCS": {}}),
             "unknown dataset of this sweep 'VLCS'",

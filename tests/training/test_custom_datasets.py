@@ -135,13 +135,16 @@ def test_a_sweep_by_source_has_a_table_for_each_and_is_validated_on_it_alone(tmp
         ("train_envs: [dya]", r"mine.yaml:2: train_envs: unknown environment of Mine 'dya'; did you mean 'day'"),
         (
             "train_envs: [[day, night, rain]]",
-            r"mine.yaml:2: train_envs: with day, night, rain trained on, Mine has noth",
+            r"mine.yaml:2: train_envs: training on day, night, rain leaves no",
         ),
-        ("test_envs: [day]\ntrain_envs: all", r"mine.yaml:3: train_envs: with day trained on, Mine has nothing left"),
-        ("train_envs: []", r"mine.yaml:2: train_envs takes a list of at least one item"),
+        ("test_envs: [day]\ntrain_envs: all", r"mine.yaml:3: train_envs: training on day leaves no environment"),
+        ("train_envs: []", r"mine.yaml:2: train_envs must be a list of at least one item"),
         ("train_envs: [day, DAY]", r"mine.yaml:2: train_envs: day is given twice"),
-        ("train_envs: [day, []]", r"mine.yaml:2: train_envs takes environments, or lists of at least one, got \[\]"),
-        ("train_envs: all\npairs: true", r"mine.yaml:3: pairs train on all that they do not hold out"),
+        (
+            "train_envs: [day, []]",
+            r"mine.yaml:2: an item of train_envs must be an environment or a non-empty list, got",
+        ),
+        ("train_envs: all\npairs: true", r"mine.yaml:3: pairs cannot be combined with train_envs"),
         ("environments: {Mine: [a, b]}", r"mine.yaml:2: unknown key 'environments'"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_folder_whose_run_never_began_is_anybodys(tmp_path):
 def test_files_of_somebody_else_are_not_written_over(name, tmp_path):
     (tmp_path / name).write_text("theirs")
 
-    with pytest.raises(InputError, match=f"has {name} but no spec.json, so it is no run of ours; give another"):
+    with pytest.raises(InputError, match=f"has {name} but no spec.json, so dg_batchformer did not write it; give"):
         run_quickly(quick_spec(), tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == [name]

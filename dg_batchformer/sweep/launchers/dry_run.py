@@ -1,7 +1,7 @@
-"""The dry run: one command for every run that is due; starts nothing, and looks for no data, weights or lock.
+"""Dry run of a sweep: print one command for every due run, without checking data, weights or locks.
 
-A command says what is trained, not where: give it a ``--device``, or it takes the first GPU, else the CPU. Where the
-sweep's workers are on CPUs it has their number of threads, on which the last digits of sums depend.
+Commands have no ``--device``, so they use the first GPU, or else the CPU. If the sweep's workers use CPUs, commands
+have their number of threads, as rounding depends on it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from dg_batchformer.storage.folders import SweepFolder
 def commands(
     folder: SweepFolder, runs: Sequence[SweepRun], options: RunOptions, threads: int | None = None
 ) -> list[str]:
-    """Return one ``train`` command for each run: what a worker of the local launcher would be told."""
+    """Return one ``train`` command per run, equivalent to what a worker of the local launcher would do."""
     return [
         command("train", **spec.options(), **options.typed(), output_dir=folder.run(spec.id).path, threads=threads)
         for _, spec in runs

@@ -1,4 +1,4 @@
-"""The local launcher: warm worker processes on this machine, one per device slot, each training run after run."""
+"""The local launcher: warm worker processes on this machine, one per device, which train one run after another."""
 
 import signal
 import time
@@ -15,29 +15,29 @@ from dg_batchformer.storage.safe_read import TABLE, read_bytes
 from dg_batchformer.sweep.launchers.admission import Admission
 from dg_batchformer.sweep.launchers.process import WorkerProcess
 
-_MAX_DEATHS = 3  # of workers over one run that made no progress in between
-_PATIENCE = 0.2  # seconds until a signal is seen at the latest
-_LOOK_AGAIN = 5.0  # seconds until workers that wait for memory get another chance
+_MAX_DEATHS = 3  # worker deaths during a run without progress in between
+_PATIENCE = 0.2  # maximal delay in seconds until a signal is handled
+_LOOK_AGAIN = 5.0  # seconds between memory checks for idle workers
 
 
 class Report(Protocol):
-    """Who follows a launch."""
+    """Receives the events of a launch."""
 
     def begin(self, run: SweepRun, start: int) -> None:
-        """A run begins, or goes on, at a step."""
+        """A run starts or resumes at step ``start``."""
 
     def progress(self, run: SweepRun, done: int) -> None:
-        """A run has done so many updates."""
+        """A run has done ``done`` updates."""
 
     def ended(self, run: SweepRun, how: str, sentence: str) -> None:
-        """A run ended: done, diverged, failed, interrupted, stopped by a broken disk, or busy elsewhere."""
+        """A run ended: done, diverged, failed, interrupted, stopped by a disk error, or busy in another process."""
 
     def note(self, run: SweepRun, sentence: str) -> None:
-        """Something a person should know."""
+        """A message for the user."""
 
 
 def share_of_cores(devices: Sequence[str]) -> int:
-    """Return the CPU threads of each of some workers."""
+    """Return the number of CPU threads per worker."""
     return max(1, usable_cores() // len(devices))
 
 
@@ -45,8 +45,11 @@ class LocalLauncher:
     """Trains runs on local devices.
 
     Args:
-        devices: one worker each, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``; workers share the cores.
-        threads: of each worker; None shares out the cores.
+        folder: of the sweep.
+        devices: one per worker, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``.
+        options: of all runs.
+        report: receives events.
+        threads: per worker; None divides the cores evenly.
 
     """
 
@@ -61,23 +64,23 @@ class LocalLauncher:
     ) -> None:
         self.folder, self.devices, self.options, self.report = folder, devices, options, report
         self.threads = threads or share_of_cores(devices)
-        self.deaths: Counter[tuple[Any, ...]] = Counter()  # of workers, by the run in hand and how far it got
-        self.began: dict[str, int] = {}  # the step that a run began at last
+        self.deaths: Counter[tuple[Any, ...]] = Counter()  # by run and progress
+        self.began: dict[str, int] = {}  # first step of the last start, by run
         self.queue: deque[SweepRun] = deque()
-        self.alone: deque[SweepRun] = deque()  # ran out of memory beside others
+        self.alone: deque[SweepRun] = deque()  # runs to retry without others, after an OOM
         self.had_alone: set[str] = set()
-        self.slots = list(devices)  # those that can be used
-        self.unusable: list[str] = []  # why others cannot
+        self.slots = list(devices)  # usable devices
+        self.unusable: list[str] = []  # errors of other devices
         self.looked = time.monotonic()
         self.workers: list[WorkerProcess] = []
         self.admission = Admission()
-        self.interrupts = 0  # signals that asked to stop
+        self.interrupts = 0  # number of stop signals
 
     def launch(self, runs: Sequence[SweepRun]) -> bool:
-        """Train the runs; return false where that was interrupted. A failing run stops no other.
+        """Train the runs; return false if interrupted. A failing run does not stop the others.
 
-        After SIGINT, SIGTERM or, without ``nohup``, SIGHUP every worker saves its run and ends; a second Ctrl-C kills
-        those that hang.
+        After SIGINT, SIGTERM or (without ``nohup``) SIGHUP, every worker saves its run and exits; a second Ctrl-C kills
+        workers that hang.
         """
         self.queue.extend(runs)
         stopping = [signal.SIGINT, signal.SIGTERM]
@@ -95,7 +98,7 @@ class LocalLauncher:
         return not self.interrupts
 
     def stop(self, seconds: float) -> None:
-        """Let every worker save its run and end within some time; for a signal handler that then ends the process."""
+        """Let every worker save its run and exit within ``seconds``; for signal handlers that then exit the process."""
         for worker in self.workers:
             worker.send_signal(signal.SIGTERM)
         end = time.monotonic() + seconds
@@ -103,12 +106,12 @@ class LocalLauncher:
             worker.end_within(max(0.0, end - time.monotonic()))
 
     def _interrupt(self, number: int, frame: Any) -> None:
-        # And no more: a signal comes between any two lines of the loop. Only a second Ctrl-C kills.
+        # Only set a flag, as signals arrive at any point of the loop. Only a second Ctrl-C kills.
         if number == signal.SIGINT or not self.interrupts:
             self.interrupts += 1
 
     def _turn(self) -> None:
-        """Pass on a wish to stop, then hear what workers have to tell."""
+        """Forward stop signals, then handle the events of workers."""
         if self.interrupts:
             self.queue.clear()
             self.alone.clear()
@@ -116,7 +119,7 @@ class LocalLauncher:
                 worker.send_signal(signal.SIGTERM if self.interrupts == 1 else signal.SIGKILL)
         by_channel = {worker.channel: worker for worker in self.workers}
         for channel in wait(list(by_channel), timeout=_PATIENCE):
-            self._hear(by_channel[channel])  # type: ignore[index]  # only channels were waited for
+            self._hear(by_channel[channel])  # type: ignore[index]  # only channels are waited for
         if time.monotonic() - self.looked > _LOOK_AGAIN:
             self.looked = time.monotonic()
             self._give_work()
@@ -127,9 +130,9 @@ class LocalLauncher:
         self._assign(worker)
 
     def _assign(self, worker: WorkerProcess) -> None:
-        """Give a worker its next run; without one let it end, or wait where memory is short.
+        """Give a worker its next run, let it idle if memory is short, or dismiss it if no runs are left.
 
-        A run that must be alone waits until other workers have ended, since idle ones hold memory too.
+        A run that must be alone waits until the other workers have exited, as idle ones hold memory too.
         """
         others_train = any(other.run is not None for other in self.workers)
         if self.queue and not (others_train and self.admission.is_short(worker)):
@@ -171,7 +174,7 @@ class LocalLauncher:
                 self._assign(worker)
 
     def _end(self, worker: WorkerProcess, run: SweepRun, told: dict[str, Any]) -> None:
-        """Take note of how a run ended."""
+        """Handle the end of a run."""
         worker.run = None
         worker.leaves = told.get("leaves", False)
         how, sentence = told.get("state", told["event"]), told.get("sentence", "")
@@ -185,26 +188,26 @@ class LocalLauncher:
         elif how == "interrupted" and not self.interrupts:
             worker.leaves = True
             self.queue.appendleft(run)
-            self.report.note(run, "its worker process was asked to stop; the run goes on in another")
+            self.report.note(run, "its worker process was asked to stop; the run resumes in another one")
         elif told.get("out_of_memory") and len(self.devices) > 1 and run.spec.id not in self.had_alone:
             self.had_alone.add(run.spec.id)
             self.alone.append(run)
-            self.folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # it has not failed yet
-            self.report.note(run, f"{sentence}; it is tried once more, alone, at the end")
+            self.folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # not a failure yet
+            self.report.note(run, f"{sentence}; the run is retried alone at the end")
         else:
             if told["event"] == "end":
                 self.folder.log_final(run.spec.id, State(how), told["seconds"])
             self.report.ended(run, how, sentence)
 
     def _bury(self, worker: WorkerProcess) -> None:
-        """Take leave of a worker that has ended; replace it if it died with work left."""
+        """Reap an exited worker; replace it if there is work left."""
         self.workers.remove(worker)
         run, code = worker.run, worker.bury()
         if run is not None and self.interrupts:
             self.report.ended(run, "interrupted", "")
         elif run is not None:
             cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-            advice = ", perhaps for lack of memory: use fewer --devices" if code == -signal.SIGKILL else ""
+            advice = ", perhaps out of memory: use fewer --devices" if code == -signal.SIGKILL else ""
             self._blame(run, f"with {cause}", advice)
         if not (self.workers or self.slots):
             self._give_up_without_devices()
@@ -219,10 +222,12 @@ class LocalLauncher:
         self.alone.clear()
 
     def _blame(self, run: SweepRun, ended: str, advice: str = "") -> None:
-        """Try a run again that ended its worker; after several of these without progress record it as failed.
+        """Retry a run whose worker died; after several deaths without progress, mark it as failed.
 
         Args:
-            ended: how the worker ended, as "with signal SIGKILL".
+            run: of the worker.
+            ended: how the worker ended, such as "with signal SIGKILL".
+            advice: for the error message.
 
         """
         folder = self.folder.run(run.spec.id)
@@ -235,10 +240,10 @@ class LocalLauncher:
         progress = run.spec.id, self.began.get(run.spec.id), records
         self.deaths[progress] += 1
         if self.deaths[progress] < _MAX_DEATHS:
-            self.report.note(run, f"its worker process ended {ended}; the run goes on in another")
+            self.report.note(run, f"its worker process ended {ended}; the run resumes in another one")
             self.queue.append(run)
             return
-        died = f"{_MAX_DEATHS} worker processes ended over it, the last {ended}{advice}"
+        died = f"{_MAX_DEATHS} worker processes died during this run, the last {ended}{advice}"
         sentence = f"{died}; see {self.folder.workers_log}"
         folder.fail(sentence)
         self.report.ended(run, State.FAILED, sentence)

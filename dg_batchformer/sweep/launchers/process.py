@@ -1,4 +1,4 @@
-"""One worker process of the local launcher: forked from a warm server, told what to train, heard and ended."""
+"""A worker process of the local launcher, forked from a warm server."""
 
 import importlib
 import multiprocessing
@@ -18,62 +18,65 @@ _SERVER = "dg_batchformer.sweep.launchers.server"
 
 
 def _work(channel: Connection, device: str, threads: int, log: Path, sharing: int) -> None:
-    """Be a worker: runs in the forked process, where the module is there already."""
+    """Run the worker loop in the forked process, where the module is already imported."""
     importlib.import_module(_WORKER).serve(channel, device, threads, log, sharing)
 
 
 class WorkerProcess:
-    """One worker process and the run it has in hand.
+    """A worker process, and its current run.
 
     Args:
-        sharing: workers on the same device, this one included.
+        device: name of the device.
+        threads: number of CPU threads.
+        log: file for its standard output and error.
+        sharing: number of workers on the same device, including this one.
 
     """
 
     def __init__(self, device: str, threads: int, log: Path, sharing: int = 1) -> None:
         self.device, self.threads = device, threads
         self.run: SweepRun | None = None
-        self.told: signal.Signals | None = None  # the last signal sent to it
-        self.leaves = False  # was dismissed, asked to stop by somebody, or lost its device
-        self.is_usable = True  # whether its device is
-        self.held_of_card = 0  # bytes that it holds on its GPU, as last told
+        self.told: signal.Signals | None = None  # last signal sent
+        self.leaves = False  # whether it is about to exit: dismissed, stopped by a signal, or without its device
+        self.is_usable = True  # whether its device works
+        self.held_of_card = 0  # bytes that it holds on its GPU, as last reported
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_SERVER, _WORKER])
         self.channel, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, device, threads, log, sharing))
-        with preloaded():  # where this starts the server, it runs on tcmalloc, and so do all workers
+        with preloaded():  # if this starts the server, it and all workers use tcmalloc
             self.process.start()
         theirs.close()
 
     def give(self, task: Task | None) -> None:
-        """Hand over a run, or None to let the worker end."""
+        """Send a task, or None to dismiss the worker."""
         self.leaves = task is None
-        with suppress(OSError):  # a dead worker is found by the end of its channel
+        with suppress(OSError):  # a dead worker is detected by its closed channel
             self.channel.send(task)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal, once."""
+        """Send a signal, unless it was the last one sent."""
         if self.told != number and self.process.pid is not None:
             self.told = number
             with suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
 
     def event(self) -> dict[str, Any] | None:
-        """Return what the worker tells; None when it has ended."""
+        """Receive an event; None if the worker has exited."""
         try:
             return self.channel.recv()
         except (EOFError, OSError):
             return None
 
     def end_within(self, seconds: float) -> None:
-        """Wait for the end of the process, and kill one that hangs."""
+        """Wait for the process to exit; kill it after ``seconds``."""
         self.process.join(seconds)
         if self.process.is_alive():
             self.send_signal(signal.SIGKILL)
             self.process.join()
 
     def bury(self) -> int:
-        """Wait for the end of the process; return its exit code, negative for a signal."""
+        """Wait for the process to exit; return its exit code, negative for a signal."""
         self.channel.close()
         self.process.join()
         code = self.process.exitcode

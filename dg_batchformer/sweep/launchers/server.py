@@ -1,7 +1,7 @@
-"""Imported by the server that workers are forked from, and by nobody else: it outlives what stops workers.
+"""Imported only by the server that forks workers: makes it survive the signals that stop workers.
 
-SLURM signals every process of a job. A server that ended with its workers could not say how they ended, nor wait until
-they have saved their runs. Blocked signals wait: a worker lets them in once it has handlers of its own.
+SLURM signals every process of a job, but the server must stay alive to report how workers exit, and to wait until they
+have saved their runs. Signals are blocked here; a worker unblocks them after it has set its own handlers.
 """
 
 import signal

@@ -1,7 +1,7 @@
-"""The SLURM launcher: job arrays through submitit. One array task is a local launch of a chunk of runs.
+"""The SLURM launcher: job arrays through submitit, where one array task is a local launch of a chunk of runs.
 
-SLURM schedules; nothing of ours stays alive on the login node. Ahead of a time limit or a preemption SLURM signals a
-task, whose workers save their runs within seconds; it is requeued and goes on. SIGTERM (scancel) saves and ends it.
+SLURM does the scheduling; no process stays on the login node. Before a time limit or preemption, SLURM signals a task,
+whose workers save their runs within seconds; the task is requeued and resumes. SIGTERM (scancel) saves and ends it.
 """
 
 import os
@@ -24,21 +24,24 @@ from dg_batchformer.sweep.jobs import Job, ask
 from dg_batchformer.sweep.launchers.local import LocalLauncher
 from dg_batchformer.text.printable import one_line
 
-_REQUEUES = 100_000  # submitit counts time limits, also those that a task was made for
-_DEFAULT_MAX_ARRAY = 1001  # SLURM's own
-_SIGNAL_MARGIN = 30  # seconds of a signal's lead that requeueing takes
-_SHARE_OF_LIMIT = 0.8  # of a time limit that a chunk is planned for
+_REQUEUES = 100_000  # submitit limits requeues, but long chunks rely on them
+_DEFAULT_MAX_ARRAY = 1001  # SLURM's default
+_SIGNAL_MARGIN = 30  # seconds of the signal's lead reserved for requeueing
+_SHARE_OF_LIMIT = 0.8  # planned share of the time limit
 _ROOT = Path(__file__).parents[3]
 _TAKEN = re.compile(r"[\x00-\x1f\x7f\\]|%[jtaA]")
 _Item = TypeVar("_Item")
 
 
 class Chunk:
-    """What one array task does; submitit pickles it, and asks it to ``checkpoint`` when SLURM signals.
+    """The work of one array task; submitit pickles it, and calls ``checkpoint`` when SLURM signals.
 
     Args:
-        devices, threads: of its workers, as the local launcher takes them.
-        seconds: within which they have saved their runs when SLURM signals.
+        folder: of the sweep.
+        runs: to train.
+        options: of all runs.
+        devices, threads: of its workers, as in the local launcher.
+        seconds: time limit for saving the runs after a signal.
 
     """
 
@@ -57,39 +60,40 @@ class Chunk:
         self.launcher: LocalLauncher | None = None
 
     def __call__(self) -> None:
-        """Train what is left of the chunk."""
+        """Train the remaining runs of the chunk."""
         if callable(handler := signal.getsignal(signal.SIGUSR2)):
-            signal.signal(signal.SIGUSR1, handler)  # clusters differ in which they send
+            signal.signal(signal.SIGUSR1, handler)  # clusters send one or the other
         folder = SweepFolder(self.folder)
         left = [run for run in self.runs if not folder.run(run.spec.id).state().is_settled]
         console = SweepConsole(left)
         self.launcher = LocalLauncher(folder, self.devices, self.options, console, threads=self.threads)
         if not self.launcher.launch(left) and _is_preempted():
-            # With a grace time SLURM takes a task that ends by itself for complete.
+            # With a grace time, SLURM treats a task that exits by itself as completed.
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
 
     def checkpoint(self) -> Any:
-        """Save all runs; return what the requeued task is to do."""
+        """Save all runs; return the submission for the requeued task."""
         from submitit.helpers import DelayedSubmission
 
         if self.launcher is not None:
             self.launcher.stop(self.seconds)
-            self.launcher = None  # is of this process; the chunk goes into the next
+            self.launcher = None  # not picklable
         return DelayedSubmission(self)
 
 
 def _is_preempted() -> bool:
-    """Whether SLURM stops this job to make room for another, and not because somebody cancelled it."""
+    """Return whether SLURM is preempting this job, in contrast to a cancellation."""
     command = ["scontrol", "--oneliner", "show", "job", os.environ.get("SLURM_JOB_ID", "")]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return "PreemptTime=" in said and "PreemptTime=None" not in said
 
 
 def runs_in_task(seconds: Sequence[float | None], cluster: Cluster) -> int:
-    """Return how many runs a task should get so that it fits its time limit; 1 while no run was measured.
+    """Return how many runs a task should get to fit into its time limit; 1 if durations are unknown.
 
     Args:
-        seconds: what each run is expected to take.
+        seconds: expected duration of each run.
+        cluster: resources of a task.
 
     """
     known = [took for took in seconds if took is not None]
@@ -106,7 +110,7 @@ def submit(
     cluster: Cluster,
     runs_per_task: int,
 ) -> Iterator[list[Job]]:
-    """Hand runs to SLURM in job arrays; yield the jobs of each. Raises InputError where SLURM refuses one."""
+    """Submit runs as job arrays; yield the jobs of each array. Raises InputError if SLURM rejects one."""
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -121,7 +125,7 @@ def submit(
         Chunk(path, part, options, devices=devices, threads=threads, seconds=seconds)
         for part in _parts(runs, runs_per_task)
     ]
-    longest = _longest_array()  # asks SLURM, which submitit takes for granted
+    longest = _longest_array()  # also checks that SLURM is available
     logs = SweepFolder(path).slurm
     executor = submitit.SlurmExecutor(logs, max_num_timeout=_REQUEUES)
     submitted = 0
@@ -139,11 +143,11 @@ def submit(
 
 
 def _refuse_path(path: Path) -> None:
-    """Raise InputError for a folder whose name sbatch or submitit would take for something else."""
+    """Raise InputError for a folder whose name sbatch or submitit would misinterpret."""
     if _TAKEN.search(str(path)):
         raise InputError(
-            f"{str(path)!r} cannot be a folder of SLURM's logs: it holds a control character, a backslash or one of "
-            "%j, %t, %a and %A, which stand for numbers of jobs; give another --results_dir"
+            f"{str(path)!r} cannot be used for SLURM logs: it contains a control character, a backslash or one of %j, "
+            "%t, %a and %A, which SLURM replaces by job ids; give another --results_dir"
         )
 
 
@@ -153,11 +157,12 @@ def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
 
 
 def _parameters(cluster: Cluster, logs: Path, job: str) -> dict[str, Any]:
-    """Return a cluster's settings as submitit names them.
+    """Return the settings under submitit's names.
 
     Args:
-        logs: folder of the logs, which submitit gives to SLURM as it is, for which % begins a pattern.
-        job: the pattern for the number of a job.
+        cluster: the settings.
+        logs: folder of the logs; % is escaped, as SLURM expands patterns in it.
+        job: SLURM's pattern for the job id.
 
     """
     log = f"{logs}/".replace("%", "%%") + job
@@ -173,14 +178,14 @@ def _parameters(cluster: Cluster, logs: Path, job: str) -> dict[str, Any]:
         "additional_parameters": {"output": f"{log}_0_log.out"},
         # srun of SLURM 22.05 and later does not inherit the number of cores.
         "srun_args": [f"--cpus-per-task={cluster.cpus}", f"--output={log}_%t_log.out"],
-        # A clone need not be installed.
+        # The package may not be installed, as in a clone.
         "setup": [*cluster.setup, f"export PYTHONPATH={shlex.quote(str(_ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
         "stderr_to_stdout": True,
     }
 
 
 def _longest_array() -> int:
-    """Return how many tasks an array may have here."""
+    """Return the maximal number of tasks of a job array on this cluster."""
     limits = [
         line.split("=")[1] for line in ask("scontrol", "show", "config").splitlines() if line.startswith("MaxArraySize")
     ]
