@@ -35,7 +35,6 @@ napoleon_google_docstring = True
 
 html_theme = "furo"
 html_title = "dg_batchformer"
-html_static_path = ["_static"]
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
 linkcheck_timeout = 20

@@ -1,0 +1,114 @@
+"""The commands of README.md and docs/ run as printed, in the printed order, in a fresh copy of the project."""
+
+import random
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from domainbed_sweeps import KINDS
+from domainbed_sweeps import write_sweep as write_domainbed_sweep
+from PIL import Image
+from sweep_folders import write_sweep
+
+from dg_batchformer.catalog.datasets import dataset_facts
+from dg_batchformer.spec.sweep import load_sweep
+
+pytestmark = pytest.mark.system
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*sorted(ROOT.glob("docs/*.md")), ROOT / "sweeps" / "README.md"]
+
+# Commands that no machine without a network, a GPU or SLURM runs in minutes, by a part of each.
+NEEDS = {
+    "git clone": "a network",
+    "cd dg_batchformer": "the clone",
+    "data prepare": "a network",
+    "sweep sweeps/pacs.yaml": "a GPU",
+    "--data_path exact": "a GPU",
+    "nvidia-cuda-mps-control": "a GPU",
+    "slurm": "SLURM",
+    "cancel": "SLURM",
+    "--plugins domainbed": "a checkout of DomainBed",
+    "soup": "runs trained with --predictions",
+    "--metric": "runs trained with --predictions",
+    "--expect": "the runs of a reproduction",
+    "--watch": "a reader who ends it",
+    "make demo": "minutes, which the README takes",
+    "source .venv": "the environment that is active already",
+}
+# data verify exits with 1 where data deserve a look, as a few random pixels in the place of PACS do.
+FINDS = "data verify"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """Copy the project, with an environment that has this one's packages in place of a download."""
+    copy = tmp_path_factory.mktemp("clone") / "dg_batchformer"
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    for name in listed.stdout.decode().splitlines():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, copy / name)
+    venv.create(copy / ".venv", with_pip=True)
+    python = copy / ".venv" / "bin" / "python"
+    [site] = copy.glob(".venv/lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(f"{copy}\n{sysconfig.get_path('purelib')}\n")
+    program = copy / ".venv" / "bin" / "dg-batchformer"
+    program.write_text(f"#!{python}\nfrom dg_batchformer.__main__ import main\n\nmain()\n")
+    program.chmod(0o755)
+    (copy / ".venv" / "installed").touch()  # so that make demo installs nothing
+    _write_placeholders(copy)
+    return copy
+
+
+def _write_placeholders(folder):
+    """Write what documents take for granted: data, a module, photos, a trained sweep and one of DomainBed."""
+    rng = random.Random(0)
+    domains = {"PACS": dataset_facts("PACS").names, "Streets": ("rain", "night", "fog")}
+    places = [
+        f"DATA/{dataset}/{domain}/{kind}" for dataset, names in domains.items() for domain in names for kind in "ab"
+    ]
+    for place in (*places, "photos", "more"):
+        (folder / place).mkdir(parents=True)
+        for index in range(8):
+            image = Image.frombytes("RGB", (40, 40), rng.randbytes(40 * 40 * 3))
+            image.save(folder / place / f"{index}.jpg")
+    [module, *_] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
+    (folder / "my_module.py").write_text(module)
+    pacs = load_sweep(ROOT / "sweeps" / "pacs.yaml")
+    write_sweep(folder / "results" / "pacs", pacs, lambda run: rng.uniform(0.7, 0.8), hparams={"weights": "none"})
+    write_domainbed_sweep(folder / "domainbed_sweep", KINDS["whole"], seed=0)
+
+
+def _commands(document):
+    return [
+        line.removeprefix("$ ")
+        for block in re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("$ ")
+    ]
+
+
+def _run(commands, folder):
+    """Run commands one after another in one shell; stop at the first that fails."""
+    lines = [f"{command} || test $? = 1" if FINDS in command else command for command in commands]
+    script = "\n".join(["set -ex", *lines])
+    environment = {"PATH": f"{folder / '.venv' / 'bin'}:/usr/bin:/bin", "XDG_CACHE_HOME": str(folder / ".cache")}
+    done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_commands_of_the_manual_run_as_printed(document, clone):
+    _run([command for command in _commands(document) if not any(part in command for part in NEEDS)], clone)
+
+
+def test_the_commands_of_the_readme_run_as_printed(clone):
+    commands = _commands(ROOT / "README.md")
+
+    assert commands[0] == "make demo"
+    _run(commands, clone)
