@@ -55,7 +55,7 @@ def test_what_is_written_is_an_algorithm_with_a_test_that_passes(new, scratch, m
 
 
 def test_a_new_algorithm_needs_no_other_entry(monkeypatch):
-    """What CONTRIBUTING.md asks for, README.md aside, is all that the tests over the registries ask for."""
+    """What CONTRIBUTING.md asks for is all that the tests over the registries ask for."""
     monkeypatch.setattr(ALGORITHMS, "_classes", {**ALGORITHMS._classes, "MyMethod": type("MyMethod", (ERM,), {})})
 
     for name, test in runpy.run_path(str(ROOT / "tests" / "catalog" / "test_datasets.py")).items():

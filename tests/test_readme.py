@@ -1,10 +1,11 @@
-"""What the documents say, held against what there is."""
+"""Documents agree with the project: commands parse, links lead somewhere, tables of names are complete."""
 
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.cli.main import parser
@@ -26,9 +27,14 @@ def _commands():
                 yield pytest.param(match[1], id=f"{document.parent.name}: {match[1]}")
 
 
+@pytest.fixture(scope="module")
+def command_line():
+    return parser()
+
+
 @pytest.mark.parametrize("command", list(_commands()))
-def test_every_command_in_a_document_is_one(command):
-    options = parser().parse_args([word for word in shlex.split(command) if word != "--help"])
+def test_every_command_in_a_document_parses(command, command_line):
+    options = command_line.parse_args([word for word in shlex.split(command) if word != "--help"])
 
     for path in re.findall(r"sweeps/\w+\.yaml", command):
         assert (ROOT / path).exists()
@@ -57,13 +63,33 @@ def test_the_readme_is_short():
     assert len(README.split()) < 800
 
 
+def _anchors(document):
+    """Return the anchors of a document's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_and_files_named_in_backticks_exist(document):
+def test_links_images_and_files_named_in_backticks_exist(document):
     text = document.read_text()
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (document.parent / target).exists(), target
-    for name in re.findall(r"`((?:dg_batchformer|tests|tools|sweeps)/[\w./]+\.\w+)`", text):
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    links += re.findall(r"```\{(?:image|include)\} (\S+)", text)
+    for link in links:
+        target, _, anchor = link.partition("#")
+        if not re.match(r"https?:", link):
+            path = document.parent / target if target else document
+            assert path.exists(), link
+            assert not anchor or anchor in _anchors(path), link
+    for name in re.findall(r"`((?:dg_batchformer|docs|tests|tools|sweeps)/[\w./]+\.\w+)`", text):
         assert (ROOT / name).exists() or any(word in name for word in PLACEHOLDERS), name
+
+
+def test_ci_on_linux_runs_what_main_must_pass_and_ci_on_macos_the_unit_tests():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    runs = {name: [step.get("run") for step in job["steps"]] for name, job in workflow["jobs"].items()}
+
+    assert ".ci/run" in runs["linux"]
+    assert "make test" in runs["macos"]
 
 
 def test_every_sweep_and_tool_is_in_its_readme():

@@ -90,7 +90,7 @@ def main() -> int:
     for path, template in files.items():
         path.write_text(template.substitute(name=name, snake=snake, paper=paper))
         print(f"wrote {path.relative_to(options.root)}")
-    print(f"next: .venv/bin/python -m pytest tests/algorithms/test_{snake}.py tests/contracts -k {name}")
+    print(f"next: python -m pytest tests/algorithms/test_{snake}.py tests/contracts -k {name}")
     return 0
 
 
