@@ -13,16 +13,16 @@ from dg_batchformer.sweep.launches import end_launches
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = (
-        "End what trains a sweep: launches on this machine and its SLURM jobs. Runs are saved; the sweep command goes "
-        "on from there."
+        "Stop the training of a sweep: launches on this machine and its SLURM jobs. Runs are saved; repeat the sweep "
+        "command to resume them."
     )
-    verb = verbs.add_parser("cancel", help="end what trains a sweep, its runs saved", description=text)
+    verb = verbs.add_parser("cancel", help="stop a sweep and save its runs", description=text)
     verb.set_defaults(run=run, works=True)
-    verb.add_argument("folder", type=Path, metavar="DIR", help="as results/quickstart")
+    verb.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep, such as results/quickstart")
 
 
 def run(options: argparse.Namespace) -> int:
-    """End what trains a sweep, its runs saved: launches on this machine, and its SLURM jobs."""
+    """Stop the training of a sweep, its runs saved: launches on this machine, and its SLURM jobs."""
     folder = SweepFolder(options.folder)
     read_sweep_manifest(folder)  # or it is no sweep
     told, elsewhere = end_launches(folder)

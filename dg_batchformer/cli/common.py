@@ -22,7 +22,7 @@ def positive(text: str) -> int:
 def add_plugins(verb: argparse.ArgumentParser) -> None:
     """Add the option that says which plug-ins a verb may import; what a folder names is not imported."""
     verb.add_argument("--plugins", nargs="+", default=[], metavar="MODULE",
-        help="import them first: those that the run was trained with")  # fmt: skip
+        help="modules to import first: those that the run was trained with")  # fmt: skip
 
 
 def say(text: str) -> None:

@@ -16,21 +16,27 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     verb = verbs.add_parser(
         "compare",
-        help="whether a row is better than another, and how sure",
+        help="is one row better than another, and how certain is it?",
         description="Say whether row B improves on row A and by how much: the paired difference in test accuracy by "
         "environment, its 95 % interval, and tests.",
     )
     verb.set_defaults(run=run)
     add = verb.add_argument
-    add("baseline", metavar="A", type=one_form, help="the row to compare with, as ERM; rows are named as in the tables")
-    add("other", metavar="B", type=one_form, help="the row that may be better, as ERM+BF")
-    add("folders", nargs="+", type=Path, metavar="DIR", help="as results/quickstart, or of a DomainBed sweep")
+    add("baseline", metavar="A", type=one_form, help="the baseline row, such as ERM; rows are named as in the tables")
+    add("other", metavar="B", type=one_form, help="the row that may be better, such as ERM+BF")
+    add(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="folders of sweeps, such as results/quickstart, or of DomainBed sweeps",
+    )
     add("--also", nargs="+", type=one_form, default=[], metavar="ROW",
-        help="further rows to compare with A; intervals and p-values are then corrected for their number")  # fmt: skip
+        help="more rows to compare with A; intervals and p-values are then corrected for their number")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
         help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip
     add_reading(verb)
-    add("--format", choices=_FORMATS, default="text", help="what is printed (default: %(default)s)")
+    add("--format", choices=_FORMATS, default="text", help="output format (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,8 +8,8 @@ _ACTIONS = (data_prepare, data_verify, data_info, data_cache)  # in the order of
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its actions."""
-    text = "Look after datasets: fetch or build them, check them, see them, decode them beforehand."
-    verb = verbs.add_parser("data", help="fetch, check, show and cache a dataset", description=text)
+    text = "Prepare datasets: download or build, verify, inspect and cache them."
+    verb = verbs.add_parser("data", help="download, verify, inspect and cache a dataset", description=text)
     actions = verb.add_subparsers(metavar="ACTION", required=True)
     for action in _ACTIONS:
         action.add_action(actions)

@@ -12,17 +12,17 @@ from dg_batchformer.spec.run import RunRequest
 def add_action(actions: Verbs) -> None:
     """Add the action and its options."""
     text = (
-        "Decode every image of a dataset once, into files that all runs on this machine share. Runs do so themselves "
-        "when they first need it; do it beforehand where many are about to start. The cache lies in "
-        "$XDG_CACHE_HOME/dg_batchformer, else ~/.cache/dg_batchformer, and may be deleted at any time."
+        "Decode every image of a dataset once, into files that all runs on this machine share. Runs build the cache "
+        "when they first need it; build it in advance if many runs are about to start. It is in "
+        "$XDG_CACHE_HOME/dg_batchformer, or ~/.cache/dg_batchformer, and can be deleted at any time."
     )
     action = actions.add_parser("cache", help="decode a dataset into the pixel cache", description=text)
     action.set_defaults(run=run, works=True)
     add = action.add_argument
-    add("name", metavar="NAME", help="a dataset of image folders, see: list datasets; or data of your own")
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
+    add("name", metavar="NAME", help="a dataset of image folders, see: list datasets; or the name of your own data")
+    add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/")
     add("--image_size", type=int, default=224, metavar="PIXELS",
-        help="of the images that are evaluated (default: %(default)s)")  # fmt: skip
+        help="size of the evaluated images (default: %(default)s)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:

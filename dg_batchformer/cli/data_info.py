@@ -13,14 +13,16 @@ from dg_batchformer.storage.folders import atomic_write
 
 def add_action(actions: Verbs) -> None:
     """Add the action and its options."""
-    text = "Show the environments and classes of a dataset and how many images each has, and draw them if asked."
-    action = actions.add_parser("info", help="what a dataset holds, and a contact sheet of it", description=text)
+    text = "Show how many images each environment and class of a dataset has; with --output, draw samples."
+    action = actions.add_parser(
+        "info", help="show the contents of a dataset, and draw a contact sheet", description=text
+    )
     action.set_defaults(run=run)
     add = action.add_argument
-    add("name", metavar="NAME", help="a dataset, also a built-in one, see: list datasets; or data of your own")
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
+    add("name", metavar="NAME", help="a dataset, see: list datasets; or the name of your own data")
+    add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/")
     add("--output", type=Path, metavar="PNG",
-        help="write a contact sheet there: samples of every environment (rows) and class (columns)")  # fmt: skip
+        help="write a contact sheet to this file: samples of every environment (rows) and class (columns)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:

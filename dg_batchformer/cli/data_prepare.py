@@ -11,24 +11,24 @@ from dg_batchformer.spec.command import command
 def add_action(actions: Verbs) -> None:
     """Add the action and its options."""
     text = (
-        "Put a dataset where runs look for it: DIR/PACS/sketch/dog/ ... It is fetched from its public address or, with "
-        "--from, built out of official archives, parquet files of HuggingFace, or folders laid out for other suites. "
-        "Images in folders on the same disk are linked, not copied. The dataset is there whole or not at all. An "
-        "interrupted download goes on with the same command."
+        "Put a dataset where runs look for it: DIR/PACS/sketch/dog/ ... It is downloaded from its public mirrors or, "
+        "with --from, built from official archives, Hugging Face parquet files, or folders laid out for other "
+        "suites. Images in folders on the same disk are hard-linked, not copied. Preparation is atomic: rerun the "
+        "command to resume an interrupted download."
     )
-    action = actions.add_parser("prepare", help="fetch a dataset, or build it from archives or folders",
+    action = actions.add_parser("prepare", help="download a dataset, or build it from archives or folders",
         description=text)  # fmt: skip
     action.set_defaults(run=run, works=True)
     add = action.add_argument
-    add("name", metavar="NAME", help="as PACS; an unknown name is answered with the known ones")
-    add("--data_dir", type=Path, required=True, metavar="DIR", help="gets the folder of the dataset")
+    add("name", metavar="NAME", help="name of a dataset, such as PACS; an unknown name lists the known ones")
+    add("--data_dir", type=Path, required=True, metavar="DIR", help="the folder of the dataset is created here")
     origin = action.add_mutually_exclusive_group()
     origin.add_argument("--from", dest="given", type=Path, nargs="+", default=[], metavar="PATH",
-        help="archives, parquet files, or folders that hold images or these; DomainNet takes the list of duplicates "
-        "too, TerraIncognita images and annotations")  # fmt: skip
+        help="archives, parquet files, or folders that hold images, archives or parquet files; DomainNet also takes "
+        "the list of duplicates, TerraIncognita takes images and annotations")  # fmt: skip
     origin.add_argument("--mirror", type=positive, metavar="N",
-        help="fetch from this one only; --dry_run numbers them (default: each, until one gives it)")  # fmt: skip
-    add("--dry_run", action="store_true", help="print what would be fetched and built, and change nothing")
+        help="download only from this mirror; --dry_run numbers the mirrors (default: try each in turn)")  # fmt: skip
+    add("--dry_run", action="store_true", help="print what would be downloaded and built, and change nothing")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,31 +7,31 @@ from pathlib import Path
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, say
 
 _ABOUT = """\
-Read and decode every image, and hold counts, content and folders against what is published. For a dataset of your own,
-NAME is its folder. Exit status: 0 if the dataset is right, 1 if something is not, with the list of it.
+Read and decode every image, and compare counts, content and folders with the published dataset. For your own data,
+NAME is their folder. Exit status: 0 if the dataset is right, 1 if not; problems are listed.
 """
 
 _FINDINGS = """\
-what is found:
+findings:
   errors    nested (a folder level too many), missing environment, empty environment, missing class, unknown class,
-            counts; subset (counts are a part of those published); unreadable, empty, no image (whatever the name says),
+            counts; subset (counts are a part of those published); unreadable, empty, no image (despite its name),
             too large, truncated, broken
-  errors in data of your own, warnings in published datasets, which have them
-            unread (files that could be meant as images, in another format or beside class folders);
+  errors in your own data, warnings in published datasets, which contain some
+            unread (files that may be meant as images: in another format, or beside class folders);
             equal content: leak (across environments), two labels (across classes), duplicate
-  warnings  missing class in data of your own; stray (files and folders that no run reads); tiny; 16-bit;
+  warnings  missing class in your own data; stray (files and folders that no run reads); tiny; 16-bit;
             other files (the published counts, not the published content)
-  notes     rotated (by EXIF, which no run applies); mode (palette, CMYK ..., which training converts to RGB)
+  notes     rotated (by EXIF, which runs ignore); mode (palette, CMYK ..., which training converts to RGB)
 
 keys of --format json:
   dataset folder images bytes    name, place and size
-  right                          whether nothing is an error
-  fingerprint                    of the content, as in records; null where a file cannot be read
-  version recognised_by          the published version that it is, by fingerprint or counts (content unknown); or null
+  right                          true if there are no errors
+  fingerprint                    of the content, as in records; null if a file cannot be read
+  version recognised_by          the published version, recognized by fingerprint or only by counts; or null
   counts                         images by environment and class
-  published                      what the counts were held against: version, source, images, counts; or null
-  sizes modes                    [width, height] of min, median and max area; images by Pillow's name of their mode
-  findings                       kind, severity, message, and items: every file or class of it
+  published                      what the counts were compared with: version, source, images, counts; or null
+  sizes modes                    [width, height] of min, median and max area; number of images by Pillow mode
+  findings                       kind, severity, message, and items: the files or classes concerned
 """
 
 
@@ -39,17 +39,17 @@ def add_action(actions: Verbs) -> None:
     """Add the action and its options."""
     action = actions.add_parser(
         "verify",
-        help="whether a dataset is whole and as published",
+        help="check that a dataset is complete and as published",
         description=_ABOUT,
         epilog=_FINDINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     action.set_defaults(run=run)
     add = action.add_argument
-    add("name", metavar="NAME", help="a dataset of image folders, as PACS, or a folder of environment/class/image")
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
-    add("--strict", action="store_true", help="warnings are errors")
-    add("--format", choices=("text", "json"), default="text", help="what is printed (default: %(default)s)")
+    add("name", metavar="NAME", help="a dataset of image folders, such as PACS, or a folder of environment/class/image")
+    add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/")
+    add("--strict", action="store_true", help="treat warnings as errors")
+    add("--format", choices=("text", "json"), default="text", help="output format (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:

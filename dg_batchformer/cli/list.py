@@ -9,22 +9,24 @@ from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     kinds = ("algorithms", "wrappers", "datasets", "protocols", "backbones", "hparams")
-    text = "List what there is, one line each; with NAME, that one in full, with a glob those that match."
+    text = (
+        "List what is available, one line each. With a NAME, show that one in full; with a glob, list all that match."
+    )
     verb = verbs.add_parser(
-        "list", help="algorithms, wrappers, datasets, protocols, backbones, hparams", description=text
+        "list", help="list algorithms, wrappers, datasets, protocols, backbones, hparams", description=text
     )
     verb.set_defaults(run=run)
     add = verb.add_argument
     add("kind", choices=kinds, metavar="KIND", help=f"one of {', '.join(kinds)}")
     add("name", nargs="?", metavar="NAME",
-        help="the one to show in full, or a glob, as 'timm/vit_*'; for hparams: the algorithm that has them, as "
+        help="the name to show in full, or a glob such as 'timm/vit_*'; for hparams: the algorithm, such as "
         "SWAD+CORAL+BF (default: ERM)",
     )  # fmt: skip
-    add("--dataset", metavar="NAME", default="PACS", help="for hparams, on which dataset (default: %(default)s)")
+    add("--dataset", metavar="NAME", default="PACS", help="dataset to show hparams for (default: %(default)s)")
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
-        help="for hparams, under which protocol (default: %(default)s)")  # fmt: skip
+        help="protocol to show hparams for (default: %(default)s)")  # fmt: skip
     add("--plugins", nargs="+", default=[], metavar="MODULE",
-        help="modules that define further algorithms, as train takes them")  # fmt: skip
+        help="modules that define more algorithms, as in train")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:

@@ -20,21 +20,28 @@ if TYPE_CHECKING:
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = (
-        "Predict the classes of images with the model that a run kept. Images are prepared as the run prepared those "
-        "that it evaluated, and computed in its precision where the device has it. Bad images are named, the rest "
-        "predicted; the status is then 1."
+        "Predict the classes of images with the model that a run kept. Images are preprocessed as in the run's "
+        "evaluation, and predicted in its precision if the device supports it. Unreadable images are listed and "
+        "skipped; the exit status is then 1."
     )
-    verb = verbs.add_parser("predict", help="class probabilities of images by a kept model", description=text)
+    verb = verbs.add_parser(
+        "predict", help="predict class probabilities of images with a trained model", description=text
+    )
     verb.set_defaults(run=run)
     add = verb.add_argument
-    add("folder", type=Path, metavar="RUN", help="a run folder with its model kept (--keep final)")
-    add("images", nargs="+", metavar="IMAGES", help="files, folders (all images below), or globs as 'photos/*.jpg'")
-    add("--format", choices=FORMATS, help="of what is printed or written (default: by the ending of FILE, else text)")
+    add("folder", type=Path, metavar="RUN", help="folder of a run that kept its model (--keep final)")
+    add(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="files, folders (all images below them), or globs such as 'photos/*.jpg'",
+    )
+    add("--format", choices=FORMATS, help="output format (default: by the extension of FILE, else text)")
     add("--top", type=positive, metavar="N",
         help="only the N most probable classes (default: 3 in text, else all)")  # fmt: skip
-    add("--output", type=Path, metavar="FILE", help="write there, and print nothing")
+    add("--output", type=Path, metavar="FILE", help="write to this file, and print nothing")
     add("--device", metavar="NAME", default="auto",
-        help="auto, cpu, cuda, cuda:1 or a UUID of nvidia-smi -L (default: %(default)s)")  # fmt: skip
+        help="auto, cpu, cuda, cuda:1, or a UUID from nvidia-smi -L (default: %(default)s)")  # fmt: skip
     add_plugins(verb)
 
 

@@ -13,14 +13,15 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     verb = verbs.add_parser(
         "report",
-        help="one HTML page of a sweep: tables, figures, failures, provenance",
-        description="Write one HTML page that needs nothing else: tables by every selection method, figures, what "
-        "failed, where the numbers come from, and how to get them again.",
+        help="write one HTML page about a sweep: tables, figures, failures, provenance",
+        description="Write one self-contained HTML page: tables for every selection method, figures, failures, the "
+        "provenance of the numbers, and the commands that reproduce them.",
     )
     verb.set_defaults(run=run, works=True)
     add = verb.add_argument
     add("folders", nargs="+", type=Path, metavar="DIR",
-        help="as results/quickstart, a run folder, or a DomainBed sweep; several give one page")  # fmt: skip
+        help="folder of a sweep such as results/quickstart, of a run, or of a DomainBed sweep; several make one "
+        "page")  # fmt: skip
     add_reading(verb)
     add("--output", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
 

@@ -19,20 +19,25 @@ if TYPE_CHECKING:
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = (
-        "Average the weights of the kept models of a sweep (--keep final): of each row, dataset, test environment and "
-        "trial, over the draws, which must have begun from the same weights (hparam init). uniform averages all; "
-        "greedy begins with the one that validates best and adds those that make it validate no worse (DiWA, Rame et "
-        "al., 2022). Soups go to DIR/soups, and tables DIR shows them as rows of their own."
+        "Average the weights of a sweep's kept models (--keep final) over the draws of each row, dataset, test "
+        "environment and trial. The draws must have started from the same weights (hparam init). uniform averages all; "
+        "greedy starts with the model that validates best and adds each one that does not lower the validation "
+        "accuracy (DiWA, Rame et al., 2022). Soups are written to DIR/soups and appear as rows in the tables of DIR."
     )
-    verb = verbs.add_parser("soup", help="weight averages of a sweep's kept models", description=text)
+    verb = verbs.add_parser("soup", help="average the weights of a sweep's kept models", description=text)
     verb.set_defaults(run=run, works=True)
     add = verb.add_argument
-    add("folder", type=Path, metavar="DIR", help="as results/pacs, of a sweep that was started with --keep final")
-    add("--kind", choices=("uniform", "greedy", "both"), default="both", help="(default: %(default)s)")
-    add("--row", metavar="LABEL", type=one_form, help="only of this row (default: of every row)")
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
+    add(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="folder of a sweep that was started with --keep final, such as results/pacs",
+    )
+    add("--kind", choices=("uniform", "greedy", "both"), default="both", help="which average (default: %(default)s)")
+    add("--row", metavar="LABEL", type=one_form, help="average only this row (default: every row)")
+    add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/")
     add("--device", metavar="NAME", default="auto",
-        help="auto, cpu, cuda, cuda:1 or a UUID of nvidia-smi -L (default: %(default)s)")  # fmt: skip
+        help="auto, cpu, cuda, cuda:1, or a UUID from nvidia-smi -L (default: %(default)s)")  # fmt: skip
     add_plugins(verb)
 
 

@@ -22,15 +22,15 @@ from dg_batchformer.text.terminal import clear_screen
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
-    text = "Show how many runs are in which state, what failed and why, and the commands that come next."
-    verb = verbs.add_parser("status", help="what has become of a sweep, or a run", description=text)
+    text = "Show how many runs are in which state, which ones failed and why, and the commands to run next."
+    verb = verbs.add_parser("status", help="show the progress of a sweep or a run", description=text)
     verb.set_defaults(run=run)
     verb.add_argument("folder", type=Path, metavar="DIR",
-        help="as results/quickstart, or a run folder, or a folder of these")  # fmt: skip
+        help="folder of a sweep such as results/quickstart, of a run, or of several")  # fmt: skip
     verb.add_argument("--verify", action="store_true",
-        help="read every file of trained runs, and name those that differ from what the runs wrote")  # fmt: skip
+        help="read every file of trained runs, and list those that changed since the run wrote them")  # fmt: skip
     verb.add_argument("--watch", type=positive, nargs="?", const=10, metavar="SECONDS",
-        help="show it again every so many seconds (10), until nothing is left to wait for")  # fmt: skip
+        help="refresh every SECONDS (10) until no run is left to wait for")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,9 +10,9 @@ from dg_batchformer.results.collection import Collection
 
 def add_reading(verb: argparse.ArgumentParser) -> None:
     """Add the options that ``collect_asked`` reads beside ``folders``."""
-    text = "pool runs in one cell that were trained under different conditions"
+    text = "pool runs in one cell even if they were trained under different conditions"
     verb.add_argument("--mix", action="store_true", help=text)
-    text = "count runs that are not marked done too, with what they recorded so far"
+    text = "also count runs that are not marked done, with their records so far"
     verb.add_argument("--unfinished", action="store_true", help=text)
 
 

@@ -29,39 +29,42 @@ def add_parser(verbs: Verbs) -> None:
     methods = "\n".join(f"  {method.name:<22}{method.about}" for method in METHODS.values())
     verb = verbs.add_parser(
         "tables",
-        help="model-selection tables of a sweep, ours or DomainBed's",
-        description="Print the tables of sweeps: test accuracy, mean and standard error over trials.",
-        epilog=f"selection methods, which choose the step and the draw of hparams:\n{methods}",
+        help="print the model-selection tables of a sweep, ours or DomainBed's",
+        description="Print the tables of sweeps: mean and standard error of the test accuracy over trials.",
+        epilog=f"selection methods, and the step and hyper-parameter draw that they choose:\n{methods}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.set_defaults(run=run)
     add = verb.add_argument
     add("folders", nargs="+", type=Path, metavar="DIR",
-        help="as results/quickstart, a run folder, or a DomainBed sweep; several give one table")  # fmt: skip
+        help="folder of a sweep such as results/quickstart, of a run, or of a DomainBed sweep; several make one "
+        "table")  # fmt: skip
     add("--format", choices=(*FORMATS, *_DOMAINBED),
-        help="what is printed; domainbed and domainbed_latex: what DomainBed's collect_results prints "
-        "for the same runs (default: text)")  # fmt: skip
+        help="output format; domainbed and domainbed_latex print what DomainBed's collect_results prints for the same "
+        "runs (default: text)")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), metavar="METHOD",
-        help=f"one or more of those below; all: also side by side (default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
+        help="one or more of the methods below; all also prints them side by side "
+        f"(default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
     add("--metric", choices=METRICS,
-        help="what is reported; all but accuracy (the default) need runs trained with --predictions: the mean accuracy "
-        "over classes, that of the worst class, or the expected calibration error")  # fmt: skip
+        help="accuracy (the default); or, for runs trained with --predictions, balanced: mean accuracy over classes, "
+        "worst-class: accuracy of the worst class, ece: expected calibration error")  # fmt: skip
     add("--published", nargs="*", metavar="NAME",
-        help="add published rows had with the same dataset, backbone, weights and selection: of the sweep's "
-        "algorithms, of those named, or all")  # fmt: skip
+        help="add published rows with the same dataset, backbone, weights and selection: those of the sweep's "
+        "algorithms, of the named ones, or all")  # fmt: skip
     add(
         "--compare_to",
         metavar="ROW",
         type=one_form,
-        help="mark at the average the rows that differ significantly from this one",
+        help="mark the averages that differ significantly from this row's",
     )
     add("--hparams", action="store_true", default=None,
-        help="name below each table the step and draw that were selected, by row, environment and trial")  # fmt: skip
+        help="list below each table the selected step and draw by row, environment and trial")  # fmt: skip
     add_reading(verb)
     add("--expect", action="store_true",
-        help="instead, set averages beside those that the sweep expects; status 1 if one is outside")  # fmt: skip
+        help="instead, compare averages with those that the sweep file expects; status 1 if one is outside its "
+        "tolerance")  # fmt: skip
     add("--output", type=Path, metavar="DIR",
-        help=f"also write {files} there, and tables.bib with what they cite")  # fmt: skip
+        help=f"also write {files} into this folder, and tables.bib with the works they cite")  # fmt: skip
 
 
 _DOMAINBED = ("domainbed", "domainbed_latex")

@@ -238,7 +238,7 @@ _METHODS = (
     Method(
         "leave-one-domain-out",
         "leave-one-domain-out cross-validation",
-        "the step and draw that do best on each further environment held out; needs a sweep with pairs",
+        "the step and draw that do best on each second held-out environment; needs a sweep with pairs: true",
         _select_leave_one_out,
         needs_pairs=True,
     ),
@@ -251,31 +251,31 @@ _METHODS = (
     Method(
         "swad-iid",
         "iid: best training-domain validation, without averaging",
-        "as training-domain, of the models during training: averaged ones left out",
+        "as training-domain, but without averaged models",
         _select_swad_iid,
     ),
     Method(
         "swad-last",
         "last: last evaluation, without averaging",
-        "the last evaluation of the best draw: averaged models left out",
+        "the last evaluation of the best draw, without averaged models",
         _select_swad_last,
     ),
     Method(
         "swad-oracle",
         "oracle: best step on the test domain, without averaging",
-        "the step and draw that do best on the held-out split of the test environment: averaged models left out",
+        "the step and draw that do best on the held-out split of the test environment, without averaged models",
         _select_swad_oracle,
     ),
     Method(
         "swad-averaged",
         "averaged model",
-        "the averaged model of the draw that validates best on the training environments; others have none",
+        "the averaged model of the draw that validates best on the training environments, for methods that average",
         _select_swad_averaged,
     ),
     Method(
         "auto-lr",
         "auto lr training-domain validation set",
-        "DomainBed's two-stage training: validated by the stage that holds images out, tested by the one on all images",
+        "DomainBed's two-stage training: the stage with held-out images validates, the stage on all images is tested",
         _select_auto_lr,
     ),
 )
