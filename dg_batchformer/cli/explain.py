@@ -10,17 +10,22 @@ from dg_batchformer.storage.folders import RunFolder
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = (
-        "Show what BatchFormer does to batches of held-out images in a run that train kept: which samples attend to "
-        "which across domains and classes, how gradients flow between samples, and what becomes of the features. "
-        "Writes attention, gradients and features as .png and .svg, the numbers behind them as .csv, and says in words "
-        "what is seen."
+        "Show what BatchFormer does to batches of held-out images in a trained run: which samples attend to which "
+        "across domains and classes, how gradients flow between samples, and how the features change. Writes "
+        "attention, gradients and features as .png and .svg and the numbers as .csv, and describes the findings in "
+        "words."
     )
-    verb = verbs.add_parser("explain", help="pictures of what BatchFormer does in a trained run", description=text)
+    verb = verbs.add_parser("explain", help="draw what BatchFormer does in a trained run", description=text)
     verb.set_defaults(run=run, works=True)
     add = verb.add_argument
-    add("folder", type=Path, metavar="RUN", help="the --output_dir of a train command, its model kept (--keep final)")
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
-    add("--output", type=Path, metavar="DIR", help="where pictures and tables go (default: RUN/explain)")
+    add(
+        "folder",
+        type=Path,
+        metavar="RUN",
+        help="the --output_dir of a train command that kept its model (--keep final)",
+    )
+    add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/")
+    add("--output", type=Path, metavar="DIR", help="folder for pictures and tables (default: RUN/explain)")
     add_plugins(verb)
 
 

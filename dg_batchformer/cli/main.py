@@ -89,7 +89,7 @@ def parser(verb: str = "") -> argparse.ArgumentParser:
     program = _Parser(
         prog=PROGRAM,
         description="Domain generalization, from a sweep file to a table.",
-        epilog=f"{first}\n\n{PROGRAM} VERB --help explains a verb.",
+        epilog=f"{first}\n\n{PROGRAM} VERB --help explains a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     program.set_defaults(debug=False, works=False)

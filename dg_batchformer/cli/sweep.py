@@ -23,42 +23,45 @@ _FIRST_COMMANDS = 3
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = (
-        "Train the runs of a sweep file that are due. The same command again continues. Results go to "
-        "RESULTS_DIR/NAME/ for a file NAME.yaml; sweeps/README.md explains sweep files."
+        "Train the runs of a sweep file that are not done. Repeat the command to resume. Results of NAME.yaml are "
+        "written to RESULTS_DIR/NAME/; sweeps/README.md explains sweep files."
     )
-    verb = verbs.add_parser("sweep", help="train what is due of a sweep file", description=text)
+    verb = verbs.add_parser("sweep", help="train the missing runs of a sweep file", description=text)
     verb.set_defaults(run=run, works=True, default=verb.get_default)
     add = verb.add_argument
-    add("file", type=Path, metavar="FILE", help="as sweeps/quickstart.yaml")
+    add("file", type=Path, metavar="FILE", help="a sweep file, such as sweeps/quickstart.yaml")
     add("--launcher", choices=("local", "slurm", "dry_run"), default="local",
-        help="local: train on this machine; slurm: submit job arrays and return; dry_run: print what is due, its "
-        "price and the commands of the first runs (default: %(default)s)")  # fmt: skip
+        help="local: train on this machine; slurm: submit job arrays and return; dry_run: print the missing runs, "
+        "their cost and the first commands (default: %(default)s)")  # fmt: skip
     add("--devices", metavar="NAMES", default="auto",
-        help="one worker for each name, as cpu,cpu or cuda:0,cuda:1, or a UUID of nvidia-smi -L; auto: one for each "
-        "GPU or MIG slice, else up to 4 on the CPU (default: %(default)s)")  # fmt: skip
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/")
+        help="one worker per name, such as cpu,cpu or cuda:0,cuda:1 or UUIDs of nvidia-smi -L; auto: one per GPU or "
+        "MIG slice, or up to 4 on the CPU (default: %(default)s)")  # fmt: skip
+    add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/")
     add("--results_dir", type=Path, metavar="DIR", default=DEFAULT_RESULTS,
-        help="where sweeps are kept (default: %(default)s)")  # fmt: skip
+        help="folder of all results (default: %(default)s)")  # fmt: skip
     add("--keep", choices=KEEP, default="none",
-        help="the weights that every run keeps, for explain: see train --help (default: %(default)s)")  # fmt: skip
+        help="the weights that every run keeps, see train --help; explain, predict and soup need them (default: "
+        "%(default)s)")  # fmt: skip
     add("--predictions", action="store_true",
-        help="every run writes what its model predicts, for tables --metric: see train --help")  # fmt: skip
+        help="every run saves the predictions of its model, for tables --metric; see train --help")  # fmt: skip
     add("--retry", nargs="+", choices=(State.FAILED.value, State.DAMAGED.value), default=[],
-        help="also start runs again that failed, or whose files are damaged; for the latter all files of trained runs "
-        "are read")  # fmt: skip
+        help="also retrain runs that failed, or whose files are damaged; looking for damage reads all files of trained "
+        "runs")  # fmt: skip
     add("--threads", type=positive, metavar="N",
-        help="of each local worker, on whose number the last digits of sums depend (default: the cores are shared "
-        "out)")  # fmt: skip
-    add("--verbose", action="store_true", help="a dry run prints the commands of all runs, not of the first few")
+        help="CPU threads of each local worker; the last digits of sums depend on their number (default: the cores are "
+        "divided among workers)")  # fmt: skip
+    add("--verbose", action="store_true", help="print the commands of all runs in a dry run, not only the first few")
     add = verb.add_argument_group("on SLURM").add_argument
     add("--slurm", nargs="+", default=[], metavar="KEY=VALUE",
-        help=f"what every task gets, as partition=gpu gpus=1 cpus=8 mem=32G time=4:00:00; keys: {', '.join(SETTINGS)}",
+        help="resources of every task, such as partition=gpu gpus=1 cpus=8 mem=32G time=4:00:00; keys: "
+        f"{', '.join(SETTINGS)}",
     )  # fmt: skip
     add("--cluster", type=Path, metavar="FILE",
-        help="YAML with such settings under slurm: (default: ~/.config/dg_batchformer.yaml, if there)")  # fmt: skip
+        help="YAML file with such settings under the key slurm (default: ~/.config/dg_batchformer.yaml, if it "
+        "exists)")  # fmt: skip
     add("--runs_per_task", type=positive, metavar="N",
-        help="runs that one task trains, one after another on each of its devices (default: as many as fit its time "
-        "limit, by what runs took so far; 1 until a run of every row is done)")  # fmt: skip
+        help="runs per task, trained one after another on each of its devices (default: as many as fit its time limit, "
+        "judged by finished runs; 1 until every row has a finished run)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:

@@ -18,70 +18,71 @@ from dg_batchformer.storage.folders import KEEP, TRAINED, RunFolder, State, fold
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
-    text = "Train one run. The same command again continues it, or says what came out."
-    verb = verbs.add_parser("train", help="train one run, or go on with it", description=text)
+    text = "Train one run. Repeat the command to resume it, or to print its result."
+    verb = verbs.add_parser("train", help="train one run, or resume it", description=text)
     verb.set_defaults(run=run, works=True)
-    add = verb.add_argument_group("what is trained (together they name the run)").add_argument
+    add = verb.add_argument_group("the run (these options are its identity)").add_argument
     add(
         "--dataset",
         metavar="NAME",
         default="Shapes",
-        help="see: list datasets; or data of your own, a folder or manifest in --data_dir (default: %(default)s)",
+        help="a name from list datasets, or your own folder or manifest in --data_dir (default: %(default)s)",
     )
     add("--algorithm", metavar="NAME", default="ERM",
-        help="at most one algorithm and any wrappers, as SWAD+CORAL+BF; see: list algorithms, list wrappers "
+        help="at most one algorithm and any wrappers, such as SWAD+CORAL+BF; see: list algorithms, list wrappers "
         "(default: %(default)s)")  # fmt: skip
     add("--test_envs", nargs="+", metavar="ENV",
-        help="environments to test on, by name or by index from 0, as: sketch; where domains of your own are called by "
-        "numbers, a number is a name (default: all that --train_envs leaves, else the first)")  # fmt: skip
+        help="environments to test on, by name or by index from 0; if the domains of your data are numbers, a number "
+        "is a name (default: all that are not in --train_envs, or the first)")  # fmt: skip
     add("--train_envs", nargs="+", metavar="ENV",
-        help="environments to train on (default: all that are not tested on)")  # fmt: skip
+        help="environments to train on (default: all others)")  # fmt: skip
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
-        help="backbone, steps and hparams of a publication, or 'quick'; see: list protocols "
+        help="backbone, steps and hparams of a publication, or 'quick' or 'laptop'; see: list protocols "
         "(default: %(default)s)")  # fmt: skip
     add("--hparams", default="{}", metavar="JSON",
-        help="hparams to set, as '{\"lr\": 1e-4}'; see: list hparams ALGORITHM")  # fmt: skip
+        help="hparams to set, such as '{\"lr\": 1e-4}'; see: list hparams ALGORITHM")  # fmt: skip
     add("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
-        help="the same without JSON, as: lr=1e-4 bf_layers=2")  # fmt: skip
+        help="the same without JSON, such as lr=1e-4 bf_layers=2")  # fmt: skip
     add("--backbone", metavar="NAME", help="the hparam backbone; see: list backbones")
     add("--hparams_seed", type=int, default=0, metavar="N",
-        help="which random draw of hparams; 0: none, the defaults (default: 0)")  # fmt: skip
+        help="number of the random draw of hparams; 0 uses the defaults (default: 0)")  # fmt: skip
     add("--trial_seed", type=int, default=0, metavar="N",
-        help="which repetition: other splits, other random draws (default: 0)")  # fmt: skip
+        help="number of the repetition, which chooses splits and random draws (default: 0)")  # fmt: skip
     add("--seed", type=int, metavar="N",
-        help="initial weights, order, augmentation (default: follows from the run, as in DomainBed)")  # fmt: skip
-    add("--steps", type=int, metavar="N", help="updates (default: the protocol's)")
+        help="seed of initial weights, data order and augmentation (default: derived from the run, as in "
+        "DomainBed)")  # fmt: skip
+    add("--steps", type=int, metavar="N", help="number of updates (default: the protocol's)")
     add("--checkpoint_freq", type=int, metavar="N", help="updates between evaluations (default: the protocol's)")
     add("--holdout_fraction", type=float, default=0.2, metavar="SHARE",
-        help="of every environment, kept for validation (default: %(default)s)")  # fmt: skip
+        help="share of every environment that is held out for validation (default: %(default)s)")  # fmt: skip
     add("--evaluate", choices=EVALUATE, default="needed",
-        help="needed: what selection and tables read; all: also the images trained on "
+        help="needed: the splits that selection and tables read; all: the training images too "
         "(default: %(default)s)")  # fmt: skip
     add("--precision", choices=PRECISIONS, default="auto",
-        help="bf16: mixed precision in networks; tf32: products of GPUs, rounded to 10 bits; auto: bf16 where the "
-        "device has it (default: %(default)s)")  # fmt: skip
+        help="bf16: mixed precision in networks; tf32: matrix products on GPUs rounded to 10 bits; auto: bf16 if the "
+        "device supports it (default: %(default)s)")  # fmt: skip
     add("--data_path", choices=DATA_PATHS,
-        help="cached: decode image folders once and augment on the device; exact: decode image by image, as DomainBed; "
-        "features: train on the cached output of a frozen prefix (default: the protocol's, mostly cached)")  # fmt: skip
+        help="cached: decode image folders once and augment on the device; exact: decode image by image, as DomainBed "
+        "does; features: train on the cached output of a frozen prefix (default: the protocol's, mostly cached)")  # fmt: skip
     add("--compile", choices=COMPILE, default="auto",
-        help="of evaluation; auto: where it is known to pay (default: %(default)s)")  # fmt: skip
+        help="compile evaluation; auto: where it is known to pay off (default: %(default)s)")  # fmt: skip
     add("--plugins", nargs="+", default=[], metavar="MODULE",
-        help="modules on the Python path, or in this folder, that define further algorithms")  # fmt: skip
-    add = verb.add_argument_group("where").add_argument
-    add("--data_dir", type=Path, metavar="DIR", help="holds the folders of datasets, as DIR/PACS/sketch/dog/, and "
-        "data of your own: DIR/NAME/domain/class/ or DIR/NAME.csv")  # fmt: skip
+        help="modules on the Python path, or in this folder, that define more algorithms")  # fmt: skip
+    add = verb.add_argument_group("where it runs and what it keeps").add_argument
+    add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/, and of "
+        "your own data: DIR/NAME/domain/class/ or DIR/NAME.csv")  # fmt: skip
     add("--output_dir", type=Path, metavar="DIR",
-        help=f"where this run is kept, one folder for each (default: {TRAINED}/, named after the run)")  # fmt: skip
+        help=f"folder of this run alone (default: a folder in {TRAINED}/, named after the run)")  # fmt: skip
     add("--keep", choices=KEEP, default="final",
-        help="the weights to keep: none, of the model that the run returns, or of the one that validates best "
+        help="the weights to keep: none, final: those of the returned model, best: those that validate best "
         "(default: %(default)s)")  # fmt: skip
     add("--predictions", action="store_true",
-        help="also write predictions.npz: what the model that the run returns predicts, image by image, on every "
-        "split that it evaluates")  # fmt: skip
+        help="also write predictions.npz: the predictions of the returned model for every image of every evaluated "
+        "split")  # fmt: skip
     add("--device", metavar="NAME", default="auto",
-        help="auto, cpu, cuda, cuda:1 or a UUID of nvidia-smi -L (default: %(default)s)")  # fmt: skip
+        help="auto, cpu, cuda, cuda:1, or a UUID from nvidia-smi -L (default: %(default)s)")  # fmt: skip
     add("--threads", type=positive, metavar="N",
-        help="of the CPU, on whose number the last digits of sums depend (default: one for each core)")  # fmt: skip
+        help="CPU threads; the last digits of sums depend on their number (default: one per core)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
