@@ -63,7 +63,8 @@ def add_parser(verbs: Verbs) -> None:
         "device supports it (default: %(default)s)")  # fmt: skip
     add("--data_path", choices=DATA_PATHS,
         help="cached: decode image folders once and augment on the device; exact: decode image by image, as DomainBed "
-        "does; features: train on the cached output of a frozen prefix (default: the protocol's, mostly cached)")  # fmt: skip
+        "does; features: train on the cached output of a frozen prefix (default: the protocol's, mostly "
+        "cached)")  # fmt: skip
     add("--compile", choices=COMPILE, default="auto",
         help="compile evaluation; auto: where it is known to pay off (default: %(default)s)")  # fmt: skip
     add("--plugins", nargs="+", default=[], metavar="MODULE",
