@@ -19,7 +19,6 @@ from dg_batchformer.spec.sweep import load_sweep
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [*sorted(ROOT.glob("docs/*.md")), ROOT / "sweeps" / "README.md"]
 
 # Commands that no machine without a network, a GPU or SLURM runs in minutes, by a part of each.
 NEEDS = {
@@ -52,13 +51,15 @@ def clone(tmp_path_factory):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, copy / name)
-    venv.create(copy / ".venv", with_pip=True)
-    python = copy / ".venv" / "bin" / "python"
+    venv.create(copy / ".venv", with_pip=False)
     [site] = copy.glob(".venv/lib/python*/site-packages")
     (site / "dependencies.pth").write_text(f"{copy}\n{sysconfig.get_path('purelib')}\n")
-    program = copy / ".venv" / "bin" / "dg-batchformer"
-    program.write_text(f"#!{python}\nfrom dg_batchformer.__main__ import main\n\nmain()\n")
-    program.chmod(0o755)
+    programs = copy / ".venv" / "bin"
+    for name, module in {"dg-batchformer": "dg_batchformer.__main__", "pip": "pip._internal.cli.main"}.items():
+        (programs / name).write_text(
+            f"#!{programs / 'python'}\nimport sys\nfrom {module} import main\n\nsys.exit(main())\n"
+        )
+        (programs / name).chmod(0o755)
     (copy / ".venv" / "installed").touch()  # so that make demo installs nothing
     _write_placeholders(copy)
     return copy
@@ -92,6 +93,13 @@ def _commands(document):
     ]
 
 
+def _runnable(document):
+    return [command for command in _commands(document) if not any(part in command for part in NEEDS)]
+
+
+DOCUMENTS = [path for path in (*sorted(ROOT.glob("docs/*.md")), ROOT / "sweeps" / "README.md") if _runnable(path)]
+
+
 def _run(commands, folder):
     """Run commands one after another in one shell; stop at the first that fails."""
     lines = [f"{command} || test $? = 1" if FINDS in command else command for command in commands]
@@ -103,7 +111,7 @@ def _run(commands, folder):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_commands_of_the_manual_run_as_printed(document, clone):
-    _run([command for command in _commands(document) if not any(part in command for part in NEEDS)], clone)
+    _run(_runnable(document), clone)
 
 
 def test_the_commands_of_the_readme_run_as_printed(clone):
