@@ -15,6 +15,7 @@ test-all: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto -m "not system"
 
 test-system: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --editable ".[dev,tensorboard,wandb,mlflow,notebooks]"
 	tools/install_latex.sh
 	tools/install_chromium.sh
 	tools/install_tcmalloc.sh

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -49,15 +49,16 @@ class Registry:
     def __len__(self) -> int:
         return len(self._classes)
 
-    def add(self, classes: Mapping[str, type], source: str) -> None:
+    def add(self, classes: Mapping[str, type], source: str, *, replaced: Collection[str] = ()) -> None:
         """Register classes from outside the package; raise InputError for a name that is taken.
 
         Args:
             source: where they are from, for messages.
+            replaced: names that may be taken: their classes are replaced.
 
         """
         for name in classes:
-            if name in self._classes:
+            if name in self._classes and name not in replaced:
                 raise InputError(
                     f"{source} has the {self.kind} {name}, but {self._classes[name].__module__} has one of that name; "
                     "rename it, or leave it out of the module's __all__"

@@ -6,17 +6,19 @@ from typing import Any
 import torch
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.callbacks.base import RunInfo
 from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.run import train_run
+from dg_batchformer.training.run_log import Watcher
 
 Minibatches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-class Silence:
+class Silence(Watcher):
     """A watcher that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -26,8 +28,8 @@ class Silence:
         self.lines: list[str] = []
         self.cached = 0
 
-    def begin(self, spec: RunSpec, start: int) -> None:
-        self.starts.append(start)
+    def begin(self, run: RunInfo) -> None:
+        self.starts.append(run.start)
 
     def step(self, step: int) -> None:
         pass
@@ -82,8 +84,15 @@ def quick_spec(**given: Any) -> RunSpec:
 
 
 def run_quickly(
-    spec: RunSpec, path: Path, watcher: Any = None, stop: Any = lambda: False, keep: str = "final", **options: Any
+    spec: RunSpec,
+    path: Path,
+    watcher: Any = None,
+    stop: Any = lambda: False,
+    callbacks: Any = (),
+    keep: str = "final",
+    **options: Any,
 ) -> State:
     """Train a run on the CPU."""
     asked, device = RunOptions(keep=keep, **options), torch.device("cpu")
-    return train_run(spec, RunFolder(path), asked, device=device, watcher=watcher or Silence(), stop=stop)
+    how = {"device": device, "watcher": watcher or Silence(), "stop": stop, "callbacks": callbacks}
+    return train_run(spec, RunFolder(path), asked, **how)

@@ -31,12 +31,14 @@ LAYERS = [
     {"networks", "datasets"},
     {"algorithms"},
     {"wrappers"},
+    {"callbacks"},
     {"plugins"},
     {"hparams_registry", "domainbed"},
     {"training"},
     {"models"},
     {"explain"},
     {"cli"},
+    {"api"},
     {"__main__"},
 ]
 # Below the line only these load what takes long, and only where it is asked for.

@@ -52,6 +52,7 @@ from dg_batchformer.training.compute_mode import apply, settle
 from dg_batchformer.training.data_path import open_loader
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.evaluate import Evaluator
+from dg_batchformer.training.run_log import Watcher
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
 
 MODES: dict[str, dict[str, str]] = {
@@ -234,7 +235,7 @@ class Bench:
         spec = self.spec(mode, name, steps=5001, checkpoint_freq=300)
         dataset = self.dataset()
         with ExitStack() as stack:
-            source = stack.enter_context(open_loader(spec, resolve_hparams(spec), dataset, self.device, Quiet()))
+            source = stack.enter_context(open_loader(spec, resolve_hparams(spec), dataset, self.device, Watcher()))
             yield Trained(spec, dataset, source, self.device)
 
     def time(self, part: Callable[[], None], rounds: int | None = None) -> float:
@@ -357,16 +358,6 @@ class Floor:
             logits: Tensor = self.model(self.x)
         F.cross_entropy(logits.float(), self.y).backward()
         self.optimizer.step()
-
-
-class Quiet:
-    """A watcher that says nothing."""
-
-    def begin(self, spec: RunSpec, start: int) -> None: ...
-    def step(self, step: int) -> None: ...
-    def record(self, values: dict[str, Any]) -> None: ...
-    def note(self, sentence: str) -> None: ...
-    def caching(self, done: int, images: int) -> None: ...
 
 
 class Marks:

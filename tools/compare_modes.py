@@ -73,7 +73,7 @@ def runs(mode: str, options: argparse.Namespace) -> list[Accuracy]:
             folder, watcher = RunFolder(Path(path)), _Bar()
             asked = RunOptions(options.data_dir)
             train_run(spec, folder, asked, device=device, watcher=watcher, stop=lambda: False)
-            watcher.end()
+            watcher.close()
             last = json.loads(folder.records_file.read_text().splitlines()[-1])
         held_out = [last[f"env{env}_out_acc"] for env in spec.train_envs]
         found.append(Accuracy(100 * statistics.fmean(held_out), 100 * last[f"env{spec.test_envs[0]}_in_acc"]))

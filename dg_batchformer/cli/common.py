@@ -3,6 +3,7 @@
 import argparse
 from typing import TypeAlias
 
+from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.text.printable import printable
 
 OK, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -23,6 +24,22 @@ def add_plugins(verb: argparse.ArgumentParser) -> None:
     """Add the option that says which plug-ins a verb may import; what a folder names is not imported."""
     verb.add_argument("--plugins", nargs="+", default=[], metavar="MODULE",
         help="modules to import first: those that the run was trained with")  # fmt: skip
+
+
+def add_log(verb: argparse.ArgumentParser) -> None:
+    """Add the option that names the callbacks of runs."""
+    verb.add_argument(
+        "--log",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="follow runs live in tensorboard, wandb or mlflow, or by callbacks of installed packages and plug-ins",
+    )
+
+
+def run_options(options: argparse.Namespace) -> RunOptions:
+    """Return what runs keep and what follows them."""
+    return RunOptions(options.data_dir, options.keep, options.predictions, tuple(options.log))
 
 
 def say(text: str) -> None:

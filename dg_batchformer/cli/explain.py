@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         text = explain(RunFolder(options.folder), options.data_dir, output, device, console)
     finally:
-        console.end()
+        console.close()
     print(text, end="")
     print(f"wrote attention, gradients and features (.png, .svg, .csv) to {output}")
     return OK

@@ -36,6 +36,11 @@ def list_kind(kind: str, name: str | None, *, dataset: str, protocol: str) -> st
     return in_full(name)
 
 
+def names_of(kind: str) -> list[str]:
+    """Return the names of everything of a kind."""
+    return [name for name in _KINDS[kind][0]() if name != _OWN]
+
+
 def _matching(kind: str, pattern: str) -> dict[str, str]:
     lines = {**_KINDS[kind][0](), **(search_timm(pattern) if kind == "backbones" else {})}
     found = {name: line for name, line in lines.items() if matches(name, pattern)}

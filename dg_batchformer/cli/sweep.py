@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positive
+from dg_batchformer.callbacks.load import find_callbacks
+from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, positive, run_options
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
 from dg_batchformer.spec.manifest import SweepRun, manifest_content
-from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.names import is_of_session
 from dg_batchformer.spec.sweep import SweepSpec, load_sweep
 from dg_batchformer.storage.folders import KEEP, State, SweepFolder, refuse_misplaced
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
@@ -44,6 +45,7 @@ def add_parser(verbs: Verbs) -> None:
         "%(default)s)")  # fmt: skip
     add("--predictions", action="store_true",
         help="every run saves the predictions of its model, for tables --metric; see train --help")  # fmt: skip
+    add_log(verb)
     add("--retry", nargs="+", choices=(State.FAILED.value, State.DAMAGED.value), default=[],
         help="also retrain runs that failed, or whose files are damaged; looking for damage reads all files of trained "
         "runs")  # fmt: skip
@@ -67,8 +69,13 @@ def add_parser(verbs: Verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Start what is due of a sweep file, or print what would be started."""
     asked = load_sweep(options.file, options.data_dir)
-    runs = expand(asked)
+    return start(options, asked, expand(asked))
+
+
+def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun]) -> int:
+    """Start what is due of a sweep, with the options of the command."""
     _check_names(options.file, asked, runs)
+    find_callbacks(options.log, asked.plugins)
     folder = SweepFolder(options.results_dir / asked.name)
     refuse_misplaced(folder)
     if options.launcher == "slurm":
@@ -133,7 +140,7 @@ def _print_commands(
     threads = options.threads or (share_of_cores(devices) if set(devices) == {"cpu"} else None)
     shown = due if options.verbose else due[:_FIRST_COMMANDS]
     print("note: a dry run starts nothing, and has not looked for data and weights")
-    for line in commands(folder, shown, _run_options(options), threads):
+    for line in commands(folder, shown, run_options(options), threads):
         print(line)
     if len(shown) < len(due):
         print(f"... and {len(due) - len(shown)} more commands; --verbose prints all")
@@ -145,6 +152,8 @@ def _sweep_on_slurm(
     """Hand what is due to SLURM and return; what SLURM has in hand already is left to it."""
     from dg_batchformer.sweep.launchers.slurm import runs_in_task, submit
     from dg_batchformer.training.preflight import check_runs
+
+    _refuse_session(runs)
 
     cluster = load_cluster(options.slurm, options.cluster)
     with submitting(folder):
@@ -159,12 +168,27 @@ def _sweep_on_slurm(
             folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
         submitted = 0
-        for part in submit(folder, planned.due, _run_options(options), cluster, per_task):
+        for part in submit(folder, planned.due, run_options(options), cluster, per_task):
             log_jobs(folder, part)
             submitted += len(part)
     print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
     print(f"follow: {command('status', folder.path, watch=True)}")
     return OK
+
+
+def _refuse_session(runs: Sequence[SweepRun]) -> None:
+    """Raise InputError for an algorithm that SLURM's tasks, which are other processes, cannot import."""
+    for run in runs:
+        if _is_of_session(run):
+            raise InputError(
+                f"row {run.label!r} trains a class that was defined in this notebook or script, and tasks of SLURM are "
+                "other processes; move the class to a module, such as my_module.py, and write plugins: [my_module]"
+            )
+
+
+def _is_of_session(run: SweepRun) -> bool:
+    """Whether a run trains a class of this session, which only this process has."""
+    return any(is_of_session(plugin) for plugin in run.spec.plugins)
 
 
 def _restart(folder: SweepFolder, planned: Plan) -> None:
@@ -210,18 +234,16 @@ def _launch(
     """
     from dg_batchformer.sweep.console import SweepConsole
     from dg_batchformer.sweep.launchers.local import LocalLauncher
+    from dg_batchformer.training.in_process import InProcessLauncher
 
     console = SweepConsole(due, said)
-    launcher = LocalLauncher(folder, devices, _run_options(options), console, threads=options.threads)
+    kind = InProcessLauncher if any(map(_is_of_session, due)) else LocalLauncher
+    launcher = kind(folder, devices, run_options(options), console, threads=options.threads)
     try:
         with folder.launching():
             return launcher.launch(due)
     finally:
         console.close()
-
-
-def _run_options(options: argparse.Namespace) -> RunOptions:
-    return RunOptions(options.data_dir, keep=options.keep, predictions=options.predictions)
 
 
 def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.catalog.custom import find_dataset
-from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, positive
+from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, positive, run_options
 from dg_batchformer.errors import InputError, RunFailed, as_sentence
 from dg_batchformer.results.our_sweep import read_run
-from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import refuse_other_run
@@ -80,6 +79,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--predictions", action="store_true",
         help="also write predictions.npz: the predictions of the returned model for every image of every evaluated "
         "split")  # fmt: skip
+    add_log(verb)
     add("--device", metavar="NAME", default="auto",
         help="auto, cpu, cuda, cuda:1, or a UUID from nvidia-smi -L (default: %(default)s)")  # fmt: skip
     add("--threads", type=positive, metavar="N",
@@ -112,6 +112,7 @@ def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> boo
     """Train a run to its end; return false where that was interrupted."""
     import torch
 
+    from dg_batchformer.callbacks.load import find_callbacks
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
     from dg_batchformer.training.preflight import check_runs
@@ -124,9 +125,10 @@ def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> boo
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     console, is_new = Console(), not folder.path.exists()
-    asked = RunOptions(options.data_dir, keep=options.keep, predictions=options.predictions)
+    find_callbacks(options.log, spec.plugins)
+    asked, stop = run_options(options), StopOnSignal()
     try:
-        train_run(spec, folder, asked, device=device, watcher=console, stop=StopOnSignal(), name=options.algorithm)
+        train_run(spec, folder, asked, device=device, watcher=console, stop=stop, row=options.algorithm)
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}")
         return False
@@ -137,7 +139,7 @@ def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> boo
     except Exception as error:
         raise RunFailed(f"{as_sentence(error)}; its traceback is in {folder.error_file}") from error
     finally:
-        console.end()
+        console.close()
     return True
 
 

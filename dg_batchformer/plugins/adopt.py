@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from dg_batchformer.algorithms import Algorithm
+from dg_batchformer.callbacks.load import is_callback
 from dg_batchformer.catalog.datasets import WRAPPER_NAMES
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
@@ -25,13 +26,13 @@ def offered(module: ModuleType) -> dict[str, type[Algorithm]]:
 
     They are the public classes that the module, or a module inside it, defines with DomainBed's signature: a
     ``torch.nn.Module`` with ``update``, ``predict`` and ``__init__(input_shape, num_classes, num_domains, hparams)``.
-    If the module has an ``__all__``, only the names in it count.
+    If the module has an ``__all__``, only the names in it count. A module may have callbacks instead.
     """
     names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     classes: dict[str, Any] = {name: getattr(module, name, None) for name in names}
     written = {name: value for name, value in classes.items() if _is_of(value, module.__name__)}
     found = {name: adopt(name, value) for name, value in written.items() if _is_algorithm(value)}
-    if not found:
+    if not found and not any(map(is_callback, written.values())):
         near = "".join(f"; {name} {lack}" for name, value in written.items() if (lack := _lack(value)))
         raise InputError(
             f"plug-in {module.__name__} has no algorithm: it defines no torch.nn.Module with update, predict and "

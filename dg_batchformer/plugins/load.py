@@ -11,9 +11,10 @@ from types import ModuleType
 from typing import Any
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.plugins import checkout
+from dg_batchformer.plugins import checkout, session
 from dg_batchformer.plugins.adopt import adopt, offered
 from dg_batchformer.registry import ALGORITHMS
+from dg_batchformer.spec.names import is_of_session
 
 GROUP = "dg_batchformer.algorithms"  # entry points: NAME = "my_package.my_module:MyAlgorithm"
 
@@ -27,6 +28,9 @@ def load_plugins(modules: Sequence[str]) -> None:
     is missing, cannot be imported or has no algorithm, or if a name is taken.
     """
     for name in modules:
+        if is_of_session(name):
+            session.require(name)
+            continue
         if name in _loaded:
             continue
         if name == checkout.NAME:
@@ -39,7 +43,8 @@ def load_plugins(modules: Sequence[str]) -> None:
 
 def require_plugins(modules: Sequence[str], where: Path) -> None:
     """Raise InputError unless modules are loaded already: code is not run merely because a run folder names it."""
-    if missing := [name for name in modules if name not in _loaded]:
+    load_plugins([name for name in modules if is_of_session(name)])
+    if missing := [name for name in modules if not is_of_session(name) and name not in _loaded]:
         names = " ".join(missing)
         raise InputError(
             f"{where} needs the plug-in {names}, which would run its code; if you trust it, give --plugins {names}"

@@ -8,7 +8,7 @@ from typing import Any
 
 _PATHS = ("data_dir", "cluster")
 DEFAULT_RESULTS = Path("results")
-REMEMBERED = (*_PATHS, "keep", "predictions", "launcher", "slurm", "runs_per_task", "devices", "threads")
+REMEMBERED = (*_PATHS, "keep", "predictions", "log", "launcher", "slurm", "runs_per_task", "devices", "threads")
 """The options of ``sweep`` that are repeated in the command that continues it."""
 
 

@@ -1,5 +1,6 @@
 """Parse composed names such as ``SWAD+CORAL+BF``, an algorithm with any wrappers, without importing plug-ins."""
 
+import re
 from collections.abc import Sequence
 
 from dg_batchformer.catalog.datasets import WRAPPER_NAMES
@@ -46,9 +47,20 @@ def canonical_name(name: str) -> str:
     return "+".join(sorted(kept))
 
 
+SESSION = "session"
+"""The kind of plug-ins that are classes of a running notebook or script: ``session:NAME:DIGEST``."""
+
+
+def is_of_session(plugin: str) -> bool:
+    """Whether a plug-in is a class of a running session, which no other process can import."""
+    return plugin.startswith(f"{SESSION}:")
+
+
 def module_names(given: Sequence[str]) -> tuple[str, ...]:
-    """Deduplicate and sort the names of plug-in modules; raise InputError for an invalid name."""
+    """Deduplicate and sort the names of plug-ins; raise InputError for what names neither a module nor a class."""
     for name in given:
+        if is_of_session(name) and re.fullmatch(rf"{SESSION}:\w+:[0-9a-f]{{16}}", name):
+            continue
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise InputError(
                 f"plug-in {name!r} is not a module name; give my_module for the file my_module.py, or "

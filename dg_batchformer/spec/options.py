@@ -19,6 +19,7 @@ class RunOptions:
         data_dir: folder with the datasets; None for built-in ones.
         keep: which model to keep: ``none``, ``final`` (the one that the run returns) or ``best``.
         predictions: whether to write the predictions of the final model for every evaluated sample.
+        log: names of callbacks that follow the run, see ``callbacks.load``.
         save_seconds: interval of checkpoints in seconds, the most that a killed run has to repeat.
 
     """
@@ -26,6 +27,7 @@ class RunOptions:
     data_dir: Path | None = None
     keep: str = "none"
     predictions: bool = False
+    log: tuple[str, ...] = ()
     save_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -36,13 +38,19 @@ class RunOptions:
 
     def typed(self) -> dict[str, Any]:
         """Return these as options of ``train``, by name."""
-        return {"data_dir": self.data_dir, "keep": self.keep, "predictions": self.predictions}
+        return {"data_dir": self.data_dir, "keep": self.keep, "predictions": self.predictions, "log": self.log}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run for a worker process to train, with its folder and options."""
+    """A run for a worker process to train, with its folder and options.
+
+    Args:
+        row: the name of the run's row in tables, by which trackers group it.
+
+    """
 
     spec: RunSpec
     folder: Path
     options: RunOptions
+    row: str = ""

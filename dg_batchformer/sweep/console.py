@@ -4,8 +4,9 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
+from dg_batchformer.runtime.bars import shows_bars
 from dg_batchformer.runtime.durations import duration
 from dg_batchformer.spec.manifest import SweepRun
 
@@ -27,7 +28,7 @@ class SweepConsole:
         self.total = sum(run.spec.steps for run in runs)  # updates, without the missing ones of runs that ended early
         self.skipped = 0  # updates done before this launch
         self.began: float | None = None  # time of the first update
-        self.bar = tqdm(total=self.total, unit="step", disable=not sys.stderr.isatty(), leave=False)
+        self.bar = tqdm(total=self.total, unit="step", disable=not shows_bars(), leave=False)
 
     def begin(self, run: SweepRun, start: int) -> None:
         self.began = time.monotonic() if self.began is None else self.began

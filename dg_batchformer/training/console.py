@@ -1,29 +1,27 @@
 """Console output of ``train``: the lines of a run, and a progress bar with ETA on a terminal."""
 
 import sys
-from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.callbacks.base import RunInfo
+from dg_batchformer.runtime.bars import shows_bars
+from dg_batchformer.training.run_log import Watcher
 
 
-class Console:
+class Console(Watcher):
     """Prints the lines of a run to standard output, and a progress bar to standard error."""
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
 
-    def begin(self, spec: RunSpec, start: int) -> None:
-        self.end()
-        self.bar = self._bar(spec.steps, "step", start)
+    def begin(self, run: RunInfo) -> None:
+        self.close()
+        self.bar = self._bar(run.steps, "step", run.start)
 
     def step(self, step: int) -> None:
         assert self.bar is not None
         self.bar.update(1)
-
-    def record(self, values: dict[str, Any]) -> None:
-        pass
 
     def line(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)
@@ -40,10 +38,10 @@ class Console:
         if done == images:
             self.bar.close()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Close the progress bar."""
         if self.bar is not None:
             self.bar.close()
 
     def _bar(self, total: int, unit: str, done: int) -> tqdm:
-        return tqdm(total=total, initial=done, unit=unit, disable=not sys.stderr.isatty(), leave=False)
+        return tqdm(total=total, initial=done, unit=unit, disable=not shows_bars(), leave=False)

@@ -3,14 +3,18 @@
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.callbacks.base import Callback, RunInfo
+from dg_batchformer.callbacks.group import CallbackGroup
+from dg_batchformer.callbacks.load import find_callbacks
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.errors import InputError
@@ -37,7 +41,7 @@ from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
-from dg_batchformer.training.run_log import Watcher, journal, log, say, tell
+from dg_batchformer.training.run_log import Watcher, followed_to_the_end, journal, log, say, tell
 from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, split_environments
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.trust import Refused
@@ -53,7 +57,8 @@ def train_run(
     device: torch.device,
     watcher: Watcher,
     stop: Callable[[], bool],
-    name: str = "",
+    callbacks: Sequence[Callback] = (),
+    row: str = "",
 ) -> State:
     """Train a run to its end, resuming from a checkpoint if there is one; return DONE or DIVERGED.
 
@@ -64,7 +69,8 @@ def train_run(
         device: to train on.
         watcher: gets the events of the run.
         stop: called after every step; true saves a checkpoint and stops.
-        name: the algorithm as the user typed it, for messages.
+        callbacks: follow the run, beside those that the options name.
+        row: the name of the run's row in tables; by default its algorithm.
 
     Raises InputError if the run cannot be trained, Busy if another process trains it or took it over, and Interrupted
     if stopped. Errors after the lock is taken, except the last two, are written to ``error.txt`` in the folder.
@@ -81,14 +87,18 @@ def train_run(
             dataset = open_dataset(spec, options.data_dir, hparams)
             for sentence in dataset.notes:  # before the pixel cache is built, which can take hours
                 tell(watcher, sentence)
+            named = [callback() for callback in find_callbacks(options.log, spec.plugins)]
+            followers = CallbackGroup([*named, *callbacks], partial(tell, watcher))
 
             def begin() -> State:
                 with open_loader(spec, hparams, dataset, device, watcher) as loader:
-                    run = _Run(spec, folder, options, lock, hparams, dataset, loader, device, watcher)
+                    run = _Run(spec, folder, options, lock, hparams, dataset, loader, device, watcher, followers)
                     write_json(folder.spec_file, spec.as_dict())  # the run could be built, so it owns the folder now
-                    return run.train(stop, Lines(spec, name or spec.algorithm))
+                    return run.train(stop, row or spec.algorithm)
 
-            return _retried_without_planes(begin, device, watcher)
+            with followed_to_the_end(followers) as ended:
+                ended(state := _retried_without_planes(begin, device, watcher))
+            return state
 
 
 def _retried_without_planes(begin: Callable[[], State], device: torch.device, watcher: Watcher) -> State:
@@ -133,8 +143,9 @@ class _Run:
         loader: Loader,
         device: torch.device,
         watcher: Watcher,
+        callbacks: Callback,
     ) -> None:
-        self.spec, self.folder, self.options, self.lock = spec, folder, options, lock
+        self.spec, self.folder, self.options, self.lock, self.callbacks = spec, folder, options, lock, callbacks
         self.hparams, self.dataset, self.loader, self.device, self.watcher = hparams, dataset, loader, device, watcher
         self.splits = splits = split_environments(spec, dataset)
         self.sampler = Sampler(spec, hparams, dataset, splits)
@@ -171,15 +182,17 @@ class _Run:
         images_per_step = self.hparams["batch_size"] * len(self.spec.train_envs)
         apply(execution, self.algorithm, self.device, images_per_step)
 
-    def train(self, stop: Callable[[], bool], lines: Lines) -> State:
+    def train(self, stop: Callable[[], bool], row: str) -> State:
         """Train to the end, from the checkpoint or from step 0."""
-        self.lines = lines
+        self.lines = lines = Lines(self.spec, row)
         start = self._resume()
         if start == 0:
             self.initial.apply(self.loader, self.splits, self.device)
         del self.initial  # it may contain a second model
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
-        self.watcher.begin(self.spec, start)
+        info = self._info(row, start)
+        self.watcher.begin(info)
+        self.callbacks.begin(info)
         for line in lines.begin(start, self.folder):
             say(self.watcher, line)
         for sentence in self.notes:
@@ -189,6 +202,7 @@ class _Run:
         def after_step(step: int) -> bool:
             nonlocal saved
             self.watcher.step(step)
+            self.callbacks.step(step)
             stopping = stop()
             if stopping or time.monotonic() - saved >= self.options.save_seconds:
                 self._save(step + 1, self.seconds + time.monotonic() - began)
@@ -211,15 +225,35 @@ class _Run:
             self._finalize()
         return self._end(ending, self.seconds + time.monotonic() - began)
 
+    def _info(self, row: str, start: int) -> RunInfo:
+        """Return what callbacks learn of the run."""
+        spec, asked = self.spec, self.spec.as_dict()
+        del asked["hparams"]  # those in use are more
+        return RunInfo(
+            id=spec.id,
+            row=row,
+            dataset=spec.dataset,
+            test_envs="+".join(spec.facts.names[env] for env in spec.test_envs),
+            trial_seed=spec.trial_seed,
+            hparams_seed=spec.hparams_seed,
+            steps=spec.steps,
+            start=start,
+            config={**asked, **{f"hparams.{name}": value for name, value in self.hparams.items()}},
+            folder=self.folder.path,
+        )
+
     def _record(self, model: Algorithm, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> None:
         self.lock.check()
         if gave_up_compiling(self.execution, self.algorithm):
             tell(self.watcher, "the recompile limit is exceeded; the run continues uncompiled")
             self._use(self.execution._replace(compile="off"))
         values = self.writer.append(step, metrics, evaluation)
-        self.watcher.record(values)
-        say(self.watcher, self.lines.record(values))
         validation = evaluation.validation(self.spec.train_envs).accuracy
+        tested = fmean(evaluation.accuracy[env, "in"] for env in self.spec.test_envs)
+        followed = {**values, "validation_accuracy": validation, "test_accuracy": tested}
+        self.watcher.record(followed)
+        self.callbacks.record(followed)
+        say(self.watcher, self.lines.record(values))
         if self.options.keep == "best" and (validation > self.best_validation or "final" in metrics):
             self.best_validation = validation
             self._keep_model(model)

@@ -5,13 +5,12 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
 
 import torch
 
+from dg_batchformer.callbacks.base import Callback
 from dg_batchformer.errors import InputError, as_sentence
-from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.storage.folders import RunFolder
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.text.printable import printable
@@ -28,17 +27,8 @@ class StorageTrouble(InputError):
     """A disk error, which is not an error of the run; it can be resumed when the disk is fixed."""
 
 
-class Watcher(Protocol):
-    """Receives the events of a run: the console of ``train``, or the launcher of a sweep."""
-
-    def begin(self, spec: RunSpec, start: int) -> None:
-        """Training starts or resumes at step ``start``."""
-
-    def step(self, step: int) -> None:
-        """A step is finished."""
-
-    def record(self, values: dict[str, Any]) -> None:
-        """An evaluation was recorded."""
+class Watcher(Callback):
+    """The callback that shows a run to people: the console of ``train``, or the launcher of a sweep."""
 
     def line(self, text: str) -> None:
         """A line of output."""
@@ -48,6 +38,19 @@ class Watcher(Protocol):
 
     def caching(self, done: int, images: int) -> None:
         """Progress of building the pixel cache."""
+
+
+@contextmanager
+def followed_to_the_end(callbacks: Callback) -> Iterator[Callable[[State], None]]:
+    """Tell callbacks how a run ends: by the state that is passed to what is yielded, or as interrupted or failed."""
+    try:
+        yield callbacks.end
+    except (Busy, Interrupted, KeyboardInterrupt):
+        callbacks.end(State.INTERRUPTED)
+        raise
+    except Exception:
+        callbacks.end(State.FAILED)
+        raise
 
 
 def tell(watcher: Watcher, sentence: str) -> None:

@@ -1,6 +1,9 @@
 """Graceful stop: the first signal stops a run after the current step, with its state saved."""
 
 import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 # Ctrl-C, kill and scancel, a closed terminal, and SLURM's signals before a time limit or preemption.
@@ -28,3 +31,27 @@ class StopOnSignal:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = True
+
+
+@contextmanager
+def stopping_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Yield whether Ctrl-C was pressed, and restore its handler afterwards: for a process that has more to do.
+
+    A second Ctrl-C interrupts at once. Only the main thread can receive signals; in another one nothing asks to stop.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from dg_batchformer.callbacks.base import RunInfo
 from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.errors import as_sentence
 from dg_batchformer.runtime.allocator import return_memory
 from dg_batchformer.runtime.memory import CardMemory, told_by_kernel
 from dg_batchformer.spec.options import Task
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
@@ -27,13 +27,13 @@ from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.faults import DeviceFault, OutOfMemory
 from dg_batchformer.training.lines import accuracies
 from dg_batchformer.training.run import train_run
-from dg_batchformer.training.run_log import storage_error
+from dg_batchformer.training.run_log import Watcher, storage_error
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
 _EVENT_SECONDS = 0.5  # interval of progress events
 
 
-class Events:
+class Events(Watcher):
     """The watcher of every run, which sends events to the launcher; stops the worker if the launcher has exited."""
 
     def __init__(self, channel: Connection, stop: StopOnSignal) -> None:
@@ -51,18 +51,12 @@ class Events:
         except OSError:
             self.stop.asked = True
 
-    def begin(self, spec: RunSpec, start: int) -> None:
-        self.send("begin", start=start)
+    def begin(self, run: RunInfo) -> None:
+        self.send("begin", start=run.start)
 
     def step(self, step: int) -> None:
         if time.monotonic() - self.told >= _EVENT_SECONDS:
             self.send("step", done=step + 1)
-
-    def record(self, values: dict[str, Any]) -> None:
-        pass
-
-    def line(self, text: str) -> None:
-        pass
 
     def note(self, sentence: str) -> None:
         self.send("note", sentence=sentence)
@@ -123,7 +117,7 @@ def train_task(task: Task, device: torch.device, events: Events, stop: StopOnSig
     how, told = "failed", {}
     try:
         folder = RunFolder(task.folder)
-        state = train_run(task.spec, folder, task.options, device=device, watcher=events, stop=stop)
+        state = train_run(task.spec, folder, task.options, device=device, watcher=events, stop=stop, row=task.row)
         found = accuracies(task.spec, folder) if state is State.DONE else ""
         how, told = "end", {"state": state.value, "seconds": folder.outcome().get("seconds"), "sentence": found}
     except Busy as error:

@@ -13,6 +13,7 @@ from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster, load_cluster
 from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.launchers import slurm
 from dg_batchformer.sweep.launchers.slurm import submit
 
 SWEEP = SweepSpec("tiny", ("Toy",), (Row("ERM", "ERM"),), "quick", 2, 1, ("A",), steps=3)
@@ -101,7 +102,7 @@ def test_settings_of_several_lines_are_refused(name):
 
 def test_the_path_of_this_package_is_data_too(cluster, tmp_path, monkeypatch):
     root = tmp_path / "it's $(touch x)"
-    monkeypatch.setattr("dg_batchformer.sweep.launchers.slurm._ROOT", root)
+    monkeypatch.setattr(slurm, "_ROOT", root)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     _submit(tmp_path / "tiny")
 

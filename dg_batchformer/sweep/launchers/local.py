@@ -145,7 +145,7 @@ class LocalLauncher:
             worker.give(None)
         else:
             spec = worker.run.spec
-            worker.give(Task(spec, self.folder.run(spec.id).path, self.options))
+            worker.give(Task(spec, self.folder.run(spec.id).path, self.options, worker.run.label))
 
     def _hear(self, worker: WorkerProcess) -> None:
         told = worker.event()

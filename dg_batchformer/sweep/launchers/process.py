@@ -4,9 +4,12 @@ import importlib
 import multiprocessing
 import os
 import signal
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from dg_batchformer.runtime.allocator import preloaded
@@ -20,6 +23,17 @@ _SERVER = "dg_batchformer.sweep.launchers.server"
 def _work(channel: Connection, device: str, threads: int, log: Path, sharing: int) -> None:
     """Run the worker loop in the forked process, where the module is already imported."""
     importlib.import_module(_WORKER).serve(channel, device, threads, log, sharing)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main module: a new process would import it, and a script that calls ``dg.sweep`` would call it again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class WorkerProcess:
@@ -44,7 +58,7 @@ class WorkerProcess:
         context.set_forkserver_preload([_SERVER, _WORKER])
         self.channel, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, device, threads, log, sharing))
-        with preloaded():  # if this starts the server, it and all workers use tcmalloc
+        with _without_main(), preloaded():  # if this starts the server, it and all workers use tcmalloc
             self.process.start()
         theirs.close()
 

@@ -43,6 +43,21 @@ def _heading(sections: Sequence[Section]) -> str:
     return f"{', '.join(titles).capitalize()} by model selection"
 
 
+# Those of the notebook around, light or dark.
+_NOTEBOOK_COLOURS = (
+    "--paper: transparent; --ink: currentColor; --muted: color-mix(in srgb, currentColor 75%, transparent); "
+    "--rule: color-mix(in srgb, currentColor 25%, transparent); --tint: transparent; --accent: currentColor;"
+)
+
+
+def notebook_html(section: Section) -> str:
+    """Return what a selection method selects as the output of a notebook's cell."""
+    text = STYLE.read_text()
+    rules = text[text.index(".scroll {") : text.index("@media print")]
+    style = f"<style>.dg-tables {{ {_NOTEBOOK_COLOURS} {rules} }}</style>"  # nested: they reach no other output
+    return f'{style}<div class="dg-tables">{section_html(section, level=4)}</div>'
+
+
 def section_html(section: Section, *, level: int) -> str:
     """Return what a selection method selects, below a heading of a level."""
     if not section.tables:

@@ -1,0 +1,585 @@
+"""The Python API: train, sweep, and read results and models back, from a notebook or a script.
+
+Import it as ``import dg_batchformer as dg``. Only ``train``, ``sweep`` and ``load_model`` load PyTorch.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import nan
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from dg_batchformer.catalog.custom import find_dataset
+from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.results.collect import collect, refuse_mixed
+from dg_batchformer.results.collection import Collection
+from dg_batchformer.results.frames import records_frame, runs_frame
+from dg_batchformer.results.our_sweep import read_run
+from dg_batchformer.results.selection import METHODS
+from dg_batchformer.spec.launch import DEFAULT_RESULTS
+from dg_batchformer.spec.names import module_names, split_name
+from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
+from dg_batchformer.spec.run import RunRequest, RunSpec
+from dg_batchformer.spec.run_folder import refuse_other_run
+from dg_batchformer.storage.folders import KEEP, RunFolder, folder_of_run, refuse_misplaced, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dg_batchformer.callbacks.base import Callback
+    from dg_batchformer.models.module import TrainedModel
+    from dg_batchformer.tables.frame import TableFrame
+
+Environments: TypeAlias = str | int | Sequence[str | int]
+
+_KINDS = ("algorithms", "wrappers", "datasets", "protocols", "backbones", "selections")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether row ``other`` improves on row ``baseline``, in percentage points of test accuracy.
+
+    Args:
+        sentence: the verdict in words.
+        verdict: ``better``, ``worse``, ``equal``, ``open`` (the interval contains 0), or why nothing can be said.
+        mean: ``other`` less ``baseline``, averaged over environments and then over datasets; None without pairs.
+        interval: 95 % interval of the mean; None below two environments or two trials.
+        p_value: of the signed-rank test; None below six environments.
+        warnings: what the runs are too few for, and what is left out.
+
+    """
+
+    baseline: str
+    other: str
+    sentence: str = field(repr=False)
+    verdict: str
+    mean: float | None
+    interval: tuple[float, float] | None
+    p_value: float | None
+    warnings: Sequence[str] = field(repr=False)
+
+
+class Results:
+    """Sweeps and runs read back from disk. Notebooks show the default table.
+
+    Args:
+        collection: what ``results.collect.collect`` read.
+
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+
+    @property
+    def rows(self) -> list[str]:
+        """The names of the rows, in table order."""
+        return [*self.collection.rows]
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be read or was left out, one sentence each."""
+        return [*self.collection.skipped]
+
+    def records(self) -> "pd.DataFrame":
+        """Return one line per evaluation of every run; see ``results.frames.records_frame`` for the columns.
+
+        >>> import dg_batchformer as dg
+        >>> records = dg.load_results("results/toy").records()
+        >>> records[["row", "test_envs", "step", "test_accuracy"]].head(2).round(3)
+           row test_envs  step  test_accuracy
+        0  ERM         A     0          0.542
+        1  ERM         A    20          0.917
+        """
+        return records_frame(self.collection)
+
+    def runs(self) -> "pd.DataFrame":
+        """Return one line per run: what it trains, its state, its folder and its hyper-parameters.
+
+        >>> import dg_batchformer as dg
+        >>> dg.load_results("results/toy").runs()["state"].value_counts().to_dict()
+        {'done': 32}
+        """
+        return runs_frame(self.collection)
+
+    def table(self, selection: str = "training-domain") -> "TableFrame":
+        """Return the cells of the table by a selection method; a notebook shows the table.
+
+        Columns: ``selection``, ``table``, ``row``, ``column``, ``mean`` and ``standard_error`` in percent over ``n``
+        trials, and what a row differs in. Raises InputError for a selection method that does not exist.
+
+        >>> import dg_batchformer as dg
+        >>> cells = dg.load_results("results/toy").table("training-domain")
+        >>> cells[cells["column"] == "Average"].set_index("row")["mean"].round(1).to_dict()
+        {'ERM': 78.1, 'ERM+BF': 75.9, 'SWAD': 79.2, 'SWAD and BF': 78.8}
+        """
+        from dg_batchformer.tables.frame import section_frame
+        from dg_batchformer.tables.table import build_sections
+
+        [section] = build_sections(self.collection, [_method(selection)])
+        return section_frame(section)
+
+    def compare(self, baseline: str, other: str, *, selection: str = "training-domain") -> Verdict:
+        """Print whether row ``other`` improves on row ``baseline``, and return the numbers behind the sentence.
+
+        Raises InputError for a row or a selection method that does not exist.
+
+        >>> import dg_batchformer as dg
+        >>> verdict = dg.load_results("results/toy").compare("ERM", "ERM+BF")
+        The runs do not tell whether ERM+BF improves on ERM: the difference is -2.2 points ...
+        >>> verdict.verdict, round(verdict.mean, 1)
+        ('open', -2.2)
+        """
+        from dg_batchformer.stats.comparison import compare_rows
+        from dg_batchformer.stats.verdict import sentence, warnings
+
+        [found] = compare_rows(self.collection, baseline, [other], [_method(selection)])
+        said = sentence(found)
+        print(said)
+        interval = None if found.interval is None else (found.interval[0], found.interval[1])
+        return Verdict(
+            baseline, other, said, found.verdict.value, found.mean, interval, found.signed_rank.plain, warnings(found)
+        )
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def __repr__(self) -> str:
+        runs, rows = len(self.collection.runs), ", ".join(self.rows)
+        return f"Results({self.collection.name}: {runs} runs, rows {rows})"
+
+
+class TrainedRun:
+    """A run that was trained to its end.
+
+    Args:
+        spec: what was asked.
+        folder: where it is kept.
+        name: its algorithm as it was typed.
+
+    """
+
+    def __init__(self, spec: RunSpec, folder: Path, name: str) -> None:
+        self.spec, self.folder, self.name = spec, folder, name
+
+    @cached_property
+    def results(self) -> Results:
+        """The run as results, with tables and figures."""
+        run = read_run(self.spec, RunFolder(self.folder))
+        return Results(Collection(self.folder.name, [run.label], [run]))
+
+    @property
+    def records(self) -> "pd.DataFrame":
+        """One line per evaluation, see ``Results.records``."""
+        return self.results.records()
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Test accuracy, a fraction, by training-domain selection; the mean over test environments.
+
+        NaN for a run that diverged before its first evaluation.
+        """
+        [run] = self.results.collection.runs
+        scores = [
+            METHODS["training-domain"].select([run], env, len(self.spec.facts.names)) for env in self.spec.test_envs
+        ]
+        return fmean(nan if score is None else score.test for score in scores)
+
+    @cached_property
+    def model(self) -> "TrainedModel":
+        """The model that the run returned, see ``load_model``."""
+        return load_model(self.folder)
+
+    def __repr__(self) -> str:
+        tests = self.spec.environment_names(self.spec.test_envs)
+        return f"TrainedRun({self.name} on {self.spec.dataset}, {tests}: {self.accuracy:.1%})"
+
+
+def train(
+    algorithm: str | type = "ERM",
+    *,
+    dataset: str = "Shapes",
+    data_dir: str | Path | None = None,
+    test_envs: Environments | None = None,
+    train_envs: Environments | None = None,
+    protocol: str = DEFAULT_PROTOCOL,
+    hparams: Mapping[str, Any] | None = None,
+    trial_seed: int = 0,
+    hparams_seed: int = 0,
+    seed: int | None = None,
+    steps: int | None = None,
+    checkpoint_freq: int | None = None,
+    holdout_fraction: float = 0.2,
+    evaluate: str = "needed",
+    precision: str = "auto",
+    data_path: str | None = None,
+    compile: str = "auto",  # noqa: A002  # the name of the field
+    plugins: Sequence[str] = (),
+    output_dir: str | Path | None = None,
+    keep: str = "final",
+    predictions: bool = False,
+    log: Sequence[str] = (),
+    callbacks: Sequence["Callback"] = (),
+    device: str = "auto",
+    threads: int | None = None,
+) -> TrainedRun:
+    """Train one run, resume it, or return it if it is trained already.
+
+    Ctrl-C saves the run and raises KeyboardInterrupt; the same call resumes it.
+
+    Args:
+        algorithm: a composed name such as ``SWAD+CORAL+BF``, or a class with ``update`` and ``predict``, see
+            ``register``.
+        dataset: a name of ``dg.list("datasets")``, or a folder or manifest of your own in ``data_dir``.
+        data_dir: holds the folders of datasets, as ``DIR/PACS/sketch/dog/``.
+        test_envs: environments to test on, by name or index; by default the first.
+        train_envs: environments to train on; by default all others.
+        protocol: backbone, steps and hyper-parameters, a name of ``dg.list("protocols")``.
+        hparams: hyper-parameters to set.
+        trial_seed: repetition: other splits and other random draws.
+        hparams_seed: random draw of hyper-parameters; 0 takes the defaults.
+        seed: initial weights, order and augmentation; by default it follows from the run, as in DomainBed.
+        steps: number of updates; by default the protocol's.
+        checkpoint_freq: updates between two evaluations; by default the protocol's.
+        holdout_fraction: share of every environment that is held out for validation, in (0, 1).
+        evaluate: ``needed``, or ``all`` to evaluate the images trained on too.
+        precision: ``fp32``, ``tf32``, ``bf16`` or ``auto``.
+        data_path: ``exact``, ``cached`` or ``features``; by default the protocol's.
+        compile: ``off``, ``on`` or ``auto``: whether evaluation is compiled.
+        plugins: modules that define further algorithms.
+        output_dir: folder of the run; by default below ``results/train``, named after the run.
+        keep: the model to keep: ``none``, ``final`` or ``best``.
+        predictions: whether to write predictions for every image that is evaluated.
+        log: names of callbacks: ``tensorboard``, ``wandb``, ``mlflow``, or those of packages and plug-ins.
+        callbacks: instances of ``callbacks.base.Callback`` that follow the run.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        threads: of the CPU; by default PyTorch's.
+
+    Raises InputError for what cannot be run, with the reason.
+
+    >>> import dg_batchformer as dg
+    >>> run = dg.train("ERM+BF", dataset="Toy", protocol="quick", steps=20, checkpoint_freq=10)
+    ERM+BF on Toy (quick): trains on ...
+    >>> run.records["step"].tolist()
+    [0, 10, 19]
+    >>> 0 <= run.accuracy <= 1
+    True
+    >>> run.model.classes[:2]
+    ['0', '1']
+
+    """
+    found = find_dataset(dataset, None if data_dir is None else Path(data_dir))
+    name = _named(algorithm)
+    spec = RunRequest(
+        dataset=found.dataset,
+        algorithm=name,
+        test_envs=_environments(test_envs),
+        train_envs=_environments(train_envs),
+        environments=found.environments,
+        trial_seed=trial_seed,
+        hparams_seed=hparams_seed,
+        seed=seed,
+        hparams=dict(hparams or {}),
+        steps=steps,
+        checkpoint_freq=checkpoint_freq,
+        holdout_fraction=holdout_fraction,
+        protocol=protocol,
+        evaluate=evaluate,
+        precision=precision,
+        data_path=data_path,
+        compile=compile,
+        plugins=(*plugins, *_session_plugins(name)),
+    ).resolve()
+    folder = _run_folder(spec, name, output_dir)
+    options = RunOptions(None if data_dir is None else Path(data_dir), keep, predictions, tuple(log))
+    _train(spec, folder, name, options, callbacks=callbacks, device=device, threads=threads)
+    return TrainedRun(spec, folder.path, name)
+
+
+def _train(
+    spec: RunSpec,
+    folder: RunFolder,
+    name: str,
+    options: RunOptions,
+    *,
+    callbacks: Sequence["Callback"],
+    device: str,
+    threads: int | None,
+) -> None:
+    """Train a run to its end in this process; say what came out if it is trained already."""
+    import torch
+
+    from dg_batchformer.callbacks.load import find_callbacks
+    from dg_batchformer.training.console import Console
+    from dg_batchformer.training.device import parse_device, prepare_device
+    from dg_batchformer.training.lines import outcome
+    from dg_batchformer.training.preflight import check_runs
+    from dg_batchformer.training.run import train_run
+    from dg_batchformer.training.stop import Interrupted, stopping_on_interrupt
+
+    refuse_misplaced(folder, spec.id)
+    refuse_other_run(folder, spec)
+    if folder.state().is_final:
+        print("\n".join(outcome(spec, folder)))
+        return
+    on = parse_device(device)
+    prepare_device(on)
+    check_runs([spec], options.data_dir)
+    find_callbacks(options.log, spec.plugins)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    console, is_new = Console(), not folder.path.exists()
+    try:
+        with stopping_on_interrupt() as stop:
+            train_run(spec, folder, options, device=on, watcher=console, stop=stop, callbacks=callbacks, row=name)
+    except Interrupted:
+        raise KeyboardInterrupt(f"{folder.path} is saved; the same call resumes it") from None
+    except InputError:
+        if is_new:
+            folder.leave_if_never_begun()
+        raise
+    finally:
+        console.close()
+
+
+def sweep(
+    asked: str | Path | Mapping[str, Any],
+    *,
+    name: str | None = None,
+    data_dir: str | Path | None = None,
+    results_dir: str | Path = DEFAULT_RESULTS,
+    devices: str = "auto",
+    launcher: str = "local",
+    slurm: Sequence[str] = (),
+    keep: str = "none",
+    predictions: bool = False,
+    log: Sequence[str] = (),
+    retry: Sequence[str] = (),
+    threads: int | None = None,
+) -> Results:
+    """Train what is due of a sweep, and return its results.
+
+    Ctrl-C saves all runs and raises KeyboardInterrupt; the same call resumes them. Runs that failed are left out; the
+    results' ``notes`` count them.
+
+    Args:
+        asked: a sweep file, or its content as a dict, which is written to ``RESULTS_DIR/NAME/NAME.yaml``.
+        name: of a sweep that is given as a dict.
+        data_dir: holds the folders of datasets.
+        results_dir: where sweeps are kept.
+        devices: one worker process for each, as ``cpu,cpu`` or ``cuda:0,cuda:1``.
+        launcher: ``local``, or ``slurm``, which submits the runs and returns.
+        slurm: settings of SLURM, as ``["partition=gpu", "gpus=1"]``.
+        keep: the model that every run keeps: ``none``, ``final`` or ``best``.
+        predictions: whether every run writes its predictions.
+        log: names of callbacks that follow every run: ``tensorboard``, ``wandb``, ``mlflow`` ...
+        retry: ``failed`` and ``damaged`` start such runs again.
+        threads: of each worker.
+
+    Raises InputError for what cannot be run, with the reason. A class of this session trains in this process, one run
+    after another, and is refused on SLURM.
+
+    >>> import dg_batchformer as dg
+    >>> question = {"datasets": ["Toy"], "algorithms": ["ERM", "ERM+BF"], "protocol": "quick", "steps": 3, "trials": 1}
+    >>> results = dg.sweep(question, name="mine", devices="cpu")
+    mine: 8 runs...
+    >>> results.rows
+    ['ERM', 'ERM+BF']
+
+    """
+    from dg_batchformer.cli.common import INTERRUPTED
+    from dg_batchformer.cli.main import parser
+    from dg_batchformer.cli.sweep import start
+    from dg_batchformer.spec.sweep import load_sweep
+    from dg_batchformer.sweep.expand import expand
+
+    file = _sweep_file(asked, name, Path(results_dir))
+    options = parser("sweep").parse_args(["sweep", str(file)])
+    given = {
+        "data_dir": None if data_dir is None else Path(data_dir),
+        "results_dir": Path(results_dir),
+        "devices": devices,
+        "launcher": launcher,
+        "slurm": list(slurm),
+        "keep": keep,
+        "predictions": predictions,
+        "log": list(log),
+        "retry": list(retry),
+        "threads": threads,
+    }
+    for option, value, allowed in (("launcher", launcher, ("local", "slurm")), ("keep", keep, KEEP)):
+        if value not in allowed:
+            raise unknown(f"value of {option}:", value, allowed)
+    vars(options).update(given)
+    declared = load_sweep(file, options.data_dir)
+    runs = [
+        run._replace(spec=_with_plugins(run.spec, _session_plugins(run.spec.algorithm))) for run in expand(declared)
+    ]
+    if start(options, declared, runs) == INTERRUPTED:
+        raise KeyboardInterrupt("all runs are saved; the same call resumes them")
+    return load_results(options.results_dir / declared.name)
+
+
+def _with_plugins(spec: RunSpec, plugins: Sequence[str]) -> RunSpec:
+    return replace(spec, plugins=module_names([*spec.plugins, *plugins]))
+
+
+def _sweep_file(asked: str | Path | Mapping[str, Any], name: str | None, results_dir: Path) -> Path:
+    """Return the file of a sweep; that of a dict is written into the folder of its results."""
+    if not isinstance(asked, Mapping):
+        if name is not None:
+            raise InputError(f"a sweep file is named after itself, {Path(asked).stem!r}; drop name={name!r}")
+        return Path(asked)
+    if not name or Path(name).name != name:
+        raise InputError(f"a sweep given as a dict needs a name for its folder in {results_dir}, got name={name!r}")
+    import yaml
+
+    file = results_dir / name / f"{name}.yaml"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True))
+    except yaml.YAMLError as error:
+        raise InputError(f"the sweep {name} holds a value that no sweep file can: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}; give another results_dir") from None
+    return file
+
+
+def register(algorithm: type) -> type:
+    """Register a class of this notebook or script as an algorithm under its own name, and return it.
+
+    The class needs DomainBed's interface: a ``torch.nn.Module`` with ``__init__(input_shape, num_classes,
+    num_domains, hparams)``, ``update`` and ``predict``. Wrappers then compose with it, as ``SWAD+MyAlgorithm+BF``. Its
+    source is part of the identity of its runs: an edited class trains anew. Such runs train in this process; for SLURM
+    move the class to a module and name that in ``plugins``.
+
+    Raises InputError for a class that is no algorithm or has the name of another one.
+
+    >>> import dg_batchformer as dg
+    >>> from dg_batchformer.algorithms import get_algorithm_class
+    >>> @dg.register
+    ... class Halved(get_algorithm_class("ERM")):
+    ...     def update(self, minibatches, unlabeled=None):
+    ...         return super().update([(x / 2, y) for x, y in minibatches], unlabeled)
+    >>> "Halved" in dg.list("algorithms")
+    True
+    """
+    from dg_batchformer.plugins import session
+    from dg_batchformer.plugins.load import load_plugins
+
+    load_plugins([session.register(algorithm)])
+    return algorithm
+
+
+def load_model(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> "TrainedModel":
+    """Read back the model that a run kept: a ``torch.nn.Module`` from images to logits.
+
+    Its ``transform`` prepares a Pillow image as the run prepared those that it evaluated; ``classes`` names the
+    logits.
+
+    Args:
+        folder: of a run trained with ``keep="final"`` or ``"best"``.
+        plugins: modules that the run was trained with; what a folder names is not imported unasked.
+
+    Raises InputError where there is no model, or it cannot be rebuilt.
+
+    >>> import dg_batchformer as dg
+    >>> run = dg.train("ERM", dataset="Shapes", protocol="quick", steps=2)
+    ERM on Shapes ...
+    >>> model = dg.load_model(run.folder)
+    >>> from PIL import Image
+    >>> x = model.transform(Image.new("RGB", (64, 64)))
+    >>> model(x[None]).shape[1] == len(model.classes)
+    True
+
+    """
+    from dg_batchformer.models.load import load_model as load_kept
+    from dg_batchformer.models.module import TrainedModel
+    from dg_batchformer.plugins.load import load_plugins
+    from dg_batchformer.training.device import parse_device
+
+    load_plugins(plugins)
+    return TrainedModel(load_kept(RunFolder(Path(folder)), parse_device(device)))
+
+
+def _named(algorithm: str | type) -> str:
+    """Return the name of an algorithm; a class is registered first."""
+    return algorithm if isinstance(algorithm, str) else register(algorithm).__name__
+
+
+def _session_plugins(name: str) -> list[str]:
+    """Return the plug-in of the registered class that a composed name is made with, if there is one."""
+    if "dg_batchformer.plugins.session" not in sys.modules:  # nothing was registered
+        return []
+    from dg_batchformer.plugins import session
+
+    plugin = session.plugin_of(split_name(name)[0])
+    return [] if plugin is None else [plugin]
+
+
+def _environments(given: Environments | None) -> Sequence[str | int] | None:
+    """Return environments as a request takes them, one or several."""
+    return (given,) if isinstance(given, str | int) else given
+
+
+def _run_folder(spec: RunSpec, name: str, given: str | Path | None) -> RunFolder:
+    if given is not None:
+        return RunFolder(Path(given))
+    tests = "+".join(spec.facts.names[env] for env in spec.test_envs)
+    return folder_of_run(spec.id, spec.dataset, name, tests)
+
+
+def load_results(*folders: str | Path, unfinished: bool = False, mix: bool = False) -> Results:
+    """Read sweeps and runs back, ours and DomainBed's; several folders are pooled.
+
+    Args:
+        folders: sweep folders, run folders, or output folders of DomainBed's sweeps.
+        unfinished: count runs that are not trained to their end too, with what they recorded so far.
+        mix: pool runs in one cell that were trained under different conditions.
+
+    Raises InputError for a folder without results, and for different conditions within a cell unless ``mix``.
+
+    >>> import dg_batchformer as dg
+    >>> dg.load_results("results/toy")
+    Results(earlier: 32 runs, rows ERM, ERM+BF, SWAD, SWAD and BF)
+
+    """
+    if not folders:
+        raise InputError("load_results takes at least one folder, such as 'results/quickstart'")
+    collection = collect([Path(folder) for folder in folders], unfinished=unfinished)
+    if not mix:
+        refuse_mixed(collection)
+    return Results(collection)
+
+
+def list_names(kind: str) -> list[str]:
+    """Return the names of everything of a kind.
+
+    Args:
+        kind: ``algorithms``, ``wrappers``, ``datasets``, ``protocols``, ``backbones`` or ``selections``.
+
+    Raises InputError for another kind. ``dg-batchformer list KIND NAME`` describes one in full.
+
+    >>> import dg_batchformer as dg
+    >>> dg.list("selections")[:3]
+    ['training-domain', 'leave-one-domain-out', 'oracle']
+    >>> "CORAL" in dg.list("algorithms")
+    True
+
+    """
+    if kind == "selections":
+        return [*METHODS]
+    if kind not in _KINDS:
+        raise unknown("kind", kind, _KINDS)
+    from dg_batchformer.cli.listing import names_of
+
+    return names_of(kind)
+
+
+def _method(name: str) -> str:
+    if name not in METHODS:
+        raise unknown("selection method", name, METHODS)
+    return name

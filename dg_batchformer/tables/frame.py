@@ -1,0 +1,78 @@
+"""Tables as DataFrames, one line per cell; notebooks show a selection's table as people read it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from dg_batchformer.tables.render.html import notebook_html
+from dg_batchformer.tables.table import Cell, Section, Table
+
+COLUMNS = (
+    "selection", "table", "row", "column", "mean", "standard_error", "n", "source", "significance", "differs",
+    "deviations",
+)  # fmt: skip
+
+
+class TableFrame(pd.DataFrame):
+    """The cells of a selection's tables; a notebook shows the tables themselves. Derived frames are plain ones."""
+
+    _metadata = ["section"]
+    section: Section
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self.section)
+
+
+def section_frame(section: Section) -> TableFrame:
+    """Return the cells of a selection's tables, see ``cells_frame``."""
+    frame = TableFrame(cells_frame([section]))
+    frame.section = section
+    return frame
+
+
+def cells_frame(sections: Sequence[Section]) -> pd.DataFrame:
+    """Return one line per cell: mean and standard error in percent over ``n`` trials.
+
+    ``source`` is empty for our rows, else the BibTeX key of a published row; empty published cells are left out.
+    ``differs`` and ``deviations`` say in what a row differs from most others beside its algorithm, and from its
+    protocol.
+    """
+    cells = [
+        {
+            **_line(section, table, label, name, cell, ""),
+            "significance": table.differing.get((label, column), ""),
+            "differs": "; ".join(table.conditions.differs.get(label, ())),
+            "deviations": "; ".join(table.conditions.deviations.get(label, ())),
+        }
+        for section in sections
+        for table in section.tables
+        for label, row in table.rows.items()
+        for column, (name, cell) in enumerate(zip(table.columns, row, strict=True))
+    ]
+    published = [
+        _line(section, table, row.label, name, cell, row.key)
+        for section in sections
+        for table in section.tables
+        for row in table.published
+        for name, cell in zip(table.columns, row.cells, strict=True)
+        if cell.mean is not None
+    ]
+    return pd.DataFrame([*cells, *published], columns=list(COLUMNS)).astype({"n": "Int64"})
+
+
+def _line(section: Section, table: Table, row: str, column: str, cell: Cell, source: str) -> dict[str, Any]:
+    return {
+        "selection": section.method.name,
+        "table": table.title,
+        "row": row,
+        "column": column,
+        "mean": cell.mean,
+        "standard_error": cell.error,
+        "n": None if source else cell.n,
+        "source": source,
+    }

@@ -1,0 +1,69 @@
+"""TensorBoard, read back with its own event reader."""
+
+import json
+
+import pytest
+from support import quick_spec, run_quickly
+
+from dg_batchformer.callbacks.tensorboard import TensorBoard
+from dg_batchformer.cli.main import main
+
+event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+
+class Killed(BaseException):
+    """Stands for a signal that leaves no time for anything."""
+
+
+class KilledAt(TensorBoard):
+    """Kills the run when the evaluation of a step is logged, before the run can save its state."""
+
+    step_of_death = 8
+
+    def record(self, values):
+        super().record(values)
+        if values["step"] == self.step_of_death:
+            raise Killed
+
+
+def _curves(folder):
+    [path] = {file.parent for file in folder.rglob("events.out.tfevents.*")}
+    reader = event_accumulator.EventAccumulator(str(path), purge_orphaned_data=True).Reload()
+    return {
+        name: [(point.step, round(point.value, 5)) for point in reader.Scalars(name)]
+        for name in reader.Tags()["scalars"]
+        if name not in ("step_time", "mem_gb")
+    }
+
+
+def _recorded(folder, name):
+    lines = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
+    return [(line["step"], round(line[name], 5)) for line in lines]
+
+
+def test_curves_are_those_of_the_records(tmp_path):
+    run_quickly(quick_spec(), tmp_path, log=("tensorboard",))
+
+    curves = _curves(tmp_path)
+    assert curves["env3_in_acc"] == _recorded(tmp_path, "env3_in_acc")
+    assert {"loss", "validation_accuracy", "test_accuracy"} <= set(curves)
+
+
+def test_a_run_that_was_killed_has_the_curves_of_one_that_was_not(tmp_path):
+    run_quickly(quick_spec(), tmp_path / "whole", log=("tensorboard",))
+    with pytest.raises(Killed):
+        run_quickly(quick_spec(), tmp_path / "killed", callbacks=[KilledAt()], save_seconds=0.0)
+    run_quickly(quick_spec(), tmp_path / "killed", log=("tensorboard",), save_seconds=0.0)
+
+    assert len(list((tmp_path / "killed").rglob("events.out.tfevents.*"))) == 2
+    assert _curves(tmp_path / "killed") == _curves(tmp_path / "whole")
+
+
+def test_records_of_a_trained_run_are_exported_once_however_often(tmp_path, capsys):
+    run_quickly(quick_spec(), tmp_path)
+
+    for _ in range(2):
+        assert main(["export", str(tmp_path), "--to", "tensorboard"]) == 0
+
+    assert capsys.readouterr().out.startswith("exported 1 run to tensorboard")
+    assert _curves(tmp_path)["env3_in_acc"] == _recorded(tmp_path, "env3_in_acc")

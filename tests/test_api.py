@@ -1,0 +1,215 @@
+"""The Python API: every example in its docstrings runs, and every line of the README's example does what it says."""
+
+import doctest
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import dg_batchformer as dg
+from dg_batchformer import api
+from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
+from dg_batchformer.errors import InputError
+from dg_batchformer.plugins import session
+from dg_batchformer.spec.run import RunSpec
+
+EARLIER = Path(__file__).parent / "data" / "earlier" / "results.tar.gz"
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Work in a folder with a trained sweep of the Toy vectors in results/toy."""
+    with tarfile.open(EARLIER) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "earlier").rename(tmp_path / "results" / "toy")
+    monkeypatch.chdir(tmp_path)
+    return Path("results/toy")
+
+
+@pytest.fixture(autouse=True)
+def _only_for_this_test():
+    """Forget the classes that a test registers: other tests run over all algorithms."""
+    known, registered = {**ALGORITHMS._classes}, {**session._registered}
+    yield
+    for mapping, before in ((ALGORITHMS._classes, known), (session._registered, registered)):
+        mapping.clear()
+        mapping.update(before)
+
+
+EXAMPLES = [test for test in doctest.DocTestFinder(exclude_empty=True).find(api) if test.examples]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda test: test.name.rpartition(".api.")[2])
+def test_the_example_of_every_function_runs(example, toy):
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    printed = []
+    runner.run(example, out=printed.append)
+
+    assert runner.failures == 0, "".join(printed)
+
+
+def test_every_public_function_has_an_example():
+    documented = {test.name.rpartition(".api.")[2] for test in EXAMPLES}
+    methods = {f"Results.{name}" for name in ("records", "runs", "table", "compare")}
+
+    assert {*dg._API.values()} - {"Results", "TrainedRun"} | methods <= documented
+
+
+def test_reading_results_loads_no_torch(toy):
+    code = (
+        "import sys, dg_batchformer as dg; assert 'numpy' not in sys.modules\n"
+        "results = dg.load_results('results/toy'); results.records(); results.table(); results.runs()\n"
+        "assert 'torch' not in sys.modules"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+
+
+def test_the_function_sweep_stays_when_modules_of_the_package_sweep_are_imported():
+
+    assert callable(dg.sweep)
+    assert {"train", "sweep", "load_results", "list"} <= {*dir(dg)}
+
+
+def test_records_have_one_line_per_evaluation_and_runs_one_per_run(toy):
+    results = dg.load_results(toy)
+    records, runs = results.records(), results.runs()
+
+    assert len(runs) == 32
+    assert len(records) == runs["evaluations"].sum()
+    one = records[records["run"] == runs["run"][0]]
+    assert one["step"].is_monotonic_increasing
+    assert (one["test_accuracy"] == one[f"env{'ABCD'.index(runs['test_envs'][0])}_in_acc"]).all()
+    assert (runs["hparams.lr"] > 0).all()
+
+
+def test_the_table_is_a_frame_of_cells_that_notebooks_show_as_a_table(toy):
+    table = dg.load_results(toy).table("oracle")
+
+    assert isinstance(table, pd.DataFrame)
+    assert set(table["selection"]) == {"oracle"}
+    assert "<table" in table._repr_html_()
+    assert type(table[table["row"] == "ERM"]) is pd.DataFrame
+
+
+def test_compare_prints_the_verdict_and_returns_its_numbers(toy, capsys):
+    verdict = dg.load_results(toy).compare("ERM", "ERM+BF")
+
+    assert capsys.readouterr().out == f"{verdict.sentence}\n"
+    assert verdict.interval[0] <= verdict.mean <= verdict.interval[1]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: dg.load_results(), "at least one folder"),
+        (lambda: dg.load_results("nowhere"), "nowhere"),
+        (lambda: dg.load_results("results/toy").table("orcale"), "did you mean 'oracle'"),
+        (lambda: dg.load_results("results/toy").compare("ERM", "ERM+FB"), "unknown row"),
+        (lambda: dg.list("algorithm"), "did you mean 'algorithms'"),
+    ],
+)
+def test_wrong_input_is_answered_with_what_is_near(call, sentence, toy):
+    with pytest.raises(InputError, match=sentence):
+        call()
+
+
+def _in_notebook(tmp_path, code, name="cell.py"):
+    """Run code as a notebook's cell does, in a module that nobody can import."""
+    file = tmp_path / name
+    file.write_text(code)
+    space = {"__name__": "__main__", "dg": dg, "ERM": get_algorithm_class("ERM")}
+    exec(compile(code, str(file), "exec"), space)
+    return space
+
+
+HALVED = """
+FACTOR = 2
+
+def divided(x):
+    return x / FACTOR
+
+class Halved(ERM):
+    def update(self, minibatches, unlabeled=None):
+        return super().update([(divided(x), y) for x, y in minibatches], unlabeled)
+"""
+QUICK = {"dataset": "Toy", "protocol": "quick", "steps": 5, "checkpoint_freq": 2}
+
+
+def test_a_class_of_a_notebook_trains_and_its_source_is_part_of_the_identity(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = dg.train(_in_notebook(tmp_path, HALVED)["Halved"], **QUICK)
+    same = dg.train(_in_notebook(tmp_path, HALVED.replace("(ERM):", "(ERM):  # half"), "same.py")["Halved"], **QUICK)
+    other = _in_notebook(tmp_path, HALVED.replace("FACTOR = 2", "FACTOR = 3"), "other.py")["Halved"]
+
+    edited = dg.train(other, **QUICK)
+
+    assert same.spec.id == run.spec.id
+    assert edited.spec.id != run.spec.id
+    assert len(edited.records) == 3
+    assert isinstance(edited.model, torch.nn.Module)
+    with pytest.raises(InputError, match="was edited since"):
+        dg.load_model(run.folder)
+
+
+def test_a_class_of_a_notebook_composes_with_wrappers_and_is_refused_on_slurm(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    dg.register(_in_notebook(tmp_path, HALVED)["Halved"])
+    question = {"datasets": ["Toy"], "algorithms": ["ERM", "Halved+BF"], "protocol": "quick", "steps": 3}
+    question |= {"trials": 1, "test_envs": ["A"]}
+
+    results = dg.sweep(question, name="mine")
+
+    assert set(results.runs()["state"]) == {"done"}
+    ids = [run.path.name for run in results.collection.runs]
+    assert ids[0] == RunSpec.from_dict(json.loads((tmp_path / f"results/mine/runs/{ids[0]}/spec.json").read_text())).id
+    assert "session:" not in (tmp_path / f"results/mine/runs/{ids[0]}/spec.json").read_text()
+    with pytest.raises(InputError, match="tasks of SLURM are other processes"):
+        dg.sweep(question, name="other", launcher="slurm")
+
+
+INTERRUPTED = """        STEPS.append(0)
+        if len(STEPS) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return super"""
+
+
+def test_interrupting_a_cell_leaves_a_run_that_the_same_call_resumes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = f"import signal\nSTEPS = []\n{HALVED}".replace("        return super", INTERRUPTED)
+    interrupted = _in_notebook(tmp_path, code)["Halved"]
+
+    with pytest.raises(KeyboardInterrupt, match="the same call resumes it"):
+        dg.train(interrupted, **QUICK)
+    run = dg.train(interrupted, **QUICK)
+
+    assert run.records["step"].tolist() == [0, 2, 4]
+
+
+def test_a_class_of_a_module_is_known_by_its_module(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "scaled_module.py").write_text(
+        "from dg_batchformer.algorithms import get_algorithm_class\n\nclass Scaled(get_algorithm_class('ERM')):\n"
+        "    def update(self, minibatches, unlabeled=None):\n        return super().update(minibatches, unlabeled)\n"
+    )
+    from scaled_module import Scaled
+
+    run = dg.train(Scaled, output_dir=tmp_path / "run", **QUICK)
+
+    assert run.spec.plugins == ("scaled_module",)
+
+
+def test_a_trained_model_is_a_module_with_a_transform(tmp_path):
+    run = dg.train("SWAD+BF", protocol="quick", steps=2, hparams={"backbone": "tiny"}, output_dir=tmp_path / "run")
+
+    x = run.model.transform(Image.new("L", (50, 40)))
+    assert run.model(x[None]).shape == (1, len(run.model.classes))
+    assert not run.model.training
+    assert 0 <= run.accuracy <= 1
