@@ -1,1 +1,1 @@
-"""Records of sweeps, ours and DomainBed's, read back; metrics and model selection."""
+"""Read the records of sweeps, ours and DomainBed's; metrics and model selection."""

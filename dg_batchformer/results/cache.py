@@ -1,7 +1,7 @@
-"""Run folders read with a memory: a further call reads only the files that changed.
+"""Read run folders with a parsed-record cache: later calls read only files that changed.
 
-The memory lies in the cache, not with the runs, which may be read-only or somebody else's. Where something is wrong
-with it, the files are read instead.
+The cache is in the cache folder, not with the runs, which may be read-only or another user's. If it is damaged, the
+files are read instead.
 """
 
 import gc
@@ -29,17 +29,17 @@ from dg_batchformer.storage.safe_read import NOTE, TABLE, WEIGHTS, open_regular,
 
 _VERSION = 4
 
-Stamp = tuple[int, ...]  # by what the records of a run, and its ``done``, are known to be the ones that were read
+Stamp = tuple[int, ...]  # size, times and inode of results.jsonl and ``done``, to detect changes
 _ABSENT = (0, 0, 0, 0)
 _RECORDS, _DONE = RunFolder(Path()).records_file.name, RunFolder(Path()).done_file.name
-Index = dict[str, tuple[Stamp, RecordsFile]]  # by the name of the run's folder
+Index = dict[str, tuple[Stamp, RecordsFile]]  # by the name of the run folder
 _Arrays = dict[str, NDArray[Any]]
 
-_MANY = 1000  # files, from which on it pays to read them in several processes
+_MANY = 1000  # files; from this number on, several processes read them
 
 
 def read_folders(folder: Path) -> dict[str, RecordsFile]:
-    """Read the run folders directly below a folder, by name, sorted; those without records are left out."""
+    """Read the run folders in a folder, by sorted name; folders without records are skipped."""
     with _no_collection():
         known, stamps = _load(folder), _stamps(folder)
         new = {name: stamp for name, stamp in stamps.items() if name not in known or known[name][0] != stamp}
@@ -54,7 +54,7 @@ def read_folders(folder: Path) -> dict[str, RecordsFile]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Look for no garbage while much is made that stays: a fifth of the time of reading would go into that."""
+    """Disable garbage collection during bulk parsing, where it would take a fifth of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -66,7 +66,7 @@ def _no_collection() -> Iterator[None]:
 
 def _stamps(folder: Path) -> dict[str, Stamp]:
     stamps = {}
-    for name in sorted(os.listdir(folder)):  # noqa: PTH208  # Paths would take longer than the index
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  # building Paths is slow
         with suppress(OSError):
             stamps[name] = _stamp(_path(folder, name, _RECORDS)) + _ABSENT
             stamps[name] = stamps[name][:4] + _stamp(_path(folder, name, _DONE))
@@ -74,7 +74,7 @@ def _stamps(folder: Path) -> dict[str, Stamp]:
 
 
 def _path(folder: Path, name: str, file: str) -> str:
-    return f"{folder}/{name}/{file}"  # Paths would take longer than the index
+    return f"{folder}/{name}/{file}"  # building Paths is slow
 
 
 def _stamp(path: str) -> Stamp:
@@ -83,7 +83,7 @@ def _stamp(path: str) -> Stamp:
 
 
 def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
-    """Read files; those that are gone by now are left out."""
+    """Parse the records of run folders; folders deleted meanwhile are skipped."""
     index = {}
     for name, stamp in stamps.items():
         with suppress(OSError):
@@ -94,9 +94,9 @@ def _parse(folder: Path, stamps: Mapping[str, Stamp]) -> Index:
 
 
 def _parse_at_once(folder: Path, stamps: Mapping[str, Stamp]) -> list[_Arrays]:
-    """Read files, some in every core; what comes back is packed, since single arrays would take as long as parsing."""
+    """Parse the records of run folders on all cores; results are packed, as pickling many small arrays is slow."""
     names = list(stamps)
-    count = 4 * usable_cores()  # a core that has less to do beside it takes more of them
+    count = 4 * usable_cores()  # several shares per core, for load balancing
     shares = [{name: stamps[name] for name in names[share::count]} for share in range(count)]
     return list(in_every_core(partial(_parse_packed, folder), shares, at_once=1, few=0))
 
@@ -117,7 +117,7 @@ def _keep(folder: Path, packs: Sequence[_Arrays]) -> None:
 
 
 def _load(folder: Path) -> Index:
-    """Return what was kept of a folder; nothing where that cannot be read."""
+    """Return the cached index of a folder; {} if it cannot be read."""
     try:
         packs: dict[str, _Arrays] = defaultdict(dict)
         with open_regular(_file(folder), WEIGHTS) as file, np.load(file, allow_pickle=False) as arrays:
@@ -125,7 +125,7 @@ def _load(folder: Path) -> Index:
                 place, name = entry.split("/")
                 packs[place][name] = arrays[entry]
         return _unpack_all(packs.values())
-    except Exception:  # whatever damage leads NumPy and zipfile to
+    except Exception:  # NumPy and zipfile may raise anything on damaged files
         return {}
 
 
@@ -133,7 +133,7 @@ _COLUMNS = ("steps", "final", "values", "recorded")
 
 
 def _pack(index: Index) -> _Arrays:
-    """Put everything constant into one text, and the columns of all runs with the same keys together."""
+    """Pack constant values into one JSON text, and the columns of all runs with equal keys into shared arrays."""
     kinds: dict[tuple[str, ...], list[Evaluations]] = defaultdict(list)
     files = []
     for name, (stamp, file) in index.items():
@@ -142,7 +142,7 @@ def _pack(index: Index) -> _Arrays:
             try:
                 constant = _text(run.constant, file.is_plain)
                 "".join(run.evaluations.keys).encode()
-            except (TypeError, RecursionError, UnicodeError):  # nested too deep, or names of half a character
+            except (TypeError, RecursionError, UnicodeError):  # nested too deep, or unpaired surrogates
                 unreadable += len(run.evaluations)
                 continue
             kinds[run.evaluations.keys].append(run.evaluations)
@@ -156,7 +156,7 @@ def _pack(index: Index) -> _Arrays:
 
 
 def _text(constant: Mapping[str, Any], is_plain: bool) -> orjson.Fragment | str:
-    """Return JSON to be written as it is, or as a text in JSON where it holds a NaN, which orjson does not know."""
+    """Return raw JSON, or JSON as a string if it may contain NaN, which orjson does not support."""
     return orjson.Fragment(orjson.dumps(constant)) if is_plain else json.dumps(constant)
 
 
@@ -165,7 +165,7 @@ def _unpack_all(packs: Iterable[_Arrays]) -> Index:
 
 
 def _unpack(arrays: _Arrays) -> Index:
-    """Take apart what was packed; raise one of MALFORMED for what was not, or was by another version."""
+    """Unpack arrays of ``_pack``; raise one of MALFORMED if they are malformed or of another version."""
     version, keys, files = orjson.loads(arrays["text"].tobytes())
     if version != _VERSION:
         raise ValueError(f"packed by version {version}")

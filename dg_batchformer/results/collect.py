@@ -1,4 +1,4 @@
-"""Sweeps read back, ours and DomainBed's, into one collection."""
+"""Read sweeps, ours and DomainBed's, into one collection."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
@@ -12,14 +12,14 @@ from dg_batchformer.storage.folders import SweepFolder
 
 
 def collect(folders: Sequence[Path], *, unfinished: bool = False, predictions: bool = False) -> Collection:
-    """Read sweeps into one collection; raise InputError for a folder that is none.
+    """Read sweeps into one collection; raise InputError for a folder that is not a sweep.
 
-    A run that is there twice counts once: the first that was trained.
+    Duplicate runs count once: the first finished one.
 
     Args:
-        unfinished: whether runs count that are not trained to their end, with what they recorded so far; else these
-            are listed without evaluations.
-        predictions: whether files of predictions are to be read, and damage to them counts.
+        folders: of the sweeps.
+        unfinished: include unfinished runs with their records so far; otherwise they have no evaluations.
+        predictions: prediction files will be read, so damage to them counts.
 
     """
     collections = [_read(folder, unfinished, predictions) for folder in folders]
@@ -49,13 +49,13 @@ def _read(folder: Path, unfinished: bool, predictions: bool) -> Collection:
 
 
 def _unfinished(collection: Collection, left: Set[int]) -> str:
-    """Say how many runs of a sweep are not trained to their end, and what to do about it."""
+    """Return a note on the number of unfinished runs of a sweep, and how to finish them."""
     number, runs = sum(id(run) in left for run in collection.runs), len(collection.runs)
     return f"{number} of {how_many(runs, 'run')} of {collection.name} {collection.unfinished}"
 
 
 def _distinct(runs: Sequence[CollectedRun]) -> tuple[list[CollectedRun], list[str]]:
-    """Leave out what is there again: the same row, dataset, environments, trial and draw, trained alike."""
+    """Drop duplicates: runs with equal row, dataset, environments, trial, draw and conditions."""
     trained = {_place(run) for run in runs if run.state.is_final}
     kept: list[CollectedRun] = []
     there: dict[tuple[object, ...], list[Mapping[str, str]]] = defaultdict(list)
@@ -70,12 +70,12 @@ def _distinct(runs: Sequence[CollectedRun]) -> tuple[list[CollectedRun], list[st
             kept.append(run)
             there[place].append(values)
     noun = "run is" if again == 1 else "runs are"
-    note = f"{again} {noun} there twice, with the same row, dataset, environments, trial and draw: the first counts"
+    note = f"{again} {noun} duplicated, with equal row, dataset, environments, trial and draw: the first one counts"
     return kept, [note] if again else []
 
 
 def _agree(values: Mapping[str, str], others: Mapping[str, str]) -> bool:
-    """Whether names that both have, have equal values: a later version records more of a run."""
+    """Return whether common names have equal values; later versions record more names."""
     return all(others.get(name, value) == value for name, value in values.items())
 
 
@@ -84,10 +84,10 @@ def _place(run: CollectedRun) -> tuple[object, ...]:
 
 
 def refuse_mixed(collection: Collection) -> None:
-    """Raise InputError where the runs of a row on a dataset were not trained under the same conditions.
+    """Raise InputError if the runs of a row on a dataset have different conditions.
 
-    Their conditions must be equal, their default hparams (draw 0), and all of it where two runs have one place. So too
-    where runs on a dataset, of any row, count other environments.
+    Their conditions and default hparams (draw 0) must be equal, and all hparams of runs with the same trial and draw.
+    All runs on a dataset, of any row, must have the same environments.
     """
     _refuse_other_environments(collection.runs)
     cells: dict[tuple[str, str], list[CollectedRun]] = defaultdict(list)
@@ -107,7 +107,7 @@ def refuse_mixed(collection: Collection) -> None:
 
 
 def _refuse_different(runs: Sequence[CollectedRun], values: Sequence[Mapping[str, str]]) -> None:
-    """Raise InputError where runs of a cell have different values of a name that they have."""
+    """Raise InputError if runs of a cell have different values for a name."""
     for name in dict.fromkeys(name for of_run in values for name in of_run):
         found: dict[str, CollectedRun] = {}
         for run, of_run in zip(runs, values, strict=True):
@@ -117,8 +117,8 @@ def _refuse_different(runs: Sequence[CollectedRun], values: Sequence[Mapping[str
             said = ", ".join(f"{value} (as {run.path})" for value, run in list(found.items())[:3])
             raise InputError(
                 f"row {runs[0].label!r} on {runs[0].benchmark} mixes runs of different {name}: {said}; give that row "
-                "another label in one of the sweeps, or --mix to pool them all the same, where of equal trials the "
-                "first counts"
+                "another label in one of the sweeps, or give --mix to pool them anyway (of equal trials, the first "
+                "counts)"
             )
 
 
@@ -129,5 +129,5 @@ def _refuse_other_environments(runs: Sequence[CollectedRun]) -> None:
         if run.environments != first:
             raise InputError(
                 f"{run.dataset} has the environments {', '.join(first)} in one run and {', '.join(run.environments)} "
-                "in another: two data sets of one name; give the sweeps one by one, or --mix to pool them all the same"
+                "in another: two datasets of the same name; give the sweeps separately, or --mix to pool them anyway"
             )

@@ -1,4 +1,4 @@
-"""A sweep, or several, as found on disk: what tables and reports are made of."""
+"""The runs of one or several sweeps, as found on disk: the input of tables and reports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ from dg_batchformer.storage.folders import State
 
 @dataclass(frozen=True)
 class CollectedRun:
-    """A run, what became of it, and what was measured where tables count it.
+    """A run with its state, and its evaluations if tables include it.
 
     Args:
-        evaluations: empty unless the run counts.
-        constant: what every record of it repeats: args, hparams, protocol, versions ...; {} without records.
+        evaluations: empty unless tables include the run.
+        constant: values that all of its records repeat: args, hparams, protocol, versions ...; {} without records.
         path: its folder.
-        environments: of data of one's own, by name; () for a dataset of the catalog, and where nobody says.
-        train_envs: what it trained on, where its sweep is about that; () where it is about what is held out.
+        environments: names of the environments of a custom dataset; () for a dataset in the catalog, or if unknown.
+        train_envs: its training environments, if its sweep is defined by ``train_envs``, else ().
 
     """
 
@@ -41,12 +41,12 @@ class CollectedRun:
 
     @property
     def counts(self) -> bool:
-        """Whether tables count the run: it was trained to its end, or unfinished runs were asked for."""
+        """Whether tables include the run: it is finished, or unfinished runs were requested."""
         return self.state.is_final or len(self.evaluations) > 0
 
     @property
     def benchmark(self) -> str:
-        """What has a table of its own: the dataset, or what is dataset and the environments trained on."""
+        """The unit with its own table: the dataset, or the dataset with the training environments."""
         if not self.train_envs:
             return self.dataset
         names = _environments(self)
@@ -54,29 +54,29 @@ class CollectedRun:
 
     @cached_property
     def conditions(self) -> Conditions:
-        """Under which conditions it was trained."""
+        """The conditions under which it was trained."""
         place = Place(self.dataset, self.algorithm, self.test_envs, self.trial_seed, self.hparams_seed)
         return conditions(self.constant, place)
 
     @property
     def reported(self) -> tuple[int, ...]:
-        """The environments on which this run alone says how well its row does."""
+        """The environments for which this run alone gives the result of its row."""
         return self.test_envs if self.train_envs or len(self.test_envs) == 1 else ()
 
     def validating(self, env: int) -> Sequence[int]:
-        """Return the environments whose held-out splits validate the run when it is tested on one."""
+        """Return the environments whose held-out splits are the validation set for a test environment."""
         return self.train_envs or [other for other in range(self.evaluations.num_environments) if other != env]
 
 
 @dataclass(frozen=True)
 class Collection:
-    """One sweep or several, as found on disk.
+    """The runs of one or several sweeps.
 
     Args:
         rows: labels in table order.
-        commands: what trains the runs that are missing.
-        skipped: sentences on what could not be read, or was left out.
-        unfinished: what a sentence says of runs that are not trained to their end, after their number.
+        commands: that train the missing runs.
+        skipped: notes on files that could not be read, or were skipped.
+        unfinished: end of the note on unfinished runs, after their number.
 
     """
 
@@ -89,7 +89,7 @@ class Collection:
 
     @cached_property
     def environments(self) -> Mapping[str, Sequence[str]]:
-        """The names of environments by benchmark: known datasets in the order of tables, then others as they come."""
+        """Names of environments by benchmark: known datasets in table order, then others as found."""
         runs: dict[str, CollectedRun] = {}
         for run in self.runs:
             if run.benchmark not in runs or not runs[run.benchmark].constant:
@@ -101,7 +101,7 @@ class Collection:
 
 def _environments(run: CollectedRun) -> Sequence[str]:
     if run.dataset in DATASETS and run.evaluations.num_environments <= len(DATASETS[run.dataset].names):
-        return DATASETS[run.dataset].names  # a fork's dataset of that name may have more
+        return DATASETS[run.dataset].names  # a fork of DomainBed may have more
     if run.environments:
         return run.environments
     named = run.constant.get("environments")
@@ -111,23 +111,23 @@ def _environments(run: CollectedRun) -> Sequence[str]:
 
 
 def unreadable_lines(folder: Path, files: Mapping[str, RecordsFile]) -> list[str]:
-    """Say how many lines of which files are no records, by the names of their runs below a folder."""
+    """Return a note on the number of unreadable lines, and their files."""
     torn = {f"{folder / name / 'results.jsonl'}": file.unreadable for name, file in files.items() if file.unreadable}
     return [f"{sum(torn.values())} unreadable lines skipped, of {listed(list(torn))}"] if torn else []
 
 
 def damaged_records(folder: Path, files: Mapping[str, RecordsFile]) -> list[str]:
-    """Say which files of records differ from what their runs wrote, by the names of the runs below a folder."""
+    """Return a note on records files that changed since their runs finished."""
     found = [f"{folder / name / 'results.jsonl'}" for name, file in files.items() if file.intact is False]
-    return [f"damaged after the end of the run, but counted as DomainBed does: {listed(found)}"] if found else []
+    return [f"changed since the run finished, but included, as in DomainBed: {listed(found)}"] if found else []
 
 
 def how_many(number: int, noun: str) -> str:
-    """Return a number of things."""
+    """Format a count with its noun in singular or plural."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return names in a line, the first of many."""
+    """Join names with commas, shortened to the first ``most``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""Under which conditions a run was trained: fields of RunSpec that are no axis of a table, its data, its hparams."""
+"""Training conditions of a run: fields of RunSpec that are not an axis of tables, its data, and its hparams."""
 
 import json
 from collections.abc import Mapping
@@ -17,21 +17,21 @@ UNKNOWN = "not recorded"
 DERIVED = "derived from the run"
 
 _AXES = {"dataset", "test_envs", "trial_seed", "hparams_seed"}
-_UNREAD = {"evaluate"}  # adds accuracies that no table reads
+_UNREAD = {"evaluate"}  # only adds accuracies that tables do not use
 FIELDS = [name for name in RunSpec.__dataclass_fields__ if name not in _AXES | _UNREAD]
-# Settled by the device, so what was used counts. Compilation is settled by how much a run evaluates too: what was asked
-# for counts, lest environments of a row differ.
+# Resolved on the device, so the used values count. ``compile`` also depends on how much a run evaluates, so the
+# requested value counts, as environments of a row could differ otherwise.
 _SETTLED = ("precision", "data_path")
 _OF_RECORDS = ("protocol", "dataset_fingerprint", "training_short_side", *_SETTLED)
 
 
 class Conditions(NamedTuple):
-    """Conditions of a run as text, by name; what its records do not say is a value of its own.
+    """Conditions of a run as text, by name; missing ones have the value UNKNOWN.
 
     Args:
-        fields: of RunSpec, of DomainBed's task, and of the data. A seed is given, or derived from the run.
-        hparams: given, drawn or default. given: those that a person gave.
-        seed: itself.
+        fields: of RunSpec, of DomainBed's task, and of the data; the seed is only "given" or DERIVED.
+        hparams: all hparams. given: those set by the user.
+        seed: its value.
 
     """
 
@@ -42,15 +42,15 @@ class Conditions(NamedTuple):
 
     @property
     def everything(self) -> dict[str, str]:
-        """What is equal in two runs of one place that are the same."""
+        """All values, which are equal for duplicate runs."""
         return {**self.fields, "seed": self.seed, **self.hparams}
 
 
 def conditions(constant: Mapping[str, Any], place: Place) -> Conditions:
-    """Return the conditions of a run, of what its records repeat."""
+    """Return the conditions of a run from the constant values of its records."""
     args = _mapping(constant.get("args"))
     given = _given(args.get("hparams"))
-    absent = REFERENCE if "protocol" in constant else {}  # our older records lack fields that came later
+    absent = REFERENCE if "protocol" in constant else {}  # our older records lack newer fields
     fields = {name: args.get(name, absent.get(name)) for name in ("task", *FIELDS, *_OF_RECORDS)}
     fields |= {name: constant[name] for name in _OF_RECORDS if constant.get(name) is not None}
     fields |= {"algorithm": place.algorithm, "hparams": given or None, "seed": _origin(args.get("seed"), place)}
@@ -78,14 +78,14 @@ def _texts(values: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def as_text(value: object) -> str:
-    """Return a value as JSON spells it, texts in one line that can be printed."""
+    """Format a value as JSON, and a string as one printable line."""
     if type(value) in (int, float):
         return repr(value)
     return one_line(value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str))
 
 
 def _origin(seed: object, place: Place) -> str | None:
-    """Return whether a seed follows from the run, as DomainBed derives it, or was given."""
+    """Return DERIVED if a seed is the one that DomainBed derives from the run, else "given"."""
     if seed is None:
         return None
     return DERIVED if isinstance(seed, int) and seed in _derived(place) else "given"

@@ -1,7 +1,6 @@
-"""DomainBed's own selection of steps and draws, for tables that equal its own.
+"""DomainBed's own selection of steps and draws, to reproduce its tables exactly.
 
-It differs from ours in what nobody would want: unfinished runs count, a NaN that stands first wins, all runs of a
-draw are one.
+It differs from ours in quirks: unfinished runs count, a leading NaN wins, and all runs of a draw are merged.
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ from dg_batchformer.results.selection import nan_lowest
 
 @dataclass(frozen=True)
 class _Choice:
-    """What a selection method takes of a draw: the validation accuracy that it goes by, and the test accuracy."""
+    """Validation and test accuracy of the step that a selection method takes from a draw."""
 
     validation: float
     test: float
@@ -26,7 +25,7 @@ class _Choice:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The test accuracy reported of a trial and test environment."""
+    """The reported test accuracy of a trial and test environment."""
 
     trial: int
     env: int
@@ -37,11 +36,11 @@ Choose = Callable[[Sequence[TrainedRun], int], _Choice | None]  # (runs of one d
 
 
 Groups = Mapping[tuple[int, str, str, int], Mapping[int, Sequence[TrainedRun]]]
-"""Runs by (trial, dataset, algorithm, test environment) and hparams seed; a pair is in the groups of both."""
+"""Runs by (trial, dataset, algorithm, test environment) and hparams seed; a pair is in both of its groups."""
 
 
 def group_runs(runs: Iterable[TrainedRun]) -> Groups:
-    """Return the groups of runs, as they come."""
+    """Group runs, in the order given."""
     groups: dict[tuple[int, str, str, int], dict[int, list[TrainedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         dataset, algorithm, envs, trial, draw = run.place
@@ -51,7 +50,7 @@ def group_runs(runs: Iterable[TrainedRun]) -> Groups:
 
 
 def choose_draws(groups: Groups, choose: Choose) -> Mapping[tuple[str, str], Sequence[Chosen]]:
-    """Choose a draw for every (dataset, algorithm), trial and environment; of equals, the largest hparams seed."""
+    """Select a draw for every (dataset, algorithm), trial and environment; ties go to the largest hparams seed."""
     chosen: dict[tuple[str, str], list[Chosen]] = defaultdict(list)
     for (trial, dataset, algorithm, env), by_draw in groups.items():
         choices = [choose(by_draw[draw], env) for draw in sorted(by_draw, reverse=True)]
@@ -63,13 +62,13 @@ def choose_draws(groups: Groups, choose: Choose) -> Mapping[tuple[str, str], Seq
 
 
 def _evaluations(runs: Sequence[TrainedRun], held_out: int) -> Evaluations:
-    """Return the evaluations of runs that hold out so many environments, in the order of folders and files."""
+    """Return the evaluations of runs that hold out ``held_out`` environments, in the order of folders and files."""
     found = [run.evaluations for run in runs if len(run.place.test_envs) == held_out]
     return concatenate(found) if found else Evaluations.of([])
 
 
 def _validation_mean(evaluations: Evaluations, env: int) -> Floats:
-    """Return the mean accuracy on the held-out splits of the other environments [R]."""
+    """Compute the mean accuracy on the held-out splits of the other environments [R]."""
     keys = _held_out(evaluations.num_environments, env)
     values = np.ascontiguousarray(evaluations.columns(keys))
     return values.mean(axis=1) if keys else np.full(len(evaluations), np.nan)
@@ -81,7 +80,7 @@ def _held_out(num_environments: int, env: int) -> Sequence[str]:
 
 
 def _first_max(values: Floats) -> int:
-    """Return where Python's max finds the highest: where NaN stands first, there, else never at a NaN."""
+    """Return the index that Python's max picks: a leading NaN wins, other NaNs never do."""
     listed = values.tolist()
     return max(range(len(listed)), key=listed.__getitem__)
 

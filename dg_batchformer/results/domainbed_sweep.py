@@ -1,4 +1,4 @@
-"""A sweep of DomainBed, read back from ``<sweep>/<md5>/results.jsonl``. Nothing says which runs it lacks."""
+"""Read a sweep of DomainBed from ``<sweep>/<md5>/results.jsonl``; it does not declare its missing runs."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from dg_batchformer.storage.folders import State
 
 
 def read_domainbed_sweep(folder: Path, unfinished: bool = False) -> Collection:
-    """Read a sweep of DomainBed; raise InputError where no folder in it holds records of runs.
+    """Read a sweep of DomainBed; raise InputError if no folder in it has records.
 
     Args:
-        unfinished: whether runs count that lack ``done``, which DomainBed writes at their end.
+        folder: of the sweep.
+        unfinished: include runs without ``done``, which DomainBed writes at their end.
 
     """
     files = read_folders(folder) if folder.is_dir() else {}
@@ -30,13 +31,13 @@ def read_domainbed_sweep(folder: Path, unfinished: bool = False) -> Collection:
                 foreign.append(name)
     if not runs:
         raise InputError(
-            f"{folder} is not a sweep folder: it has neither a sweep.json, as ours have from their start, nor folders "
-            f"with a results.jsonl of records, as sweeps of DomainBed have"
+            f"{folder} is not a sweep folder: it has neither a sweep.json, which our sweeps write at their start, nor "
+            f"folders with a results.jsonl, as in sweeps of DomainBed"
         )
     reasons = {
         "no results.jsonl": sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in files),
         "results.jsonl is empty": [name for name, file in files.items() if not (file.runs or file.unreadable)],
-        "args and evaluations do not say what was tested": foreign,
+        "args and evaluations do not identify the test environments": foreign,
     }
     skipped = [f"{folder}: skipped ({reason}): {listed(names)}" for reason, names in reasons.items() if names]
     return Collection(
@@ -49,21 +50,21 @@ def read_domainbed_sweep(folder: Path, unfinished: bool = False) -> Collection:
 
 
 def _about_unmarked(folder: Path, runs: Sequence[CollectedRun], counted: bool) -> str:
-    """Return what is said of runs without ``done``, and how they can count."""
+    """Return the note on runs without ``done``, and how to include them."""
     said = "have no file 'done', which DomainBed writes when a run ends"
     if counted:
-        return f"{said}; they count with what they recorded"
-    said += "; --unfinished counts them with what they recorded"
+        return f"{said}; they are included with their records so far"
+    said += "; --unfinished includes them with their records so far"
     if any(run.state.is_final for run in runs):
         return said
     create = shlex.join(["find", str(folder), "-name", "results.jsonl", "-execdir", "touch", "done", ";"])
-    return f"{said}; if all ended and only these files were not copied, create them: {create}"
+    return f"{said}; if all runs finished and only these files were not copied, create them: {create}"
 
 
 def _collected(path: Path, run: TrainedRun, unfinished: bool) -> CollectedRun:
     dataset, algorithm, envs, trial, draw = run.place
     if max(envs) >= run.evaluations.num_environments:
-        raise ValueError("it is tested on environments that were not evaluated")
+        raise ValueError("its test environments were not evaluated")
     state = State.DONE if (path / "done").exists() else State.UNMARKED
     collected = CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, state, path=path)
     if not (state.is_final or unfinished):

@@ -1,4 +1,4 @@
-"""The evaluations of one run, in columns."""
+"""The evaluations of one run, stored by column."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_TEXTUAL = ("step", "format", "threads", "final")  # numbers that are no measurements
+_TEXTUAL = ("step", "format", "threads", "final")  # numbers that are not measurements
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluations:
-    """What the records of a run measured, in file order: R records, K keys.
+    """Measurements in the records of a run, in file order: R records, K keys.
 
     Args:
-        steps: [R], updates done before each, less one.
-        final: [R], whether the model that the method returns was evaluated, not the last one.
-        keys: DomainBed's, as ``env0_in_acc``, ``env1_out_loss``, ``loss``.
-        values: [R, K]; NaN where a run diverged, and where nothing was recorded.
+        steps: [R], step index, from 0.
+        final: [R], whether the record is of the model that the method returns, not of the last iterate.
+        keys: DomainBed's, such as ``env0_in_acc``, ``env1_out_loss``, ``loss``.
+        values: [R, K]; NaN where a run diverged, or nothing was recorded.
         recorded: [R, K], whether the record has the key.
 
     """
@@ -35,7 +35,7 @@ class Evaluations:
 
     @classmethod
     def of(cls, records: Sequence[dict[str, Any]]) -> "Evaluations":
-        """Take the measurements out of records; raise ValueError where one is no number."""
+        """Extract the measurements of records; raise ValueError if one is not a number."""
         first: dict[str, Any] = {}  # the first value of every key
         for record in reversed(records):
             first.update(record)
@@ -59,7 +59,7 @@ class Evaluations:
         return len(self.steps)
 
     def at(self, where: Flags | slice) -> "Evaluations":
-        """Return some of the evaluations."""
+        """Return a subset of the evaluations."""
         return Evaluations(self.steps[where], self.final[where], self.keys, self.values[where], self.recorded[where])
 
     def column(self, key: str) -> Floats:
@@ -73,17 +73,17 @@ class Evaluations:
         return np.zeros(len(self), np.bool_) if place is None else self.recorded[:, place]
 
     def columns(self, keys: Sequence[str]) -> Floats:
-        """Return the values of those of several keys that any record has [R, at most len(keys)]."""
+        """Return the values of the given keys that exist [R, at most len(keys)]."""
         return self.values[:, _places_of(self.keys, tuple(keys))]
 
     def mean(self, keys: Sequence[str]) -> tuple[Floats, Flags]:
-        """Return the mean of those of several keys that were recorded [R], and whether there is any [R]."""
+        """Return the mean over the recorded ones of the given keys [R], and whether any was recorded [R]."""
         values, recorded = self.columns(keys), self.recorded[:, _places_of(self.keys, tuple(keys))]
         counts = recorded.sum(axis=1)
         return np.where(recorded, values, 0.0).sum(axis=1) / np.maximum(counts, 1), counts > 0
 
     def latest(self) -> dict[str, float]:
-        """Return what was recorded last of every key."""
+        """Return the last recorded value of every key."""
         return {key: float(column[has][-1]) for key, column, has in self._by_key() if has.any()}
 
     def _by_key(self) -> Iterator[tuple[str, Floats, Flags]]:
@@ -91,7 +91,7 @@ class Evaluations:
 
     @property
     def num_environments(self) -> int:
-        """How many environments were evaluated."""
+        """Number of environments evaluated."""
         return _count_environments(self.keys)
 
     @property
@@ -99,7 +99,7 @@ class Evaluations:
         return _places(self.keys)
 
 
-# The runs of a sweep have few different keys.
+# The runs of a sweep share few different sets of keys.
 @lru_cache(maxsize=1024)
 def _places(keys: tuple[str, ...]) -> dict[str, int]:
     return {key: place for place, key in enumerate(keys)}
@@ -119,7 +119,7 @@ def _count_environments(keys: tuple[str, ...]) -> int:
 
 
 def concatenate(parts: Sequence[Evaluations]) -> Evaluations:
-    """Join evaluations of one run that were recorded one after the other."""
+    """Concatenate consecutive evaluations of a run."""
     if len(parts) == 1:
         return parts[0]
     keys = tuple(dict.fromkeys(key for part in parts for key in part.keys))

@@ -1,4 +1,4 @@
-"""What tables report of a model: its accuracy, as recorded, or what only its predictions on every sample tell."""
+"""Metrics for tables: the recorded accuracy, or metrics computed from predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ _BINS = 15
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, a fraction.
+    """A metric with values in [0, 1].
 
     Args:
-        name: as people type it. title: as tables say it. about: what it is, in one sentence.
-        measure: of the predictions on one split; None for the accuracy, which records hold.
-        lower_is_better: whether the best is the lowest.
+        name: for the command line. title: for tables. about: definition in one sentence.
+        measure: computes it from the predictions on a split; None for the accuracy, which is recorded.
+        lower_is_better: whether lower values are better.
 
     """
 
@@ -33,17 +33,17 @@ class Metric:
     lower_is_better: bool = False
 
     def worst(self, values: list[float]) -> float:
-        """Return the worst of some values."""
+        """Return the worst value."""
         return max(values) if self.lower_is_better else min(values)
 
 
 def balanced_accuracy(predictions: Predictions) -> float:
-    """Return the mean recall over the classes that have samples."""
+    """Compute the mean recall over classes with samples."""
     return float(_recalls(predictions).mean())
 
 
 def worst_class_accuracy(predictions: Predictions) -> float:
-    """Return the lowest recall of a class that has samples."""
+    """Compute the lowest recall of a class with samples."""
     return float(_recalls(predictions).min())
 
 
@@ -53,9 +53,9 @@ def _recalls(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def expected_calibration_error(predictions: Predictions, bins: int = _BINS) -> float:
-    """Return the mean gap between confidence and accuracy over equally wide bins (Guo et al., 2017).
+    """Compute the mean gap between confidence and accuracy over bins of equal width (Guo et al., 2017).
 
-    A bin holds the confidences above its lower edge, up to its upper edge, and weighs what it holds.
+    A bin contains confidences above its lower edge, up to and including its upper edge; its weight is its size.
     """
     places = np.clip(np.ceil(predictions.confidence * bins).astype(int) - 1, 0, bins - 1)
     correct = predictions.label == predictions.predicted
@@ -69,19 +69,19 @@ _METRICS = (
     Metric(
         "balanced",
         "balanced test accuracy",
-        "the mean accuracy over classes; those without an image do not count",
+        "the mean accuracy over classes; classes without images do not count",
         balanced_accuracy,
     ),
     Metric(
         "worst-class",
         "worst-class test accuracy",
-        "the accuracy on the class with the lowest; those without an image do not count",
+        "the lowest accuracy of a class; classes without images do not count",
         worst_class_accuracy,
     ),
     Metric(
         "ece",
         "expected calibration error on the test environment",
-        f"the mean gap between confidence and accuracy over {_BINS} equal bins of confidence; the lowest is best",
+        f"the mean gap between confidence and accuracy over {_BINS} equal bins of confidence; lower is better",
         expected_calibration_error,
         lower_is_better=True,
     ),
@@ -90,21 +90,23 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _METRICS}
 
 
 class Measurements:
-    """A metric of the models that runs returned; every file of predictions is read once."""
+    """A metric of the final models of runs; every prediction file is read once."""
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self._known: dict[tuple[str, int], tuple[float, float | None] | None] = {}
 
     def has(self, run: CollectedRun, env: int) -> bool:
-        """Whether a run that holds out an environment can be measured there."""
+        """Return whether the metric is available for a run on its test environment."""
         return self.metric.measure is None or self._of(run, env) is not None
 
     def score(self, selected: Score, run: CollectedRun, env: int) -> Score | None:
-        """Return what was selected with this metric in the place of the accuracy; None where that is not known.
+        """Return the selected score with this metric instead of the accuracy; None if it is not available.
 
         Args:
-            run: of the selected draw, which holds out the environment alone.
+            selected: score of the selected step.
+            run: of the selected draw, with ``env`` as its only test environment.
+            env: the test environment.
 
         """
         if self.metric.measure is None:
@@ -120,7 +122,7 @@ class Measurements:
         return self._known[key]
 
     def _measure(self, predictions: Predictions, run: CollectedRun, env: int) -> tuple[float, float | None] | None:
-        """Return the metric on the ``in`` split of the test environment, and its mean over what validates."""
+        """Return the metric on the ``in`` split of the test environment, and its mean over validation splits."""
         assert self.metric.measure is not None
         test = predictions.of(env, "in")
         validating = run.train_envs or [other for other in np.unique(predictions.env).tolist() if other != env]

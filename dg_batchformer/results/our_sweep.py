@@ -1,4 +1,4 @@
-"""A sweep of ours, read back: every run that it declares, whatever became of it, and the soups of these."""
+"""Read one of our sweeps: all declared runs with their states, and its soups."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,11 +21,12 @@ from dg_batchformer.text.printable import one_line
 
 
 def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: bool = False) -> Collection:
-    """Read a sweep of ours; raise InputError where there is none, or its declaration is damaged.
+    """Read one of our sweeps; raise InputError if its manifest is missing or damaged.
 
     Args:
-        unfinished: whether runs count that are not trained to their end.
-        predictions: whether files of predictions are to be read, and damage to them counts.
+        folder: of the sweep.
+        unfinished: include unfinished runs.
+        predictions: prediction files will be read, so damage to them counts.
 
     """
     manifest = read_sweep_manifest(folder)
@@ -43,17 +44,17 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
     commands = [manifest.command(retry=retry)] if left else []
     soups, skipped = read_soups(folder, by_train_envs=manifest.by_train_envs)
     rows = list(dict.fromkeys([*manifest.rows, *(soup.label for soup in soups)]))
-    said = f"are not trained to their end{' but count, with what they recorded so far' * unfinished}"
+    said = f"are unfinished{', but included with their records so far' * unfinished}"
     train = f"{said}; train them: {' '.join(commands)}"
     older = sum(run.state.is_final and files[run.path.name].intact is None for run in runs)
-    kept = "no digests of their files, as older versions did not, so damage to these would go unnoticed"
+    kept = "no digests of their files, as older versions wrote none, so damage would not be detected"
     unknown = [f"{older} of {how_many(len(runs), 'run')} have {kept}"] * (older > 0)
     notes = [*torn, *_about_damage(runs), *unknown, *skipped]
     return Collection(manifest.name, rows, [*runs, *soups], commands, notes, train)
 
 
 def _state(run: RunFolder, known: State | None, file: RecordsFile | None, predictions: bool) -> State:
-    """Return what has become of a run, by its folder; the log spares looking into folders that have records."""
+    """Return the state of a run; folders of runs with a logged state and records are not read."""
     if known is not None and file is None and not run.path.exists():
         return State.GONE
     state = run.state() if known is None or file is None else known
@@ -62,9 +63,9 @@ def _state(run: RunFolder, known: State | None, file: RecordsFile | None, predic
 
 
 def _about_damage(runs: Sequence[CollectedRun]) -> list[str]:
-    """Say which runs are damaged."""
+    """Return a note on damaged runs."""
     found = [str(_damaged_file(RunFolder(run.path))) for run in runs if run.state is State.DAMAGED]
-    return [f"damaged or gone after the end of the run, which does not count: {listed(found)}"] if found else []
+    return [f"changed or missing since the run finished, which is excluded: {listed(found)}"] if found else []
 
 
 def _damaged_file(run: RunFolder) -> Path:
@@ -73,16 +74,16 @@ def _damaged_file(run: RunFolder) -> Path:
 
 
 def our_runs(folder: Path) -> list[RunFolder]:
-    """Return the runs in a folder that ``train`` left: the folder itself, or those directly in it."""
+    """Return the runs that ``train`` wrote to a folder: the folder itself, or its subfolders."""
     if RunFolder(folder).spec_file.is_file():
         return [RunFolder(folder)]
     within = [RunFolder(path) for path in sorted(folder.iterdir())] if folder.is_dir() else []
-    first = next((run for run in within if run.records_file.exists()), None)  # a sweep of DomainBed may have thousands
+    first = next((run for run in within if run.records_file.exists()), None)  # of thousands
     return [run for run in within if run.spec_file.is_file()] if first and first.spec_file.is_file() else []
 
 
 def read_our_runs(folder: Path, runs: Sequence[RunFolder], unfinished: bool = False) -> Collection:
-    """Read runs that ``train`` left in a folder, a row for each algorithm; raise InputError for one that is damaged."""
+    """Read runs that ``train`` wrote, one row per algorithm; raise InputError if a spec is damaged."""
     specs = [read_spec(run) for run in runs]
     read = [
         read_run(spec, run, spec.train_envs if spec.leaves_some_out else (), unfinished)
@@ -92,26 +93,28 @@ def read_our_runs(folder: Path, runs: Sequence[RunFolder], unfinished: bool = Fa
     commands = [
         train_command(spec, run.path) for spec, run in zip(compress(specs, left), compress(read, left), strict=True)
     ]
-    said = f"are not trained to their end{' but count, with what they recorded so far' * unfinished}"
+    said = f"are unfinished{', but included with their records so far' * unfinished}"
     rows = known_first((run.label for run in read), DOMAINBED_ORDER)
     notes = _about_damage(read)
     return Collection(folder.absolute().name, rows, read, commands, notes, f"{said}; train them: {'; '.join(commands)}")
 
 
 def train_command(spec: RunSpec, folder: Path) -> str:
-    """Return what is typed to train a run, or to go on with it, in its folder."""
-    data_dir = "DATA" if spec.facts.folder else None  # nobody keeps where it lies
+    """Return the command that trains or resumes a run in its folder."""
+    data_dir = "DATA" if spec.facts.folder else None  # not stored in the run folder
     return command("train", **spec.options(), data_dir=data_dir, output_dir=folder)
 
 
 def read_run(
     spec: RunSpec, folder: RunFolder, train_envs: tuple[int, ...] | None = None, unfinished: bool = False
 ) -> CollectedRun:
-    """Read one run, whatever trained it.
+    """Read one run, of a sweep or of ``train``.
 
     Args:
-        train_envs: what it trained on, where tables are about that; by default they are.
-        unfinished: whether it counts too where it is not trained to its end.
+        spec: of the run.
+        folder: of the run.
+        train_envs: its training environments, if tables are grouped by them; default: those of the spec.
+        unfinished: include its evaluations even if it is unfinished.
 
     """
     content = read_bytes(folder.records_file, TABLE) if folder.records_file.exists() else b""

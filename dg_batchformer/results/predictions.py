@@ -1,11 +1,11 @@
-"""What a run predicted, sample by sample: ``predictions.npz``, written with ``--predictions``.
+"""Read ``predictions.npz``, the predictions of a run per sample, written with ``--predictions``.
 
-``numpy.load`` opens it without pickle. It holds the splits that the run evaluates, and the model that it returns; N
-samples, C classes:
+``numpy.load`` opens it without pickle. It covers all evaluated splits, for the final model; with N samples and C
+classes:
 
-* ``env`` (N,) environment; ``split`` (N,) "in" or "out"; ``image`` (N,) path, or index of a dataset that is built in;
-* ``label``, ``predicted`` (N,) class indices; ``confidence`` (N,) the probability of the predicted class;
-* ``probabilities`` (N, C); ``classes`` (C,) and ``environments``, names.
+* ``env`` (N,) environment index; ``split`` (N,) "in" or "out"; ``image`` (N,) path, or index for built-in datasets;
+* ``label``, ``predicted`` (N,) class indices; ``confidence`` (N,) probability of the predicted class;
+* ``probabilities`` (N, C); names: ``classes`` (C,) and ``environments``.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from dg_batchformer.storage.zip_files import open_zip
 
 
 class Predictions(NamedTuple):
-    """What metrics read, (N,) each."""
+    """The columns that metrics need, (N,) each."""
 
     env: NDArray[np.int64]
     split: NDArray[np.str_]
@@ -29,18 +29,18 @@ class Predictions(NamedTuple):
     confidence: NDArray[np.float64]
 
     def of(self, env: int, split: str) -> "Predictions":
-        """Return those of one split."""
+        """Return the predictions on one split."""
         where = (self.env == env) & (self.split == split)
         return Predictions(*(column[where] for column in self))
 
 
 def read_predictions(file: Path) -> Predictions | None:
-    """Read a file of predictions; None where there is none that can be read."""
+    """Read a prediction file; return None if it is missing or unreadable."""
     try:
         with open_regular(file, WEIGHTS) as stream, open_zip(stream, TEXT) as arrays:
             entries = {name: arrays.getinfo(f"{name}.npy") for name in Predictions._fields}
             if sum(entry.file_size for entry in entries.values()) > TABLE:
-                raise ValueError("more than any data set has images for")
+                raise ValueError("too large for any dataset")
             columns = {name: read_array(arrays.open(entry), allow_pickle=False) for name, entry in entries.items()}
         return _checked(columns)
     except Exception:  # whatever damage leads NumPy and zipfile to
@@ -48,7 +48,7 @@ def read_predictions(file: Path) -> Predictions | None:
 
 
 def _checked(columns: dict[str, NDArray[Any]]) -> Predictions:
-    """Raise ValueError for columns that are none of predictions."""
+    """Raise ValueError for columns of the wrong type or length."""
     kinds = {"env": "iu", "split": "U", "label": "iu", "predicted": "iu", "confidence": "f"}
     if any(columns[name].ndim != 1 or columns[name].dtype.kind not in kind for name, kind in kinds.items()):
         raise ValueError("a column has another type")

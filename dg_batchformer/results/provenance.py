@@ -1,4 +1,4 @@
-"""How the numbers of a table were made: what its runs say of themselves, for footnotes."""
+"""Provenance of the numbers in a table, from the records of its runs, for footnotes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ _PACKAGES = ("dg_batchformer", "torch", "torchvision")
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the trained runs of a table had in common; several values where they differ.
+    """Settings of the runs in a table; several values if they differ.
 
     Args:
-        runs: trained ones. trials, draws: of them.
+        runs, trials, draws: numbers of included runs, and of their trials and draws.
         versions: of packages, by name.
         fingerprints: of the datasets.
 
@@ -34,7 +34,7 @@ class Provenance:
 
     @property
     def sentence(self) -> str:
-        """All of it but the fingerprints, in a line."""
+        """Everything except the fingerprints, in one line."""
         parts = [f"{how_many(self.runs, 'run')} of {how_many(self.trials, 'trial')} and {how_many(self.draws, 'draw')}"]
         parts += [f"protocol {_joined(self.protocols)}"] if self.protocols else []
         parts += [f"precision {_joined(self.precisions)}"] if self.precisions else []
@@ -47,14 +47,14 @@ class Provenance:
 
     @property
     def differing_threads(self) -> str:
-        """Say which numbers of CPU threads runs had, where these differ; '' where they do not."""
+        """A note if runs used different numbers of CPU threads, else ''."""
         if len(self.threads) < 2:
             return ""
-        return f"runs with {_joined(self.threads)} CPU threads, which round sums differently"
+        return f"runs with {_joined(self.threads)} CPU threads, which differ in rounding"
 
 
 def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:
-    """Return what runs say of themselves; None where no run counts."""
+    """Return the provenance of runs; None if none is included in tables."""
     trained = [run for run in runs if run.counts]
     if not trained:
         return None

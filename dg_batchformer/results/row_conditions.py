@@ -1,4 +1,4 @@
-"""In what the rows of a table differ beside their algorithm, and in what they deviate from their protocol."""
+"""Differences between rows of a table beyond their algorithm, and their deviations from their protocol."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from dg_batchformer.spec.protocols import get_protocol
 from dg_batchformer.spec.run import RunRequest
 
 DIFFERS = "§"
-"""Marks a row that differs from the others in more than its algorithm."""
+"""Marks a row that differs from the others beyond its algorithm."""
 
 _OF_THE_ROW = {"algorithm", "plugins"}
 _NETWORK = (
@@ -24,11 +24,11 @@ _NETWORK = (
 
 @dataclass(frozen=True)
 class RowConditions:
-    """What is said of the rows of a table, by label; rows of which nothing is said are left out.
+    """Conditions of the rows of a table, by label; rows without any are omitted.
 
     Args:
-        differs: in what a row differs from most others, beside its algorithm.
-        deviations: in what it differs from its protocol. protocols: their names.
+        differs: differences of a row from most others, beyond its algorithm.
+        deviations: from its protocol. protocols: their names.
 
     """
 
@@ -38,13 +38,13 @@ class RowConditions:
 
     @property
     def notes(self) -> list[str]:
-        """Notes on the rows that differ, and on the protocols that rows deviate from."""
+        """Notes on rows that differ, and on deviations from protocols."""
         rows = "; ".join(f"{label} ({', '.join(texts)})" for label, texts in self.differs.items())
         differing = [f"{DIFFERS} differs from the other rows in more than the algorithm: {rows}"] if rows else []
         return [*differing, *self.about_protocols()]
 
     def about_protocols(self) -> list[str]:
-        """Return a note for every protocol that rows deviate from."""
+        """Return one note per protocol that rows deviate from."""
         found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for label, texts in self.deviations.items():
             for text in texts:
@@ -58,7 +58,7 @@ class RowConditions:
 
 
 def by_benchmark(runs: Iterable[CollectedRun], labels: Sequence[str]) -> dict[str, RowConditions]:
-    """Return what is said of rows on every benchmark."""
+    """Return the conditions of rows by benchmark."""
     cells: dict[str, dict[str, list[CollectedRun]]] = defaultdict(dict)
     for run in sorted(
         (run for run in runs if run.constant and run.label in labels), key=lambda run: labels.index(run.label)
@@ -75,7 +75,7 @@ def by_benchmark(runs: Iterable[CollectedRun], labels: Sequence[str]) -> dict[st
 
 
 def joined(said: Mapping[str, RowConditions], benchmarks: Sequence[str]) -> RowConditions:
-    """Join what is said on some benchmarks; what does not hold on all of them names its own."""
+    """Merge the conditions of several benchmarks; those that do not hold on all name their benchmarks."""
     there = {name: said[name] for name in benchmarks if name in said}
     return RowConditions(
         _join({name: one.differs for name, one in there.items()}),
@@ -98,7 +98,7 @@ def _join(by_benchmark: Mapping[str, Mapping[str, Sequence[str]]]) -> dict[str, 
 
 
 class _Row(NamedTuple):
-    """A row on a benchmark: its fields, its hparams, and the names of those that a person gave."""
+    """A row on a benchmark: its fields, its hparams, and the names of those set by the user."""
 
     fields: Mapping[str, str]
     hparams: Mapping[str, str]
@@ -120,7 +120,7 @@ class _Row(NamedTuple):
 
 
 def _values(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
-    """Return the different values of every name."""
+    """Collect the distinct values of every name."""
     values: dict[str, dict[str, None]] = defaultdict(dict)
     for one in found:
         for name, value in one.items():
@@ -129,10 +129,9 @@ def _values(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
 
 
 def _differing(rows: Mapping[str, _Row]) -> dict[str, list[str]]:
-    """Return in what rows differ from the most frequent value, of equally frequent ones from the first row's.
+    """Return the differences of rows from the most frequent value; ties go to the first row's value.
 
-    Hparams count in the rows that have them, where a person gave them to some row or where they say what the network
-    is.
+    Hparams are compared among rows that have them, if they were set by the user for some row or define the network.
     """
     names = set(_NETWORK).union(*(row.given for row in rows.values()))
     by_row = {
@@ -154,7 +153,7 @@ def _short(name: str, value: str) -> str:
 
 
 def _deviations(runs: Sequence[CollectedRun]) -> list[str]:
-    """Return in what the runs of a row on a benchmark differ from what their protocol says."""
+    """Return the deviations of a row on a benchmark from its protocol."""
     found: dict[str, None] = {}
     for run in runs:
         expected = _of_protocol(run.dataset, run.environments, str(run.constant.get("protocol")))
@@ -167,7 +166,7 @@ def _deviations(runs: Sequence[CollectedRun]) -> list[str]:
 def _of_protocol(
     dataset: str, environments: tuple[str, ...], protocol: str
 ) -> tuple[Mapping[str, str], Mapping[str, str]] | None:
-    """Return the fields and the hparams that a protocol sets on a dataset; None where it is not known."""
+    """Return the fields and hparams that a protocol sets for a dataset; None if it is unknown."""
     try:
         spec = RunRequest(dataset=dataset, environments=environments, protocol=protocol).resolve()
     except InputError:
@@ -184,7 +183,7 @@ def _of_protocol(
 def _deviating(run: CollectedRun, fields: Mapping[str, str], hparams: Mapping[str, str]) -> Iterator[str]:
     found = dict(run.conditions.fields)
     if "compile" in run.constant:
-        found["compile"] = as_text(run.constant["compile"])  # as it was settled
+        found["compile"] = as_text(run.constant["compile"])  # the resolved value
     for name, value in fields.items():
         if found[name] not in (value, UNKNOWN):
             yield f"{name} {found[name]}, not {value}"

@@ -1,4 +1,4 @@
-"""What a ``results.jsonl`` says, whoever wrote it, DomainBed or we."""
+"""Parse ``results.jsonl``, ours or DomainBed's, into runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from dg_batchformer.text.printable import one_line
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What the records of one run say.
+    """The records of one run.
 
     Args:
-        constant: what the first of them says besides measurements: args, hparams, protocol, versions ...
+        constant: values of the first record that are not measurements: args, hparams, protocol, versions ...
+        evaluations: the measurements.
 
     """
 
@@ -27,25 +28,25 @@ class TrainedRun:
 
     @property
     def args(self) -> Mapping[str, Any]:
-        """What was asked, under DomainBed's keys."""
+        """The arguments of the run, under DomainBed's keys."""
         return self.constant["args"]
 
     @cached_property
     def place(self) -> "Place":
-        """Where the run stands in a sweep; raises ValueError where its args do not say that."""
+        """Position of the run in a sweep; raises ValueError if its args do not define it."""
         dataset, algorithm, envs = (self.args.get(name) for name in ("dataset", "algorithm", "test_envs"))
         seeds = self.args.get("trial_seed", 0), self.args.get("hparams_seed", 0)  # the oldest records have none
         if not (isinstance(dataset, str) and isinstance(algorithm, str) and isinstance(envs, list) and envs):
             raise ValueError("args without dataset, algorithm or test_envs")
         if len(set(map(str, envs))) < len(envs):
-            raise ValueError("test_envs of args name an environment twice")
+            raise ValueError("test_envs of args has a duplicate")
         if not all(type(number) is int and number >= 0 for number in (*envs, *seeds)):
-            raise ValueError("test_envs and seeds of args are whole numbers")
+            raise ValueError("test_envs and seeds of args must be non-negative integers")
         return Place(one_line(dataset), one_line(algorithm), tuple(sorted(envs)), *seeds)
 
 
 class Place(NamedTuple):
-    """Where a run stands in a sweep."""
+    """Position of a run in a sweep."""
 
     dataset: str
     algorithm: str
@@ -56,11 +57,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordsFile:
-    """A file of records: its runs, one unless two were trained in a folder, and how many lines are none.
+    """A parsed records file: its runs (several if they shared a folder), and the number of unreadable lines.
 
     Args:
-        is_plain: whether it is known to be JSON as the standard has it, without DomainBed's bare NaN.
-        intact: whether it is what its run wrote, by the digest in ``done``; None where there is no digest.
+        is_plain: whether it is known to be strict JSON, without DomainBed's bare NaN.
+        intact: whether it matches the digest in ``done``; None without a digest.
 
     """
 
@@ -71,7 +72,7 @@ class RecordsFile:
 
 
 def parse_records(content: bytes) -> RecordsFile:
-    """Read the content of a ``results.jsonl``; neighbours with equal args are of one run."""
+    """Parse the content of a ``results.jsonl``; consecutive records with equal args belong to one run."""
     records, unreadable, is_plain = read_lines(content)
     runs = []
     for _, group in groupby(records, key=itemgetter("args")):
@@ -90,7 +91,7 @@ def _trained(records: Sequence[dict[str, Any]]) -> TrainedRun:
 
 
 def whole_runs(runs: Sequence[TrainedRun]) -> Iterator[TrainedRun]:
-    """Join the two parts of DomainBed's auto-lr training, neighbours whose args differ in holdout_fraction alone."""
+    """Join the two stages of DomainBed's auto-lr training: neighbors whose args differ only in holdout_fraction."""
     for _, parts in groupby(runs, key=_args_of_parts):
         joined = list(parts)
         yield TrainedRun(joined[0].constant, concatenate([part.evaluations for part in joined]))

@@ -1,4 +1,4 @@
-"""Which run a selection method takes of every row, test environment and trial: what tables and figures are made of."""
+"""Apply a selection method to every row, test environment and trial: the numbers of tables and figures."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ Scores = dict[Key, Score]
 
 
 class Choice(NamedTuple):
-    """The run that holds out one environment with the draw that was selected, and its score."""
+    """The run of the selected draw for one test environment, and its score."""
 
     run: CollectedRun
     score: Score
 
 
 def choose(collection: Collection, method: Method) -> Mapping[Key, Choice]:
-    """Return the choice for every (benchmark, label, env, trial) that has one."""
+    """Return the choice for every (benchmark, label, env, trial) with a result."""
     groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:
         groups[run.benchmark, run.label, run.trial_seed][run.hparams_seed].append(run)
@@ -37,13 +37,13 @@ def choose(collection: Collection, method: Method) -> Mapping[Key, Choice]:
 
 
 def score(collection: Collection, method: Method, measurements: Measurements | None = None) -> Scores:
-    """Return what a method selects of every row, test environment and trial: its accuracy unless measured otherwise."""
+    """Return the selected score for every row, test environment and trial; by default, accuracies."""
     choices = measured_choices(collection, method, measurements or Measurements(ACCURACY))
     return {key: choice.score for key, choice in choices.items()}
 
 
 def measured_choices(collection: Collection, method: Method, measurements: Measurements) -> dict[Key, Choice]:
-    """Return what a method selects of every row, test environment and trial, scored by what is measured."""
+    """Return the choice for every row, test environment and trial, with scores in the given metric."""
     choices = {}
     for key, choice in choose(collection, method).items():
         measured = measurements.score(choice.score, choice.run, key[2])

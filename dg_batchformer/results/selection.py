@@ -1,9 +1,9 @@
-"""Model selection: which evaluation of which draw is reported, without looking at what is reported.
+"""Model selection: select the step and draw to report, without using the reported accuracy.
 
-A run's accuracy on a test environment is that on its ``in`` split, as in DomainBed. Ties: the earliest step, the
-largest hparams seed. Of a run that averages (SWAD), only the ``final`` record is of the model that it returns; one
-that diverged has none, so nothing is selected of it. The ``swad-`` methods look at the models during training
-instead, as SWAD's own tables do.
+The test accuracy of a run is that on the ``in`` split of its test environment, as in DomainBed. Ties go to the earliest
+step and the largest hparams seed. For a run that averages weights (SWAD), only the ``final`` record is of the returned
+model; a diverged run has none, so it is not selected. The ``swad-`` methods use the models during training instead, as
+SWAD's own tables do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +21,10 @@ from dg_batchformer.results.evaluations import Evaluations, Flags, Floats
 
 @dataclass(frozen=True)
 class Score:
-    """What was selected.
+    """The selected result; accuracies are in [0, 1].
 
     Args:
-        validation: what the selection looked at. test: the reported accuracy. Fractions.
+        validation: the accuracy used for selection. test: the reported accuracy.
         in_domain: mean accuracy on the held-out splits of the training environments; None if not recorded.
 
     """
@@ -40,10 +40,10 @@ Select = Callable[[Sequence[CollectedRun], int, int], Score | None]
 
 @dataclass(frozen=True)
 class Selection:
-    """What a section of tables is about.
+    """The subject of a section of tables.
 
     Args:
-        name: as people type it. title: as tables say it. about: one line.
+        name: for the command line. title: for tables. about: one-line description.
 
     """
 
@@ -58,7 +58,7 @@ class Method(Selection):
 
     Args:
         select: (runs of one row, dataset, trial and hparams seed; test env; number of environments) -> Score.
-        needs_pairs: whether it reads runs that hold out two environments.
+        needs_pairs: whether it uses runs that hold out two environments.
 
     """
 
@@ -67,24 +67,25 @@ class Method(Selection):
 
 
 def nan_lowest(value: float) -> float:
-    """Return what a validation sorts by: a diverged run is worse than any other."""
+    """Return a sort key for a validation accuracy: NaN, of a diverged run, is lowest."""
     return -inf if isnan(value) else value
 
 
 def best_draw(
     method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
 ) -> tuple[int, Score] | None:
-    """Return the hparams seed of the draw that validates best, and its score; of equals, the largest."""
+    """Return the hparams seed and score of the best draw by validation; ties go to the largest seed."""
     scores = {draw: method.select(by_draw[draw], env, num_envs) for draw in sorted(by_draw, reverse=True)}
     found = [(draw, score) for draw, score in scores.items() if score is not None]
     return max(found, key=lambda one: nan_lowest(one[1].validation), default=None)
 
 
 class _Models(NamedTuple):
-    """Evaluations [R] to select among, of the run that is tested on an environment.
+    """Evaluations [R] to select from.
 
     Args:
-        validating: the environments whose held-out splits validate.
+        evaluations: of the run for a test environment.
+        validating: environments whose held-out splits are the validation set.
 
     """
 
@@ -99,18 +100,18 @@ class _Models(NamedTuple):
 
 
 def validation_accuracy(evaluations: Evaluations, envs: Sequence[int]) -> tuple[Floats, Flags]:
-    """Return the mean accuracy on the held-out splits of environments [R], and whether there is any [R]."""
+    """Compute the mean accuracy on the held-out splits of environments [R], and whether any was recorded [R]."""
     return evaluations.mean([f"env{env}_out_acc" for env in envs])
 
 
 def _single(runs: Sequence[CollectedRun], env: int) -> _Models:
-    """Return the models of the run that alone speaks for an environment; none where there is no such run."""
+    """Return the models of the single-environment run for a test environment; empty if there is none."""
     run = _run(runs, env)
     return _Models(Evaluations.of([]), []) if run is None else _Models(run.evaluations, run.validating(env))
 
 
 def _returned(runs: Sequence[CollectedRun], env: int) -> _Models:
-    """Return the models that the run may return."""
+    """Return the models that the run could return."""
     run = _run(runs, env)
     return _single(runs, env) if run is None else _Models(_of_returned(run), run.validating(env))
 
@@ -120,7 +121,7 @@ def _run(runs: Sequence[CollectedRun], env: int) -> CollectedRun | None:
 
 
 def _of_returned(run: CollectedRun) -> Evaluations:
-    ours = "protocol" in run.constant  # other suites write no final record, whatever their algorithms are called
+    ours = "protocol" in run.constant  # other suites write no final record
     averages = ours and not set(AVERAGING_WRAPPERS).isdisjoint(run.algorithm.split("+"))
     return run.evaluations.at(run.evaluations.final == averages)
 
@@ -132,7 +133,7 @@ def _in_training(runs: Sequence[CollectedRun], env: int) -> _Models:
 
 
 def _best(models: _Models, env: int, validation: Floats, known: Flags) -> Score | None:
-    """Return the score of the best validation [R] among those known [R]; of equals, the earliest."""
+    """Return the score of the best known validation [R]; ties go to the earliest."""
     evaluations = models.evaluations
     places = np.flatnonzero(known & evaluations.has(f"env{env}_in_acc"))
     if not len(places):
@@ -175,7 +176,7 @@ def _last(models: _Models) -> _Models:
 
 
 def _select_leave_one_out(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    """Validate a step by the runs that hold out one more environment: their accuracy there, averaged."""
+    """Validate each step by the mean accuracy, on a further held-out environment, of the runs that hold it out too."""
     others = [other for other in range(num_envs) if other != env]
     pairs = {run.test_envs: run for run in reversed(runs)}
     needed = [tuple(sorted((env, other))) for other in others]
@@ -192,7 +193,7 @@ def _select_leave_one_out(runs: Sequence[CollectedRun], env: int, num_envs: int)
 
 
 def _at_steps(single: Evaluations, pair: CollectedRun, key: str) -> tuple[Floats, Flags]:
-    """Return what another run recorded at the steps of a run, and at which it did, [R] both."""
+    """Return the values that another run recorded at the same steps [R], and whether it did [R]."""
     there = _of_returned(pair)
     has = there.has(key)
     found = dict(zip(there.steps[has].tolist(), there.column(key)[has].tolist(), strict=True))
@@ -218,7 +219,7 @@ def _select_swad_averaged(runs: Sequence[CollectedRun], env: int, num_envs: int)
 
 
 def _select_auto_lr(runs: Sequence[CollectedRun], env: int, num_envs: int) -> Score | None:
-    """Validate by the stage that holds images out, test by the one that trains on all: what each recorded last."""
+    """Validate with the stage that holds images out, and test with the one that trains on all; both at their end."""
     evaluations, _ = _single(runs, env)
     latest = evaluations.latest()
     held_out = [latest[key] for other in range(num_envs) if other != env and (key := f"env{other}_out_acc") in latest]

@@ -1,4 +1,4 @@
-"""The soups of a sweep, read back as rows of their own; ``models.make_soups`` writes them."""
+"""Read the soups of a sweep as additional rows; ``models.make_soups`` writes them."""
 
 import json
 
@@ -13,10 +13,11 @@ from dg_batchformer.text.printable import one_line
 
 
 def read_soups(sweep: SweepFolder, *, by_train_envs: bool) -> tuple[list[CollectedRun], list[str]]:
-    """Return the soups of a sweep, by row, and a sentence for every folder that cannot be read.
+    """Return the soups of a sweep, sorted by row, and a note on every folder that cannot be read.
 
     Args:
-        by_train_envs: whether the sweep says what to train on.
+        sweep: the sweep.
+        by_train_envs: whether the sweep is defined by ``train_envs``.
 
     """
     soups, skipped = [], []
@@ -25,12 +26,12 @@ def read_soups(sweep: SweepFolder, *, by_train_envs: bool) -> tuple[list[Collect
         if folder.state() is not State.DONE:
             continue
         if names := damaged(folder):
-            skipped.append(f"the soup {path} is damaged ({', '.join(names)}); make it once more")
+            skipped.append(f"the soup {path} is damaged ({', '.join(names)}); make it again")
             continue
         try:
             soups.append(_read(folder, by_train_envs=by_train_envs))
         except (OSError, *MALFORMED) as error:
-            skipped.append(f"the soup {path} cannot be read ({error}); make it once more")
+            skipped.append(f"the soup {path} cannot be read ({error}); make it again")
     return sorted(soups, key=lambda soup: (soup.label, soup.dataset, soup.test_envs, soup.trial_seed)), skipped
 
 

@@ -1,1 +1,1 @@
-"""Tables of a sweep, rendered as text, LaTeX, Markdown, HTML, CSV and JSON, beside published numbers."""
+"""Tables of a sweep, with published results, rendered as text, LaTeX, Markdown, HTML, CSV and JSON."""

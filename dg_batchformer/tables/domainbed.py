@@ -1,7 +1,7 @@
-"""The tables that DomainBed's ``collect_results`` prints for the same folder, byte for byte.
+"""Reproduce the tables of DomainBed's ``collect_results`` byte for byte.
 
-They follow its rules where ours differ: unfinished runs count, averages are over whatever environments there are,
-datasets that it does not know are left out, and LaTeX headers are cut to the width of the column.
+They follow its rules: unfinished runs count, averages are over any available environments, datasets that it does not
+know are skipped, and LaTeX headers are truncated to the column width.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,16 +20,17 @@ _ENVIRONMENTS = {name: DATASETS[name].labels for name in DOMAINBED_DATASETS}
 
 
 def domainbed_tables(files: Iterable[RecordsFile], methods: Sequence[str], *, latex: bool) -> str:
-    """Return DomainBed's tables of some runs; raise InputError where there are none.
+    """Return DomainBed's tables of runs; raise InputError if there are no runs.
 
     Args:
         files: in the order of their folders.
-        methods: of ``CHOOSE``, in the order in which they are printed.
+        methods: names in ``CHOOSE``, in printing order.
+        latex: print LaTeX instead of text.
 
     """
     runs = _placed(files)
     if not runs:
-        raise InputError("no folder there holds a results.jsonl with records, so DomainBed has nothing to print")
+        raise InputError("no folder there has a results.jsonl with records, so DomainBed has nothing to print")
     groups = group_runs(runs)
     algorithms = known_first((run.place.algorithm for run in runs), DOMAINBED_ORDER)
     there = {run.place.dataset for run in runs}
@@ -45,12 +46,12 @@ def domainbed_tables(files: Iterable[RecordsFile], methods: Sequence[str], *, la
 
 
 def left_out(files: Iterable[RecordsFile]) -> list[str]:
-    """Return the datasets of some runs that DomainBed has no table of, sorted."""
+    """Return the datasets of runs for which DomainBed has no table, sorted."""
     return sorted({run.place.dataset for run in _placed(files)} - set(DOMAINBED_DATASETS))
 
 
 def _placed(files: Iterable[RecordsFile]) -> list[TrainedRun]:
-    """Return the runs whose args say where they stand in a sweep."""
+    """Return the runs whose args define their position in a sweep."""
     return [run for file in files for run in file.runs if _is_placed(run)]
 
 
@@ -106,7 +107,7 @@ def _trial_averages(chosen: Sequence[Chosen]) -> list[float]:
 def _table(
     header: Sequence[str], algorithms: Sequence[str], cells: Sequence[Sequence[list[float]]], width: int, *, latex: bool
 ) -> list[str]:
-    """Print rows of cells, each the test accuracies over trials, and their mean, cut to a width."""
+    """Format rows of cells (test accuracies over trials) with their average, truncated to the column width."""
     rows = [
         [
             _harmless(name, width) if latex else name,
@@ -133,7 +134,7 @@ def _table(
 
 
 def _harmless(name: str, width: int) -> str:
-    """Return a name, cut to a width, without LaTeX's commands: DomainBed prints it as it is."""
+    """Return a name truncated to a width, with LaTeX commands escaped, which DomainBed would print raw."""
     cut = ""
     for character in name:
         spelled = TEXT[character] if character in _COMMANDS else character

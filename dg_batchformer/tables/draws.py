@@ -1,4 +1,4 @@
-"""Which draw of hparams a selection took for every row, test environment and trial, and what it had drawn."""
+"""Show the selected hparams draw of every row, test environment and trial."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from dg_batchformer.text.printable import one_line
 
 
 def with_draws(sections: Sequence[Section], collection: Collection) -> list[Section]:
-    """Return sections whose tables of datasets name the draws that their numbers are of."""
+    """Add the selected draws to the dataset tables of sections."""
     drawn = _drawn(collection.runs)
     return [_with_draws(section, collection, drawn) for section in sections]
 
@@ -29,7 +29,7 @@ def _with_draws(section: Section, collection: Collection, drawn: Mapping[tuple[s
 
 
 def _drawn(runs: Iterable[CollectedRun]) -> dict[tuple[str, str], list[str]]:
-    """Return, by benchmark and row, which hparams differ between the draws of a trial."""
+    """Return, by benchmark and row, the names of hparams that differ between the draws of a trial."""
     by_place: dict[tuple[object, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
         if run.counts:

@@ -1,4 +1,4 @@
-"""A reproduction beside what it set out to reproduce: expected and found averages, inside or outside tolerance."""
+"""Compare the results of a sweep with the published averages that it expects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.tables.table import Cell, Section
 
 ALLOWANCE = 0.5
-"""Points that are always allowed: for rounding, other hardware and other versions of libraries."""
+"""Percentage points that are always allowed: for rounding, other hardware and other library versions."""
 
 
 class Fulfilment(StrEnum):
-    """What a difference means."""
+    """Outcome of a comparison."""
 
     INSIDE = "inside"
     OUTSIDE = "outside"
@@ -25,11 +25,11 @@ class Fulfilment(StrEnum):
 
 @dataclass(frozen=True)
 class Reproduction:
-    """One expected average, what was found, and how far apart they may be.
+    """An expected average, the result, and the tolerance.
 
     Args:
-        expected: in percent. found: empty where no trial has all environments.
-        tolerance: in points; None where one trial alone leaves it open.
+        expected: in percent. found: empty if no trial has all environments.
+        tolerance: in percentage points; None if a single trial does not allow an estimate.
 
     """
 
@@ -41,12 +41,12 @@ class Reproduction:
 
     @property
     def difference(self) -> float | None:
-        """Found less expected, in points."""
+        """Found minus expected, in percentage points."""
         return None if self.found.mean is None else self.found.mean - self.expected
 
     @property
     def verdict(self) -> Fulfilment:
-        """Whether the difference is tolerated."""
+        """Whether the difference is within the tolerance."""
         if self.difference is None:
             return Fulfilment.NOT_RUN
         if self.tolerance is None:
@@ -55,18 +55,18 @@ class Reproduction:
 
 
 def read_expected(folder: SweepFolder) -> Expected:
-    """Return what a sweep expects; raise InputError where it expects nothing."""
+    """Return the expected results of a sweep; raise InputError if it has none."""
     content = folder.read()
     try:
         declared = content["declared"]
         given = declared.get("expected")
         datasets, labels = list(declared["datasets"]), [row["label"] for row in declared["algorithms"]]
     except MALFORMED:
-        raise InputError(f"{folder.sweep_file} does not hold what the sweep declared; start the sweep again") from None
+        raise InputError(f"{folder.sweep_file} lacks the content of the sweep file; start the sweep again") from None
     if not given:
         raise InputError(
-            f"{folder.path} expects nothing; give its sweep file 'expected:' (sweeps/README.md has the grammar) "
-            "and start the sweep again, which trains nothing twice"
+            f"{folder.path} has no expected results; add 'expected:' to its sweep file (see sweeps/README.md) and "
+            "start the sweep again, which does not repeat finished runs"
         )
 
     def error(key: tuple[str, ...], sentence: str) -> InputError:
@@ -76,7 +76,7 @@ def read_expected(folder: SweepFolder) -> Expected:
 
 
 def compare(section: Section, expected: Expected) -> list[Reproduction]:
-    """Set expected averages beside those of a section, which is of the expected selection."""
+    """Compare expected averages with those of a section, which must have the expected selection method."""
     tables = {table.title: table for table in section.tables}
     found = []
     for dataset, averages in expected.averages.items():
@@ -89,10 +89,10 @@ def compare(section: Section, expected: Expected) -> list[Reproduction]:
 
 
 def default_tolerance(cell: Cell) -> float | None:
-    """Return how far a mean over trials may lie from a published one, in points; None for fewer than two trials.
+    """Return the default tolerance in percentage points; None for fewer than two trials.
 
-    Two standard errors of the difference, where the published mean is taken to scatter as ours does, and the
-    allowance. The standard error is that of a sample: the table's, which is DomainBed's, is too small for few trials.
+    It is two standard errors of the difference, assuming that the published mean varies as ours, plus ALLOWANCE. It
+    uses the sample standard error, as the table's (DomainBed's) is too small for few trials.
     """
     if cell.error is None or cell.n < 2:
         return None
@@ -101,5 +101,5 @@ def default_tolerance(cell: Cell) -> float | None:
 
 
 def is_reproduced(comparisons: Sequence[Reproduction]) -> bool:
-    """Whether nothing is outside its tolerance."""
+    """Return whether no difference is outside its tolerance."""
     return all(comparison.verdict is not Fulfilment.OUTSIDE for comparison in comparisons)

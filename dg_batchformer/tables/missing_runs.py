@@ -1,4 +1,4 @@
-"""Why cells of a table are empty, or of fewer trials than there are."""
+"""Explain why cells of a table are empty, or have fewer trials than others."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -8,10 +8,13 @@ from dg_batchformer.storage.folders import State
 
 
 def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured: int) -> str:
-    """Return what a cell of n trials lacks, of the runs that it is read from; '' for nothing.
+    """Return what a cell with n trials is missing; '' if it is complete.
 
     Args:
-        unmeasured: runs that are done, but lack the predictions that the metric needs.
+        read: the runs that the cell is computed from.
+        n: number of trials in the cell.
+        trials: all trial seeds.
+        unmeasured: number of finished runs without the predictions that the metric needs.
 
     """
     untrained = Counter(run.state for run in read if not run.counts)
@@ -27,26 +30,26 @@ def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured
         if none:
             reasons.append(f"no run of trial {', '.join(map(str, none))}")
         if unmeasured:
-            file = "predictions.npz that can be read; train and sweep write it with --predictions"
+            file = "readable predictions.npz; train and sweep write it with --predictions"
             reasons.append(f"{unmeasured} of {len(read)} runs without a {file}")
-        reasons = [f"{n} of {len(trials)} trials", *(reasons or ["the records lack what this selection reads"])]
+        reasons = [f"{n} of {len(trials)} trials", *(reasons or ["the records lack values that this selection needs"])]
     return "; ".join(reasons)
 
 
 class Lacks:
-    """What cells lack, said once per reason."""
+    """Collects incomplete cells, grouped by reason."""
 
     def __init__(self, labels: Sequence[str], columns: Sequence[str]) -> None:
         self.all = {(label, column) for label in labels for column in columns}
         self.cells: dict[str, list[tuple[str, str]]] = defaultdict(list)
 
     def add(self, label: str, column: str, reason: str) -> None:
-        """Take what a cell lacks; '' for nothing."""
+        """Add the reason for an incomplete cell; '' is ignored."""
         if reason:
             self.cells[reason].append((label, column))
 
     def sentences(self) -> list[str]:
-        """Return each reason with its cells."""
+        """Return one note per reason, with its cells."""
         return [f"{self._where(cells)}: {reason}" for reason, cells in self.cells.items()]
 
     def _where(self, cells: Sequence[tuple[str, str]]) -> str:

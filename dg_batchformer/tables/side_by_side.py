@@ -1,4 +1,4 @@
-"""All selection methods side by side: the average of every row by each of them."""
+"""Compare all selection methods: the average of every row under each."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ from dg_batchformer.results.selection import Selection
 from dg_batchformer.tables.table import Cell, Section, Table, marked
 
 _SELECTION = Selection("all", "all methods, side by side", "the averages by every method, as defined above")
-_ABOUT = "every column is the Average of that method's own table, which says what is missing"
+_ABOUT = "every column is the Average of that method's own table, whose notes list what is missing"
 
 
 def side_by_side(sections: Sequence[Section]) -> Section:
-    """Return one table per dataset, and one of averages: rows as ever, a column for every method that has the table."""
+    """Return one table per dataset, and one of averages, with one column per method that has this table."""
     found: dict[str, dict[str, Table]] = {}
     for section in sections:
         for table in section.tables:
@@ -27,6 +27,6 @@ def _table(title: str, by_method: dict[str, Table]) -> Table:
             rows.setdefault(label, []).append(cells[column])
     trials = max(table.trials for table in by_method.values())
     metric = next(iter(by_method.values())).metric
-    conditions = next(iter(by_method.values())).conditions  # of all runs, whatever is selected of them
+    conditions = next(iter(by_method.values())).conditions  # the same for all methods
     notes = [_ABOUT, *conditions.notes]
     return marked(Table(title, "selection", list(by_method), rows, trials, notes, conditions=conditions, metric=metric))

@@ -1,4 +1,4 @@
-"""Marks in tables: which rows differ significantly from a baseline row."""
+"""Mark rows that differ significantly from a baseline row."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,10 +14,10 @@ _MARKS = {Verdict.BETTER: "above", Verdict.WORSE: "below"}
 
 
 def mark_significant(sections: Sequence[Section], collection: Collection, baseline: str) -> list[Section]:
-    """Return sections whose tables mark, at the average, the rows that differ from a baseline row.
+    """Mark the averages of rows that differ from a baseline row.
 
-    A row differs where the interval of its mean paired difference, corrected for the rows of the table, excludes 0, as
-    in ``compare``. Raises InputError if no row has that label.
+    A row differs if the confidence interval of its mean paired difference, corrected for the number of rows, excludes
+    0, as in ``compare``. Raises InputError if there is no row with the label ``baseline``.
     """
     check_rows(collection, [baseline])
     others = [label for label in collection.rows if label != baseline]
@@ -29,7 +29,7 @@ def mark_significant(sections: Sequence[Section], collection: Collection, baseli
 
 
 def _mark(table: Table, paired: dict[str, list[Block]], baseline: str) -> Table:
-    """Mark the rows of a table, by the blocks of the datasets that it shows."""
+    """Mark the rows of a table, based on the blocks of its datasets."""
     shown = {
         label: [block for block in blocks if block.dataset in table.benchmarks] for label, blocks in paired.items()
     }
@@ -47,7 +47,7 @@ def _mark(table: Table, paired: dict[str, list[Block]], baseline: str) -> Table:
 
 def _about_marks(baseline: str, family: int, differing: int) -> str:
     if not family:
-        return f"no row is compared with {baseline}: that takes 2 environments and 2 trials of both rows"
+        return f"no row is compared with {baseline}: both rows need at least 2 environments and 2 trials"
     test = f"95 % interval of the mean paired difference, corrected for {how_many(family, 'row')}; see compare"
     if not differing:
         return f"no row differs significantly from {baseline} ({test})"

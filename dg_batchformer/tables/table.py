@@ -1,4 +1,4 @@
-"""Tables as data: for every selection method, one per dataset and one of averages over datasets."""
+"""Build tables: for every selection method, one per dataset and one of averages over datasets."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,12 +19,12 @@ _AVERAGE = "Average"
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean, of accuracies unless said otherwise, in percent over n trials with its standard error; None for nothing.
+    """A mean over n trials in percent, by default of accuracies, with its standard error; None if empty.
 
-    NaN where the accuracy of a trial is: its records say so.
+    The mean is NaN if the recorded accuracy of a trial is NaN.
 
-    The error is DomainBed's: population deviation over the square root of n. One trial has none, nor has a mean over
-    datasets, whose n is 0.
+    The error is DomainBed's: population standard deviation divided by the square root of n. It is None for one trial,
+    and for a mean over datasets, whose n is 0.
     """
 
     mean: float | None = None
@@ -33,10 +33,10 @@ class Cell:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Cell":
-        """Build a cell from fractions, one for each trial; an empty one from none."""
+        """Build a cell from values in [0, 1], one per trial; an empty cell from none."""
         if not values:
             return cls()
-        finite = all(map(isfinite, values))  # diverged runs have others, which statistics does not take
+        finite = all(map(isfinite, values))  # the statistics module rejects NaN of diverged runs
         mean = fmean(values) if finite else sum(values) / len(values)
         if len(values) == 1:
             return cls(100 * mean, None, 1)
@@ -46,11 +46,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A row of the literature. It stands apart from our rows, so that no mark and no test takes it for a trial.
+    """A published row, which is separate from our rows and excluded from marks and tests.
 
     Args:
-        label: says the source too. key: of its BibTeX entry. source: its citation and place.
-        cells: as the columns of the table; empty where nothing is published.
+        label: with the source. key: of its BibTeX entry. source: citation and location.
+        cells: one per column; empty if nothing is published.
 
     """
 
@@ -63,11 +63,11 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Draw:
-    """The draw of hparams that was selected of a row for a test environment and trial.
+    """The selected hparams draw of a row for a test environment and trial.
 
     Args:
-        draw: its hparams seed; 0 for the defaults.
-        hparams: what differs between draws, as text.
+        draw: hparams seed; 0 for the defaults.
+        hparams: those that differ between draws, as text.
 
     """
 
@@ -81,18 +81,18 @@ class Draw:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows by label, columns by environment or dataset, then summary columns.
+    """A table with rows by label, and columns by environment or dataset, followed by summary columns.
 
     Args:
         best, second: (row, column) of the best and second best mean of every column.
-        differing: "above" or "below" by (row, column) of means that differ significantly from a baseline row's.
-        notes: what cells lack, and what summary columns are.
-        published: rows of the literature, below ours.
-        conditions: in what rows differ from each other and from their protocol.
-        provenance: how the numbers were made; None where there are none.
-        benchmarks: whose environments its numbers are of.
-        metric: what the numbers are.
-        draws: that the numbers are of, where they are asked for.
+        differing: "above" or "below" by (row, column), for means that differ significantly from a baseline row.
+        notes: on missing runs and on summary columns.
+        published: published rows, below ours.
+        conditions: differences between rows, and deviations from their protocols.
+        provenance: of the numbers; None if there are none.
+        benchmarks: datasets that the numbers are from.
+        metric: of the numbers.
+        draws: selected draws, if requested.
 
     """
 
@@ -114,24 +114,24 @@ class Table:
 
     @property
     def average(self) -> int:
-        """The place of the column of averages."""
+        """Index of the column of averages."""
         return max(
             place for place, name in enumerate(self.columns) if name == _AVERAGE
-        )  # an environment may be called so
+        )  # an environment may have this name too
 
     @property
     def has_empty_cells(self) -> bool:
-        """Whether some cell has no value."""
+        """Whether any cell is empty."""
         return any(cell.mean is None for row in self.rows.values() for cell in row)
 
 
 @dataclass(frozen=True)
 class Section:
-    """All tables of one selection.
+    """All tables of one selection method.
 
     Args:
-        notes: which datasets have no table, and what an uncommon metric is; why there is no table at all.
-        choices: the runs that the tables are made of, with their scores.
+        notes: on datasets without a table, and the definition of the metric; or why there are no tables.
+        choices: the selected runs, with their scores.
 
     """
 
@@ -143,19 +143,19 @@ class Section:
 
     @property
     def scores(self) -> Scores:
-        """What the tables are made of."""
+        """The scores of the selected runs."""
         return {key: choice.score for key, choice in self.choices.items()}
 
 
 def build_sections(collection: Collection, methods: Sequence[str], metric: Metric = ACCURACY) -> list[Section]:
-    """Build the tables of a sweep for some selection methods."""
+    """Build the tables of a sweep for the given selection methods."""
     measurements, said = Measurements(metric), by_benchmark(collection.runs, collection.rows)
     sections = [_section(collection, METHODS[name], measurements) for name in methods]
     return [replace(section, tables=[_told(table, said) for table in section.tables]) for section in sections]
 
 
 def _told(table: Table, said: Mapping[str, RowConditions]) -> Table:
-    """Say of the rows of a table in what they differ beside their algorithm, and deviate from their protocol."""
+    """Add notes on differences between rows, and deviations from protocols, to a table."""
     conditions = joined(said, table.benchmarks)
     return replace(table, conditions=conditions, notes=[*table.notes, *conditions.notes])
 
@@ -176,7 +176,7 @@ def _section(collection: Collection, method: Method, measurements: Measurements)
         return Section(method, [], notes, metric)
     choices = measured_choices(collection, method, measurements)
     if metric is ACCURACY and not choices and any(run.counts for run in collection.runs):
-        return Section(method, [], notes or ["no run recorded what this selection reads"])
+        return Section(method, [], notes or ["no run recorded the values that this selection needs"])
     tables = [_dataset_table(collection, method, dataset, choices, measurements) for dataset in shown]
     if len(shown) > 1:
         tables.append(_averages_table(collection, method, shown, choices, metric))
@@ -186,7 +186,7 @@ def _section(collection: Collection, method: Method, measurements: Measurements)
 _NO_PAIRS = (
     "this selection needs runs that hold out two environments: 'pairs: true' in a sweep file; in DomainBed, a sweep "
     "without --single_test_envs",
-    "this selection needs runs that hold out two environments, which a sweep with train_envs has not",
+    "this selection needs runs that hold out two environments; not available for sweeps with train_envs",
 )
 
 
@@ -196,7 +196,7 @@ def _about_metric(metric: Metric) -> list[str]:
     title = f"{metric.title[0].upper()}{metric.title[1:]}"
     return [
         f"{title}: {metric.about}",
-        "It is of the model that the run of the selected draw returns, whichever step validates best",
+        "It is measured on the final model of the selected draw, regardless of the selected step",
     ]
 
 
@@ -233,23 +233,23 @@ _SUMMARIES = (_AVERAGE, "Worst", "In-domain")
 
 
 def _about_summaries(few: bool, shown: int, known: int) -> list[str]:
-    """Say what the summary columns are where that is not plain; ``few`` says that they lack a trial."""
+    """Return notes on the summary columns; ``few`` means that some trials are incomplete."""
     notes = []
     if shown < known:
         notes.append(f"Average, Worst: over the {shown} of {known} environments that are held out")
     if few:
         notes.append(f"{', '.join(_SUMMARIES)}: over the trials that have all environments")
-    return [*notes, "In-domain: the same models on the held-out splits of the environments that they were trained on"]
+    return [*notes, "In-domain: the same models on the held-out splits of their training environments"]
 
 
 def _about_lone_environments(runs: Sequence[CollectedRun]) -> list[str]:
-    """Say which rows compare training environments and had a single one."""
+    """Return a note on rows that compare training environments but had only one."""
     labels = dict.fromkeys(run.label for run in runs if run.constant.get("lone_environment") is not None)
-    return [f"{', '.join(labels)}: nothing to compare with one training environment, much as ERM"] if labels else []
+    return [f"{', '.join(labels)}: much like ERM, as there is only one training environment"] if labels else []
 
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:
-    """Return the environments with a cell, and the trial seeds."""
+    """Return the environments with a column, and the trial seeds."""
     envs = {env for run in runs for env in run.reported}
     return sorted(envs), sorted({run.trial_seed for run in runs})
 
@@ -265,16 +265,16 @@ def _scores(choices: Mapping[int, Choice]) -> dict[int, Score]:
 
 
 def _not_finite(choices: Iterable[Choice], name: str) -> str:
-    """Return which runs recorded an accuracy that is no finite number, where a cell shows nan for it; '' for none."""
+    """Return a note on runs whose recorded accuracy is not finite, which shows as nan; '' if there are none."""
     values = [(choice.run, getattr(choice.score, name)) for choice in choices]
     runs = dict.fromkeys(str(run.path) for run, value in values if value is not None and not isfinite(value))
-    return f"nan: an accuracy in results.jsonl of {listed(list(runs))} is no finite number" if runs else ""
+    return f"nan: an accuracy in results.jsonl of {listed(list(runs))} is not finite" if runs else ""
 
 
 def _summaries(
     by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int], metric: Metric
 ) -> tuple[Cell, Cell, Cell]:
-    """Average, worst and in-domain accuracy (or metric) of every trial that has all environments, over trials."""
+    """Summarize average, worst and in-domain values over the trials that have all environments."""
     complete = [trial for trial in trials if all(trial in values for values in by_env.values())]
     found = [[by_env[env][trial] for env in by_env] for trial in complete]
     in_domain = [[score.in_domain for score in trial if score.in_domain is not None] for trial in found]
@@ -312,12 +312,12 @@ def _provenance(runs: Sequence[CollectedRun], method: Method) -> Provenance | No
 
 
 def _reads(method: Method, run: CollectedRun, env: int) -> bool:
-    """Whether a selection method looks at a run for an environment."""
+    """Return whether a selection method uses a run for a test environment."""
     return env in run.reported or (method.needs_pairs and len(run.test_envs) == 2 and env in run.test_envs)
 
 
 def marked(table: Table) -> Table:
-    """Mark the best and second best mean of every column, as printed: equals share a mark."""
+    """Mark the best and second best mean of every column, rounded as printed; ties share a mark."""
     best: set[tuple[str, int]] = set()
     second: set[tuple[str, int]] = set()
     for column in range(len(table.columns)):

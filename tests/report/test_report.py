@@ -303,7 +303,7 @@ def test_tables_as_html_mark_and_escape(sweep):
     page = _Page(text)
 
     assert "&lt;b&gt;&amp;\"'&lt;/script&gt;" in text
-    assert '<td><abbr title="no value: the reason stands below the table">X</abbr></td>' in text
+    assert '<td><abbr title="no value: the reason is below the table">X</abbr></td>' in text
     assert page.tags["b"] == sum(len(section.tables[0].best) for section in sections)
     assert page.tags["u"] == sum(len(section.tables[0].second) for section in sections)
     assert page.tags["caption"] == page.tags["table"] == 2

@@ -50,9 +50,9 @@ def test_what_is_not_done_is_left_out_and_what_cannot_be_read_is_named(tmp_path,
     assert "1 of 2 trials" in said.out or "runs trained" in said.out
     assert f"1 unreadable lines skipped, of {third / 'results.jsonl'}" in said.err
     assert f"skipped (no results.jsonl): {second.name}" in said.err
-    assert "do not say what was tested): foreign" in said.err
+    assert "do not identify the test environments): foreign" in said.err
     assert "1 of 31 runs of" in said.err
-    assert "have no file 'done', which DomainBed writes when a run ends; --unfinished counts them" in said.err
+    assert "have no file 'done', which DomainBed writes when a run ends; --unfinished includes them" in said.err
 
 
 def _unmark(folder):
@@ -75,7 +75,7 @@ def test_a_copy_without_done_files_can_be_read_or_marked_and_nothing_is_advised_
     assert "delete" not in said.err
     assert json.loads(counted.out)["sections"][0]["tables"][0]["rows"] == whole
     assert "32 of 32 runs" in counted.err
-    assert "they count with what they recorded" in counted.err
+    assert "they are included with their records so far" in counted.err
     subprocess.run(said.err.split("create them: ")[1], shell=True, check=True)
     assert collect([tmp_path]).skipped == []
 
@@ -103,7 +103,7 @@ def test_what_is_no_number_is_said_to_be_of_which_run_and_what_is_empty_is_named
     nan = [path.parent for path in tmp_path.glob("*/results.jsonl") if "NaN" in path.read_text()]
     assert nan
     for path in nan:
-        assert f"(In-domain): nan: an accuracy in results.jsonl of {path} is no finite number" in said.out
+        assert f"(In-domain): nan: an accuracy in results.jsonl of {path} is not finite" in said.out
     assert f"skipped (results.jsonl is empty): {second.name}" in said.err
 
 
@@ -129,7 +129,7 @@ def test_two_sweeps_make_one_table_and_a_run_in_both_counts_once(tmp_path):
 
     assert list(collection.rows) == ["ERM", "Mine", "CORAL"]
     assert len(collection.runs) == 48
-    assert "16 runs are there twice" in collection.skipped[0]
+    assert "16 runs are duplicated" in collection.skipped[0]
     alone = build_sections(collect([tmp_path / "a"]), ["oracle"])[0].tables[0]
     assert build_sections(collection, ["oracle"])[0].tables[0].rows["ERM"] == alone.rows["ERM"]
 
@@ -157,7 +157,7 @@ def test_runs_on_environments_that_nobody_evaluated_are_named_not_believed(tmp_p
         record = json.loads(file.read_text().splitlines()[0])
         file.write_text(json.dumps({**record, "args": {**record["args"], "test_envs": [30_000_000]}}) + "\n")
 
-    assert "do not say what was tested" in collect([tmp_path]).skipped[0]
+    assert "do not identify the test environments" in collect([tmp_path]).skipped[0]
 
 
 _OF_RECORDS = ("protocol", "precision", "data_path", "dataset_fingerprint", "training_short_side")
@@ -236,7 +236,7 @@ def test_a_later_version_that_records_more_makes_no_other_run(tmp_path):
 
     refuse_mixed(collection)
     assert len(collection.runs) == 32
-    assert "32 runs are there twice" in collection.skipped[0]
+    assert "32 runs are duplicated" in collection.skipped[0]
 
 
 def test_different_data_in_different_rows_are_no_mixture(tmp_path):

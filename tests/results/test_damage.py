@@ -43,7 +43,7 @@ def test_damaged_records_are_named_and_not_counted_by_any_verb(damage, sweep, ca
     for command in (["tables", str(sweep.path)], ["report", str(sweep.path), "--output", str(sweep.path / "r.html")]):
         main(command)
         said = capsys.readouterr().err
-        assert f"damaged or gone after the end of the run, which does not count: {file}" in said
+        assert f"changed or missing since the run finished, which is excluded: {file}" in said
         assert "--retry damaged" in said
 
     assert _states(sweep) == [State.DAMAGED, State.DONE]
@@ -113,7 +113,7 @@ def test_domainbeds_format_counts_damaged_records_and_says_so(tmp_path, capsys):
 
     main(["tables", str(folder.path), "--format", "domainbed"])
 
-    assert f"counted as DomainBed does: {run.records_file}" in capsys.readouterr().err
+    assert f"included, as in DomainBed: {run.records_file}" in capsys.readouterr().err
 
 
 def test_a_damaged_run_is_trained_again_to_the_same_numbers(tmp_path, capsys):
@@ -141,7 +141,7 @@ def test_damaged_predictions_and_models_are_named_by_what_reads_them(tmp_path, c
         file.write_bytes(content)
 
     main(["tables", str(tmp_path), "--metric", "balanced"])
-    assert f"which does not count: {run.predictions_file}" in capsys.readouterr().err
+    assert f"which is excluded: {run.predictions_file}" in capsys.readouterr().err
     assert main(["predict", str(run.path), str(tmp_path)]) == 2
     assert f"{run.model_file} is damaged: it differs from what its run wrote" in capsys.readouterr().err
     assert _states(folder) == [State.DONE]  # the accuracy needs neither

@@ -162,7 +162,7 @@ def test_many_rows_are_corrected_for_their_number(compare):
 
     assert said.count("p = 0.008; Holm-corrected for 2 rows: p = 0.016") == 4
     assert "a_b falls behind ERM by 2.0 points" in said
-    assert "The intervals of 2 rows hold together in 95 % of cases (Bonferroni)." in said
+    assert "The intervals of 2 rows have a joint coverage of 95 % (Bonferroni)." in said
 
 
 def test_further_rows_widen_the_interval(compare):

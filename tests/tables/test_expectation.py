@@ -45,7 +45,7 @@ def test_a_tolerance_of_the_sweep_file_goes_before_and_all_inside_is_status_0(tm
     assert main(["tables", str(tmp_path), "--expect"]) == 0
 
     said = capsys.readouterr().out
-    assert "Tolerance: 3 points, as the sweep file says." in said
+    assert "Tolerance: 3 points, as given in the sweep file." in said
     assert "2 expected: 2 inside" in said
     assert "Expected: a paper" in said
 
@@ -89,7 +89,7 @@ def test_a_sweep_that_expects_nothing_says_how_it_could(tmp_path, capsys):
 
     assert main(["tables", str(tmp_path), "--expect"]) == 2
 
-    assert "expects nothing; give its sweep file 'expected:'" in capsys.readouterr().err
+    assert "has no expected results; add 'expected:' to its sweep file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_sweep_that_expects_nothing_says_how_it_could(tmp_path, capsys):
             lambda declared: declared.update(expected={"source": "a", "VLCS": {}}),
             "unknown dataset of this sweep 'VLCS'",
         ),
-        (lambda declared: declared.pop("algorithms"), "does not hold what the sweep declared"),
+        (lambda declared: declared.pop("algorithms"), "lacks the content of the sweep file"),
     ],
 )
 def test_what_anybody_wrote_into_the_declaration_is_refused_in_a_sentence(tmp_path, capsys, change, sentence):

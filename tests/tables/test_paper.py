@@ -97,7 +97,7 @@ def test_provenance_is_one_sentence(sections):
 def test_a_fragment_is_no_document_and_says_what_it_needs(sections):
     shown = render(sections, "latex_fragment")
 
-    assert shown.startswith(r"% For \input: needs \usepackage{booktabs} and \usepackage{graphicx}.")
+    assert shown.startswith(r"% For \input; needs \usepackage{booktabs} and \usepackage{graphicx}.")
     assert "documentclass" not in shown
     assert r"\label{tab:pacs-training-domain}" in shown
     assert r"ERM (DomainBed 2021)~\cite{gulrajani2021search} & 84.7 $\pm$ 0.4" in shown

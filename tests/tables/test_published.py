@@ -142,7 +142,7 @@ def test_rows_of_the_sweeps_algorithms_stand_below_ours_unmarked_and_untested(tm
     assert {row.algorithm for row in table.published} == {"ERM", "SWAD"}
     assert list(table.rows) == ["ERM", "SWAD"]
     assert {label for label, _ in table.best | table.second} <= {"ERM", "SWAD"}
-    assert any("best and second are marked among the other rows" in note for note in table.notes)
+    assert any("best and second best are marked among the other rows" in note for note in table.notes)
     assert any(
         note.startswith("DomainBed 2021: Gulrajani and Lopez-Paz, ICLR 2021, arXiv:2007.01434")
         for note in section.notes
@@ -166,7 +166,7 @@ def test_where_nothing_matches_one_note_says_what_was_looked_for_and_what_there_
 
     [note] = [note for note in section.tables[0].notes if note.startswith("Published rows")]
     assert "none for BF+SWAD on PACS with resnet50 (ram_in1k) by training-domain selection" in note
-    assert "there are: SWAD+BF with resnet18 (imagenet_v1)" in note
+    assert "available: SWAD+BF with resnet18 (imagenet_v1)" in note
 
 
 def test_tables_by_source_have_no_published_rows_and_say_why(tmp_path):
@@ -175,7 +175,7 @@ def test_tables_by_source_have_no_published_rows_and_say_why(tmp_path):
     [table] = section.tables
     assert table.title == "PACS from photo"
     assert table.published == []
-    assert "Published rows: none, as they are trained on all environments but those tested on" in table.notes
+    assert "Published rows: none, as they are trained on all environments except the tested one" in table.notes
 
 
 def test_a_sweep_without_records_says_why_nothing_is_beside_it(tmp_path):
@@ -184,7 +184,7 @@ def test_a_sweep_without_records_says_why_nothing_is_beside_it(tmp_path):
 
     [section] = add_published(build_sections(collection, ["training-domain"]), collection.runs, [])
 
-    assert "no run has a record yet that names its backbone" in section.tables[0].notes[-1]
+    assert "no run has recorded its backbone yet" in section.tables[0].notes[-1]
 
 
 def test_named_algorithms_are_shown_however_they_are_spelled(tmp_path):

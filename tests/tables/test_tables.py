@@ -77,7 +77,7 @@ def test_every_empty_or_thin_cell_is_explained(tmp_path):
     assert "ERM (art_painting, cartoon, photo, sketch): 2 of 3 trials; 2 of 3 runs trained, 1 due" in text
     assert "ERM+BF (art_painting, cartoon, photo, sketch): 0 of 3 trials; 0 of 3 runs trained, 3 due" in text
     assert "50.5 ± 0.4 (n=2)" in text
-    assert "X no value: the reason stands below its table" in text
+    assert "X no value: the reason is below the table" in text
 
 
 def test_a_cell_chosen_among_fewer_draws_than_declared_says_so(tmp_path):
@@ -151,7 +151,7 @@ def test_unfinished_runs_do_not_count_and_torn_lines_are_counted(tmp_path):
     torn, older, unfinished = collection.skipped
     assert "36 runs have no digests" in older
     assert torn == f"1 unreadable lines skipped, of {other / 'results.jsonl'}"
-    assert unfinished.startswith("1 of 36 runs of mine are not trained to their end; train them: python -m")
+    assert unfinished.startswith("1 of 36 runs of mine are unfinished; train them: python -m")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -302,7 +302,7 @@ def test_a_cell_of_one_trial_among_more_has_no_error(tmp_path):
 
 def test_tables_of_runs_with_different_numbers_of_threads_say_so(tmp_path):
     sweep = SweepSpec("mine", ("PACS",), ROWS[:1], trials=2)
-    note = "runs with 1 and 2 CPU threads, which round sums differently"
+    note = "runs with 1 and 2 CPU threads, which differ in rounding"
     for name, threads in (("alike", lambda run: 2), ("mixed", lambda run: 1 + run.spec.trial_seed)):
         write_sweep(tmp_path / name, sweep, lambda run: 0.5, hparams={}, threads=threads)
 

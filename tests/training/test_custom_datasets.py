@@ -124,7 +124,7 @@ def test_a_sweep_by_source_has_a_table_for_each_and_is_validated_on_it_alone(tmp
             assert found == pytest.approx(100 * best[f"env{env}_in_acc"])
     assert main(["tables", str(folder.path), "--selection", "training-domain"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("CORAL: nothing to compare with one training environment, much as ERM") == 1
+    assert said.count("CORAL: much like ERM, as there is only one training environment") == 1
     assert main(["tables", str(folder.path), "--format", "domainbed"]) == 2
     assert "is a sweep with train_envs, of which DomainBed has no tables" in capsys.readouterr().err
 

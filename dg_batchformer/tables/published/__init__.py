@@ -1,1 +1,1 @@
-"""Numbers of the literature beside ours: the data, what of it is comparable, and its citations."""
+"""Published results for comparison: the data, matching by setting, and citations."""

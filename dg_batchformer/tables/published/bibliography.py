@@ -1,4 +1,4 @@
-"""BibTeX entries of what is cited."""
+"""BibTeX entries of cited papers."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ _ENTRY = re.compile(r"@\w+\{([^,]+),")
 
 
 def entries() -> Mapping[str, str]:
-    """Return every entry that there is, by key."""
+    """Return all entries by key."""
     blocks = [block.strip() for block in re.split(r"\n(?=@)", read_text("references.bib"))]
     return {match[1]: block for block in blocks if (match := _ENTRY.match(block))}
 
@@ -21,6 +21,6 @@ def cited_keys(sections: Iterable[Section]) -> list[str]:
 
 
 def bibliography(sections: Sequence[Section]) -> str:
-    """Return the entries that tables cite; '' where they cite none."""
+    """Return the BibTeX entries that tables cite; '' if there are none."""
     known = entries()
     return "".join(f"{known[key]}\n\n" for key in cited_keys(sections))

@@ -1,4 +1,4 @@
-"""The data file of published results: 2,780 accuracies as printed, each with its source."""
+"""Published results: 2,780 accuracies as printed, each with its source."""
 
 import csv
 from collections import defaultdict
@@ -9,11 +9,11 @@ from importlib.resources import files
 from typing import NamedTuple
 
 AVERAGE = "Average"  # the environment of a mean over environments, and over datasets
-KINDS = ("ran", "quoted", "secondary", "log")  # the most trustworthy first
+KINDS = ("ran", "quoted", "secondary", "log")  # most trustworthy first
 
 
 class Setting(NamedTuple):
-    """What must be equal for accuracies to be compared: the network and where its weights come from."""
+    """Backbone and pretrained weights, which must be equal for a fair comparison."""
 
     backbone: str
     weights: str
@@ -25,11 +25,11 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Publication:
-    """Where numbers were read.
+    """The source of published numbers.
 
     Args:
-        name: as labels say it. key: of the entry in ``references.bib``. citation: for people. arxiv: '' for none.
-        where: the file, figure or table.
+        name: for labels. key: of the entry in ``references.bib``. citation: readable. arxiv: id, '' if there is none.
+        where: file, figure or table.
 
     """
 
@@ -41,14 +41,14 @@ class Publication:
 
     @property
     def sentence(self) -> str:
-        """The citation and the place."""
+        """Citation and location."""
         arxiv = f", arXiv:{self.arxiv}" if self.arxiv else ""
         return f"{self.name}: {self.citation}{arxiv}; {self.where}"
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A number as printed, in percent; the error is None where none was printed."""
+    """An accuracy as printed, in percent; the error is None if none was printed."""
 
     mean: float
     error: float | None
@@ -57,12 +57,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Entry:
-    """What one source says of one algorithm in one setting.
+    """The results of one source for one algorithm in one setting.
 
     Args:
-        selection: a name of ``selection.METHODS``, or ``other``. said: the same in the source's words.
+        selection: a name in ``selection.METHODS``, or ``other``. said: the selection in the source's words.
         kind: one of KINDS.
-        accuracies: by (dataset, environment); a mean over datasets is under their names, joined by '+'.
+        accuracies: by (dataset, environment); the key of a mean over datasets is their names, joined by '+'.
 
     """
 
@@ -77,7 +77,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """The row's name: the algorithm, and who says so."""
+        """The row label: the algorithm and the source."""
         algorithm = f"{self.algorithm}, {self.variant}" if self.variant else self.algorithm
         said = {
             "ran": self.source.name,
@@ -90,7 +90,7 @@ class Entry:
 
 @cache
 def load_published() -> Sequence[Entry]:
-    """Read the data file: an entry for every source, algorithm and setting, in its order."""
+    """Read the data file: one entry per source, algorithm and setting, in file order."""
     sources = {row.pop("source"): Publication(**row) for row in _rows("sources.csv")}
     found: dict[tuple[str, ...], dict[tuple[str, str], Accuracy]] = defaultdict(dict)
     for row in _rows("results.csv"):
@@ -111,5 +111,5 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def read_text(name: str) -> str:
-    """Return the text of a file beside this one, also where the package is installed."""
+    """Return the text of a data file of this package."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")

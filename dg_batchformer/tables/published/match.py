@@ -1,4 +1,4 @@
-"""Published rows beside ours: those with the dataset, backbone, weights and selection of a sweep's runs."""
+"""Add published rows with the same dataset, backbone, weights and selection method to tables."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
@@ -13,22 +13,24 @@ from dg_batchformer.tables.published.setting import settings_of
 from dg_batchformer.tables.table import Cell, PublishedRow, Section, Table
 
 ALL = "all"
-_MIXED = Setting("mixed", "mixed")  # of a mean over datasets that differ in their networks
+_MIXED = Setting("mixed", "mixed")  # a mean over datasets with different networks
 _ABOUT = (
-    "Rows with a source in brackets are published: numbers and errors as printed there, – where none is; "
-    "best and second are marked among the other rows"
+    "Rows with a source in parentheses are published: numbers and errors as printed there, – if there are none; "
+    "best and second best are marked among the other rows"
 )
 
 
 def add_published(sections: Sequence[Section], runs: Sequence[CollectedRun], names: Sequence[str]) -> list[Section]:
-    """Return the sections with published rows in their tables, and with notes on where they come from.
+    """Add published rows to the tables of sections, with notes on their sources.
 
-    Of every algorithm the rows of those who ran it are shown; where there are none, the first that quotes it.
+    For every algorithm, the rows of all who ran it are shown, or else the first that quotes it.
 
     Args:
-        runs: of the sweep. names: of algorithms; none takes those of the runs, ``all`` every one.
+        sections: of the sweep.
+        runs: of the sweep.
+        names: of algorithms; empty for those of the runs, ``all`` for all.
 
-    Raises InputError for a name that nothing is published of.
+    Raises InputError for a name without published results.
 
     """
     asked = _asked(names or list(dict.fromkeys(run.algorithm for run in runs)), must_exist=bool(names))
@@ -39,13 +41,13 @@ def add_published(sections: Sequence[Section], runs: Sequence[CollectedRun], nam
 
 
 _Settings = Mapping[str, Set[Setting]]  # by dataset
-_Remarks = dict[str, dict[str, None]]  # what is remarked, on which labels, in order
+_Remarks = dict[str, dict[str, None]]  # remark -> labels, in order
 
 
 def _complete(
     section: Section, asked: Sequence[Entry], settings: _Settings, described: str, by_train_envs: Set[str]
 ) -> Section:
-    """Add rows to the tables of a section, and say once below them where the rows come from."""
+    """Add published rows to the tables of a section, and their sources to its notes."""
     known = [entry for entry in asked if entry.selection == section.method.name]
     remarks: _Remarks = defaultdict(dict)
     tables = []
@@ -55,7 +57,7 @@ def _complete(
         if table.title in settings and not rows:
             notes = [_nothing(table.title, section.method.name, described, known, settings[table.title])]
         if table.title in by_train_envs:
-            notes = ["Published rows: none, as they are trained on all environments but those tested on"]
+            notes = ["Published rows: none, as they are trained on all environments except the tested one"]
         tables.append(replace(table, published=rows, notes=[*table.notes, *notes]))
     sources = dict.fromkeys(row.source for table in tables for row in table.published)
     remarked = [f"{', '.join(labels)}: {remark}" for remark, labels in remarks.items()]
@@ -75,7 +77,7 @@ def _asked(names: Sequence[str], *, must_exist: bool) -> list[Entry]:
 
 
 def _comparable(known: Sequence[Entry], dataset: str, settings: Set[Setting]) -> list[Entry]:
-    """Return the entries to show on a dataset, algorithm by algorithm."""
+    """Return the entries to show for a dataset, grouped by algorithm."""
     by_algorithm: dict[str, list[Entry]] = defaultdict(list)
     for entry in known:
         if entry.setting in settings and any(name == dataset for name, _ in entry.accuracies):
@@ -89,9 +91,9 @@ def _comparable(known: Sequence[Entry], dataset: str, settings: Set[Setting]) ->
 
 
 def _rows(table: Table, known: Sequence[Entry], settings: _Settings, remarks: _Remarks) -> list[PublishedRow]:
-    """Return the rows of a dataset's table; an average stands only where it is over the same environments."""
+    """Return the rows of a dataset's table; an average is shown only if it is over the same environments."""
     if table.title not in settings:
-        return []  # no dataset that anything is published of
+        return []  # no published results
     whole = set(dataset_facts(table.title).names) <= set(table.columns)
     rows = []
     for entry in _comparable(known, table.title, settings[table.title]):
@@ -105,7 +107,7 @@ def _rows(table: Table, known: Sequence[Entry], settings: _Settings, remarks: _R
 
 
 def _mean_rows(table: Table, known: Sequence[Entry], settings: _Settings, remarks: _Remarks) -> list[PublishedRow]:
-    """Return the rows of a table of averages; entries of one label fill one row."""
+    """Return the rows of a table of averages; entries with the same label share a row."""
     datasets = list(table.columns[:-1])
     averages: dict[str, dict[str, Accuracy | None]] = defaultdict(dict)
     first: dict[str, Entry] = {}
@@ -142,13 +144,13 @@ def _row(entry: Entry, found: Sequence[Accuracy | None], remarks: _Remarks) -> P
 
 
 def _nothing(dataset: str, selection: str, names: str, known: Sequence[Entry], settings: Set[Setting]) -> str:
-    """Say what was looked for, and what there is of it in other settings."""
+    """Return a note that nothing is published in this setting, with the settings for which there are results."""
     if not settings:
-        return f"Published rows: none for {dataset}, where no run has a record yet that names its backbone"
+        return f"Published rows: none for {dataset}, as no run has recorded its backbone yet"
     others = defaultdict(set)
     for entry in known:
         if any(name == dataset for name, _ in entry.accuracies):
             others[str(entry.setting)].add(entry.algorithm)
     looked = f"{names} on {dataset} with {' or '.join(sorted(map(str, settings)))} by {selection} selection"
     there = "; ".join(f"{', '.join(sorted(algorithms))} with {setting}" for setting, algorithms in others.items())
-    return f"Published rows: none for {looked}; there are: {there or 'none in other settings either'}"
+    return f"Published rows: none for {looked}; available: {there or 'none in other settings either'}"

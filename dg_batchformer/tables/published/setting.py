@@ -1,4 +1,4 @@
-"""Which network runs had: its backbone and weights, from the hparams that their records repeat."""
+"""Determine backbone and weights of runs from the hparams in their records."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from dg_batchformer.tables.published.data import Setting
 
 
 def settings_of(runs: Sequence[CollectedRun]) -> set[Setting]:
-    """Return the settings of runs; those that have no record yet say nothing."""
+    """Return the settings of runs; runs without records are skipped."""
     found = (run_setting(run.dataset, run.constant.get("hparams")) for run in runs)
     return {setting for setting in found if setting is not None}
 
 
 def run_setting(dataset: str, hparams: object) -> Setting | None:
-    """Return the setting that resolved hparams mean, ours or DomainBed's; None where they say nothing."""
+    """Return the setting of resolved hparams, ours or DomainBed's; None if they are missing."""
     if not isinstance(hparams, Mapping) or not hparams:
         return None
     facts = dataset_facts(dataset)
@@ -34,7 +34,7 @@ def run_setting(dataset: str, hparams: object) -> Setting | None:
 
 
 def _domainbed(hparams: Mapping[str, Any]) -> tuple[str, str]:
-    """Read DomainBed's booleans: of those that are true, the first one here wins, as in its networks.py."""
+    """Resolve DomainBed's boolean hparams; the first true one wins, in the order of its networks.py."""
     if hparams.get("vit"):
         return ("dinov2_vitb14" if hparams.get("dinov2") else "vit"), "pretrained"
     if hparams.get("resnet50_augmix"):

@@ -1,4 +1,4 @@
-"""Tables as text, LaTeX, Markdown, HTML, CSV and JSON."""
+"""Render tables as text, LaTeX, Markdown, HTML, CSV and JSON."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from dg_batchformer.tables.table import Section
 
 
 class Format(NamedTuple):
-    """A format of tables: its file beside the others, and where what renders it is, loaded when it is asked for."""
+    """An output format: its default file name, and its renderer, which is imported on demand."""
 
     file: str
     module: str
@@ -27,6 +27,6 @@ FORMATS: Mapping[str, Format] = {
 
 
 def render(sections: Sequence[Section], name: str) -> str:
-    """Return tables in a format of ``FORMATS``."""
+    """Render tables in a format of ``FORMATS``."""
     form = FORMATS[name]
     return getattr(importlib.import_module(f"{__name__}.{form.module}"), form.function)(sections)

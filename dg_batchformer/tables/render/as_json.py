@@ -1,23 +1,23 @@
-"""Tables for other programs, whole: everything that the other formats show, under fixed names.
+"""Tables as JSON, with everything that the other formats show.
 
-The document is an object with ``format`` (1; changes when a name does) and ``sections``, one per selection method:
+The document is an object with ``format`` (1; increases if a name changes) and ``sections``, one per selection method:
 
 * ``selection``, ``title``, ``about``: the method; ``notes``: which datasets have no table, and why; ``tables``.
 
 A table has
 
-* ``title`` (a dataset, or Averages), ``metric`` (accuracy, balanced, worst-class or ece), ``corner`` (what columns
-  are), ``columns`` (their names), ``trials``, ``notes``;
-* ``rows``, ours: ``label``; ``differs``: in what the row differs from most others beside its algorithm;
-  ``deviations``: in what it deviates from its protocol; ``cells``, one per column: ``mean`` and ``error`` in percent,
-  null where there is none, as of one trial; ``n`` trials; ``mark``: ``best``, ``second`` or null; ``significance``:
-  ``above`` or ``below`` the row that was compared to, or null;
-* ``published``: ``label``, ``algorithm``, ``key`` (of its BibTeX entry), ``source`` (citation and place) and
+* ``title`` (a dataset, or Averages), ``metric`` (accuracy, balanced, worst-class or ece), ``corner`` (kind of columns),
+  ``columns`` (their names), ``trials``, ``notes``;
+* ``rows``, ours: ``label``; ``differs``: differences from most other rows beyond the algorithm; ``deviations``: from
+  the protocol; ``cells``, one per column: ``mean`` and ``error`` in percent, null if missing, such as the error of one
+  trial; ``n`` trials; ``mark``: ``best``, ``second`` or null; ``significance``: ``above`` or ``below`` the baseline
+  row, or null;
+* ``published``: ``label``, ``algorithm``, ``key`` (of its BibTeX entry), ``source`` (citation and location) and
   ``cells`` with ``mean`` and ``error``;
-* ``provenance``: null where nothing is trained, else ``runs``, ``trials``, ``draws``, ``protocols``,
-  ``precisions``, ``data_paths``, ``devices``, ``fingerprints`` and ``versions``, with all values that occur;
-* ``draws``, only where ``--hparams`` asks for them: ``label``, ``environment``, ``trial``, ``draw``, ``step`` and
-  ``hparams``, those that differ between draws, as text.
+* ``provenance``: null without finished runs, else ``runs``, ``trials``, ``draws``, ``protocols``, ``precisions``,
+  ``data_paths``, ``devices``, ``fingerprints`` and ``versions``, with all values that occur;
+* ``draws``, only with ``--hparams``: ``label``, ``environment``, ``trial``, ``draw``, ``step`` and ``hparams`` (those
+  that differ between draws, as text).
 """
 
 import json
@@ -32,7 +32,7 @@ _FORMAT = 1
 
 
 def as_json(sections: Sequence[Section]) -> str:
-    """Return all tables as one JSON document; the module says what is in it."""
+    """Render tables as a JSON document; the module docstring describes it."""
     content = {"format": _FORMAT, "sections": [_section(section) for section in sections]}
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

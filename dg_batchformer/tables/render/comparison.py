@@ -1,4 +1,4 @@
-"""Comparisons as text, Markdown and JSON."""
+"""Render comparisons as text, Markdown and JSON."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ _ALIGNMENT = ("left", "left", "right", "right", "right", "right")
 
 
 def comparison_text(comparisons: Sequence[Comparison]) -> str:
-    """Return comparisons for the terminal."""
+    """Render comparisons as text."""
     parts = []
     for comparison in comparisons:
         parts.append(f"Model selection: {comparison.method.title}\n{sentence(comparison)}")
@@ -28,7 +28,7 @@ def comparison_text(comparisons: Sequence[Comparison]) -> str:
 
 
 def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
-    """Return comparisons as GitHub Markdown."""
+    """Render comparisons as GitHub Markdown."""
     parts = []
     for comparison in comparisons:
         title = f"{comparison.other} against {comparison.baseline}: {comparison.method.title}"
@@ -44,7 +44,7 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 def comparison_json(comparisons: Sequence[Comparison]) -> str:
-    """Return comparisons as a list of JSON objects; numbers in percent and percentage points, absent ones null."""
+    """Render comparisons as a list of JSON objects; numbers in percent and percentage points, null if missing."""
     return json.dumps([_object(comparison) for comparison in comparisons], indent=2, ensure_ascii=False) + "\n"
 
 
@@ -60,7 +60,7 @@ def _headers(comparison: Comparison) -> list[str]:
 
 
 def _cells(comparison: Comparison) -> list[list[str]]:
-    """Return a line for every block, then their average."""
+    """Return one row per block, then their average."""
     blocks = comparison.blocks
     lines = [
         [
@@ -81,7 +81,7 @@ def _cells(comparison: Comparison) -> list[list[str]]:
 
 
 def _facts(comparison: Comparison) -> list[str]:
-    """Return wins, ties, losses, tests, and deviations from protocols, a line each."""
+    """Return lines on wins, ties and losses, tests, and deviations from protocols."""
     if not comparison.blocks:
         return []
     wins, ties, losses = comparison.outcomes
@@ -94,11 +94,11 @@ def _facts(comparison: Comparison) -> list[str]:
 
 
 def _notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """Return how the numbers came about, and what they are worth."""
+    """Return notes on the statistical procedure and its limits."""
     notes = []
     if any(comparison.interval for comparison in comparisons):
         family = max(comparison.family for comparison in comparisons)
-        together = f" The intervals of {family} rows hold together in 95 % of cases (Bonferroni)." * (family > 1)
+        together = f" The intervals of {family} rows have a joint coverage of 95 % (Bonferroni)." * (family > 1)
         notes.append(PROCEDURE + together)
     if notes or any(comparison.num_tests for comparison in comparisons):
         notes.append(DEPENDENCE)

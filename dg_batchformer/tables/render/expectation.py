@@ -1,4 +1,4 @@
-"""What was expected beside what was found, for the terminal."""
+"""Render the comparison with expected results as text."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,10 +12,12 @@ from dg_batchformer.tables.render.wording import number, sentence
 
 
 def expectation(expected: Expected, comparisons: Sequence[Reproduction], notes: Sequence[str] = ()) -> str:
-    """Return a table of all comparisons, what the tolerance is, and a count of verdicts.
+    """Render a table of all comparisons, with the tolerance and the number of verdicts.
 
     Args:
-        notes: on datasets for which the selection found no runs to read.
+        expected: of the sweep.
+        comparisons: one per expected average.
+        notes: on datasets without runs for the selection method.
 
     """
     headers = ["dataset", "row", "expected", "found", "difference", "tolerance", "verdict"]
@@ -52,8 +54,8 @@ def _row(comparison: Reproduction) -> list[str]:
 
 def _about_tolerance(tolerance: float | None) -> str:
     if tolerance is not None:
-        return sentence(f"tolerance: {tolerance:g} points, as the sweep file says")
+        return sentence(f"tolerance: {tolerance:g} points, as given in the sweep file")
     return sentence(
-        "tolerance: two standard errors of the difference, the published mean taken to scatter over trials as ours "
-        f"does, and {ALLOWANCE:g} points for rounding, hardware and versions; 'tolerance' in the sweep file overrides"
+        "tolerance: two standard errors of the difference, assuming that the published mean varies as ours, "
+        f"plus {ALLOWANCE:g} points for rounding, hardware and versions; 'tolerance' in the sweep file overrides it"
     )

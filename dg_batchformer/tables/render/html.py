@@ -1,6 +1,6 @@
-"""Tables for browsers: a page that needs nothing else, and the part of it that the report takes over.
+"""Render tables as a self-contained HTML page, and as a fragment for the report.
 
-Built as trees, so that no label can be taken for markup.
+Built as element trees, so that labels are always escaped.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ from dg_batchformer.tables.render.wording import (
 from dg_batchformer.tables.table import Section, Table
 
 STYLE = Path(__file__).with_name("tables.css")
-LEGEND = f"Bold: best of its column. Underlined: second. {EMPTY}: no value, the reason stands below its table."
+LEGEND = f"Bold: best in its column. Underlined: second best. {EMPTY}: no value; the reason is below the table."
 
 
 def html(sections: Sequence[Section]) -> str:
-    """Return all tables as one page."""
+    """Render tables as one HTML page."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n<title>Model selection</title>\n'
@@ -59,7 +59,7 @@ def notebook_html(section: Section) -> str:
 
 
 def section_html(section: Section, *, level: int) -> str:
-    """Return what a selection method selects, below a heading of a level."""
+    """Render a section as an HTML fragment, with a heading of the given level."""
     if not section.tables:
         return tostring(_element("p", f"{no_table(section)}.", "notes"), encoding="unicode", method="html")
     parts = [_element(f"h{level}", f"Model selection: {section.method.title}")]
@@ -71,7 +71,7 @@ def section_html(section: Section, *, level: int) -> str:
 
 
 def _table(table: Table, method: Selection) -> list[Element]:
-    # A box that scrolls must be reachable by keyboard.
+    # A scrollable box must be reachable by keyboard.
     box = Element("div", {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": f"table {table.title}"})
     grid = SubElement(box, "table", {"class": "results"})
     grid.append(_element("caption", f"{caption(table, method)}."))
@@ -116,7 +116,7 @@ def _cell(table: Table, label: str, column: int) -> Element:
     value, _, spread = number(table.rows[label][column], " ± ", table.trials).partition(" ")
     cell = Element("td")
     if value == EMPTY:
-        cell.append(_element("abbr", EMPTY, title="no value: the reason stands below the table"))
+        cell.append(_element("abbr", EMPTY, title="no value: the reason is below the table"))
         return cell
     mark = "b" if (label, column) in table.best else "u" if (label, column) in table.second else "span"
     cell.append(_element(mark, value))

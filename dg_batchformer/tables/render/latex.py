@@ -1,4 +1,4 @@
-"""Tables for papers: booktabs, best bold and second underlined, published rows cited, provenance below."""
+"""Render tables as LaTeX: booktabs, best in bold, second best underlined, published rows cited, provenance below."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from dg_batchformer.tables.render.wording import (
 from dg_batchformer.tables.table import PublishedRow, Section, Table
 
 _PLUS_MINUS = r" $\pm$ "
-_BOX = r"\newsavebox{\resultbox}"  # measures a table, so that only wide and tall ones are shrunk
+_BOX = r"\newsavebox{\resultbox}"  # to measure a table, so that only large ones are shrunk
 _SHRINK = (
     r"\ifdim\wd\resultbox>\linewidth\sbox{\resultbox}{\resizebox{\linewidth}{!}{\usebox{\resultbox}}}\fi",
     r"\ifdim\dimexpr\ht\resultbox+\dp\resultbox\relax>0.7\textheight",
@@ -30,10 +30,10 @@ _SHRINK = (
 
 
 def latex(sections: Sequence[Section]) -> str:
-    """Return a document with all tables, wide and tall ones shrunk to the page.
+    """Render tables as a LaTeX document; large tables are shrunk to the page.
 
-    Where it cites, it reads ``tables.bib``: pdflatex, bibtex, pdflatex, pdflatex. A name that pdflatex cannot print
-    needs xelatex or lualatex instead.
+    Citations need ``tables.bib``: run pdflatex, bibtex, pdflatex, pdflatex. Names with characters that pdflatex cannot
+    print need xelatex or lualatex.
     """
     body: list[str] = []
     for section in sections:
@@ -47,7 +47,7 @@ def latex(sections: Sequence[Section]) -> str:
         ]
         for table in section.tables:
             body += ["", *_table(table, section.method, "h!")]
-        body.append(r"\clearpage")  # so that no table floats past its section's notes
+        body.append(r"\clearpage")  # keeps tables before the notes of their section
         body += [_footnote(note) for note in section.notes]
     if _cites(sections):
         body += ["", r"\bibliographystyle{plain}", r"\bibliography{tables}"]
@@ -68,17 +68,17 @@ def latex(sections: Sequence[Section]) -> str:
 
 
 def latex_fragment(sections: Sequence[Section]) -> str:
-    r"""Return all tables for \input into a paper; its first lines say what they need."""
+    r"""Render tables for \input in a paper; the first lines list the required packages."""
     body: list[str] = []
     for section in sections:
         for table in section.tables:
             body += ["", *_table(table, section.method, "tbp")]
         body += ["", *(f"% {' '.join(note.split())}" for note in section.notes)] if section.notes else []
-    needs = [r"% For \input: needs \usepackage{booktabs} and \usepackage{graphicx}."]
+    needs = [r"% For \input; needs \usepackage{booktabs} and \usepackage{graphicx}."]
     if _cites(sections):
         needs.append("% Cites entries of tables.bib, which --output writes.")
     if needs_fonts("\n".join(body)):
-        needs += [r"% Needs XeLaTeX or LuaLaTeX and \usepackage{fontspec}, for some names.", *UNSPELLED_DEFINITION]
+        needs += [r"% Some names need XeLaTeX or LuaLaTeX, and \usepackage{fontspec}.", *UNSPELLED_DEFINITION]
     return "\n".join([*needs, rf"\ifdefined\resultbox\else{_BOX}\fi", *body]) + "\n"
 
 
@@ -135,7 +135,7 @@ def _draws(table: Table, method: Selection, placement: str) -> list[str]:
 
 
 def _footnote(note: str) -> str:
-    """Return a note as a small paragraph, whose paths may break after a slash."""
+    """Format a note as a small paragraph; paths may break after a slash."""
     text = escape(note.removesuffix(".")).replace("/", r"/\allowbreak{}")
     return rf"\par\smallskip{{\footnotesize\raggedright {text}.\par}}"
 

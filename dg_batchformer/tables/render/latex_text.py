@@ -1,4 +1,4 @@
-"""Text as LaTeX prints it: specials, accents, Greek letters, arrows and usual signs by commands, the rest by fonts."""
+"""Escape text for LaTeX: special characters, accents, Greek letters and signs by commands, the rest by fonts."""
 
 import unicodedata
 from itertools import groupby
@@ -30,7 +30,7 @@ TEXT = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': "''", "\N{NO-BREAK SPACE}": "~", "–": "--",
     "—": "---", "‘": "`", "’": "'", "“": "``", "”": "''", "…": r"\dots{}", "§": r"$\S$", "ß": r"\ss{}",
     "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}",
-    "Ł": r"\L{}", "ı": r"\i{}", "[": "{[}", "*": "{*}",  # which after a row would be its spacing
+    "Ł": r"\L{}", "ı": r"\i{}", "[": "{[}", "*": "{*}",  # after a row end, they would be parsed as its options
 }  # fmt: skip
 _ACCENTS = {
     "\N{COMBINING GRAVE ACCENT}": "`", "\N{COMBINING ACUTE ACCENT}": "'", "\N{COMBINING CIRCUMFLEX ACCENT}": "^",
@@ -40,9 +40,9 @@ _ACCENTS = {
 }  # fmt: skip
 
 
-_WITHOUT_GLYPH = ("Cc", "Cn", "Co")  # line ends, unassigned, private
+_WITHOUT_GLYPH = ("Cc", "Cn", "Co")  # control, unassigned, private use
 
-# The first of these fonts that is there and has the first character of a text that no command spells out.
+# Candidate fonts for characters without a LaTeX command: the first installed one that has the character is used.
 _FONTS = ("Noto Serif CJK SC", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Noto Serif", "Noto Sans", "Noto Emoji",
           "FreeSerif", "DejaVu Sans", "Arial Unicode MS")  # fmt: skip
 UNSPELLED = r"\resulttext"
@@ -55,14 +55,14 @@ UNSPELLED_DEFINITION = (
     r"#2\else\errmessage{pdflatex cannot print some names of these tables: run xelatex or lualatex}\fi}}",
     r"\fi",
 )
-"""What a document defines where ``escape`` left characters to XeLaTeX or LuaLaTeX, which print what a font has."""
+"""Definition that a document needs if ``escape`` leaves characters to the fonts of XeLaTeX or LuaLaTeX."""
 
 
 def escape(text: str) -> str:
-    """Return text as LaTeX prints it.
+    """Escape text for LaTeX.
 
-    Characters that no command spells out become arguments of ``UNSPELLED``; those that no font has, as control
-    characters, are printed as Python escapes them.
+    Characters without a LaTeX command become arguments of ``UNSPELLED``; characters without a glyph, such as control
+    characters, are printed as Python escapes.
     """
     pieces: list[str] = []
     for spelled, characters in groupby(unicodedata.normalize("NFC", text), _spelled):
@@ -72,7 +72,7 @@ def escape(text: str) -> str:
 
 
 def needs_fonts(document: str) -> bool:
-    """Whether a document, or a part of one, prints characters that only XeLaTeX and LuaLaTeX can."""
+    """Return whether a document contains characters that need XeLaTeX or LuaLaTeX."""
     return f"{UNSPELLED}{{" in document
 
 
@@ -81,7 +81,7 @@ def _spelled(character: str) -> bool:
 
 
 def _spell(character: str) -> str:
-    """Return a character by commands of LaTeX; '' where there are none for it."""
+    """Return the LaTeX command for a character; '' if there is none."""
     if character in TEXT:
         return TEXT[character]
     if character in MATHS:

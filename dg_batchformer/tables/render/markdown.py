@@ -1,4 +1,4 @@
-"""Tables for pages: best bold, second underlined."""
+"""Render tables as Markdown: best in bold, second best underlined."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ from dg_batchformer.text.printable import in_markdown
 
 
 def markdown(sections: Sequence[Section]) -> str:
-    """Return all tables as GitHub Markdown."""
+    """Render tables as GitHub Markdown."""
     blocks = []
     for section in sections:
         if not section.tables:

@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""Render tables as text."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ from dg_batchformer.tables.table import Section, Table
 
 
 def text(sections: Sequence[Section]) -> str:
-    """Return all tables; ``*`` marks the best of a column, ``'`` the second, and X an empty cell."""
+    """Render tables as text; ``*`` marks the best of a column, ``'`` the second best, and X an empty cell."""
     blocks = []
     for section in sections:
         if not section.tables:
@@ -31,9 +31,9 @@ def text(sections: Sequence[Section]) -> str:
         blocks.append(f"Model selection: {section.method.title}\n{sentence(section.method.about)}")
         blocks.extend(_table(table, section.method) for table in section.tables)
         blocks.extend(["\n".join(f"- {note}" for note in section.notes)] if section.notes else [])
-    legend = "* best of its column, ' second"
+    legend = "* best in its column, ' second best"
     if any(table.has_empty_cells for section in sections for table in section.tables):
-        legend += f", {EMPTY} no value: the reason stands below its table"
+        legend += f", {EMPTY} no value: the reason is below the table"
     return "\n\n".join([*blocks, legend]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Tables for other programs: one line per cell."""
+"""Render tables as CSV in tidy format: one line per cell."""
 
 from collections.abc import Sequence
 

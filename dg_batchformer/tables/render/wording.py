@@ -1,4 +1,4 @@
-"""What all renderings say alike: numbers, marks of significance, captions, empty cells."""
+"""Texts shared by all renderers: numbers, significance marks, captions, empty cells."""
 
 from dg_batchformer.results.row_conditions import DIFFERS
 from dg_batchformer.results.selection import Selection
@@ -10,7 +10,7 @@ UNPUBLISHED = "–"
 
 
 def number(cell: Cell, plus_minus: str, trials: int) -> str:
-    """Return a cell as text: mean and error in percent; n where it is one, or less than the table's."""
+    """Format a cell: mean and error in percent, with n if it is 1 or less than that of the table."""
     if cell.mean is None:
         return EMPTY
     error = "" if cell.error is None else f"{plus_minus}{cell.error:.1f}"
@@ -19,27 +19,27 @@ def number(cell: Cell, plus_minus: str, trials: int) -> str:
 
 
 def row_name(table: Table, label: str) -> str:
-    """Return the label of a row, marked (§) where the row differs from the others in more than the algorithm."""
+    """Return the label of a row, with § if it differs from the others beyond the algorithm."""
     return f"{label} {DIFFERS}" if label in table.conditions.differs else label
 
 
 def significance(table: Table, label: str, column: int) -> str:
-    """Return the mark of a mean that is significantly above (†) or below (‡) the baseline's; else ''."""
+    """Return the mark of a mean significantly above (†) or below (‡) the baseline, else ''."""
     return SIGNIFICANCE.get(table.differing.get((label, column), ""), "")
 
 
 def published_number(cell: Cell, plus_minus: str) -> str:
-    """Return a cell of a published row as text: mean and error in percent, as far as they are published."""
+    """Format a published cell: mean and error in percent, as far as they are published."""
     return UNPUBLISHED if cell.mean is None else number(cell, plus_minus, cell.n)
 
 
 def sentence(text: str) -> str:
-    """Return a phrase as a sentence."""
+    """Capitalize a phrase and add a period."""
     return f"{text[0].upper()}{text[1:]}."
 
 
 def no_table(section: Section) -> str:
-    """Return the line that stands for a section without tables."""
+    """Return the line for a section without tables."""
     return f"Model selection: {section.method.title}: no table; {'; '.join(section.notes)}"
 
 
@@ -47,7 +47,7 @@ DRAW_COLUMNS = ("row", "test environment", "trial", "draw", "step", "hparams tha
 
 
 def draw_rows(table: Table) -> list[list[str]]:
-    """Return the selected draws of a table as lines below ``DRAW_COLUMNS``."""
+    """Return the selected draws of a table as rows with columns ``DRAW_COLUMNS``."""
     return [
         [
             draw.label,
@@ -62,12 +62,12 @@ def draw_rows(table: Table) -> list[list[str]]:
 
 
 def draws_caption(table: Table, method: Selection) -> str:
-    """Return what the lines of selected draws show."""
+    """Return the caption of the table of selected draws."""
     return f"{table.title}: selected steps and draws of hparams; model selection: {method.title}"
 
 
 def caption(table: Table, method: Selection) -> str:
-    """Return what a table shows."""
+    """Return the caption of a table."""
     trials = (
         "one trial (n = 1), so no standard error"
         if table.trials == 1
