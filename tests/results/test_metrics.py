@@ -84,9 +84,7 @@ def test_every_metric_has_a_table_and_lacking_predictions_are_named_with_their_f
         assert main(command) == 0
         said = capsys.readouterr().out
         assert f"Toy: {title}" in said
-        assert (
-            "late (D): 0 of 1 trials; 1 of 1 runs without a readable predictions.npz; train and sweep" in said
-        )
+        assert "late (D): 0 of 1 trials; 1 of 1 runs without a readable predictions.npz; train and sweep" in said
         assert main([*command, "--format", "json"]) == 0
         [table] = json.loads(capsys.readouterr().out)["sections"][0]["tables"]
         means = {row["label"]: row["cells"][0]["mean"] for row in table["rows"]}
