@@ -117,7 +117,7 @@ def one_level_too_many(domains: Mapping[Path, ClassFolders]) -> str:
             return (
                 f"{folder} has one folder level too many: {_listed(wrapping)} would be read as "
                 f"{'classes' if len(wrapping) > 1 else 'a class'}, with the folders {_listed(below)} inside; move "
-                f"these up into {folder}{', merged by name' * (len(wrapping) > 1)}"
+                f"these up into {folder}{', merged by name' if len(wrapping) > 1 else ''}"
             )
     splits = [folder.name for folder in domains if folder.name.casefold() in SPLITS]
     if len(splits) == len(domains) and deep and all(deep.issuperset(found.images) for found in domains.values()):

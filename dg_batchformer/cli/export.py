@@ -10,9 +10,10 @@ from dg_batchformer.callbacks.load import BUILT_IN, find_callbacks
 from dg_batchformer.cli.common import OK, Verbs
 from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, print_notes
 from dg_batchformer.errors import InputError
-from dg_batchformer.results.collection import CollectedRun, Collection, how_many
+from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.frames import records_frame
 from dg_batchformer.storage.folders import atomic_write
+from dg_batchformer.text.counts import how_many
 
 _SEEDS = ("trial_seed", "hparams_seed")  # numbers that are no measurements
 _FILES = {"csv": "records.csv", "parquet": "records.parquet"}

@@ -12,12 +12,13 @@ from tabulate import tabulate
 
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, positive
 from dg_batchformer.results.collect import collect
-from dg_batchformer.results.collection import CollectedRun, Collection, how_many
+from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.runtime.memory import available_memory
 from dg_batchformer.spec.manifest import SweepManifest, SweepRun, read_sweep_manifest
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.plan import States, counted, price_text, prices, run_states
+from dg_batchformer.text.counts import how_many
 from dg_batchformer.text.printable import printable
 from dg_batchformer.text.terminal import clear_screen
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dg_batchformer.datasets.base import Dataset, TensorEnvironment
 
@@ -21,12 +20,12 @@ class Toy(Dataset):
         self.classes = ["0", "1", "2"]
         agreements = (0.95, 0.9, 0.85, 0.1)
         self.environments = [
-            TensorEnvironment(name, *self._draw(env, agreement))
+            self._draw(name, env, agreement)
             for env, (name, agreement) in enumerate(zip(self.facts.names, agreements, strict=True))
         ]
 
     @staticmethod
-    def _draw(env: int, agreement: float, n: int = 120) -> tuple[Tensor, Tensor]:
+    def _draw(name: str, env: int, agreement: float, n: int = 120) -> TensorEnvironment:
         generator = torch.Generator().manual_seed(env)
         labels = torch.arange(n) % 3
         agrees = torch.rand(n, generator=generator) < agreement
@@ -35,7 +34,7 @@ class Toy(Dataset):
         stable = torch.eye(3)[labels] + 0.6 * torch.randn(n, 3, generator=generator)
         easy = 2 * torch.eye(3)[spurious] + 0.3 * torch.randn(n, 3, generator=generator)
         noise = torch.randn(n, 2, generator=generator)
-        return torch.cat([stable, easy, noise], dim=1), labels
+        return TensorEnvironment(name, torch.cat([stable, easy, noise], dim=1), labels)
 
 
 class _Debug(Dataset):

@@ -255,10 +255,10 @@ def _file_digest(file: Path) -> str:
 def _recall(memo: Path) -> Identity | None:
     """Read a cached identity; None if there is none, or it is damaged."""
     try:
-        *identity, checksum = read_text(memo, NOTE).split()
+        fingerprint, arrangement, checksum = read_text(memo, NOTE).split()
     except (OSError, ValueError):
         return None
-    return Identity(*identity) if checksum == _checksum(identity) and len(identity) == 2 else None
+    return Identity(fingerprint, arrangement) if checksum == _checksum((fingerprint, arrangement)) else None
 
 
 def _remember(memo: Path, identity: Identity) -> None:

@@ -31,7 +31,8 @@ class Shapes(Dataset):
     def __init__(self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         super().__init__(root, test_envs, hparams)
         self.classes = list(_CLASSES)
-        self.environments = [TensorEnvironment(style, *_draw_style(style)) for style in self.facts.names]
+        drawn = {style: _draw_style(style) for style in self.facts.names}
+        self.environments = [TensorEnvironment(style, images, labels) for style, (images, labels) in drawn.items()]
 
 
 @cache

@@ -8,6 +8,7 @@ from tabulate import tabulate
 from dg_batchformer.datasets.counts import total
 from dg_batchformer.datasets.findings import ERROR, NOTE, WARNING, Finding
 from dg_batchformer.datasets.verify import Verification
+from dg_batchformer.text.counts import how_many
 
 _ITEMS = 8  # items printed per finding; JSON has all
 _ROWS = 70  # with more classes, the table has only totals
@@ -122,10 +123,10 @@ def _shown(finding: Finding) -> list[str]:
 
 def _verdict(verification: Verification) -> str:
     errors, warnings = len(verification.having(ERROR)), len(verification.having(WARNING))
-    also = f"; {warnings} warning{'s' * (warnings != 1)}" if warnings else ""
+    also = f"; {how_many(warnings, 'warning')}" if warnings else ""
     name = verification.tree.name
     if errors:
-        return f"{name} is not right: {errors} error{'s' * (errors != 1)}{also}"
+        return f"{name} is not right: {how_many(errors, 'error')}{also}"
     if verification.recognition is not None:
         return f"{name} is right: {verification.recognition}{also}"
     return f"{name} is intact; no published counts are available to compare it with{also}"

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import pandas as pd
 from torch import Tensor
 
-from dg_batchformer.explain.features import Projection, accounted_for, principal_components
 from dg_batchformer.explain.held_out import HeldOut
 from dg_batchformer.explain.load import Kept
 from dg_batchformer.explain.measure import Measured
 from dg_batchformer.explain.pairs import RELATIONS, PairMeans
+from dg_batchformer.explain.quantities import Projection, accounted_for, principal_components
 
 STREAMS = ("plain", "batchformer")
 

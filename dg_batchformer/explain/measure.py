@@ -9,11 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dg_batchformer.explain.attention import recorded_attention, relative_to_uniform
-from dg_batchformer.explain.gradients import gradient_magnitudes, stream_losses
 from dg_batchformer.explain.held_out import HeldOut, draw_batches, progress
 from dg_batchformer.explain.load import Kept
 from dg_batchformer.explain.pairs import PairMeans
+from dg_batchformer.explain.quantities import (
+    gradient_magnitudes,
+    recorded_attention,
+    relative_to_uniform,
+    stream_losses,
+)
 
 BATCHES = 32  # 128 images each on PACS: 500,000 pairs, enough for two stable digits
 LOSSES = 16  # losses per batch to differentiate: each costs a backward pass through BatchFormer

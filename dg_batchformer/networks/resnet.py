@@ -76,7 +76,8 @@ class ResNet(FreezableBatchNorm):
 
     def __init__(self, name: str, channels: int, dropout: float) -> None:
         super().__init__()
-        self.network = resnet.ResNet(*_LAYOUTS[name])
+        block, layers = _LAYOUTS[name]
+        self.network = resnet.ResNet(block, layers)
         self.n_outputs: int = self.network.fc.in_features
         self.network.fc = nn.Identity()
         if channels != 3:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from dg_batchformer.report import progress, provenance, reproduce, summary
 from dg_batchformer.report.choices import Choices
 from dg_batchformer.report.figures import accuracy, curves, draws, gain, transfer, valley
-from dg_batchformer.report.figures.plot import Plot
+from dg_batchformer.report.figures.svg import Plot
 from dg_batchformer.report.looks import looks
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS

@@ -10,8 +10,8 @@ from typing import Any
 
 from dg_batchformer import __version__
 from dg_batchformer.results.collection import CollectedRun, Collection
-from dg_batchformer.runtime.durations import duration
 from dg_batchformer.storage.folders import RunFolder
+from dg_batchformer.text.counts import duration
 
 _SETTINGS = {
     "protocol": "protocol",

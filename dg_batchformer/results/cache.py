@@ -21,7 +21,7 @@ import orjson
 from numpy.typing import NDArray
 
 from dg_batchformer.results.evaluations import Evaluations
-from dg_batchformer.results.runs import RecordsFile, TrainedRun, parse_records
+from dg_batchformer.results.runs import RecordsFile, RunRecords, parse_records
 from dg_batchformer.runtime.parallel import in_every_core, usable_cores
 from dg_batchformer.storage.digests import is_intact
 from dg_batchformer.storage.folders import RunFolder, atomic_write, cache_dir
@@ -179,7 +179,7 @@ def _unpack(arrays: _Arrays) -> Index:
             begin, begins[kind] = begins[kind], begins[kind] + count
             steps, final, values, recorded = (column[begin : begins[kind]] for column in columns[kind])
             said = json.loads(constant) if isinstance(constant, str) else constant
-            unpacked.append(TrainedRun(said, Evaluations(steps, final, kinds[kind], values, recorded)))
+            unpacked.append(RunRecords(said, Evaluations(steps, final, kinds[kind], values, recorded)))
         is_plain = not any(isinstance(constant, str) for constant, *_ in runs)
         file = RecordsFile(unpacked, unreadable, is_plain, intact)
         index[os.fsdecode(name.encode("latin-1"))] = tuple(stamp), file

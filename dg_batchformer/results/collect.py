@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.results.collection import CollectedRun, Collection, how_many
+from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.domainbed_sweep import read_domainbed_sweep
 from dg_batchformer.results.our_sweep import our_runs, read_our_runs, read_our_sweep
 from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.text.counts import how_many
 
 
 def collect(folders: Sequence[Path], *, unfinished: bool = False, predictions: bool = False) -> Collection:

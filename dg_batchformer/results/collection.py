@@ -9,17 +9,17 @@ from typing import Any
 from dg_batchformer.catalog.datasets import DATASETS
 from dg_batchformer.results.conditions import Conditions, conditions
 from dg_batchformer.results.evaluations import Evaluations
-from dg_batchformer.results.runs import Place, RecordsFile
+from dg_batchformer.results.runs import Place, RecordsFile, RunRecords
 from dg_batchformer.storage.folders import State
+from dg_batchformer.text.counts import listed
 
 
 @dataclass(frozen=True)
 class CollectedRun:
-    """A run with its state, and its evaluations if tables include it.
+    """A run of a sweep with its row, its state, and its records if tables include it.
 
     Args:
-        evaluations: empty unless tables include the run.
-        constant: values that all of its records repeat: args, hparams, protocol, versions ...; {} without records.
+        records: empty unless tables include the run.
         path: its folder.
         environments: names of the environments of a custom dataset; () for a dataset in the catalog, or if unknown.
         train_envs: its training environments, if its sweep is defined by ``train_envs``, else ().
@@ -33,11 +33,20 @@ class CollectedRun:
     trial_seed: int
     hparams_seed: int
     state: State
-    evaluations: Evaluations = field(default_factory=lambda: Evaluations.of([]))
-    constant: Mapping[str, Any] = field(default_factory=dict)
+    records: RunRecords = field(default_factory=RunRecords)
     path: Path = Path()
     environments: tuple[str, ...] = ()
     train_envs: tuple[int, ...] = ()
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """The measurements; empty unless tables include the run."""
+        return self.records.evaluations
+
+    @property
+    def constant(self) -> Mapping[str, Any]:
+        """Values that all records repeat: args, hparams, protocol, versions ...; {} without records."""
+        return self.records.constant
 
     @property
     def counts(self) -> bool:
@@ -120,14 +129,3 @@ def damaged_records(folder: Path, files: Mapping[str, RecordsFile]) -> list[str]
     """Return a note on records files that changed since their runs finished."""
     found = [f"{folder / name / 'results.jsonl'}" for name, file in files.items() if file.intact is False]
     return [f"changed since the run finished, but included, as in DomainBed: {listed(found)}"] if found else []
-
-
-def how_many(number: int, noun: str) -> str:
-    """Format a count with its noun in singular or plural."""
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Join names with commas, shortened to the first ``most``."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from dg_batchformer.results.evaluations import Evaluations, Floats, concatenate
-from dg_batchformer.results.runs import TrainedRun, whole_runs
+from dg_batchformer.results.runs import RunRecords, whole_runs
 from dg_batchformer.results.selection import nan_lowest
 
 
@@ -32,16 +32,16 @@ class Chosen:
     test: float
 
 
-Choose = Callable[[Sequence[TrainedRun], int], _Choice | None]  # (runs of one draw, test environment)
+Choose = Callable[[Sequence[RunRecords], int], _Choice | None]  # (runs of one draw, test environment)
 
 
-Groups = Mapping[tuple[int, str, str, int], Mapping[int, Sequence[TrainedRun]]]
+Groups = Mapping[tuple[int, str, str, int], Mapping[int, Sequence[RunRecords]]]
 """Runs by (trial, dataset, algorithm, test environment) and hparams seed; a pair is in both of its groups."""
 
 
-def group_runs(runs: Iterable[TrainedRun]) -> Groups:
+def group_runs(runs: Iterable[RunRecords]) -> Groups:
     """Group runs, in the order given."""
-    groups: dict[tuple[int, str, str, int], dict[int, list[TrainedRun]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[int, str, str, int], dict[int, list[RunRecords]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         dataset, algorithm, envs, trial, draw = run.place
         for env in envs:
@@ -61,7 +61,7 @@ def choose_draws(groups: Groups, choose: Choose) -> Mapping[tuple[str, str], Seq
     return chosen
 
 
-def _evaluations(runs: Sequence[TrainedRun], held_out: int) -> Evaluations:
+def _evaluations(runs: Sequence[RunRecords], held_out: int) -> Evaluations:
     """Return the evaluations of runs that hold out ``held_out`` environments, in the order of folders and files."""
     found = [run.evaluations for run in runs if len(run.place.test_envs) == held_out]
     return concatenate(found) if found else Evaluations.of([])
@@ -85,7 +85,7 @@ def _first_max(values: Floats) -> int:
     return max(range(len(listed)), key=listed.__getitem__)
 
 
-def _choose_training_domain(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+def _choose_training_domain(runs: Sequence[RunRecords], env: int) -> _Choice | None:
     evaluations = _evaluations(runs, 1)
     if not len(evaluations):
         return None
@@ -94,7 +94,7 @@ def _choose_training_domain(runs: Sequence[TrainedRun], env: int) -> _Choice | N
     return _Choice(validation[place], evaluations.column(f"env{env}_in_acc")[place])
 
 
-def _choose_oracle(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+def _choose_oracle(runs: Sequence[RunRecords], env: int) -> _Choice | None:
     evaluations = _evaluations(runs, 1)
     if not len(evaluations):
         return None
@@ -102,7 +102,7 @@ def _choose_oracle(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
     return _Choice(evaluations.column(f"env{env}_out_acc")[place], evaluations.column(f"env{env}_in_acc")[place])
 
 
-def _choose_leave_one_out(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+def _choose_leave_one_out(runs: Sequence[RunRecords], env: int) -> _Choice | None:
     if all(len(run.place.test_envs) == 1 for run in runs):
         return None
     single = _evaluations(runs, 1)
@@ -128,7 +128,7 @@ def _choose_leave_one_out(runs: Sequence[TrainedRun], env: int) -> _Choice | Non
     return _Choice(validation[best], single.column(f"env{env}_in_acc")[places[best]])
 
 
-def _choose_auto_lr(runs: Sequence[TrainedRun], env: int) -> _Choice | None:
+def _choose_auto_lr(runs: Sequence[RunRecords], env: int) -> _Choice | None:
     choices = []
     for run in whole_runs([run for run in runs if len(run.args["test_envs"]) == 1]):
         last = run.evaluations.latest()

@@ -2,15 +2,15 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, known_first
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.results.cache import read_folders
-from dg_batchformer.results.collection import CollectedRun, Collection, listed, unreadable_lines
-from dg_batchformer.results.runs import TrainedRun, whole_runs
+from dg_batchformer.results.collection import CollectedRun, Collection, unreadable_lines
+from dg_batchformer.results.runs import RunRecords, whole_runs
 from dg_batchformer.storage.folders import State
+from dg_batchformer.text.counts import listed
 
 
 def read_domainbed_sweep(folder: Path, unfinished: bool = False) -> Collection:
@@ -61,12 +61,10 @@ def _about_unmarked(folder: Path, runs: Sequence[CollectedRun], counted: bool) -
     return f"{said}; if all runs finished and only these files were not copied, create them: {create}"
 
 
-def _collected(path: Path, run: TrainedRun, unfinished: bool) -> CollectedRun:
+def _collected(path: Path, run: RunRecords, unfinished: bool) -> CollectedRun:
     dataset, algorithm, envs, trial, draw = run.place
     if max(envs) >= run.evaluations.num_environments:
         raise ValueError("its test environments were not evaluated")
     state = State.DONE if (path / "done").exists() else State.UNMARKED
-    collected = CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, state, path=path)
-    if not (state.is_final or unfinished):
-        return collected
-    return replace(collected, evaluations=run.evaluations, constant=run.constant)
+    records = run if state.is_final or unfinished else RunRecords()
+    return CollectedRun(algorithm, dataset, algorithm, envs, trial, draw, state, records, path)

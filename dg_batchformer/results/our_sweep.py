@@ -1,14 +1,13 @@
 """Read one of our sweeps: all declared runs with their states, and its soups."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
 from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, known_first
 from dg_batchformer.results.cache import read_folders
-from dg_batchformer.results.collection import CollectedRun, Collection, how_many, listed, unreadable_lines
-from dg_batchformer.results.runs import RecordsFile, parse_records
+from dg_batchformer.results.collection import CollectedRun, Collection, unreadable_lines
+from dg_batchformer.results.runs import RecordsFile, RunRecords, parse_records
 from dg_batchformer.results.soups import read_soups
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import read_sweep_manifest
@@ -17,6 +16,7 @@ from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
+from dg_batchformer.text.counts import how_many, listed
 from dg_batchformer.text.printable import one_line
 
 
@@ -44,13 +44,17 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
     commands = [manifest.command(retry=retry)] if left else []
     soups, skipped = read_soups(folder, by_train_envs=manifest.by_train_envs)
     rows = list(dict.fromkeys([*manifest.rows, *(soup.label for soup in soups)]))
-    said = f"are unfinished{', but included with their records so far' * unfinished}"
-    train = f"{said}; train them: {' '.join(commands)}"
+    train = f"{_said_of_unfinished(unfinished)}; train them: {' '.join(commands)}"
     older = sum(run.state.is_final and files[run.path.name].intact is None for run in runs)
     kept = "no digests of their files, as older versions wrote none, so damage would not be detected"
-    unknown = [f"{older} of {how_many(len(runs), 'run')} have {kept}"] * (older > 0)
+    unknown = [f"{older} of {how_many(len(runs), 'run')} have {kept}"] if older else []
     notes = [*torn, *_about_damage(runs), *unknown, *skipped]
     return Collection(manifest.name, rows, [*runs, *soups], commands, notes, train)
+
+
+def _said_of_unfinished(counted: bool) -> str:
+    """Return the predicate of a sentence on unfinished runs."""
+    return "are unfinished" + (", but included with their records so far" if counted else "")
 
 
 def _state(run: RunFolder, known: State | None, file: RecordsFile | None, predictions: bool) -> State:
@@ -93,10 +97,10 @@ def read_our_runs(folder: Path, runs: Sequence[RunFolder], unfinished: bool = Fa
     commands = [
         train_command(spec, run.path) for spec, run in zip(compress(specs, left), compress(read, left), strict=True)
     ]
-    said = f"are unfinished{', but included with their records so far' * unfinished}"
     rows = known_first((run.label for run in read), DOMAINBED_ORDER)
     notes = _about_damage(read)
-    return Collection(folder.absolute().name, rows, read, commands, notes, f"{said}; train them: {'; '.join(commands)}")
+    train = f"{_said_of_unfinished(unfinished)}; train them: {'; '.join(commands)}"
+    return Collection(folder.absolute().name, rows, read, commands, notes, train)
 
 
 def train_command(spec: RunSpec, folder: Path) -> str:
@@ -139,7 +143,8 @@ def _collected(
     train_envs: tuple[int, ...],
     unfinished: bool = False,
 ) -> CollectedRun:
-    run = CollectedRun(
+    records = file.runs[-1] if (state.is_final or unfinished) and file.runs else RunRecords()
+    return CollectedRun(
         label,
         one_line(spec.dataset),
         spec.algorithm,
@@ -147,10 +152,8 @@ def _collected(
         spec.trial_seed,
         spec.hparams_seed,
         state,
+        records,
         path=folder.path,
         environments=tuple(map(one_line, spec.environments)),
         train_envs=train_envs,
     )
-    if not ((state.is_final or unfinished) and file.runs):
-        return run
-    return replace(run, evaluations=file.runs[-1].evaluations, constant=file.runs[-1].constant)

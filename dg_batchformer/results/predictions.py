@@ -31,7 +31,7 @@ class Predictions(NamedTuple):
     def of(self, env: int, split: str) -> "Predictions":
         """Return the predictions on one split."""
         where = (self.env == env) & (self.split == split)
-        return Predictions(*(column[where] for column in self))
+        return Predictions._make(column[where] for column in self)
 
 
 def read_predictions(file: Path) -> Predictions | None:
@@ -54,4 +54,4 @@ def _checked(columns: dict[str, NDArray[Any]]) -> Predictions:
         raise ValueError("a column has another type")
     if len({len(column) for column in columns.values()}) != 1:
         raise ValueError("columns differ in length")
-    return Predictions(*columns.values())
+    return Predictions(**columns)

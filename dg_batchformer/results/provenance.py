@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dg_batchformer.results.collection import CollectedRun, how_many
+from dg_batchformer.results.collection import CollectedRun
+from dg_batchformer.text.counts import how_many
 from dg_batchformer.text.printable import one_line
 
 _PACKAGES = ("dg_batchformer", "torch", "torchvision")

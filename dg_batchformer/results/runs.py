@@ -1,7 +1,7 @@
 """Parse ``results.jsonl``, ours or DomainBed's, into runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -14,17 +14,18 @@ from dg_batchformer.text.printable import one_line
 
 
 @dataclass(frozen=True)
-class TrainedRun:
+class RunRecords:
     """The records of one run.
 
     Args:
-        constant: values of the first record that are not measurements: args, hparams, protocol, versions ...
+        constant: values of the first record that are not measurements: args, hparams, protocol, versions ...; {}
+            without records.
         evaluations: the measurements.
 
     """
 
-    constant: Mapping[str, Any]
-    evaluations: Evaluations
+    constant: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: Evaluations = field(default_factory=lambda: Evaluations.of([]))
 
     @property
     def args(self) -> Mapping[str, Any]:
@@ -35,14 +36,15 @@ class TrainedRun:
     def place(self) -> "Place":
         """Position of the run in a sweep; raises ValueError if its args do not define it."""
         dataset, algorithm, envs = (self.args.get(name) for name in ("dataset", "algorithm", "test_envs"))
-        seeds = self.args.get("trial_seed", 0), self.args.get("hparams_seed", 0)  # the oldest records have none
+        trial_seed = self.args.get("trial_seed", 0)  # the oldest records have no seeds
+        hparams_seed = self.args.get("hparams_seed", 0)
         if not (isinstance(dataset, str) and isinstance(algorithm, str) and isinstance(envs, list) and envs):
             raise ValueError("args without dataset, algorithm or test_envs")
         if len(set(map(str, envs))) < len(envs):
             raise ValueError("test_envs of args has a duplicate")
-        if not all(type(number) is int and number >= 0 for number in (*envs, *seeds)):
+        if not all(type(number) is int and number >= 0 for number in (*envs, trial_seed, hparams_seed)):
             raise ValueError("test_envs and seeds of args must be non-negative integers")
-        return Place(one_line(dataset), one_line(algorithm), tuple(sorted(envs)), *seeds)
+        return Place(one_line(dataset), one_line(algorithm), tuple(sorted(envs)), trial_seed, hparams_seed)
 
 
 class Place(NamedTuple):
@@ -65,7 +67,7 @@ class RecordsFile:
 
     """
 
-    runs: Sequence[TrainedRun]
+    runs: Sequence[RunRecords]
     unreadable: int = 0
     is_plain: bool = True
     intact: bool | None = None
@@ -84,18 +86,18 @@ def parse_records(content: bytes) -> RecordsFile:
     return RecordsFile(runs, unreadable, is_plain)
 
 
-def _trained(records: Sequence[dict[str, Any]]) -> TrainedRun:
+def _trained(records: Sequence[dict[str, Any]]) -> RunRecords:
     evaluations = Evaluations.of(records)
     measured = {*evaluations.keys, "step", "final"}
-    return TrainedRun({key: value for key, value in records[0].items() if key not in measured}, evaluations)
+    return RunRecords({key: value for key, value in records[0].items() if key not in measured}, evaluations)
 
 
-def whole_runs(runs: Sequence[TrainedRun]) -> Iterator[TrainedRun]:
+def whole_runs(runs: Sequence[RunRecords]) -> Iterator[RunRecords]:
     """Join the two stages of DomainBed's auto-lr training: neighbors whose args differ only in holdout_fraction."""
     for _, parts in groupby(runs, key=_args_of_parts):
         joined = list(parts)
-        yield TrainedRun(joined[0].constant, concatenate([part.evaluations for part in joined]))
+        yield RunRecords(joined[0].constant, concatenate([part.evaluations for part in joined]))
 
 
-def _args_of_parts(run: TrainedRun) -> dict[str, Any]:
+def _args_of_parts(run: RunRecords) -> dict[str, Any]:
     return {name: value for name, value in run.args.items() if name != "holdout_fraction"}

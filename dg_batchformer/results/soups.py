@@ -40,8 +40,16 @@ def _read(folder: RunFolder, *, by_train_envs: bool) -> CollectedRun:
     if not isinstance(label, str):
         raise ValueError(f"its label is {label!r:.60}")
     spec = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT)))
-    record = parse_records(read_bytes(folder.records_file, TABLE)).runs[-1]
-    label, dataset, *environments = map(one_line, (label, spec.dataset, *spec.environments))
-    place = label, dataset, spec.algorithm, spec.test_envs, spec.trial_seed, 0  # one, of all draws
-    of_run = State.DONE, record.evaluations, record.constant, folder.path, tuple(environments)
-    return CollectedRun(*place, *of_run, spec.train_envs if by_train_envs else ())
+    return CollectedRun(
+        label=one_line(label),
+        dataset=one_line(spec.dataset),
+        algorithm=spec.algorithm,
+        test_envs=spec.test_envs,
+        trial_seed=spec.trial_seed,
+        hparams_seed=0,  # one soup, of all draws
+        state=State.DONE,
+        records=parse_records(read_bytes(folder.records_file, TABLE)).runs[-1],
+        path=folder.path,
+        environments=tuple(map(one_line, spec.environments)),
+        train_envs=spec.train_envs if by_train_envs else (),
+    )

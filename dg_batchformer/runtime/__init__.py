@@ -1,1 +1,1 @@
-"""Processes and memory: parallel maps over files, the allocator, memory limits, readable durations."""
+"""Processes and memory: parallel maps over files, the allocator, memory limits."""

@@ -74,7 +74,8 @@ def pair(scores: Scores, environments: Mapping[str, Sequence[str]], baseline: st
                 if first is not None and second is not None
             ]
             if both:
-                blocks.append(Block(dataset, name, *zip(*both, strict=True)))
+                found, first, second = zip(*both, strict=True)
+                blocks.append(Block(dataset, name, found, first, second))
     return blocks
 
 

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from dg_batchformer.results.collection import how_many
 from dg_batchformer.stats.comparison import Comparison, Missing, Verdict
 from dg_batchformer.stats.pairs import Block, by_dataset
 from dg_batchformer.stats.statistics import ALPHA, MIN_BLOCKS, max_trials
+from dg_batchformer.text.counts import how_many, plural
 
 MIN_TRIALS = 3
 
@@ -148,7 +148,7 @@ def _pairs(pairs: Sequence[Missing]) -> str:
     for (dataset, name), found in trials.items():
         environments[dataset, tuple(found)].append(name)
     return "; ".join(
-        f"{dataset}/{', '.join(names)} (trial{'s' * (len(found) > 1)} {', '.join(map(str, found))})"
+        f"{dataset}/{', '.join(names)} ({plural('trial', len(found))} {', '.join(map(str, found))})"
         for (dataset, found), names in environments.items()
     )
 

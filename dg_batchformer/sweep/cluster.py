@@ -64,8 +64,10 @@ def load_cluster(given: Sequence[str], file: Path | None) -> Cluster:
     """
     settings: dict[str, Any] = {}
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "dg_batchformer.yaml"
-    for source in [file] if file is not None else [home] * home.is_file():
-        settings |= {name: _read(name, value, str(source)) for name, value in _mapping(source).items()}
+    if file is None and home.is_file():
+        file = home
+    if file is not None:
+        settings |= {name: _read(name, value, str(file)) for name, value in _mapping(file).items()}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
@@ -117,5 +119,9 @@ def _minutes(value: Any, source: str) -> int:
     if days is not None:
         return 1440 * days + 60 * (first or 0) + (second or 0)
     if third is not None:
-        return 60 * (first or 0) + (second or 0) + (third > 0)
-    return (first or 0) + (second is not None and second > 0)
+        return 60 * (first or 0) + (second or 0) + _begun_minute(third)
+    return (first or 0) + _begun_minute(second)
+
+
+def _begun_minute(seconds: int | None) -> int:
+    return 1 if seconds else 0

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 from tqdm.auto import tqdm
 
 from dg_batchformer.runtime.bars import shows_bars
-from dg_batchformer.runtime.durations import duration
 from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.text.counts import duration
 
 
 class SweepConsole:

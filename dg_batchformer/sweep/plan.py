@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from dg_batchformer.errors import MALFORMED
-from dg_batchformer.runtime.durations import duration
 from dg_batchformer.runtime.parallel import in_every_core
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.storage.records import read_line
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
+from dg_batchformer.text.counts import duration, how_many
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def price_text(seconds: Sequence[float | None], workers: int) -> str:
     known = [took for took in seconds if took is not None]
     if len(known) < len(seconds):
         return "duration unknown until one run of every row is done"
-    return f"about {duration(sum(known) / workers)} on {workers} worker{'s' * (workers != 1)}"
+    return f"about {duration(sum(known) / workers)} on {how_many(workers, 'worker')}"
 
 
 def steps_done(folder: RunFolder, steps: int) -> int:

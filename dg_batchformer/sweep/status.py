@@ -33,7 +33,8 @@ def status_text(folder: SweepFolder, manifest: SweepManifest, states: States) ->
     for state in (State.RUNNING, State.FAILED, State.DIVERGED, State.DAMAGED, State.GONE):
         found = {run.spec.id: run for run in manifest.runs if states.of[run.spec.id] is state}
         lines += [_line(folder, run, states) for run in list(found.values())[:_SHOWN]]
-        lines += [f"... and {len(found) - _SHOWN} more {state}"] * (len(found) > _SHOWN)
+        if len(found) > _SHOWN:
+            lines.append(f"... and {len(found) - _SHOWN} more {state}")
     return "\n".join([*lines, *_slurm_lines(folder, manifest, states), *_ways_on(folder, manifest, states)])
 
 
@@ -58,7 +59,8 @@ def _slurm_lines(folder: SweepFolder, manifest: SweepManifest, states: States) -
         f"left behind: {names[run_id]} ({run_id}): {ADVICE.get(ended.get(job.job_id, ''), 'its job has ended')}"
         for run_id, job in stranded.items()
     ]
-    return [*lines, *said[:_SHOWN], *[f"... and {len(said) - _SHOWN} more left behind"] * (len(said) > _SHOWN)]
+    more = [f"... and {len(said) - _SHOWN} more left behind"] if len(said) > _SHOWN else []
+    return [*lines, *said[:_SHOWN], *more]
 
 
 def _states_table(manifest: SweepManifest, states: States) -> str:

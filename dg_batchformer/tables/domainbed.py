@@ -11,7 +11,7 @@ import numpy as np
 from dg_batchformer.catalog.datasets import DATASETS, DOMAINBED_DATASETS, DOMAINBED_ORDER, known_first
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.domainbed_selection import CHOOSE, Chosen, choose_draws, group_runs
-from dg_batchformer.results.runs import RecordsFile, TrainedRun
+from dg_batchformer.results.runs import RecordsFile, RunRecords
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.tables.render.latex_text import TEXT
 
@@ -50,12 +50,12 @@ def left_out(files: Iterable[RecordsFile]) -> list[str]:
     return sorted({run.place.dataset for run in _placed(files)} - set(DOMAINBED_DATASETS))
 
 
-def _placed(files: Iterable[RecordsFile]) -> list[TrainedRun]:
+def _placed(files: Iterable[RecordsFile]) -> list[RunRecords]:
     """Return the runs whose args define their position in a sweep."""
     return [run for file in files for run in file.runs if _is_placed(run)]
 
 
-def _is_placed(run: TrainedRun) -> bool:
+def _is_placed(run: RunRecords) -> bool:
     try:
         return bool(run.place)
     except ValueError:

@@ -3,8 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from dg_batchformer.results.collection import CollectedRun, how_many
+from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.storage.folders import State
+from dg_batchformer.text.counts import how_many
 
 
 def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured: int) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dg_batchformer.results.collection import Collection, how_many
+from dg_batchformer.results.collection import Collection
 from dg_batchformer.stats.comparison import Verdict, check_rows, judge
 from dg_batchformer.stats.pairs import Block, pair
 from dg_batchformer.stats.statistics import count_intervals, mean_interval
 from dg_batchformer.tables.render.wording import SIGNIFICANCE
 from dg_batchformer.tables.table import Section, Table
+from dg_batchformer.text.counts import how_many
 
 _MARKS = {Verdict.BETTER: "above", Verdict.WORSE: "below"}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from math import isfinite, isnan, nan
 from statistics import fmean, pstdev
 
-from dg_batchformer.results.collection import CollectedRun, Collection, listed
+from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.results.provenance import Provenance, provenance
 from dg_batchformer.results.row_conditions import RowConditions, by_benchmark, joined
@@ -13,6 +13,7 @@ from dg_batchformer.results.scores import Choice, Key, Scores, measured_choices
 from dg_batchformer.results.selection import METHODS, Method, Score, Selection
 from dg_batchformer.storage.folders import State
 from dg_batchformer.tables.missing_runs import Lacks, lack
+from dg_batchformer.text.counts import listed
 
 _AVERAGE = "Average"
 

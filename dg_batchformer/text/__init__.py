@@ -1,1 +1,1 @@
-"""Text for people: escaping untrusted text, comparing Unicode names, writing to the terminal."""
+"""Text for people: numbers in words, escaping untrusted text, comparing Unicode names, writing to the terminal."""

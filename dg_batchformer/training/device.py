@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.text.counts import plural
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _UUID = re.compile(r"(GPU|MIG)-\S+")
@@ -57,7 +58,7 @@ def device_name(name: str) -> str:
         return "cpu"
     index, count = device.index or 0, len(cuda_names())
     if index >= count:
-        raise InputError(f"device {name} does not exist: {count or 'no'} CUDA device{'s' * (count != 1)} found")
+        raise InputError(f"device {name} does not exist: {count or 'no'} CUDA {plural('device', count)} found")
     return f"cuda:{index}"
 
 

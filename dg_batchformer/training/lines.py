@@ -4,12 +4,12 @@ import time
 from statistics import fmean
 from typing import Any
 
-from dg_batchformer.results.collection import CollectedRun, how_many
+from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.results.selection import METHODS, Score
-from dg_batchformer.runtime.durations import duration
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
+from dg_batchformer.text.counts import duration, how_many
 
 
 class Lines:

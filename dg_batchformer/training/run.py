@@ -33,13 +33,12 @@ from dg_batchformer.training import checkpoint
 from dg_batchformer.training.compute_mode import Execution, apply, gave_up_compiling, saved_execution, settle
 from dg_batchformer.training.data_path import open_loader, read_features
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
-from dg_batchformer.training.export import keep_model
+from dg_batchformer.training.export import keep_model, write_predictions
 from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.initialization import Initial
 from dg_batchformer.training.lines import Lines, outcome
 from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
-from dg_batchformer.training.predictions import write_predictions
 from dg_batchformer.training.records import RecordWriter
 from dg_batchformer.training.run_log import Watcher, followed_to_the_end, journal, log, say, tell
 from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, split_environments

@@ -6,13 +6,19 @@ from support import make_algorithm, quick_spec
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from dg_batchformer.explain.attention import recorded_attention, relative_to_uniform
-from dg_batchformer.explain.features import Projection, accounted_for, principal_components
-from dg_batchformer.explain.gradients import gradient_magnitudes, stream_losses
 from dg_batchformer.explain.held_out import HeldOut, draw_batches
 from dg_batchformer.explain.load import Kept
 from dg_batchformer.explain.measure import measure
 from dg_batchformer.explain.pairs import OTHER_CLASS, OTHERS, SAME_CLASS
+from dg_batchformer.explain.quantities import (
+    Projection,
+    accounted_for,
+    gradient_magnitudes,
+    principal_components,
+    recorded_attention,
+    relative_to_uniform,
+    stream_losses,
+)
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.batchformer import BatchFormer
 

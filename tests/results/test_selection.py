@@ -4,6 +4,7 @@ import pytest
 
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.evaluations import Evaluations
+from dg_batchformer.results.runs import RunRecords
 from dg_batchformer.results.selection import METHODS, best_draw
 from dg_batchformer.storage.folders import State
 
@@ -14,8 +15,9 @@ def _record(step, final=False, **accuracy):
 
 def _run(envs, *records, draw=0, algorithm="ERM", state=State.DONE):
     return CollectedRun(
-        algorithm, "PACS", algorithm, tuple(envs), 0, draw, state, Evaluations.of(records), {"protocol": "quick"}
-    )
+        algorithm, "PACS", algorithm, tuple(envs), 0, draw, state,
+        RunRecords({"protocol": "quick"}, Evaluations.of(records)),
+    )  # fmt: skip
 
 
 def _select(method, runs, env=0, num_envs=3):

@@ -5,8 +5,7 @@ from functools import partial
 
 from dg_batchformer.report.choices import Choices
 from dg_batchformer.report.figures.intervals import Values, draw_intervals, height
-from dg_batchformer.report.figures.plot import Plot
-from dg_batchformer.report.figures.svg import render
+from dg_batchformer.report.figures.svg import Plot, render
 from dg_batchformer.report.looks import Looks
 
 ABOUT = (

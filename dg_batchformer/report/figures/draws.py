@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from dg_batchformer.report.choices import Choices
-from dg_batchformer.report.figures.plot import Plot, left_out
-from dg_batchformer.report.figures.svg import ROWS, panels_in_lines, render
+from dg_batchformer.report.figures.svg import ROWS, Plot, left_out, panels_in_lines, render
 from dg_batchformer.report.looks import Looks
 from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.selection import Method

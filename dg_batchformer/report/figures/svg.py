@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -137,3 +138,24 @@ def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     """Yield items in rows of a size."""
     for begin in range(0, len(items), size):
         yield items[begin : begin + size]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn figure.
+
+    Args:
+        title: of this figure among its neighbours. svg: an element. notes: sentences on what was left out.
+        key: the rows that only a colour names.
+
+    """
+
+    title: str
+    svg: str
+    notes: Sequence[str] = ()
+    key: Sequence[str] = ()
+
+
+def left_out(shown: int, all_of_them: int, what: str) -> list[str]:
+    """Say that a figure shows some of something only; nothing where it shows all."""
+    return [f"{shown} of {all_of_them} {what}."] if shown < all_of_them else []

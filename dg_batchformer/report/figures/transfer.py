@@ -7,8 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dg_batchformer.report.choices import Choices
-from dg_batchformer.report.figures.plot import Plot
-from dg_batchformer.report.figures.svg import MUTED, ROWS, panels_in_lines, render
+from dg_batchformer.report.figures.svg import MUTED, ROWS, Plot, panels_in_lines, render
 from dg_batchformer.report.looks import Looks
 
 ABOUT = (

@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dg_batchformer.report.choices import Choices
-from dg_batchformer.report.figures.plot import Plot, left_out
-from dg_batchformer.report.figures.svg import INK, MUTED, ROWS, grid, render
+from dg_batchformer.report.figures.svg import INK, MUTED, ROWS, Plot, grid, left_out, render
 from dg_batchformer.report.looks import Look, Looks
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.evaluations import Evaluations

@@ -84,7 +84,8 @@ class LocalLauncher:
         """
         self.queue.extend(runs)
         stopping = [signal.SIGINT, signal.SIGTERM]
-        stopping += [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+            stopping.append(signal.SIGHUP)
         handlers = {number: signal.signal(number, self._interrupt) for number in stopping}
         self.folder.path.mkdir(parents=True, exist_ok=True)
         try:

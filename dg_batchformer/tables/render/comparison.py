@@ -98,8 +98,8 @@ def _notes(comparisons: Sequence[Comparison]) -> list[str]:
     notes = []
     if any(comparison.interval for comparison in comparisons):
         family = max(comparison.family for comparison in comparisons)
-        together = f" The intervals of {family} rows have a joint coverage of 95 % (Bonferroni)." * (family > 1)
-        notes.append(PROCEDURE + together)
+        together = f" The intervals of {family} rows have a joint coverage of 95 % (Bonferroni)."
+        notes.append(PROCEDURE + together if family > 1 else PROCEDURE)
     if notes or any(comparison.num_tests for comparison in comparisons):
         notes.append(DEPENDENCE)
     return notes
