@@ -16,7 +16,7 @@ from dg_batchformer.storage.folders import atomic_write
 from dg_batchformer.text.counts import how_many
 
 _SEEDS = ("trial_seed", "hparams_seed")  # numbers that are no measurements
-_FILES = {"csv": "records.csv", "parquet": "records.parquet"}
+_FILES = {"csv": "records.csv", "parquet": "export.parquet"}
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -32,7 +32,9 @@ def add_parser(verbs: Verbs) -> None:
     add("folder", type=Path, metavar="DIR", help="as results/quickstart, a run folder, or a DomainBed sweep")
     add("--to", choices=(*BUILT_IN, *_FILES), required=True, help="where the records go")
     add_reading(verb)
-    add("--output", type=Path, metavar="FILE", help="for csv and parquet (default: DIR/records.csv, .parquet)")
+    add(
+        "--output", type=Path, metavar="FILE", help="for csv and parquet (default: records.csv or export.parquet in DIR)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

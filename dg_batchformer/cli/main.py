@@ -16,8 +16,8 @@ from dg_batchformer.text.terminal import outlive_readers
 
 # In the order of --help; each is a module of ``cli``.
 _VERBS = (
-    "train", "sweep", "status", "watch", "cancel", "tables", "compare", "report", "export", "explain", "predict",
-    "soup", "list", "data",
+    "train", "sweep", "status", "watch", "cancel", "tables", "compare", "report", "export", "pack", "explain",
+    "predict", "soup", "list", "data",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, positive
+from dg_batchformer.errors import InputError
 from dg_batchformer.results.our_sweep import our_runs, train_command
 from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import read_sweep_manifest
@@ -36,6 +37,10 @@ def add_parser(verbs: Verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show what has become of a sweep or runs, once or until nothing is left to wait for."""
     folder = SweepFolder(options.folder)
+    if folder.is_packed:
+        raise InputError(
+            f"{options.folder} holds packed records, whose runs are elsewhere; tables, report and compare read it"
+        )
     if not folder.sweep_file.exists() and (runs := our_runs(options.folder)):
         return _show_runs(options, runs)
     manifest = read_sweep_manifest(folder)

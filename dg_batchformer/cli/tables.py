@@ -11,6 +11,8 @@ from dg_batchformer.results.cache import read_folders
 from dg_batchformer.results.collection import damaged_records, unreadable_lines
 from dg_batchformer.results.domainbed_selection import CHOOSE
 from dg_batchformer.results.metrics import METRICS
+from dg_batchformer.results.our_sweep import read_files
+from dg_batchformer.results.runs import RecordsFile
 from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.storage.folders import SweepFolder, write_text
@@ -111,12 +113,14 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     for name in ("output", "published", "compare_to", "metric", "hparams"):
         if getattr(options, name) is not None:
             raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
-    ours = {folder: SweepFolder(folder) for folder in options.folders}
-    for folder, sweep in ours.items():
-        if sweep.sweep_file.exists() and read_sweep_manifest(sweep).by_train_envs:
+    read: dict[Path, Mapping[str, RecordsFile]] = {}
+    for folder, sweep in ((folder, SweepFolder(folder)) for folder in options.folders):
+        if not sweep.is_sweep:
+            read[folder.resolve()] = read_folders(folder.resolve())
+        elif read_sweep_manifest(sweep).by_train_envs:
             raise InputError(f"{folder} is a sweep with train_envs, of which DomainBed has no tables; drop --format")
-    folders = [sweep.runs if sweep.sweep_file.exists() else folder.resolve() for folder, sweep in ours.items()]
-    read = {folder: read_folders(folder) for folder in folders}
+        else:
+            read[sweep.runs] = read_files(sweep)
     files = [file for by_name in read.values() for file in by_name.values()]
     print(domainbed_tables(files, methods, latex=options.format == "domainbed_latex"), end="")
     if strange := left_out(files):

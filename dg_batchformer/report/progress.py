@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dg_batchformer.results.collection import CollectedRun, Collection
-from dg_batchformer.storage.folders import RunFolder, State
+from dg_batchformer.storage.folders import State
 
 _SHOWN = 8  # runs of each sentence
 
@@ -34,7 +34,7 @@ def troubles(collection: Collection) -> list[Trouble]:
     by_reason: dict[tuple[State, str], list[CollectedRun]] = defaultdict(list)
     for run in collection.runs:
         if run.state is State.FAILED:
-            by_reason[run.state, RunFolder(run.path).failure() or "it left no reason"].append(run)
+            by_reason[run.state, run.ending.failure or "it left no reason"].append(run)
         elif run.state is State.DAMAGED:
             by_reason[run.state, "a file changed since the run finished, or is missing"].append(run)
         elif run.state is State.GONE:

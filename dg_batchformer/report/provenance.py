@@ -10,7 +10,6 @@ from typing import Any
 
 from dg_batchformer import __version__
 from dg_batchformer.results.collection import CollectedRun, Collection
-from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.text.counts import duration
 
 _SETTINGS = {
@@ -70,8 +69,7 @@ def costs(collection: Collection) -> list[Cost]:
     """Return the device time of the trained runs by kind of device."""
     seconds: dict[str, list[float | None]] = defaultdict(list)
     for run in _trained(collection):
-        took = RunFolder(run.path).outcome().get("seconds")
-        seconds[str(run.constant.get("device", _UNKNOWN))].append(took if isinstance(took, int | float) else None)
+        seconds[str(run.constant.get("device", _UNKNOWN))].append(run.ending.seconds)
     return [
         Cost(device, len(times), sum(time for time in times if time is not None), times.count(None))
         for device, times in seconds.items()

@@ -29,7 +29,7 @@ def sweep_files(folders: Sequence[Path]) -> list[SweepFile]:
     """Return the sweep files of those folders that are sweeps of ours."""
     found = []
     for folder in [SweepFolder(path) for path in folders]:
-        if folder.sweep_file.exists():
+        if folder.is_sweep:
             try:
                 text = _sweep_file(folder.read()["declared"])
             except MALFORMED:
@@ -45,7 +45,7 @@ def commands(collection: Collection, folders: Sequence[Path], **options: object)
         options: that ``report`` was given; ``tables`` takes all of them but ``output``.
 
     """
-    ours = [SweepFolder(path) for path in folders if SweepFolder(path).sweep_file.exists()]
+    ours = [SweepFolder(path) for path in folders if SweepFolder(path).is_sweep]
     trains = [train_command(read_spec(run), run.path) for path in folders for run in our_runs(path)]
     reading = {name: value for name, value in options.items() if name != "output"}
     return [

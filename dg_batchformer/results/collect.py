@@ -42,7 +42,7 @@ def collect(folders: Sequence[Path], *, unfinished: bool = False, predictions: b
 
 def _read(folder: Path, unfinished: bool, predictions: bool) -> Collection:
     ours = SweepFolder(folder)
-    if ours.sweep_file.exists():
+    if ours.is_sweep:
         return read_our_sweep(ours, unfinished, predictions)
     if runs := our_runs(folder):
         return read_our_runs(folder, runs, unfinished)

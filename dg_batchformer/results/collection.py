@@ -4,14 +4,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dg_batchformer.catalog.datasets import DATASETS
 from dg_batchformer.results.conditions import Conditions, conditions
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import Place, RecordsFile, RunRecords
-from dg_batchformer.storage.folders import State
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.text.counts import listed
+
+
+class Ending(NamedTuple):
+    """How a run ended.
+
+    Args:
+        seconds: of training and evaluation; None if the run did not record it.
+        failure: the error message of a failed run, else ''.
+
+    """
+
+    seconds: float | None = None
+    failure: str = ""
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> "Ending":
+        """Read it from a run folder."""
+        seconds = folder.outcome().get("seconds")
+        return cls(seconds if isinstance(seconds, int | float) else None, folder.failure())
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,7 @@ class CollectedRun:
         path: its folder.
         environments: names of the environments of a custom dataset; () for a dataset in the catalog, or if unknown.
         train_envs: its training environments, if its sweep is defined by ``train_envs``, else ().
+        packed: how it ended, if it was read from packed records, which replace its folder.
 
     """
 
@@ -37,6 +57,12 @@ class CollectedRun:
     path: Path = Path()
     environments: tuple[str, ...] = ()
     train_envs: tuple[int, ...] = ()
+    packed: Ending | None = None
+
+    @cached_property
+    def ending(self) -> Ending:
+        """How it ended, read on first use."""
+        return self.packed or Ending.of(RunFolder(self.path))
 
     @property
     def evaluations(self) -> Evaluations:

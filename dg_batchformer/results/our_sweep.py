@@ -1,16 +1,19 @@
 """Read one of our sweeps: all declared runs with their states, and its soups."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
 from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, known_first
+from dg_batchformer.errors import InputError
 from dg_batchformer.results.cache import read_folders
-from dg_batchformer.results.collection import CollectedRun, Collection, unreadable_lines
+from dg_batchformer.results.collection import CollectedRun, Collection, Ending, unreadable_lines
+from dg_batchformer.results.packed import Contents, read_packed, write_packed
 from dg_batchformer.results.runs import RecordsFile, RunRecords, parse_records
 from dg_batchformer.results.soups import read_soups
 from dg_batchformer.spec.command import command
-from dg_batchformer.spec.manifest import read_sweep_manifest
+from dg_batchformer.spec.manifest import SweepManifest, read_sweep_manifest
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import damaged
@@ -30,26 +33,61 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
 
     """
     manifest = read_sweep_manifest(folder)
-    files = read_folders(folder.runs) if folder.runs.exists() else {}
-    known = folder.final_states()
-    runs = []
+    found = read_contents(folder, manifest, predictions)
+    files, runs = found.files, []
     for label, spec in manifest.runs:
-        run, file = folder.run(spec.id), files.get(spec.id, RecordsFile([]))
-        state = _state(run, known.get(spec.id, (None, None))[0], files.get(spec.id), predictions)
+        file, state = files.get(spec.id, RecordsFile([])), found.states.get(spec.id, State.DUE)
         train_envs = spec.train_envs if manifest.by_train_envs else ()
-        runs.append(_collected(label, spec, run, state, file, train_envs, unfinished))
+        run = _collected(label, spec, folder.run(spec.id), state, file, train_envs, unfinished)
+        runs.append(replace(run, packed=found.endings.get(spec.id)))
     torn = unreadable_lines(folder.runs, {spec.id: files[spec.id] for _, spec in manifest.runs if spec.id in files})
     left = {run.state for run in runs if not run.state.is_final}
     retry = [state for state in (State.FAILED, State.DAMAGED) if state in left]
     commands = [manifest.command(retry=retry)] if left else []
-    soups, skipped = read_soups(folder, by_train_envs=manifest.by_train_envs)
-    rows = list(dict.fromkeys([*manifest.rows, *(soup.label for soup in soups)]))
+    rows = list(dict.fromkeys([*manifest.rows, *(soup.label for soup in found.soups)]))
     train = f"{_said_of_unfinished(unfinished)}; train them: {' '.join(commands)}"
-    older = sum(run.state.is_final and files[run.path.name].intact is None for run in runs)
+    older = sum(run.state.is_final and files.get(run.path.name, RecordsFile([])).intact is None for run in runs)
     kept = "no digests of their files, as older versions wrote none, so damage would not be detected"
     unknown = [f"{older} of {how_many(len(runs), 'run')} have {kept}"] if older else []
-    notes = [*torn, *_about_damage(runs), *unknown, *skipped]
-    return Collection(manifest.name, rows, [*runs, *soups], commands, notes, train)
+    notes = [*torn, *_about_damage(runs), *unknown, *found.skipped]
+    return Collection(manifest.name, rows, [*runs, *found.soups], commands, notes, train)
+
+
+def read_contents(folder: SweepFolder, manifest: SweepManifest, predictions: bool = False) -> Contents:
+    """Read the folder of a sweep: its packed records, or its run folders.
+
+    Args:
+        folder: of the sweep.
+        manifest: of the sweep.
+        predictions: damage to prediction files counts.
+
+    """
+    if folder.is_packed:
+        return read_packed(folder, by_train_envs=manifest.by_train_envs)
+    files, known = read_files(folder), folder.final_states()
+    states = {
+        run_id: _state(folder.run(run_id), known.get(run_id, (None, None))[0], files.get(run_id), predictions)
+        for run_id in dict.fromkeys(run.spec.id for run in manifest.runs)
+    }
+    soups, skipped = read_soups(folder, by_train_envs=manifest.by_train_envs)
+    return Contents(files, states, soups, skipped=skipped)
+
+
+def read_files(folder: SweepFolder) -> Mapping[str, RecordsFile]:
+    """Return the records of a sweep by run id, including runs that its manifest does not list."""
+    if folder.is_packed:
+        return read_packed(folder).files
+    return read_folders(folder.runs) if folder.runs.exists() else {}
+
+
+def pack(folder: SweepFolder) -> None:
+    """Write the records, states and manifest of a sweep to one file; raise InputError if it cannot be written."""
+    if folder.is_packed:
+        raise InputError(f"{folder.path} is packed already: it has {folder.packed_file.name} and no run folders")
+    manifest = read_sweep_manifest(folder)
+    found = read_contents(folder, manifest)
+    endings = {run_id: Ending.of(folder.run(run_id)) for run_id in found.states}
+    write_packed(folder, manifest, found._replace(endings=endings))
 
 
 def _said_of_unfinished(counted: bool) -> str:

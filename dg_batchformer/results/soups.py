@@ -1,10 +1,11 @@
 """Read the soups of a sweep as additional rows; ``models.make_soups`` writes them."""
 
 import json
+from pathlib import Path
 
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.results.collection import CollectedRun
-from dg_batchformer.results.runs import parse_records
+from dg_batchformer.results.runs import RunRecords, parse_records
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
@@ -40,6 +41,21 @@ def _read(folder: RunFolder, *, by_train_envs: bool) -> CollectedRun:
     if not isinstance(label, str):
         raise ValueError(f"its label is {label!r:.60}")
     spec = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT)))
+    records = parse_records(read_bytes(folder.records_file, TABLE)).runs[-1]
+    return soup_run(label, spec, records, folder.path, by_train_envs=by_train_envs)
+
+
+def soup_run(label: str, spec: RunSpec, records: RunRecords, path: Path, *, by_train_envs: bool) -> CollectedRun:
+    """Return a soup as a run of its row.
+
+    Args:
+        label: its row.
+        spec: shared by its members.
+        records: of its evaluation.
+        path: its folder.
+        by_train_envs: whether the sweep is defined by ``train_envs``.
+
+    """
     return CollectedRun(
         label=one_line(label),
         dataset=one_line(spec.dataset),
@@ -48,8 +64,8 @@ def _read(folder: RunFolder, *, by_train_envs: bool) -> CollectedRun:
         trial_seed=spec.trial_seed,
         hparams_seed=0,  # one soup, of all draws
         state=State.DONE,
-        records=parse_records(read_bytes(folder.records_file, TABLE)).runs[-1],
-        path=folder.path,
+        records=records,
+        path=path,
         environments=tuple(map(one_line, spec.environments)),
         train_envs=spec.train_envs if by_train_envs else (),
     )

@@ -12,7 +12,7 @@ from dg_batchformer.storage.safe_read import TABLE, TEXT, Unreadable, read_text
 
 def read_spec(folder: RunFolder) -> RunSpec:
     """Read the spec of a run; raise InputError if the folder is not a run folder."""
-    if SweepFolder(folder.path).sweep_file.exists():
+    if SweepFolder(folder.path).is_sweep:
         raise InputError(
             f"{folder.path} is a sweep folder; give the folder of one of its runs, {folder.path}/runs/ID, from a sweep "
             "started with --keep final"

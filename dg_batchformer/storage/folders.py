@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.storage.lock import Lock, held, is_held
+from dg_batchformer.storage.parquet import read_note
 from dg_batchformer.storage.safe_read import NOTE, TABLE, Unreadable, read_text
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.text.printable import printable
@@ -200,7 +201,7 @@ def _kind(place: Path) -> str:
     """Return what a folder holds: ``sweep``, ``run``, or '' for neither."""
     run = RunFolder(place)
     is_run = run.spec_file.is_file() and run.log_file.is_file()
-    return "sweep" if SweepFolder(place).sweep_file.is_file() else "run" * is_run
+    return "sweep" if SweepFolder(place).is_sweep else "run" * is_run
 
 
 class SweepFolder:
@@ -209,6 +210,7 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sweep_file = path / "sweep.json"
+        self.packed_file = path / "records.parquet"
         self.states_log = path / "states.log"
         self.workers_log = path / "workers.log"
         self.runs = path / "runs"
@@ -216,6 +218,16 @@ class SweepFolder:
         self.soups = path / "soups"
         self.slurm = path / "slurm"
         self.jobs_log = self.slurm / "jobs.log"
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether packed records stand for the run folders, which are elsewhere."""
+        return self.packed_file.exists() and not self.sweep_file.exists()
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether a sweep is there, packed or with its run folders."""
+        return self.sweep_file.exists() or self.packed_file.exists()
 
     def run(self, run_id: str) -> RunFolder:
         """Return the folder of one run."""
@@ -288,6 +300,8 @@ class SweepFolder:
 
     def read(self) -> dict[str, Any]:
         """Read the sweep manifest; raise InputError if it is missing or unreadable."""
+        if self.is_packed:
+            return read_note(self.packed_file).get("sweep") or {}
         try:
             return json.loads(read_text(self.sweep_file, TABLE, errors="replace"))
         except FileNotFoundError:

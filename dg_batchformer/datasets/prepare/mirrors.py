@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dg_batchformer.datasets.prepare.archives import is_archive
 from dg_batchformer.datasets.prepare.download import Patience, Unavailable, fetch
-from dg_batchformer.datasets.prepare.parquet import NoPyarrow, require_pyarrow
 from dg_batchformer.datasets.prepare.sources import Mirror, RemoteFile, Source
 from dg_batchformer.errors import InputError
+from dg_batchformer.storage.parquet import NoPyarrow, require_pyarrow
 
 
 def choose_mirrors(name: str, source: Source, number: int | None) -> dict[int, Mirror]:

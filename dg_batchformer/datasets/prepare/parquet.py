@@ -13,27 +13,16 @@ from dg_batchformer.catalog.datasets import DatasetFacts
 from dg_batchformer.datasets.prepare.archives import Damaged, allowance, most_entries
 from dg_batchformer.datasets.prepare.disk import amount, writing
 from dg_batchformer.datasets.prepare.layouts import environment_named
-from dg_batchformer.datasets.prepare.parquet_pages import page_sizes
 from dg_batchformer.datasets.prepare.sources import Source
 from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.storage.parquet import require_pyarrow
+from dg_batchformer.storage.parquet_pages import page_sizes
 from dg_batchformer.storage.safe_read import ARCHIVE, IMAGE, TEXT, open_regular
 
 _COLUMNS = ("image", "domain", "label")
 _ROWS = 256  # maximal number of rows in memory
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
 Namer = Callable[[Any], str]
-
-
-class NoPyarrow(InputError):
-    """Pyarrow, which reads parquet files, is not installed."""
-
-
-def require_pyarrow() -> None:
-    """Raise NoPyarrow if pyarrow is not installed."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise NoPyarrow("parquet files need pyarrow, which is not installed: pip install pyarrow") from None
 
 
 def write_images(files: Iterable[Path], folder: Path, facts: DatasetFacts, source: Source) -> None:
