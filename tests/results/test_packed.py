@@ -140,7 +140,7 @@ def test_a_sweep_without_any_record_is_packed_too(tmp_path, capsys):
     assert main(["pack", str(folder.path)]) == 0
     folder.sweep_file.unlink()
     assert main(["tables", str(folder.path)]) == 0
-    assert "1 run due" in capsys.readouterr().out
+    assert "0 of 1 runs trained, 1 due" in capsys.readouterr().out
 
 
 def test_verbs_that_need_run_folders_say_so(packed, capsys):
