@@ -33,7 +33,10 @@ def add_parser(verbs: Verbs) -> None:
     add("--to", choices=(*BUILT_IN, *_FILES), required=True, help="where the records go")
     add_reading(verb)
     add(
-        "--output", type=Path, metavar="FILE", help="for csv and parquet (default: records.csv or export.parquet in DIR)"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="for csv and parquet (default: records.csv or export.parquet in DIR)",
     )
 
 
