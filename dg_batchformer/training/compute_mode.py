@@ -21,6 +21,7 @@ from dg_batchformer.training.trust import Refused
 _WORTH_BF16 = 64  # pixels: below, networks are so small that casting costs more than it saves
 # On a CPU, compiling takes about a minute and saves a quarter of the evaluation time.
 _WORTH_COMPILING = 50_000  # images evaluated in a run
+_WORTH_COMPILING_PREFIX = 5_000  # images: a frozen prefix gains more, since its constants are folded in
 _LAUNCH_BOUND = 64  # images per step: up to here kernel launches dominate, and CUDA graphs help
 
 
@@ -52,7 +53,13 @@ def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_eva
         )
     path = data_path(spec, dataset)
     evaluated = images_per_evaluation * (spec.steps // spec.checkpoint_freq + 1)
-    return Execution(precision, path, "off" if path == "features" else _compile(spec.compile, device, evaluated))
+    mode = "off" if path == "features" else _compile(spec.compile, device, evaluated >= _WORTH_COMPILING)
+    return Execution(precision, path, mode)
+
+
+def compiles_prefix(spec: RunSpec, device: torch.device, images: int) -> bool:
+    """Decide whether the frozen prefix is compiled that computes features of so many images."""
+    return _compile(spec.compile, device, images >= _WORTH_COMPILING_PREFIX) == "on"
 
 
 def data_path(spec: RunSpec, dataset: Dataset) -> str:
@@ -77,7 +84,7 @@ def has_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _compile(asked: str, device: torch.device, evaluated: int) -> str:
+def _compile(asked: str, device: torch.device, is_worth_it: bool) -> str:
     missing = _missing_to_compile(device)
     if asked == "on" and missing:
         raise InputError(
@@ -86,8 +93,7 @@ def _compile(asked: str, device: torch.device, evaluated: int) -> str:
         )
     if asked == "auto":
         # The break-even point on GPUs has not been measured, so there compilation is on only on request.
-        worth = device.type == "cpu" and not missing and evaluated >= _WORTH_COMPILING
-        return "on" if worth else "off"
+        return "on" if is_worth_it and device.type == "cpu" and not missing else "off"
     return asked
 
 

@@ -15,8 +15,8 @@ from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.base import NOTHING, WHOLE, FeaturizerModule
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.cached import CachedLoader
-from dg_batchformer.training.compute_mode import settle_precision
-from dg_batchformer.training.feature_cache import FeatureLoader, prepare_features, recipe_of
+from dg_batchformer.training.compute_mode import compiles_prefix, settle_precision
+from dg_batchformer.training.feature_cache import FeatureLoader, num_rows, prepare_features, recipe_of
 from dg_batchformer.training.loaders import ExactLoader
 from dg_batchformer.training.run_log import Watcher, caching, tell
 
@@ -43,6 +43,7 @@ def open_loader(
         partial(open_images, spec, hparams, dataset, device, watcher),
         partial(tell, watcher),
         caching(watcher),
+        compiles=compiles_prefix(spec, device, num_rows(dataset, views)),
     )
     return FeatureLoader(dataset, features, views)
 

@@ -135,6 +135,8 @@ def prepare_features(
     open_images: Callable[[], Any],
     note: Callable[[str], None],
     progress: Callable[[int, int], None],
+    *,
+    compiles: bool,
 ) -> Features:
     """Return the features of a recipe; compute them first if needed, or wait for a process that does.
 
@@ -146,6 +148,7 @@ def prepare_features(
         open_images: opens a ``Loader`` for the images, as a context manager.
         note: called with messages for the user.
         progress: called with (rows done, total).
+        compiles: whether to compile the frozen prefix, with its constants folded in.
 
     Raises InputError if the disk is full.
 
@@ -174,18 +177,34 @@ def open_features(folder: Path) -> Features:
     return Features(rows.view(shape), index["images"])
 
 
+def num_rows(dataset: Dataset, views: int) -> int:
+    """Return how many rows the features of a dataset have."""
+    return (1 + views) * sum(map(len, dataset))
+
+
+def _compiled(featurizer: FeaturizerModule) -> Callable[[Tensor], Tensor]:
+    """Return the frozen prefix, compiled for batches of one size; shorter ones are filled up."""
+    compiled = torch.compile(featurizer.cacheable, dynamic=False, options={"freezing": True})
+
+    def prefix(images: Tensor) -> Tensor:
+        filled = torch.cat([images, images.new_zeros(_BATCH - len(images), *images.shape[1:])])
+        return compiled(filled)[: len(images)]
+
+    return prefix
+
+
 def _build(
     folder: Path,
     dataset: Dataset,
-    featurizer: FeaturizerModule,
+    prefix: Callable[[Tensor], Tensor],
     loader: Loader,
     views: int,
     device: torch.device,
     progress: Callable[[int, int], None],
 ) -> None:
     tasks = list(_tasks(dataset, views))
-    total = sum(len(request.indices) for [request] in tasks)
-    shape = featurizer.cacheable(torch.zeros(1, *dataset.input_shape, device=device)).shape[1:]
+    total = num_rows(dataset, views)
+    shape = prefix(torch.zeros(1, *dataset.input_shape, device=device)).shape[1:]
     dtype = torch.float32 if total * _product(shape) * 4 <= _MOST_IN_FP32 else torch.float16
     row_bytes = _product(shape) * dtype.itemsize
     _refuse_without_room(folder, total * row_bytes)
@@ -196,7 +215,7 @@ def _build(
             whole += 1
         file.truncate(done * row_bytes)
         for [batch] in loader.stream(tasks[whole:]):
-            rows = featurizer.cacheable(normalise(batch.images.to(device))).to("cpu", dtype).contiguous()
+            rows = prefix(normalise(batch.images.to(device))).to("cpu", dtype).contiguous()
             file.write(rows.numpy().tobytes())
             done += len(rows)
             progress(done, total)

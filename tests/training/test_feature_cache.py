@@ -1,6 +1,7 @@
 """Training on cached features of a frozen prefix is training on images with that prefix frozen."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,18 @@ def test_augmented_views_are_computed_once_and_drawn_again_by_a_repeated_run(wei
     assert computed == 3 * 4 * 2 * 5  # views of the images of 4 environments with 2 classes
     assert watcher.cached == 0
     assert again == first != plain
+
+
+@pytest.mark.system
+def test_a_compiled_prefix_computes_the_same_features(weights, image_folder, tmp_path):
+    data_dir, spec = image_folder(), _spec(weights=weights)
+
+    plain = _losses(spec, tmp_path / "plain", data_dir)
+    shutil.rmtree(cache_dir())
+    compiled = _losses(replace(spec, compile="on"), tmp_path / "compiled", data_dir)
+
+    for got, expected in zip(compiled, plain, strict=True):
+        assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_flipped_bit_in_the_cache_is_noticed_and_the_features_are_computed_again(weights, image_folder, tmp_path):
