@@ -13,7 +13,7 @@ from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.run import train_run
-from dg_batchformer.training.run_log import Watcher
+from dg_batchformer.training.run_log import Cache, Watcher
 
 Minibatches = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -43,7 +43,7 @@ class Silence(Watcher):
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
-    def caching(self, done: int, images: int) -> None:
+    def caching(self, cache: Cache, done: int, total: int) -> None:
         self.cached = done
 
 

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.datasets.pixels import prepare_planes
     from dg_batchformer.training.cached import planes_for
     from dg_batchformer.training.console import Console
-    from dg_batchformer.training.run_log import caching
+    from dg_batchformer.training.run_log import PIXEL_CACHE, caching
 
     if options.image_size < 1:
         raise InputError(f"--image_size is {options.image_size}, allowed is a whole number, at least 1")
@@ -43,6 +43,6 @@ def run(options: argparse.Namespace) -> int:
     console = Console()
     for note in dataset.notes:
         console.note(note)
-    for plane in prepare_planes(dataset, planes_for(options.image_size), caching(console)):
+    for plane in prepare_planes(dataset, planes_for(options.image_size), caching(console, PIXEL_CACHE)):
         print(f"{plane}: {(plane / 'pixels').stat().st_size / 2**30:.2f} GiB")
     return OK

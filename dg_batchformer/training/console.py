@@ -6,7 +6,7 @@ from tqdm.auto import tqdm
 
 from dg_batchformer.callbacks.base import RunInfo
 from dg_batchformer.runtime.bars import shows_bars
-from dg_batchformer.training.run_log import Watcher
+from dg_batchformer.training.run_log import Cache, Watcher
 
 
 class Console(Watcher):
@@ -30,18 +30,18 @@ class Console(Watcher):
     def note(self, sentence: str) -> None:
         self.line(f"note: {sentence}")
 
-    def caching(self, done: int, images: int) -> None:
-        if done == 1:
-            self.bar = self._bar(images, "image", 0)
-        assert self.bar is not None
-        self.bar.update(1)
-        if done == images:
-            self.bar.close()
+    def caching(self, cache: Cache, done: int, total: int) -> None:
+        if self.bar is None:
+            self.bar = self._bar(total, cache.entry, 0)
+        self.bar.update(done - self.bar.n)
+        if done == total:
+            self.close()
 
     def close(self) -> None:
         """Close the progress bar."""
         if self.bar is not None:
             self.bar.close()
+            self.bar = None
 
     def _bar(self, total: int, unit: str, done: int) -> tqdm:
         return tqdm(total=total, initial=done, unit=unit, disable=not shows_bars(), leave=False)

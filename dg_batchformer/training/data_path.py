@@ -1,7 +1,7 @@
 """Open the data path of a run: exact (decode each image), cached (pixel cache), or features of a frozen prefix."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -18,17 +18,25 @@ from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import compiles_prefix, settle_precision
 from dg_batchformer.training.feature_cache import FeatureLoader, num_rows, prepare_features, recipe_of
 from dg_batchformer.training.loaders import ExactLoader
-from dg_batchformer.training.run_log import Watcher, caching, tell
+from dg_batchformer.training.run_log import FEATURE_CACHE, PIXEL_CACHE, Watcher, caching, never, tell
 
 _MAX_DATA_WORKERS = 8
 
 
 def open_loader(
-    spec: RunSpec, hparams: Hparams, dataset: Dataset, device: torch.device, watcher: Watcher
+    spec: RunSpec,
+    hparams: Hparams,
+    dataset: Dataset,
+    device: torch.device,
+    watcher: Watcher,
+    stop: Callable[[], bool] = never,
 ) -> ExactLoader | CachedLoader | FeatureLoader:
-    """Open the data path of a run; build its cache first if necessary."""
+    """Open the data path of a run; build its cache first if necessary.
+
+    Raises Interrupted if ``stop`` returns true in the meantime.
+    """
     if spec.data_path != "features":
-        return open_images(spec, hparams, dataset, device, watcher)
+        return open_images(spec, hparams, dataset, device, watcher, stop)
     featurizer = Featurizer(dataset.input_shape, hparams, attends=False).to(device)
     _check_splits(featurizer, hparams)
     precision = settle_precision(spec, dataset, device)
@@ -40,22 +48,28 @@ def open_loader(
         dataset,
         featurizer,
         device,
-        partial(open_images, spec, hparams, dataset, device, watcher),
+        partial(open_images, spec, hparams, dataset, device, watcher, stop),
         partial(tell, watcher),
-        caching(watcher),
+        caching(watcher, FEATURE_CACHE, stop),
         compiles=compiles_prefix(spec, device, num_rows(dataset, views)),
     )
     return FeatureLoader(dataset, features, views)
 
 
 def open_images(
-    spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, device: torch.device, watcher: Watcher
+    spec: RunSpec,
+    hparams: Hparams,
+    dataset: Dataset,
+    device: torch.device,
+    watcher: Watcher,
+    stop: Callable[[], bool] = never,
 ) -> ExactLoader | CachedLoader:
-    """Open the images of a run, even if it trains on cached features."""
+    """Open the images of a run, even if it trains on cached features; see ``open_loader``."""
     note = partial(tell, watcher)
     if spec.data_path != "exact" and isinstance(dataset, ImageFolders):
         augments = hparams.get("data_augmentation", False)
-        return CachedLoader(dataset, device, augments=augments, note=note, progress=caching(watcher))
+        progress = caching(watcher, PIXEL_CACHE, stop)
+        return CachedLoader(dataset, device, augments=augments, note=note, progress=progress)
     workers = min(_MAX_DATA_WORKERS, torch.get_num_threads())
     return ExactLoader(dataset.environments, dataset.input_shape[-1], workers, note)
 

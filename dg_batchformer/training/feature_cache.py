@@ -161,7 +161,8 @@ def prepare_features(
             (folder / "rows").unlink()
         if not (folder / "index.json").is_file():
             with open_images() as loader, torch.no_grad():
-                _build(folder, dataset, featurizer.eval(), loader, recipe.views, device, progress)
+                prefix = _compiled(featurizer.eval()) if compiles else featurizer.eval().cacheable
+                _build(folder, dataset, prefix, loader, recipe.views, device, progress)
     features = open_features(folder)
     if features.rows.dtype == torch.float16:
         note("cached features are stored in fp16, with a relative error of at most 0.05 %: fp32 would exceed 4 GiB")

@@ -79,7 +79,3 @@ class _Reporter(Watcher):
 
     def note(self, sentence: str) -> None:
         self.report.note(self.run, sentence)
-
-    def caching(self, done: int, images: int) -> None:
-        if done == 1:
-            self.note(f"{images} images are being decoded into the pixel cache")

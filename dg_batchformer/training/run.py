@@ -90,7 +90,7 @@ def train_run(
             followers = CallbackGroup([*named, *callbacks], partial(tell, watcher))
 
             def begin() -> State:
-                with open_loader(spec, hparams, dataset, device, watcher) as loader:
+                with open_loader(spec, hparams, dataset, device, watcher, stop) as loader:
                     run = _Run(spec, folder, options, lock, hparams, dataset, loader, device, watcher, followers)
                     write_json(folder.spec_file, spec.as_dict())  # the run could be built, so it owns the folder now
                     return run.train(stop, row or spec.algorithm)

@@ -5,6 +5,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import torch
 
@@ -27,8 +28,21 @@ class StorageTrouble(InputError):
     """A disk error, which is not an error of the run; it can be resumed when the disk is fixed."""
 
 
+class Cache(NamedTuple):
+    """A cache that is built before training: its name and what it holds, as users know them."""
+
+    name: str
+    entry: str
+
+
+PIXEL_CACHE = Cache("pixel cache", "image")
+FEATURE_CACHE = Cache("feature cache", "view")
+
+
 class Watcher(Callback):
     """The callback that shows a run to people: the console of ``train``, or the launcher of a sweep."""
+
+    cache: Cache | None = None  # the last one that was built
 
     def line(self, text: str) -> None:
         """A line of output."""
@@ -36,8 +50,11 @@ class Watcher(Callback):
     def note(self, sentence: str) -> None:
         """A message for the user."""
 
-    def caching(self, done: int, images: int) -> None:
-        """Progress of building the pixel cache."""
+    def caching(self, cache: Cache, done: int, total: int) -> None:
+        """Progress of building a cache, in entries; unless overridden, a note when it begins."""
+        if cache != self.cache:
+            self.cache = cache
+            self.note(f"building the {cache.name}: {total} {cache.entry}s")
 
 
 @contextmanager
@@ -65,15 +82,25 @@ def say(watcher: Watcher, line: str) -> None:
     watcher.line(line)
 
 
-def caching(watcher: Watcher) -> Callable[[int, int], None]:
-    """Return a progress callback for building the pixel cache."""
+def never() -> bool:
+    """Return False: nothing asks to stop."""
+    return False
 
-    def done(images: int, of: int) -> None:
-        watcher.caching(images, of)
-        if images == of:
-            tell(watcher, f"{of} images decoded into the pixel cache, which all runs share")
 
-    return done
+def caching(watcher: Watcher, cache: Cache, stop: Callable[[], bool] = never) -> Callable[[int, int], None]:
+    """Return a progress callback for building a cache, called with (entries done, total).
+
+    It raises Interrupted if ``stop`` returns true.
+    """
+
+    def follow(done: int, total: int) -> None:
+        watcher.caching(cache, done, total)
+        if done == total:
+            tell(watcher, f"{cache.name} built: {total} {cache.entry}s, which all runs share")
+        elif stop():
+            raise Interrupted(f"the {cache.name} is not complete; run the same command again to continue")
+
+    return follow
 
 
 class _LogFile(logging.StreamHandler):
@@ -99,8 +126,8 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     log.setLevel(logging.INFO)
     try:
         yield
-    except Interrupted:
-        log.info("interrupted, state saved")
+    except Interrupted as interrupted:
+        log.info("interrupted: %s", interrupted)
         raise
     except Busy as error:  # another process owns the folder now
         log.info("%s", error)

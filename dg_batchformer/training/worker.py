@@ -61,10 +61,6 @@ class Events(Watcher):
     def note(self, sentence: str) -> None:
         self.send("note", sentence=sentence)
 
-    def caching(self, done: int, images: int) -> None:
-        if done == 1:
-            self.note(f"decoding {images} images into the pixel cache")
-
 
 def serve(channel: Connection, device_name: str, threads: int, log: Path, sharing: int = 1) -> None:
     """Train the tasks received on a channel, until None arrives, the launcher exits, or a signal asks to stop.

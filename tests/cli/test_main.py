@@ -329,7 +329,7 @@ def test_data_cache_builds_both_planes_once_and_says_where(image_folder, tmp_pat
     assert main(command) == 0
     second = capsys.readouterr().out
 
-    assert "images decoded into the pixel cache" in first
+    assert "pixel cache built" in first
     assert "images decoded" not in second
     for plane in ("train-320", "eval-32"):
         assert re.search(rf"cache/dg_batchformer/pixels/\w+/{plane}: 0.00 GiB", second)

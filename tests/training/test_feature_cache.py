@@ -12,8 +12,10 @@ from torch.testing import assert_close
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import Featurizer
-from dg_batchformer.storage.folders import RunFolder, cache_dir
+from dg_batchformer.storage.folders import RunFolder, State, cache_dir
+from dg_batchformer.training.console import Console
 from dg_batchformer.training.data_path import check_features
+from dg_batchformer.training.stop import Interrupted
 
 ON_FEATURES = [name for name in ALGORITHMS if not get_algorithm_class(name).needs_pixels]
 # Distances that cancel and signs of small gradients amplify the rounding of batches of another size.
@@ -91,6 +93,18 @@ def test_augmented_views_are_computed_once_and_drawn_again_by_a_repeated_run(wei
     assert computed == 3 * 4 * 2 * 5  # views of the images of 4 environments with 2 classes
     assert watcher.cached == 0
     assert again == first != plain
+
+
+def test_a_build_ends_when_asked_to_and_the_same_run_goes_on_with_it(weights, image_folder, tmp_path):
+    spec, console = _spec(weights=weights, steps=1), Console()
+    given = {"data_dir": image_folder(n=40), "watcher": console}
+
+    with pytest.raises(Interrupted, match="the pixel cache is not complete; run the same command again to continue"):
+        run_quickly(spec, tmp_path / "run", **given, stop=lambda: True)
+    with pytest.raises(Interrupted, match="the feature cache is not complete"):
+        run_quickly(spec, tmp_path / "run", **given, stop=lambda: list((cache_dir() / "features").glob("*/rows")))
+
+    assert run_quickly(spec, tmp_path / "run", **given) is State.DONE
 
 
 @pytest.mark.system
