@@ -13,7 +13,7 @@ from sweep_folders import write_sweep as write_our_sweep
 
 from dg_batchformer.catalog.image_manifest import read_manifest
 from dg_batchformer.datasets.decoding import decode
-from dg_batchformer.datasets.mnist import _read_idx
+from dg_batchformer.datasets.mnist import read_idx
 from dg_batchformer.datasets.prepare.archives import extract, first_file, is_archive
 from dg_batchformer.datasets.prepare.terra import places_of
 from dg_batchformer.errors import InputError
@@ -66,7 +66,7 @@ READERS = {
     "first.zip": first_file,
     "all.tar": _extract,
     "annotations.json": lambda file: places_of([file]),
-    "train-images-idx3-ubyte": lambda file: _read_idx(file, 3),
+    "train-images-idx3-ubyte": lambda file: read_idx(file, 3),
 }
 SMALL = {kind: write for kind, write in hostile.SPECIAL.items() if kind not in ("zeros", "empty lists", "empty lines")}
 

@@ -120,10 +120,10 @@ class ADRMX(Algorithm):
             "loss_cnt_int": domain_contrast(z_plain, labels, domains),
             "loss_cnt_final": domain_contrast(difference, labels, domains),
             "loss_dmn": F.cross_entropy(self.classifier_domain(z_domain), domains),
-            "loss_remixed": self._remix(difference, z_domain, labels),
+            "loss_remixed": self.remixed_loss(difference, z_domain, labels),
         }
 
-    def _remix(self, difference: Tensor, z_domain: Tensor, labels: Tensor) -> Tensor:
+    def remixed_loss(self, difference: Tensor, z_domain: Tensor, labels: Tensor) -> Tensor:
         own, other, enough = pairs_of_classes(labels, self.num_classes)
         logits = self.classifier(difference[own] + z_domain[other])
         losses = F.cross_entropy(logits, torch.arange(self.num_classes, device=labels.device), reduction="none")

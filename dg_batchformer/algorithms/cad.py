@@ -52,12 +52,12 @@ class CAD(ERM):
         z = self.featurizer(torch.cat([x for x, _ in minibatches]))
         risk = self.risk(self.classifier(z), y, num_domains)
         plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
-        bottleneck = self._bottleneck(plain, labels, domain_labels(num_domains, plain))
+        bottleneck = self.bottleneck_loss(plain, labels, domain_labels(num_domains, plain))
         loss = risk + self.hparams["lmbda"] * bottleneck
         descend(self.optimizer, loss)
         return {"clf_loss": risk.detach(), "bn_loss": bottleneck.detach(), "total_loss": loss.detach()}
 
-    def _bottleneck(self, z: Tensor, y: Tensor, domains: Tensor) -> Tensor:
+    def bottleneck_loss(self, z: Tensor, y: Tensor, domains: Tensor) -> Tensor:
         z = self.project(z)
         if self.hparams["is_normalized"]:
             z = F.normalize(z, dim=1)

@@ -32,10 +32,10 @@ class IRM(AnnealedPenalty):
         scale = torch.ones((), device=logits.device, requires_grad=True)
         gradients = []
         for half in (slice(0, None, 2), slice(1, None, 2)):
-            risk = self.risk(self._take(logits, half) * scale, self._take(y, half))
+            risk = self.risk(self.take_half(logits, half) * scale, self.take_half(y, half))
             gradients.append(torch.autograd.grad(risk, scale, create_graph=True)[0])
         return gradients[0] * gradients[1]
 
-    def _take(self, rows: Tensor, half: slice) -> Tensor:
+    def take_half(self, rows: Tensor, half: slice) -> Tensor:
         plain, twin = self.split_streams(rows)
         return plain[half] if twin is None else torch.cat([plain[half], twin[half]])

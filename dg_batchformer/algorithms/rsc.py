@@ -28,12 +28,12 @@ class RSC(ERM):
         y = torch.cat([y for _, y in minibatches])
         z = self.featurizer(torch.cat([x for x, _ in minibatches]))
         plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
-        kept = self.in_both_streams(self._kept(plain.detach(), labels), num_domains)
+        kept = self.in_both_streams(self.kept_features(plain.detach(), labels), num_domains)
         loss = self.risk(self.classifier(z * kept), y, num_domains)
         descend(self.optimizer, loss)
         return {"loss": loss.detach()}
 
-    def _kept(self, z: Tensor, y: Tensor) -> Tensor:
+    def kept_features(self, z: Tensor, y: Tensor) -> Tensor:
         """Return the mask of features to keep: (N, D) -> (N, D), of zeros and ones."""
         z.requires_grad_()
         logits = self.classifier(z)

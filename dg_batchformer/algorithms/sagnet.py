@@ -49,7 +49,7 @@ class SagNet(Algorithm):
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
 
-        content_logits = self.classifier(self._other_style(self.featurizer(x), num_domains))
+        content_logits = self.classifier(self.with_other_style(self.featurizer(x), num_domains))
         content_loss = self.risk(content_logits, y, num_domains)
         self.optimizer_c.zero_grad()
         descend(self.optimizer_f, content_loss)
@@ -57,14 +57,14 @@ class SagNet(Algorithm):
 
         z = self.forward_plain(self.featurizer, minibatches)
         labels, _ = self.split_streams(y, num_domains)
-        style_loss = F.cross_entropy(self._style_logits(z.detach()), labels)
+        style_loss = F.cross_entropy(self.style_logits(z.detach()), labels)
         descend(self.optimizer_s, style_loss)
 
-        deception = -F.log_softmax(self._style_logits(z), dim=1).mean() * self.hparams["sag_w_adv"]
+        deception = -F.log_softmax(self.style_logits(z), dim=1).mean() * self.hparams["sag_w_adv"]
         descend(self.optimizer_f, deception)
         return {"loss_c": content_loss.detach(), "loss_s": style_loss.detach(), "loss_adv": deception.detach()}
 
-    def _other_style(self, z: Tensor, num_domains: int) -> Tensor:
+    def with_other_style(self, z: Tensor, num_domains: int) -> Tensor:
         """Mix another sample's style into every sample; both streams share partners and shares."""
         plain, twin = self.split_streams(z, num_domains)
         share = torch.rand(len(plain), 1, device=z.device)
@@ -81,7 +81,7 @@ class SagNet(Algorithm):
         streams = [mix(stream).unflatten(0, (num_domains, -1)) for stream in (plain, twin)]
         return torch.stack(streams, dim=1).flatten(0, 2)
 
-    def _style_logits(self, z: Tensor) -> Tensor:
+    def style_logits(self, z: Tensor) -> Tensor:
         """Classify features with their own style and another sample's content."""
         torch.rand(len(z), 1)  # upstream draws shares here: keep the random stream aligned
         content, mean, deviation = _style(z)

@@ -51,11 +51,11 @@ class SelfReg(ERM):
         risk = self.risk(logits, y, num_domains)
         plain = [self.split_streams(rows, num_domains)[0] for rows in (z, logits, y)]
         weight = self.plain_risk(logits, y, num_domains).detach().clamp_max(1)
-        loss = risk + weight * self._dissimilarity(*plain)
+        loss = risk + weight * self.dissimilarity(*plain)
         descend(self.optimizer, loss)
         return {"loss": loss.detach()}
 
-    def _dissimilarity(self, z: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+    def dissimilarity(self, z: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         projected = self.projection(z)
         share = float(np.random.beta(0.5, 0.5))
         first, second = same_class_partners(y), same_class_partners(y)

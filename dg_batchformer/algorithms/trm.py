@@ -67,7 +67,7 @@ class TRM(ERM):
             weighted = others * self.alpha[own].clone()  # a domain's weight for itself is 0
             own_gradient = _weight_gradient(F.cross_entropy(head(features[own]), labels[own]), head)
             direction = _weight_gradient(weighted.sum(), head).detach()
-            direction = _inverse_hessian_product(direction, head, features[own].detach(), labels[own])
+            direction = inverse_hessian_product(direction, head, features[own].detach(), labels[own])
             risks.append(weighted.sum() - self.hparams["cos_lambda"] * (direction * own_gradient).sum())
             self.alpha[own] *= (self.hparams["groupdro_eta"] * weighted.detach()).exp()
         return torch.stack(risks).mean()
@@ -86,7 +86,7 @@ def _weight_gradient(loss: Tensor, head: nn.Module) -> Tensor:
     return torch.autograd.grad(loss, head.get_parameter("weight"), create_graph=True)[0]
 
 
-def _inverse_hessian_product(vector: Tensor, head: nn.Module, z: Tensor, y: Tensor) -> Tensor:
+def inverse_hessian_product(vector: Tensor, head: nn.Module, z: Tensor, y: Tensor) -> Tensor:
     """Multiply the inverse Hessian of the head's loss by a vector, with a Neumann series; stop if it diverges."""
     total = term = vector
     weight = head.get_parameter("weight")

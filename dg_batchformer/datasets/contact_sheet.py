@@ -63,7 +63,7 @@ def draw_contact_sheet(dataset: Dataset) -> Image.Image:
     """
     if len(dataset.input_shape) != 3:
         raise InputError(f"{dataset.facts.name} holds vectors, not images: there is nothing to draw")
-    layout = _layout(dataset)
+    layout = plan_layout(dataset)
     sheet = Image.new("RGB", layout.size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     _draw_header(draw, dataset, layout)
@@ -80,7 +80,8 @@ def draw_contact_sheet(dataset: Dataset) -> Image.Image:
     return sheet
 
 
-def _layout(dataset: Dataset) -> Layout:
+def plan_layout(dataset: Dataset) -> Layout:
+    """Return the bands, columns and classes of the sheet of a dataset."""
     classes: Sequence[int] = range(dataset.num_classes)
     most = _COLUMNS * _BANDS
     if len(classes) > most:

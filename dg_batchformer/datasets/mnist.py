@@ -93,15 +93,15 @@ def _read_mnist(dataset: str, root: Path | None) -> tuple[Tensor, Tensor]:
     if root is None:
         raise InputError(f"{dataset} needs --data_dir: the folder with MNIST/raw/ in it; see list datasets {dataset}")
     folder = root / "MNIST" / "raw"
-    images = [_read_idx(folder / f"{part}-images-idx3-ubyte", 3) for part in _PARTS]
-    digits = [_read_idx(folder / f"{part}-labels-idx1-ubyte", 1) for part in _PARTS]
+    images = [read_idx(folder / f"{part}-images-idx3-ubyte", 3) for part in _PARTS]
+    digits = [read_idx(folder / f"{part}-labels-idx1-ubyte", 1) for part in _PARTS]
     for part, x, y in zip(_PARTS, images, digits, strict=True):
         if len(x) != len(y) or x.shape[1:] != (28, 28) or (len(y) and y.max() > 9):
             raise InputError(f"{folder} is not MNIST: {part} has images {x.shape}, labels {y.shape}; download it again")
     return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(digits))
 
 
-def _read_idx(file: Path, dimensions: int) -> np.ndarray:
+def read_idx(file: Path, dimensions: int) -> np.ndarray:
     """Read an IDX file of bytes, plain or gzipped, as torchvision stores them."""
     zipped = file.with_name(f"{file.name}.gz")
     try:

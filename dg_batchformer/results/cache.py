@@ -105,14 +105,15 @@ def _parse_packed(folder: Path, stamps: Mapping[str, Stamp]) -> _Arrays:
     return _pack(_parse(folder, stamps))
 
 
-def _file(folder: Path) -> Path:
+def cache_file(folder: Path) -> Path:
+    """Return the file that caches the parsed records of a folder."""
     return cache_dir() / "records" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.npz"
 
 
 def _keep(folder: Path, packs: Sequence[_Arrays]) -> None:
-    _file(folder).parent.mkdir(parents=True, exist_ok=True)
+    cache_file(folder).parent.mkdir(parents=True, exist_ok=True)
     named = {f"{place}/{name}": array for place, arrays in enumerate(packs) for name, array in arrays.items()}
-    with atomic_write(_file(folder)) as target:
+    with atomic_write(cache_file(folder)) as target:
         np.savez(target, **named)  # type: ignore[arg-type]
 
 
@@ -120,7 +121,7 @@ def _load(folder: Path) -> Index:
     """Return the cached index of a folder; {} if it cannot be read."""
     try:
         packs: dict[str, _Arrays] = defaultdict(dict)
-        with open_regular(_file(folder), WEIGHTS) as file, np.load(file, allow_pickle=False) as arrays:
+        with open_regular(cache_file(folder), WEIGHTS) as file, np.load(file, allow_pickle=False) as arrays:
             for entry in arrays.files:
                 place, name = entry.split("/")
                 packs[place][name] = arrays[entry]

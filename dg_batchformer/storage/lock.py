@@ -62,7 +62,7 @@ class Lock:
         try:
             with _alone_in(self.file.parent):
                 if os.path.lexists(self.file):
-                    _remove_stale(self.file)
+                    remove_stale(self.file)
                 _create(self.file, json.dumps(self.owner))
         except FileExistsError:
             raise Busy(f"{self.file.parent} is in use by {_owner_text(self.file)}") from None
@@ -141,7 +141,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Let one process at a time check and replace a lock, if the file system supports flock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # without flock, the rename in _remove_stale decides
+        with suppress(OSError):  # without flock, the rename in remove_stale decides
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -154,7 +154,7 @@ def _create(file: Path, content: str) -> None:
         new.write(content)
 
 
-def _remove_stale(file: Path) -> None:
+def remove_stale(file: Path) -> None:
     """Remove the lock of a dead owner. If several processes try, one succeeds; a live owner's lock stays."""
     seen = owner_of(file)
     if is_held(file):

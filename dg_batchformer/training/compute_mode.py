@@ -53,13 +53,13 @@ def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_eva
         )
     path = data_path(spec, dataset)
     evaluated = images_per_evaluation * (spec.steps // spec.checkpoint_freq + 1)
-    mode = "off" if path == "features" else _compile(spec.compile, device, evaluated >= _WORTH_COMPILING)
+    mode = "off" if path == "features" else settle_compile(spec.compile, device, evaluated >= _WORTH_COMPILING)
     return Execution(precision, path, mode)
 
 
 def compiles_prefix(spec: RunSpec, device: torch.device, images: int) -> bool:
     """Decide whether the frozen prefix is compiled that computes features of so many images."""
-    return _compile(spec.compile, device, images >= _WORTH_COMPILING_PREFIX) == "on"
+    return settle_compile(spec.compile, device, images >= _WORTH_COMPILING_PREFIX) == "on"
 
 
 def data_path(spec: RunSpec, dataset: Dataset) -> str:
@@ -84,7 +84,8 @@ def has_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _compile(asked: str, device: torch.device, is_worth_it: bool) -> str:
+def settle_compile(asked: str, device: torch.device, is_worth_it: bool) -> str:
+    """Return ``on`` or ``off`` for the asked ``on``, ``off`` or ``auto``; raise InputError if ``on`` is impossible."""
     missing = _missing_to_compile(device)
     if asked == "on" and missing:
         raise InputError(

@@ -39,7 +39,7 @@ class Sampler:
 
     def minibatches(self, loader: Loader, first: int, device: torch.device) -> Iterator[Minibatches]:
         """Yield the minibatches of every step from ``first`` on: x (batch_size, *input_shape), y (batch_size,)."""
-        for batches in loader.stream(self._task(step) for step in iter(range(first, 2**31))):
+        for batches in loader.stream(self.task(step) for step in iter(range(first, 2**31))):
             yield [(normalise(images.to(device)), labels.to(device)) for images, labels in batches]
 
     def notes(self) -> list[str]:
@@ -52,7 +52,7 @@ class Sampler:
         ]
         return [*few, *_unseen_classes(self.spec, self.dataset)]
 
-    def _task(self, step: int) -> Task:
+    def task(self, step: int) -> Task:
         return [self._request(step, env, indices) for env, indices in self.indices.items()]
 
     def _request(self, step: int, env: int, indices: list[int]) -> Request:

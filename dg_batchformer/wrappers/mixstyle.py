@@ -42,23 +42,23 @@ class MixStyle(Wrapper):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        if not self._featurizers():
+        if not self.styled_featurizers():
             raise InputError(
                 f"MixStyle mixes statistics of feature maps, but {self.inner_class.__name__} has none for inputs of "
                 f"shape {tuple(input_shape)} with backbone {hparams.get('backbone', 'auto')}; use images and a "
                 "convolutional backbone (python -m dg_batchformer list backbones)"
             )
-        for featurizer in self._featurizers():
+        for featurizer in self.styled_featurizers():
             self._refuse_twins(featurizer)
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         domain_rows = len(minibatches[0][0]) // self.streams  # twins are not forwarded through the featurizer
         with ExitStack() as stack:
-            for featurizer in self._featurizers():
-                stack.enter_context(featurizer.seen_by(self._mixer(featurizer, domain_rows)))
+            for featurizer in self.styled_featurizers():
+                stack.enter_context(featurizer.seen_by(self.mixer(featurizer, domain_rows)))
             return self.inner.update(minibatches, unlabeled)
 
-    def _featurizers(self) -> list[FeaturizerModule]:
+    def styled_featurizers(self) -> list[FeaturizerModule]:
         """Return the main featurizers of the algorithm that have feature maps of more than one stage."""
         found = [module for module in self.inner.modules() if isinstance(module, FeaturizerModule)]
         return [
@@ -69,7 +69,7 @@ class MixStyle(Wrapper):
 
     def _refuse_twins(self, featurizer: FeaturizerModule) -> None:
         """Raise InputError if styles would be mixed after BFv2's stage, and so between streams."""
-        places = self._mixer(featurizer, 1).places
+        places = self.mixer(featurizer, 1).places
         for place, name in enumerate(featurizer.stages()):
             if name in featurizer.inserted and place < places[-1]:
                 raise InputError(
@@ -77,7 +77,7 @@ class MixStyle(Wrapper):
                     f"set hparam mixstyle_stages {place - places[0] + 1} or less, or bfv2_insert to a later stage"
                 )
 
-    def _mixer(self, featurizer: FeaturizerModule, domain_rows: int) -> StyleMixer:
+    def mixer(self, featurizer: FeaturizerModule, domain_rows: int) -> StyleMixer:
         first = int(featurizer.has_stem)
         end = min(first + self.hparams["mixstyle_stages"], len(featurizer.stages()) - 1)
         of_other_domain = self.hparams["mixstyle_partners"] == "other_domain"

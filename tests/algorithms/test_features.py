@@ -88,7 +88,7 @@ def test_rsc_mutes_the_features_of_the_largest_gradients_in_the_samples_that_it_
     change = (before - after).numpy()
     challenged = change >= np.percentile(change, 50)
 
-    kept = algorithm._kept(z, y)
+    kept = algorithm.kept_features(z, y)
 
     assert np.array_equal(kept.numpy() == 0, muted & challenged[:, None])
     assert challenged.sum() == 4
@@ -97,7 +97,7 @@ def test_rsc_mutes_the_features_of_the_largest_gradients_in_the_samples_that_it_
 def test_sagnet_keeps_content_and_mixes_style():
     algorithm, z = make_algorithm("SagNet", dataset="Toy"), torch.rand(6, 16)
 
-    mixed = algorithm._other_style(z, num_domains=3)
+    mixed = algorithm.with_other_style(z, num_domains=3)
 
     assert_close(_content(mixed), _content(z), rtol=1e-3, atol=1e-3)
     means, mixed_means = z.mean(dim=1), mixed.mean(dim=1)
@@ -109,7 +109,7 @@ def test_sagnets_adversary_sees_style_with_the_content_of_another_sample():
     algorithm, z = make_algorithm("SagNet", dataset="Toy"), torch.rand(6, 16)
     algorithm.style_classifier = nn.Identity()
 
-    seen = algorithm._style_logits(z)
+    seen = algorithm.style_logits(z)
 
     assert_close(seen.mean(dim=1), z.mean(dim=1))
     assert_close(seen.std(dim=1), z.std(dim=1), rtol=1e-3, atol=1e-3)
@@ -140,7 +140,7 @@ def test_selfreg_is_erm_where_classes_are_points_and_trains_its_projection_head(
     z = torch.randn(3, 16)[[0, 1, 2, 0, 1, 2]]
     algorithm.projection = nn.Identity()
 
-    assert_close(algorithm._dissimilarity(z, 2 * z, torch.tensor([0, 1, 2] * 2)), torch.tensor(0.0))
+    assert_close(algorithm.dissimilarity(z, 2 * z, torch.tensor([0, 1, 2] * 2)), torch.tensor(0.0))
     algorithm = make_algorithm("SelfReg", dataset="Toy")
     before = algorithm.projection[0].weight.detach().clone()
     algorithm.update(make_minibatches(dataset="Toy"))
@@ -194,7 +194,7 @@ def test_cads_bottleneck_by_hand(name, flipped):
             terms.append((shares[0] / shares[1]).log())
     expected = (-1 if flipped else 1) * 0.5 / 0.07 * torch.stack(terms).mean()
 
-    assert_close(algorithm._bottleneck(z, y, d), expected, rtol=1e-4, atol=1e-4)
+    assert_close(algorithm.bottleneck_loss(z, y, d), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_adrmxs_contrast_by_hand():
@@ -223,7 +223,7 @@ def test_adrmx_remixes_two_samples_of_every_class_that_has_two():
 
     algorithm = make_algorithm("ADRMX", dataset="Toy")  # of 3 classes
     difference, domain = (torch.randn(6, 16, requires_grad=True) for _ in range(2))
-    algorithm._remix(difference, domain, y).backward()
+    algorithm.remixed_loss(difference, domain, y).backward()
     touched = difference.grad.abs().sum(dim=1) > 0
     assert y[touched].sort().values.tolist() == [1, 2]
     assert not (domain.grad.abs().sum(dim=1) > 0)[touched].any()

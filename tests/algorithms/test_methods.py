@@ -36,7 +36,7 @@ def test_irms_halves_share_no_sample_under_batchformer_even_for_odd_batches():
     samples = torch.arange(7)
     rows = torch.cat([samples, samples])
 
-    first, second = (set(algorithm._take(rows, half).tolist()) for half in (slice(0, None, 2), slice(1, None, 2)))
+    first, second = (set(algorithm.take_half(rows, half).tolist()) for half in (slice(0, None, 2), slice(1, None, 2)))
 
     assert not first & second
     assert first | second == set(range(7))

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms.eqrm import smooth_quantile
 from dg_batchformer.algorithms.mmd import GAMMAS, mmd_distance
-from dg_batchformer.algorithms.trm import _inverse_hessian_product
+from dg_batchformer.algorithms.trm import inverse_hessian_product
 
 
 def _risks(algorithm, minibatches):
@@ -115,8 +115,8 @@ def test_trm_inverts_the_hessian_by_a_neumann_series():
     step = torch.eye(6) - hessian
     expected = sum(torch.linalg.matrix_power(step, power) @ vector.flatten() for power in range(11))
 
-    assert_close(_inverse_hessian_product(vector, head, z, y).flatten(), expected.detach())
-    assert _inverse_hessian_product(1e3 * vector, head, z, y).equal(1e3 * vector)
+    assert_close(inverse_hessian_product(vector, head, z, y).flatten(), expected.detach())
+    assert inverse_hessian_product(1e3 * vector, head, z, y).equal(1e3 * vector)
 
 
 @pytest.mark.parametrize("gda", [False, True])

@@ -17,6 +17,7 @@ from dg_batchformer.cli.main import main, parser
 from dg_batchformer.spec.command import PROGRAM
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
 from dg_batchformer.storage.records import to_line
+from dg_batchformer.sweep.launchers.local import LocalLauncher
 
 PACKAGE = Path(__file__).parents[2] / "dg_batchformer"
 FLAG = re.compile(r"(?<![\w-])--([a-z]\w+)")
@@ -94,7 +95,7 @@ def place(tmp_path, monkeypatch):
         "compiled": "datasets: [Toy]\nalgorithms: [ERM]\ncompile: on\n",
     }.items():
         Path(f"sweeps/{name}.yaml").write_text(more + small)
-    monkeypatch.setattr("dg_batchformer.cli.sweep._launch", lambda *given: True)
+    monkeypatch.setattr(LocalLauncher, "launch", lambda self, due: True)
     assert main(["sweep", "sweeps/toy.yaml"]) == 1
     write_sweep(Path("domainbed"), Kind(datasets=("PACS", "Nowhere"), trials=1, draws=1), seed=0)
     shutil.copytree("domainbed", "copied")
@@ -194,11 +195,11 @@ def test_every_command_that_a_sweep_prints_works_from_where_it_is_printed(tmp_pa
     Path("mine.yaml").write_text("datasets: [Mine]\nalgorithms: [ERM]\nprotocol: quick\ntrials: 1\nsteps: 3\n")
     launched = []
 
-    def launch(folder, due, devices, options, *_):
-        launched.append((options.data_dir, options.keep, options.threads, *devices, len(due)))
+    def launch(self, due):
+        launched.append((self.options.data_dir, self.options.keep, self.threads, *self.devices, len(due)))
         return True
 
-    monkeypatch.setattr("dg_batchformer.cli.sweep._launch", launch)
+    monkeypatch.setattr(LocalLauncher, "launch", launch)
     options = ["--data_dir", "my data", "--results_dir", "my results", "--keep", "final", "--threads", "2"]
     main(["sweep", "mine.yaml", *options, "--devices", "cpu,cpu"])
     printed = capsys.readouterr().out

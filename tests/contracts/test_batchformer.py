@@ -131,7 +131,7 @@ def test_selfreg_weighs_distances_by_the_risk_of_plain_rows():
     x, y = (torch.cat([batch[part] for batch in minibatches]) for part in (0, 1))
     expected = F.cross_entropy(algorithm.predict(x), y).detach()
     algorithm.inner.risk = lambda logits, y, num_domains: 0.0 * logits.sum()
-    algorithm.inner._dissimilarity = lambda z, logits, y: logits.new_ones(())
+    algorithm.inner.dissimilarity = lambda z, logits, y: logits.new_ones(())
 
     loss = algorithm.update(minibatches)["loss"]
 

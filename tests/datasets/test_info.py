@@ -34,7 +34,7 @@ class Planted(Dataset):
 def _at_cells(dataset):
     """Return the colours in the middle of the samples of every cell, by (environment, class)."""
     sheet = draw_contact_sheet(dataset)
-    layout = contact_sheet._layout(dataset)
+    layout = contact_sheet.plan_layout(dataset)
     colours = {}
     for band, classes in enumerate(layout.bands):
         for column, label in enumerate(classes):
@@ -74,7 +74,7 @@ def test_a_class_without_images_leaves_a_hole():
 
 def test_names_are_written_beside_rows_and_above_columns():
     dataset = Planted(3)
-    sheet, layout = draw_contact_sheet(dataset), contact_sheet._layout(dataset)
+    sheet, layout = draw_contact_sheet(dataset), contact_sheet.plan_layout(dataset)
 
     for env in range(4):
         left, top = layout.corner(0, env, 0)

@@ -170,10 +170,10 @@ def test_miro_learns_a_variance_for_every_channel_of_tokens():
 
 def test_styles_are_mixed_as_in_a_resnet_and_tokens_have_none():
     algorithm = make_algorithm("MixStyle", backbone="timm/test_resnet")
-    [featurizer] = algorithm._featurizers()
+    [featurizer] = algorithm.styled_featurizers()
     names = list(featurizer.stages())
 
-    assert [names[place] for place in algorithm._mixer(featurizer, 6).places] == ["layer1", "layer2", "layer3"]
+    assert [names[place] for place in algorithm.mixer(featurizer, 6).places] == ["layer1", "layer2", "layer3"]
     with pytest.raises(InputError, match=r"MixStyle .* has none .* with backbone timm/test_vit; use .* convolutional"):
         make_algorithm("MixStyle", backbone="timm/test_vit")
 

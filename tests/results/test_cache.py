@@ -78,7 +78,7 @@ def test_a_run_that_was_deleted_is_forgotten(sweep):
 @pytest.mark.parametrize("damage", [b"", b"PK no archive", None])
 def test_a_damaged_memory_is_read_past(sweep, damage):
     first = _everything(read_folders(sweep))
-    [memory] = (cache_dir() / "records").glob(f"{cache._file(sweep).name}")
+    [memory] = (cache_dir() / "records").glob(f"{cache.cache_file(sweep).name}")
     memory.write_bytes(memory.read_bytes()[:-400] if damage is None else damage)
 
     assert _everything(read_folders(sweep)) == first

@@ -198,7 +198,7 @@ def test_a_lock_of_somebody_in_between_is_put_back(tmp_path, monkeypatch):
     monkeypatch.setattr(lock_module, "is_held", lambda file: False)
     monkeypatch.setattr(lock_module, "owner_of", lambda file: next(owners))
 
-    lock_module._remove_stale(file)
+    lock_module.remove_stale(file)
 
     assert json.loads(file.read_text()) == {"pid": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]

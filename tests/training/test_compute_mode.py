@@ -154,9 +154,9 @@ def test_auto_asks_the_hardware(monkeypatch, data_dir):
 def test_compiling_without_a_compiler_is_refused_when_asked_and_left_out_when_not(monkeypatch):
     monkeypatch.setattr(compute_mode.shutil, "which", lambda name: None)
 
-    assert compute_mode._compile("auto", CPU, True) == "off"
+    assert compute_mode.settle_compile("auto", CPU, True) == "off"
     with pytest.raises(InputError, match="C\\+\\+ compiler"):
-        compute_mode._compile("on", CPU, True)
+        compute_mode.settle_compile("on", CPU, True)
 
 
 def test_gpus_need_triton_a_c_compiler_and_pythons_headers_to_compile(monkeypatch, tmp_path):
@@ -167,18 +167,18 @@ def test_gpus_need_triton_a_c_compiler_and_pythons_headers_to_compile(monkeypatc
     monkeypatch.setattr(compute_mode, "find_spec", installed.get)
     monkeypatch.setattr(compute_mode.shutil, "which", installed.get)
     monkeypatch.setattr(compute_mode.sysconfig, "get_path", lambda name: tmp_path)
-    assert compute_mode._compile("on", gpu, True) == "on"
+    assert compute_mode.settle_compile("on", gpu, True) == "on"
 
     (tmp_path / "Python.h").unlink()
     with pytest.raises(InputError, match=r"needs Python's headers on a GPU \(for Triton; python3-dev\)"):
-        compute_mode._compile("on", gpu, True)
+        compute_mode.settle_compile("on", gpu, True)
     monkeypatch.setenv("CC", "icc")
     with pytest.raises(InputError, match="needs a C compiler on a GPU"):
-        compute_mode._compile("on", gpu, True)
+        compute_mode.settle_compile("on", gpu, True)
     del installed["triton"]
     with pytest.raises(InputError, match="needs Triton on a GPU, which is not installed; train with --compile off"):
-        compute_mode._compile("on", gpu, True)
-    assert compute_mode._compile("auto", gpu, True) == "off"
+        compute_mode.settle_compile("on", gpu, True)
+    assert compute_mode.settle_compile("auto", gpu, True) == "off"
 
 
 @pytest.mark.parametrize("name", ["Fish", "MLDG", "SWAD+Fish+BF"])

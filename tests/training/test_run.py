@@ -163,7 +163,7 @@ def test_class_balanced_sampling_draws_classes_equally_often(image_folder, tmp_p
 
     dataset = get_dataset_class("PACS")(root, [0], resolve_hparams(spec))
     sampler = Sampler(spec, resolve_hparams(spec), dataset, split_environments(spec, dataset))
-    request = sampler._task(0)[1]
+    request = sampler.task(0)[1]
     labels = [dataset[request.env].labels[index] for index in request.indices]
 
     assert request.env == 2

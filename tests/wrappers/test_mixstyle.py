@@ -61,9 +61,9 @@ def test_partners_are_of_any_domain_where_there_is_no_other(rows, domain_rows):
 )
 def test_styles_are_mixed_after_the_first_stages_but_not_after_stem_and_last(backbone, places):
     algorithm = make_algorithm("MixStyle", backbone=backbone)
-    [featurizer] = algorithm._featurizers()
+    [featurizer] = algorithm.styled_featurizers()
 
-    assert list(algorithm._mixer(featurizer, 6).places) == places
+    assert list(algorithm.mixer(featurizer, 6).places) == places
 
 
 @pytest.mark.parametrize("name", ["MixStyle", "MixStyle+BF", "SWAD+MixStyle+MLDG+BF", "MixStyle+ADRMX"])
@@ -114,9 +114,9 @@ def test_with_probability_zero_nothing_changes(name):
 
 def test_styles_are_mixed_in_front_of_the_stage_that_twins_are_made_at_or_refused():
     algorithm = make_algorithm("MixStyle+BFv2", backbone="resnet18")
-    [featurizer] = algorithm.inner._featurizers()
+    [featurizer] = algorithm.inner.styled_featurizers()
 
-    assert list(algorithm.inner._mixer(featurizer, 6).places) == [1, 2, 3]
+    assert list(algorithm.inner.mixer(featurizer, 6).places) == [1, 2, 3]
     assert list(featurizer.stages()).index("layer3") == 3
     with pytest.raises(InputError, match=r"twins, which BFv2 adds after layer2; set hparam mixstyle_stages 2 or less"):
         make_algorithm("MixStyle+BFv2", backbone="resnet18", bfv2_insert="layer2")
