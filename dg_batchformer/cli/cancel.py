@@ -1,4 +1,4 @@
-"""``cancel``: end what trains a sweep."""
+"""``cancel``: stop the training of a sweep."""
 
 import argparse
 from pathlib import Path
@@ -22,13 +22,13 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Stop the training of a sweep, its runs saved: launches on this machine, and its SLURM jobs."""
+    """Save and stop the runs of a sweep: its launches on this machine and its SLURM jobs."""
     folder = SweepFolder(options.folder)
-    read_sweep_manifest(folder)  # or it is no sweep
+    read_sweep_manifest(folder)  # raises InputError if the folder is not a sweep
     told, elsewhere = end_launches(folder)
     jobs = list(queued_states(read_jobs(folder)))
     cancel_jobs(jobs)
-    print(f"asked to end: {told} launches on this machine, {len(jobs)} SLURM tasks; their runs are saved")
+    print(f"stopping {told} launches on this machine and {len(jobs)} SLURM tasks; their runs are saved")
     for host in sorted(elsewhere):
-        print(f"a launch on {host} goes on; cancel it there")
+        print(f"a launch on {host} is still running; cancel it there")
     return INCOMPLETE if elsewhere else OK

@@ -1,4 +1,4 @@
-"""What verbs share: exit statuses, and types of options."""
+"""Exit statuses, option types and options that several commands share."""
 
 import argparse
 from typing import TypeAlias
@@ -7,13 +7,13 @@ from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.text.printable import printable
 
 OK, INCOMPLETE, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses: done; done, but runs failed, diverged or are somebody else's; wrong input; interrupted."""
+"""Exit statuses: success; runs failed, diverged or are trained by another launch; wrong input; interrupted."""
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def positive(text: str) -> int:
-    """Read a whole number of at least 1, as an option's type."""
+    """Parse a whole number of at least 1; an argparse ``type``."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
@@ -21,13 +21,13 @@ def positive(text: str) -> int:
 
 
 def add_plugins(verb: argparse.ArgumentParser) -> None:
-    """Add the option that says which plug-ins a verb may import; what a folder names is not imported."""
+    """Add ``--plugins``, the modules to import; modules that a run folder names are never imported by themselves."""
     verb.add_argument("--plugins", nargs="+", default=[], metavar="MODULE",
         help="modules to import first: those that the run was trained with")  # fmt: skip
 
 
 def add_log(verb: argparse.ArgumentParser) -> None:
-    """Add the option that names the callbacks of runs."""
+    """Add ``--log``, the callbacks of runs."""
     verb.add_argument(
         "--log",
         nargs="+",
@@ -38,10 +38,10 @@ def add_log(verb: argparse.ArgumentParser) -> None:
 
 
 def run_options(options: argparse.Namespace) -> RunOptions:
-    """Return what runs keep and what follows them."""
+    """Return the options of runs that do not change their results: what is kept and which callbacks follow."""
     return RunOptions(options.data_dir, options.keep, options.predictions, tuple(options.log))
 
 
 def say(text: str) -> None:
-    """Print what may hold names of files, which may hold anything."""
+    """Print text with control characters escaped; file names may contain any character."""
     print(printable(text))

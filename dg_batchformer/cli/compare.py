@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
     for folder in options.folders:
         if not folder.is_dir():
-            raise InputError(f"{folder} is no folder; the order is: compare A B DIR, further rows after --also")
+            raise InputError(f"{folder} is not a folder; the order is: compare A B DIR, with more rows after --also")
     collection = collect_asked(options)
     methods = list(METHODS) if "all" in options.selection else options.selection
     comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods)

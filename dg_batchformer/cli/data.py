@@ -1,4 +1,4 @@
-"""``data``: look after datasets, one action per file."""
+"""``data``: prepare, verify, inspect and cache datasets; one module per action."""
 
 from dg_batchformer.cli import data_cache, data_info, data_prepare, data_verify
 from dg_batchformer.cli.common import Verbs

@@ -35,11 +35,11 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.training.run_log import PIXEL_CACHE, caching
 
     if options.image_size < 1:
-        raise InputError(f"--image_size is {options.image_size}, allowed is a whole number, at least 1")
+        raise InputError(f"--image_size is {options.image_size}; it must be a whole number, at least 1")
     spec = RunRequest(**find_dataset(options.name, options.data_dir)._asdict()).resolve()
     dataset = open_dataset(spec, options.data_dir, {"image_size": options.image_size})
     if not isinstance(dataset, ImageFolders):
-        raise InputError(f"{options.name} is not read from image folders, and has no cache")
+        raise InputError(f"{options.name} is not read from image folders, so it has no cache")
     console = Console()
     for note in dataset.notes:
         console.note(note)

@@ -1,4 +1,4 @@
-"""``data info``: what a dataset holds, as a table and as a picture."""
+"""``data info``: the contents of a dataset, as a table and as a contact sheet."""
 
 import argparse
 import sys
@@ -26,13 +26,13 @@ def add_action(actions: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what a dataset holds, and draw it if asked."""
+    """Print the contents of a dataset, and draw a contact sheet if asked."""
     from dg_batchformer.datasets import open_dataset
     from dg_batchformer.datasets.contact_sheet import draw_contact_sheet
     from dg_batchformer.datasets.info_text import info_text
 
     if options.output is not None and options.output.suffix.lower() != ".png":
-        raise InputError(f"--output {options.output} is no PNG; give a name that ends in .png")
+        raise InputError(f"--output {options.output} is not a PNG file; give a name that ends in .png")
     spec = RunRequest(**find_dataset(options.name, options.data_dir)._asdict()).resolve()
     dataset = open_dataset(spec, options.data_dir, {"image_size": 224})
     say(info_text(dataset))

@@ -1,4 +1,4 @@
-"""``data prepare``: fetch a dataset, or build it from what is there already."""
+"""``data prepare``: download a dataset, or build it from existing files."""
 
 import argparse
 import sys
@@ -32,7 +32,7 @@ def add_action(actions: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fetch or build a dataset."""
+    """Download or build a dataset."""
     from dg_batchformer.datasets.prepare.build import prepare
     from dg_batchformer.datasets.prepare.outline import outline
 

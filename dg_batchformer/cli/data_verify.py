@@ -1,4 +1,4 @@
-"""``data verify``: whether the files of a dataset are whole, and those that were published."""
+"""``data verify``: check that a dataset is complete and as published."""
 
 import argparse
 import sys
@@ -53,7 +53,7 @@ def add_action(actions: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what is right and wrong with a dataset."""
+    """Print the findings on a dataset."""
     from tqdm import tqdm
 
     from dg_batchformer.datasets.integrity import inspect_files

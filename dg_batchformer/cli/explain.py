@@ -1,4 +1,4 @@
-"""``explain``: what BatchFormer does in a trained run."""
+"""``explain``: draw what BatchFormer does in a trained run."""
 
 import argparse
 from pathlib import Path
@@ -30,7 +30,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Draw what BatchFormer does in a trained run, and say so in words."""
+    """Draw what BatchFormer does in a trained run, and describe it in words."""
     from dg_batchformer.explain.write import explain
     from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.training.console import Console

@@ -1,4 +1,4 @@
-"""``export``: the records of trained runs, for other programs."""
+"""``export``: send the records of trained runs to other programs."""
 
 import argparse
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     collection = collect_asked(options)
     if options.to in BUILT_IN:
         if options.output is not None:
-            raise InputError(f"--output names a file, and {options.to} takes none; drop it")
+            raise InputError(f"--output names a file, and {options.to} writes none; drop --output")
         _replay(options.to, collection)
     else:
         _write(options.to, options.output or options.folder / _FILES[options.to], collection)
@@ -72,7 +72,7 @@ def _write(kind: str, path: Path, collection: Collection) -> None:
 
 
 def _replay(name: str, collection: Collection) -> None:
-    """Tell a callback of every run what it would have been told while the run trained."""
+    """Replay every run to a callback, with the calls that it would have received during training."""
     [callback_class] = find_callbacks([name])
     frame = records_frame(collection)
     by_run = dict(tuple(frame.groupby("run", sort=False)))
@@ -88,7 +88,7 @@ def _replay(name: str, collection: Collection) -> None:
 
 
 def _info(collection: Collection, run: CollectedRun) -> RunInfo:
-    """Return what a callback learns of a trained run."""
+    """Return the description of a trained run that its callback receives."""
     names = collection.environments[run.benchmark]
     hparams = run.constant.get("hparams")
     args = run.constant.get("args")

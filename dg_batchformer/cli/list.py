@@ -1,4 +1,4 @@
-"""``list``: what there is."""
+"""``list``: list algorithms, wrappers, datasets, protocols, backbones and hparams."""
 
 import argparse
 
@@ -30,7 +30,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show what there is."""
+    """Print a list, or one entry in full."""
     from dg_batchformer.cli.listing import list_kind
     from dg_batchformer.plugins.load import load_plugins
 

@@ -1,4 +1,4 @@
-"""What there is, for people: algorithms, wrappers, datasets, protocols, backbones, hparams."""
+"""Text of the lists of algorithms, wrappers, datasets, protocols, backbones and hparams."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,13 @@ from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.protocols import PROTOCOLS, get_protocol
 
-_WIDTH = 100  # columns of a table of hparams
-_HEADERS = ["hparam", "default", "", "allowed", "what it is"]
-_DEFAULT_WIDTH, _ALLOWED_WIDTH, _BETWEEN = 20, 25, 10  # the star and what separates columns
+_WIDTH = 100  # characters, of a table of hparams
+_HEADERS = ["hparam", "default", "", "allowed", "description"]
+_DEFAULT_WIDTH, _ALLOWED_WIDTH, _BETWEEN = 20, 25, 10  # the last: the star and the gaps between columns
 
 
 def list_kind(kind: str, name: str | None, *, dataset: str, protocol: str) -> str:
-    """Return the list of a kind, one line each, those that match a glob, or one of its members in full."""
+    """Return a list of one kind: all entries, those that match a glob, or one entry in full."""
     if kind == "hparams":
         return _hparams(name or "ERM", dataset, protocol)
     lines, in_full = _KINDS[kind]
@@ -45,13 +45,13 @@ def _matching(kind: str, pattern: str) -> dict[str, str]:
     lines = {**_KINDS[kind][0](), **(search_timm(pattern) if kind == "backbones" else {})}
     found = {name: line for name, line in lines.items() if matches(name, pattern)}
     if not found:
-        raise InputError(f"none of the {kind} matches {pattern!r}; without it, list {kind} shows them all")
+        raise InputError(f"none of the {kind} matches {pattern!r}; list {kind} shows all")
     return found
 
 
 def _hparams(algorithm: str, dataset: str, protocol: str) -> str:
     space = search_space(algorithm, dataset, protocol=protocol)
-    return f"{algorithm} on {dataset} under {protocol}; * is drawn where hparams_seed is not 0\n\n{_space(space)}"
+    return f"{algorithm} on {dataset} under {protocol}; * is drawn if hparams_seed is not 0\n\n{_space(space)}"
 
 
 def _space(space: Mapping[str, HParam]) -> str:
@@ -59,7 +59,7 @@ def _space(space: Mapping[str, HParam]) -> str:
         [name, hparam.default, "*" if hparam.draw else "", hparam.allowed, hparam.about]
         for name, hparam in space.items()
     ]
-    padded = [f"{header}  " for header in _HEADERS]  # tabulate keeps columns that wide
+    padded = [f"{header}  " for header in _HEADERS]  # tabulate's least width of a column
     names, defaults = (max(len(str(cells[column])) for cells in [padded, *rows]) for column in (0, 1))
     left = _WIDTH - names - min(defaults, _DEFAULT_WIDTH) - _ALLOWED_WIDTH - _BETWEEN
     widths = [None, _DEFAULT_WIDTH, None, _ALLOWED_WIDTH, left]
@@ -71,7 +71,7 @@ def _plugins(registry: Mapping[str, type] | Any) -> dict[str, str]:
 
 
 def _installed() -> dict[str, str]:
-    """Return the algorithms of installed packages; one that cannot be imported has the reason beside its name."""
+    """Return the algorithms of installed packages with a line each: its headline, or why it cannot be imported."""
     lines = {}
     for name in installed():
         try:
@@ -82,7 +82,7 @@ def _installed() -> dict[str, str]:
 
 
 def _headline(plugin: type) -> str:
-    """Return the first line of a plug-in's file, or of its own docstring where the file offers several."""
+    """Return the first line of a plug-in's module docstring, or of its own if the module defines several plug-ins."""
     alone = sum(vars(other).get("__module__") == plugin.__module__ for other in _offered(plugin)) == 1
     about = inspect.getdoc(inspect.getmodule(plugin)) if alone else inspect.getdoc(plugin)
     return next(iter((about or "").splitlines()), "")
@@ -99,11 +99,11 @@ def _algorithm(name: str) -> str:
 
 
 def _behaviour(algorithm: type[Algorithm]) -> str:
-    alone = "depends on the other samples of its batch" if algorithm.batch_dependent else "of each sample alone"
-    scopes = {"joint": "all training domains", "per_domain": "its own domain, which the method forwards alone"}
+    alone = "depends on the other samples of the batch" if algorithm.batch_dependent else "sample by sample"
+    scopes = {"joint": "all training domains", "per_domain": "its own domain; domains are forwarded one by one"}
     rows = [["prediction", alone], ["under BF", f"a sample attends to {scopes[algorithm.attends]}"]]
     if algorithm.compares_domains:
-        rows.append(["on one domain", "trains much as ERM: it compares training domains"])
+        rows.append(["with one domain", "much like ERM, because it compares training domains"])
     return tabulate(rows, tablefmt="plain")
 
 
@@ -136,7 +136,7 @@ def _protocol(name: str) -> str:
     protocol = get_protocol(name)
     rows: list[Sequence[object]] = [["about", protocol.about], ["source", protocol.source], ["steps", protocol.steps]]
     rows += [[f"steps on {dataset}", steps] for dataset, steps in protocol.steps_for.items()]
-    rows.append(["evaluation every", protocol.checkpoint_freq or "as the dataset says (list datasets)"])
+    rows.append(["evaluation every", protocol.checkpoint_freq or "set by the dataset"])
     rows += [[f"evaluation every, on {dataset}", freq] for dataset, freq in protocol.checkpoint_freq_for.items()]
     rows += [[f"{name}, by default", value] for name, value in protocol.defaults.items()]
     rows += [[f"{name}, on photographs", value] for name, value in protocol.photographs.items()]
@@ -154,21 +154,21 @@ _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] 
 
 def _dataset_lines() -> dict[str, str]:
     lines = {name: _dataset_line(name) for name in datasets.DATASETS if name in DATASETS}
-    return {**lines, _OWN: f"data of your own: {_OWN_FOLDER}, or listed in DATA_DIR/NAME.csv"}
+    return {**lines, _OWN: f"your own data: {_OWN_FOLDER}, or listed in DATA_DIR/NAME.csv"}
 
 
 _OWN = "NAME"
 _OWN_FOLDER = "DATA_DIR/NAME/<domain>/<class>/<image>"
-_ABOUT_OWN = f"""{_OWN}: data of your own, under any name that is not listed
+_ABOUT_OWN = f"""{_OWN}: your own data, under any name that is not listed
 where: {_OWN_FOLDER}
 or: DATA_DIR/NAME.csv, with a header and a row for each image: path,label,domain[,split]
 or: DATA_DIR/NAME.json, a list of objects with these keys
 
 Images end in {", ".join(READ_ENDINGS)};
-others are named before training, and not read. A path is relative to DATA_DIR.
+other files are listed before training and not read. Paths are relative to DATA_DIR.
 Domains are numbered in the order of their names; at least two are needed.
-split is train or val: val images validate, instead of a random share of every domain.
-Its hparams are those of PACS: list hparams ALGORITHM --dataset PACS"""
+split is train or val; val images are the validation set, instead of a random share of every domain.
+The hparams are those of PACS: list hparams ALGORITHM --dataset PACS"""
 
 
 def _dataset_line(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line: parse arguments and run the command, one module of this package for each."""
+"""Entry point of the command line: parses the arguments and runs the command."""
 
 import argparse
 import importlib
@@ -14,7 +14,7 @@ from dg_batchformer.storage.lock import Busy
 from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.terminal import outlive_readers
 
-# In the order of --help; each is a module of ``cli``.
+# The order of --help; each command is a module of this package.
 _VERBS = (
     "train", "sweep", "status", "watch", "cancel", "tables", "compare", "report", "export", "pack", "explain",
     "predict", "soup", "list", "data",
@@ -22,7 +22,10 @@ _VERBS = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one verb; return the exit status. Whatever goes wrong is one sentence, with ``--debug`` a traceback too."""
+    """Run one command and return the exit status.
+
+    An error is printed as one sentence, with ``--debug`` after its traceback.
+    """
     options = parser(verb_of(arguments)).parse_args(arguments)
     if options.works or getattr(options, "output", None) is not None:
         outlive_readers()
@@ -50,12 +53,12 @@ def _said(error: Exception) -> str:
 
 
 def verb_of(arguments: Sequence[str]) -> str:
-    """Return the first argument that is not a flag; '' where there is none."""
+    """Return the first argument that is not a flag, or ''."""
     return next((argument for argument in arguments if not argument.startswith("-")), "")
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that knows what is close to a wrong word."""
+    """An argument parser that suggests the nearest option or choice for a misspelled one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -84,7 +87,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(verb: str = "") -> argparse.ArgumentParser:
-    """Return the parser of a verb alone, or of all where none is known: to load them all takes longer than a table."""
+    """Return the parser of one command, or of all if ``verb`` is not one.
+
+    Importing every command takes longer than printing a table.
+    """
     first = f"first steps: {PROGRAM} sweep sweeps/quickstart.yaml   (minutes)\n"
     first += f"             {PROGRAM} tables results/quickstart"
     program = _Parser(

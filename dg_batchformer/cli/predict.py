@@ -1,4 +1,4 @@
-"""``predict``: class probabilities of images by a kept model."""
+"""``predict``: class probabilities of images, from a kept model."""
 
 import argparse
 import sys
@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
     if not files:
         raise InputError("; ".join(problems))
     if options.output is not None and not options.output.absolute().parent.is_dir():
-        raise InputError(f"--output {options.output}: there is no folder {options.output.absolute().parent}; make it")
+        raise InputError(f"--output {options.output}: no folder {options.output.absolute().parent}; create it")
     if model.is_batch_dependent and len(files) > 1:
-        print(f"note: {model.spec.algorithm} predicts an image by those beside it too", file=sys.stderr)
+        print(f"note: predictions of {model.spec.algorithm} depend on the other images of a batch", file=sys.stderr)
     if precision.deviation:
         print(f"note: {precision.deviation}", file=sys.stderr)
     predictions, bad = _predict(model, files, device)
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _predict(model: "KeptModel", files: Sequence[Path], device: "torch.device") -> tuple[list[Ranked], list[str]]:
-    """Predict with a progress bar; return predictions, and a sentence for every image that has none."""
+    """Predict with a progress bar; return the predictions, and the reason for each image that has none."""
     from tqdm import tqdm
 
     from dg_batchformer.models.predict import predict

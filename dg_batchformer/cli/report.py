@@ -1,4 +1,4 @@
-"""``report``: everything about a sweep on one page."""
+"""``report``: one HTML page about a sweep."""
 
 import argparse
 from pathlib import Path
@@ -30,9 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the report of sweeps."""
     folders, file = options.folders, options.output
     if file is None and len(folders) > 1:
-        raise InputError(
-            f"{len(folders)} sweeps make one page that belongs to none of them; name it with --output FILE"
-        )
+        raise InputError(f"a page about {len(folders)} sweeps has no default place; name it with --output FILE")
     file = file or folders[0] / "report.html"
     collection = collect_asked(options)
     from dg_batchformer.report.page import build_page  # loads matplotlib and Jinja2

@@ -1,4 +1,4 @@
-"""``soup``: averages of a sweep's kept models."""
+"""``soup``: average the weights of a sweep's kept models."""
 
 import argparse
 import sys
@@ -42,7 +42,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the soups of a sweep; say what cannot be one."""
+    """Write the soups of a sweep; print an error for each group of models that cannot be averaged."""
     from dg_batchformer.models.make_soups import KINDS, make_soups
     from dg_batchformer.models.members import kept_members, read_groups, refuse_unrelated
     from dg_batchformer.plugins.load import load_plugins

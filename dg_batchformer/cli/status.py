@@ -1,4 +1,4 @@
-"""``status``: what has become of a sweep, or of runs."""
+"""``status``: the progress of a sweep or of runs."""
 
 import argparse
 import sys
@@ -35,7 +35,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show what has become of a sweep or runs, once or until nothing is left to wait for."""
+    """Show the progress of a sweep or of runs, once or until no run is left to wait for."""
     folder = SweepFolder(options.folder)
     if folder.is_packed:
         raise InputError(
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show_runs(options: argparse.Namespace, runs: Sequence[RunFolder]) -> int:
-    """Show what has become of runs that ``train`` started."""
+    """Show the progress of runs that ``train`` started."""
     specs = [read_spec(run) for run in runs]
     while True:
         states = [_state(run, options.verify) for run in runs]
@@ -77,5 +77,5 @@ def _state(run: RunFolder, verify: bool) -> State:
 
 
 def _is_launched(folder: SweepFolder) -> bool:
-    """Whether somebody is about to train more of a sweep."""
+    """Return whether a launch or queued SLURM task will train more of a sweep."""
     return is_launched(folder) or bool(queued_states(read_jobs(folder)))

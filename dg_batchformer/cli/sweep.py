@@ -1,4 +1,4 @@
-"""``sweep``: what is due of a sweep file."""
+"""``sweep``: train the missing runs of a sweep file."""
 
 import argparse
 from collections.abc import Collection, Sequence
@@ -67,13 +67,13 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Start what is due of a sweep file, or print what would be started."""
+    """Start the missing runs of a sweep file, or print what would be started."""
     asked = load_sweep(options.file, options.data_dir)
     return start(options, asked, expand(asked))
 
 
 def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun]) -> int:
-    """Start what is due of a sweep, with the options of the command."""
+    """Start the missing runs of a sweep with the options of the command."""
     _check_names(options.file, asked, runs)
     find_callbacks(options.log, asked.plugins)
     folder = SweepFolder(options.results_dir / asked.name)
@@ -98,7 +98,7 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
 
 
 def _declare(folder: SweepFolder, asked: SweepSpec, runs: Sequence[SweepRun], options: argparse.Namespace) -> None:
-    """Write the declaration of a sweep, with what was typed to start it."""
+    """Write the manifest of a sweep, with the options that started it."""
     given = {name: getattr(options, name) for name in REMEMBERED}
     changed = {name: value for name, value in given.items() if value != options.default(name)}
     folder.write(manifest_content(asked, runs, Launch(options.file, changed).kept(folder.path)))
@@ -111,35 +111,35 @@ def _plan(
     workers: int,
     queued: Collection[str] = (),
 ) -> Plan:
-    """Plan a sweep and say so."""
+    """Plan a sweep and print the plan."""
     planned = plan(folder, runs, retry=[State(name) for name in options.retry], queued=queued)
     print(f"{folder.path.name}: {planned.text(workers)}", flush=True)
     if planned.due and options.launcher != "dry_run":
         _say_what_is_not_kept(options)
     if undeclared := planned.states.undeclared:
-        kept = "they are kept, but status and tables leave them out"
-        print(f"note: {folder.runs} holds {undeclared} more that {options.file} does not declare: {kept}")
+        kept = "they are kept, but left out of status and tables"
+        print(f"note: {folder.runs} has {undeclared} more runs that are not in {options.file}; {kept}")
     return planned
 
 
 def _say_what_is_not_kept(options: argparse.Namespace) -> None:
-    """Say what will not work on the runs of a sweep, before they are trained."""
+    """Print which later commands need files that these runs will not keep."""
     if options.keep == "none":
-        print("note: runs keep no model, which predict, explain and soup need; --keep final keeps it")
+        print("note: runs keep no model; add --keep final for predict, explain and soup")
     if not options.predictions:
-        print("note: runs keep no predictions, which tables --metric needs; --predictions keeps them")
+        print("note: runs keep no predictions; add --predictions for tables --metric")
 
 
 def _print_commands(
     options: argparse.Namespace, folder: SweepFolder, due: Sequence[SweepRun], devices: Sequence[str]
 ) -> None:
-    """Print what would train the runs that are due, the first few unless all are asked for."""
+    """Print the commands that would train the missing runs: the first few, or with ``--verbose`` all."""
     from dg_batchformer.sweep.launchers.dry_run import commands
     from dg_batchformer.sweep.launchers.local import share_of_cores
 
     threads = options.threads or (share_of_cores(devices) if set(devices) == {"cpu"} else None)
     shown = due if options.verbose else due[:_FIRST_COMMANDS]
-    print("note: a dry run starts nothing, and has not looked for data and weights")
+    print("note: a dry run starts nothing, and does not check for data and weights")
     for line in commands(folder, shown, run_options(options), threads):
         print(line)
     if len(shown) < len(due):
@@ -149,7 +149,7 @@ def _print_commands(
 def _sweep_on_slurm(
     options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun], folder: SweepFolder
 ) -> int:
-    """Hand what is due to SLURM and return; what SLURM has in hand already is left to it."""
+    """Submit the missing runs to SLURM and return; runs of jobs that are already queued are not submitted again."""
     from dg_batchformer.sweep.launchers.slurm import runs_in_task, submit
     from dg_batchformer.training.preflight import check_runs
 
@@ -165,34 +165,34 @@ def _sweep_on_slurm(
         _declare(folder, asked, runs, options)
         _restart(folder, planned)
         for run_id in planned.states.having(State.FAILED) & {run.spec.id for run in planned.due}:
-            folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks leave failed runs alone
+            folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks skip failed runs
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
         submitted = 0
         for part in submit(folder, planned.due, run_options(options), cluster, per_task):
             log_jobs(folder, part)
             submitted += len(part)
-    print(f"{submitted} tasks of up to {per_task} runs submitted; {len(states)} tasks were there already")
+    print(f"submitted {submitted} tasks of up to {per_task} runs; {len(states)} tasks were already queued")
     print(f"follow: {command('status', folder.path, watch=True)}")
     return OK
 
 
 def _refuse_session(runs: Sequence[SweepRun]) -> None:
-    """Raise InputError for an algorithm that SLURM's tasks, which are other processes, cannot import."""
+    """Raise InputError for an algorithm of this session, which SLURM tasks cannot import."""
     for run in runs:
         if _is_of_session(run):
             raise InputError(
-                f"row {run.label!r} trains a class that was defined in this notebook or script, and tasks of SLURM are "
-                "other processes; move the class to a module, such as my_module.py, and write plugins: [my_module]"
+                f"row {run.label!r} trains a class that was defined in this notebook or script, which SLURM tasks "
+                "cannot import; move the class to a module, such as my_module.py, and write plugins: [my_module]"
             )
 
 
 def _is_of_session(run: SweepRun) -> bool:
-    """Whether a run trains a class of this session, which only this process has."""
+    """Return whether a run trains a class that was defined in this session, so that only this process has it."""
     return any(is_of_session(plugin) for plugin in run.spec.plugins)
 
 
 def _restart(folder: SweepFolder, planned: Plan) -> None:
-    """Let runs begin again that were trained, where their folder is gone or a file is damaged."""
+    """Reset trained runs whose folder was deleted or whose files are damaged, so that they start again."""
     for run_id in planned.states.having(State.GONE, State.DAMAGED) & {run.spec.id for run in planned.due}:
         folder.restart(run_id)
 
@@ -203,7 +203,7 @@ def _say_notes(notes: Sequence[str]) -> None:
 
 
 def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
-    """Raise InputError, with file and line, for a row whose algorithm or hparams there are not."""
+    """Raise InputError, with file and line, for a row with an unknown algorithm or wrong hparams."""
     from dg_batchformer.hparams_registry import resolve_hparams
     from dg_batchformer.plugins.load import load_plugins
 
@@ -226,10 +226,10 @@ def _launch(
     options: argparse.Namespace,
     said: Sequence[str],
 ) -> bool:
-    """Train what is due on this machine; return false where that was interrupted.
+    """Train the missing runs on this machine; return false if interrupted.
 
     Args:
-        said: notes that no run needs to repeat.
+        said: notes that are already printed, so that runs do not repeat them.
 
     """
     from dg_batchformer.sweep.console import SweepConsole
@@ -247,11 +247,11 @@ def _launch(
 
 
 def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:
-    """Close a sweep: where its tables are, and which of its runs they lack."""
+    """Print the command for the tables, and how many runs are not done; return the exit status."""
     print(f"tables: {command('tables', folder.path)}")
     lacking = {run_id: state for run_id, state in run_states(folder, runs).of.items() if state is not State.DONE}
     if not lacking:
         return OK
-    others = "; running ones are trained by another launch" if State.RUNNING in lacking.values() else ""
+    others = "; another launch trains the running ones" if State.RUNNING in lacking.values() else ""
     print(f"not done: {counted(lacking)}{others}; see: {command('status', folder.path)}")
     return INCOMPLETE

@@ -1,4 +1,4 @@
-"""What the verbs share that read sweeps back: ``tables``, ``compare`` and ``report``."""
+"""Options and functions of the commands that read sweeps: ``tables``, ``compare``, ``report`` and ``export``."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from dg_batchformer.results.collection import Collection
 
 
 def add_reading(verb: argparse.ArgumentParser) -> None:
-    """Add the options that ``collect_asked`` reads beside ``folders``."""
+    """Add ``--mix`` and ``--unfinished``, which ``collect_asked`` reads."""
     text = "pool runs in one cell even if they were trained under different conditions"
     verb.add_argument("--mix", action="store_true", help=text)
     text = "also count runs that are not marked done, with their records so far"
@@ -17,7 +17,11 @@ def add_reading(verb: argparse.ArgumentParser) -> None:
 
 
 def collect_asked(options: argparse.Namespace, *, predictions: bool = False) -> Collection:
-    """Read the sweeps asked for; raise InputError where conditions differ within a cell, unless to be mixed."""
+    """Return the runs of ``options.folders``.
+
+    Raises:
+        InputError: runs of one cell were trained under different conditions, without ``--mix``.
+    """
     collection = collect(options.folders, unfinished=options.unfinished, predictions=predictions)
     if not options.mix:
         refuse_mixed(collection)
@@ -25,6 +29,6 @@ def collect_asked(options: argparse.Namespace, *, predictions: bool = False) -> 
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """Say beside what is printed what there is to know of it."""
+    """Print notes to stderr."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

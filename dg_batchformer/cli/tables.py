@@ -1,4 +1,4 @@
-"""``tables``: model-selection tables, beside published numbers if asked, or beside what a sweep expects."""
+"""``tables``: model-selection tables, with published numbers if asked, or compared with expected ones."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -73,13 +73,13 @@ _DOMAINBED = ("domainbed", "domainbed_latex")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the tables of sweeps, and write them in every format."""
+    """Print the tables of sweeps; with ``--output``, write them in every format."""
     if options.expect:
         return _expect(options)
     metric = METRICS[options.metric or "accuracy"]
     for name in ("published", "compare_to"):
         if metric.measure is not None and getattr(options, name) is not None:
-            raise InputError(f"--{name} is about accuracy; drop it, or --metric {options.metric}")
+            raise InputError(f"--{name} applies to accuracy only; drop it, or --metric {options.metric}")
     asked = options.selection or list(DEFAULT_METHODS)
     if options.format in _DOMAINBED:
         return _print_as_domainbed(options, asked)
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> int:
-    """Print what DomainBed would: of our sweeps, of all runs that are in their folder."""
+    """Print what DomainBed's ``collect_results`` would print for all runs in the folders."""
     strange = [name for name in methods if name not in CHOOSE]
     if strange:
         raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
@@ -124,8 +124,8 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     files = [file for by_name in read.values() for file in by_name.values()]
     print(domainbed_tables(files, methods, latex=options.format == "domainbed_latex"), end="")
     if strange := left_out(files):
-        known = "DomainBed knows none of that name, so its tables leave their runs out, and X stands for no value"
-        print_notes([f"{', '.join(strange)}: {known}; tables of them: drop --format {options.format}"])
+        known = "unknown to DomainBed, so its tables leave these runs out; X stands for no value"
+        print_notes([f"{', '.join(strange)}: {known}; drop --format {options.format} to include them"])
     for folder, by_name in read.items():
         print_notes([*unreadable_lines(folder, by_name), *damaged_records(folder, by_name)])
     return OK
@@ -134,9 +134,9 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
 def _expect(options: argparse.Namespace) -> int:
     for name in ("format", "selection", "metric", "published", "compare_to", "hparams", "output"):
         if getattr(options, name) is not None:
-            raise InputError(f"--expect prints one table, by the selection that the sweep expects; drop --{name}")
+            raise InputError(f"--expect prints one table, with the selection method of the sweep file; drop --{name}")
     if len(options.folders) > 1:
-        raise InputError("--expect reads one sweep, the one that expects something; give one DIR")
+        raise InputError(f"--expect reads one sweep, got {len(options.folders)}; give one DIR")
     from dg_batchformer.tables.expectation import compare, is_reproduced, read_expected
     from dg_batchformer.tables.render.expectation import expectation
 
@@ -151,7 +151,7 @@ def _expect(options: argparse.Namespace) -> int:
 
 
 def _write(folder: Path, sections: Sequence[Section]) -> Mapping[str, str]:
-    """Write every format; return the texts by file name."""
+    """Write the tables in every format; return the texts by file name."""
     from dg_batchformer.tables.published.bibliography import bibliography
 
     texts = {form.file: render(sections, name) for name, form in FORMATS.items()}
@@ -165,9 +165,9 @@ def _write(folder: Path, sections: Sequence[Section]) -> Mapping[str, str]:
 
 
 def _report_fonts(documents: Mapping[str, str]) -> None:
-    """Say which documents only XeLaTeX and LuaLaTeX can compile."""
+    """Print which documents only XeLaTeX and LuaLaTeX can compile."""
     for_fonts = [name for name, text in documents.items() if needs_fonts(text)]
     if for_fonts:
         print_notes(
-            [f"pdflatex cannot print some names in {' and '.join(for_fonts)}: compile with xelatex or lualatex"]
+            [f"pdflatex cannot print some names in {' and '.join(for_fonts)}; compile with xelatex or lualatex"]
         )

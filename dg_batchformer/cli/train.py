@@ -1,4 +1,4 @@
-"""``train``: one run."""
+"""``train``: train one run, or resume it."""
 
 import argparse
 import json
@@ -87,7 +87,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train one run, or go on with it."""
+    """Train one run, resume it, or print its result."""
     spec = run_spec(options)
     folder = _folder(options, spec)
     refuse_misplaced(folder, spec.id)
@@ -96,12 +96,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         refuse_other_run(folder, spec)
     except InputError:
-        _check_names(spec)  # what no folder would mend comes first
+        _check_names(spec)  # first report what another folder would not fix
         raise
     if folder.state().is_final:
-        print(f"{folder.path} holds this run, {folder.state()}; give another --output_dir to train it again")
+        print(f"{folder.path} already has this run, {folder.state()}; give another --output_dir to train it again")
         if options.predictions and not folder.predictions_file.exists():
-            print("note: it was trained without --predictions, which are written at the end of a run")
+            print("note: it was trained without --predictions, which are only written at the end of a run")
         print("\n".join(outcome(spec, folder)))
     elif not _train(options, spec, folder):
         return INTERRUPTED
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> bool:
-    """Train a run to its end; return false where that was interrupted."""
+    """Train a run to its end; return false if interrupted."""
     import torch
 
     from dg_batchformer.callbacks.load import find_callbacks
@@ -166,7 +166,7 @@ def run_spec(options: argparse.Namespace) -> RunSpec:
 
 
 def _hparams(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the hparams that were given in any of the three ways."""
+    """Return the hparams of ``--hparams``, ``--set`` and ``--backbone``."""
     try:
         hparams = json.loads(options.hparams)
     except (ValueError, RecursionError) as error:
@@ -183,10 +183,10 @@ def _hparams(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _assignment(text: str) -> tuple[str, bool | int | float | str]:
-    """Read NAME=VALUE; whether a hparam of that name takes the value is seen where hparams are resolved."""
+    """Parse NAME=VALUE; whether that hparam allows the value is checked when hparams are resolved."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise InputError(f"--set takes NAME=VALUE, as lr=1e-4, got {text!r}")
+        raise InputError(f"--set takes NAME=VALUE, such as lr=1e-4, got {text!r}")
     try:
         read = json.loads(value.lower() if value.lower() in ("true", "false") else value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""``watch``: a sweep on one screen that updates while it trains."""
+"""``watch``: show a sweep on one screen that updates while it trains."""
 
 import argparse
 import sys
@@ -23,8 +23,8 @@ from dg_batchformer.text.printable import printable
 from dg_batchformer.text.terminal import clear_screen
 
 _WIDTH = 80  # columns
-_ROWS, _RUNNING, _FAILED = 12, 8, 4  # lines of each kind, so that all fits 24 to 40 lines
-_LABEL = 24  # columns of a row's name
+_ROWS, _RUNNING, _FAILED = 12, 8, 4  # the most lines of each kind; all fit in 24 to 40 lines
+_LABEL = 24  # characters, of a row's name
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def screen(folder: SweepFolder, manifest: SweepManifest, states: States) -> str:
-    """Return the screen of a sweep, at most 80 columns wide."""
+    """Return the text of the screen, at most 80 characters wide."""
     collection = collect([folder.path], unfinished=True)
     lines = [
         f"{manifest.name}: {counted(states.of)}",
@@ -87,7 +87,7 @@ def _time_left(folder: SweepFolder, manifest: SweepManifest, states: States) -> 
 
 
 def _rows_table(manifest: SweepManifest, states: States, collection: Collection) -> str:
-    """Return progress, the mean last loss and the mean selected accuracies of every row, over runs with records."""
+    """Return a table of rows: progress, mean last loss and mean selected accuracies of the runs with records."""
     lines = []
     for label in manifest.rows[:_ROWS]:
         ids = {run.spec.id for run in manifest.runs if run.label == label}
@@ -110,7 +110,7 @@ def _rows_table(manifest: SweepManifest, states: States, collection: Collection)
 
 
 def _scores(run: CollectedRun) -> Iterator[tuple[float, float]]:
-    """Yield what training-domain selection finds in a run so far: validation and test accuracy."""
+    """Yield validation and test accuracy of the step that training-domain selection chooses in a run so far."""
     for env in run.reported:
         score = METHODS["training-domain"].select([run], env, run.evaluations.num_environments)
         if score is not None:
@@ -118,7 +118,7 @@ def _scores(run: CollectedRun) -> Iterator[tuple[float, float]]:
 
 
 def _running(manifest: SweepManifest, states: States, collection: Collection) -> list[str]:
-    """Return a line for each run in training: its last evaluation."""
+    """Return the last evaluation of each running run, one line each."""
     recorded = {run.path.name: run for run in collection.runs}
     running = _distinct(run for run in manifest.runs if states.of[run.spec.id] is State.RUNNING)
     lines = [_last_evaluation(run, recorded.get(run.spec.id)) for run in running[:_RUNNING]]
@@ -141,7 +141,7 @@ def _last_evaluation(run: SweepRun, recorded: CollectedRun | None) -> str:
 
 
 def _failed(folder: SweepFolder, manifest: SweepManifest, states: States) -> list[str]:
-    """Return a line for each run that failed, with its reason."""
+    """Return the failed runs and the reasons, one line each."""
     failed = _distinct(run for run in manifest.runs if states.of[run.spec.id] is State.FAILED)
     lines = [f"  {run.name}: {folder.run(run.spec.id).failure()}" for run in failed[:_FAILED]]
     return ["", "failed:", *lines, *_more(len(failed) - _FAILED)] if lines else []
@@ -156,7 +156,7 @@ def _more(number: int) -> list[str]:
 
 
 def _memory(collection: Collection) -> str:
-    """Say how much memory runs took on GPUs at most, and how much this machine has left."""
+    """Return the peak GPU memory of a run and the free memory of this machine, in words."""
     peaks = [run.evaluations.latest().get("mem_gb", 0.0) for run in collection.runs if len(run.evaluations)]
     said = [f"GPU memory of a run: up to {max(peaks):.1f} GiB"] if any(peaks) else []
     free = available_memory()

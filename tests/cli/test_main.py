@@ -38,7 +38,7 @@ def test_train_says_what_it_does_and_what_came_out(tmp_path, capsys):
 
     assert _train(tmp_path, "--algorithm", "SWAD+BF", "--test_envs", "D") == 0
     again = capsys.readouterr().out
-    assert "holds this run, done" in again
+    assert "already has this run, done" in again
     assert again.endswith(outcome)
 
 
@@ -53,7 +53,7 @@ def test_runs_without_a_folder_have_one_each_and_the_same_command_finds_its_own(
     folders = sorted(path.name for path in Path("results/train").iterdir())
     assert [name.rpartition("_")[0] for name in folders] == ["Toy_ERM_D", "Toy_SWAD+BF_D"]
     assert said.count(f"run folder: results/train/{folders[1]}\n") == 1
-    assert f"results/train/{folders[1]} holds this run, done" in said, "another spelling is the same run"
+    assert f"results/train/{folders[1]} already has this run, done" in said, "another spelling is the same run"
 
 
 def test_results_are_not_mixed_with_other_results(tmp_path, capsys):
@@ -227,8 +227,8 @@ def test_the_full_view_of_an_algorithm_says_what_a_prediction_and_batchformer_lo
         assert main(["list", "algorithms", name]) == 0
         return " ".join(capsys.readouterr().out.split())
 
-    assert "prediction of each sample alone under BF a sample attends to all training domains" in shown("IRM")
-    assert "prediction depends on the other samples of its batch" in shown("ARM")
+    assert "prediction sample by sample under BF a sample attends to all training domains" in shown("IRM")
+    assert "prediction depends on the other samples of the batch" in shown("ARM")
     assert "under BF a sample attends to its own domain" in shown("Fish+BF")
 
 
@@ -284,7 +284,7 @@ def test_hparams_can_be_set_without_json(given, hparams):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--set", "lr"], "--set takes NAME=VALUE, as lr=1e-4, got 'lr'"),
+        (["--set", "lr"], "--set takes NAME=VALUE, such as lr=1e-4, got 'lr'"),
         (["--set", "lr=1", "lr=2"], "hparam lr is given twice, as 1 and as 2; keep one"),
         (["--set", "lr=low"], "hparam lr must be a number, got 'low'"),
         (["--set", "batch_size=2.5"], "hparam batch_size must be a whole number, got 2.5"),
@@ -337,4 +337,4 @@ def test_data_cache_builds_both_planes_once_and_says_where(image_folder, tmp_pat
 
 def test_data_cache_of_what_is_in_memory_is_refused(capsys):
     assert main(["data", "cache", "Shapes"]) == 2
-    assert "Shapes is not read from image folders, and has no cache" in capsys.readouterr().err
+    assert "Shapes is not read from image folders, so it has no cache" in capsys.readouterr().err

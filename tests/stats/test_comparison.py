@@ -235,8 +235,11 @@ def test_tables_mark_nothing_where_nothing_differs_or_nobody_asked(compare):
         (["compare", "ERN", "ERM+BF", "mine"], "unknown row 'ERN'; did you mean 'ERM'? (known: ERM, ERM+BF)"),
         (["compare", "ERM", "BF", "mine"], "unknown row 'BF'"),
         (["compare", "ERM", "ERM", "mine"], "'ERM' is given twice; a comparison needs different rows"),
-        (["compare", "mine", "ERM", "ERM+BF"], "ERM+BF is no folder; the order is: compare A B DIR"),
-        (["compare", "ERM", "ERM+BF", "SWAD", "mine"], "SWAD is no folder; the order is: compare A B DIR, further"),
+        (["compare", "mine", "ERM", "ERM+BF"], "ERM+BF is not a folder; the order is: compare A B DIR"),
+        (
+            ["compare", "ERM", "ERM+BF", "SWAD", "mine"],
+            "SWAD is not a folder; the order is: compare A B DIR, with more",
+        ),
         (["tables", "mine", "--compare_to", "ERM+BT"], "unknown row 'ERM+BT'; did you mean 'ERM+BF'"),
     ],
 )

@@ -209,7 +209,7 @@ def test_a_dry_run_needs_neither_data_nor_weights(tmp_path, capsys):
 
     plan, note, *lines = capsys.readouterr().out.splitlines()
     assert plan.startswith("pacs: 48 runs: 48 due. To start: 48, duration unknown")
-    assert note == "note: a dry run starts nothing, and has not looked for data and weights"
+    assert note == "note: a dry run starts nothing, and does not check for data and weights"
     assert len(lines) == 4
     assert lines[-1] == "... and 45 more commands; --verbose prints all"
     main(["sweep", str(sweep), "--launcher", "dry_run", "--verbose", "--results_dir", str(tmp_path / "results")])
@@ -246,8 +246,8 @@ def test_a_sweep_that_lost_a_row_says_that_its_runs_are_kept_and_left_out(tmp_pa
 
     main(["sweep", str(file), "--launcher", "dry_run", "--results_dir", str(tmp_path / "results")])
 
-    kept = "they are kept, but status and tables leave them out"
-    assert f"note: {folder.runs} holds 1 more that {file} does not declare: {kept}" in capsys.readouterr().out
+    kept = "they are kept, but left out of status and tables"
+    assert f"note: {folder.runs} has 1 more runs that are not in {file}; {kept}" in capsys.readouterr().out
 
 
 def test_cancel_ends_a_launch_from_elsewhere_with_its_runs_saved(tmp_path, capsys):
@@ -259,10 +259,10 @@ def test_cancel_ends_a_launch_from_elsewhere_with_its_runs_saved(tmp_path, capsy
 
     output = launch.communicate(timeout=PATIENCE)[0]
     assert launch.returncode == 130, output
-    assert "asked to end: 1 launches on this machine, 0 SLURM tasks" in capsys.readouterr().out
+    assert "stopping 1 launches on this machine and 0 SLURM tasks" in capsys.readouterr().out
     assert {folder.run(spec.id).state() for spec in specs} == {State.INTERRUPTED}
     assert main(["cancel", str(folder.path)]) == 0
-    assert "asked to end: 0 launches" in capsys.readouterr().out
+    assert "stopping 0 launches" in capsys.readouterr().out
 
 
 @pytest.mark.system

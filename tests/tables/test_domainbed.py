@@ -35,7 +35,7 @@ def test_a_dataset_that_domainbed_does_not_know_is_said_to_be_left_out(tmp_path,
     assert main(["tables", str(tmp_path), "--format", "domainbed"]) == 0
 
     said = capsys.readouterr().err
-    assert "Nowhere: DomainBed knows none of that name" in said
+    assert "Nowhere: unknown to DomainBed" in said
     assert "PACS" not in said.split(":")[1]
 
 

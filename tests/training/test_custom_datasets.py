@@ -54,7 +54,7 @@ def test_a_folder_is_trained_on_by_name_and_again_says_what_came_out(tmp_path, c
     assert record["environments"] == ["day", "night", "rain"]
     assert len(record["dataset_fingerprint"]) == 64
     assert _train(tmp_path, "--test_envs", "1") == 0
-    assert "holds this run, done" in capsys.readouterr().out
+    assert "already has this run, done" in capsys.readouterr().out
 
 
 def test_what_is_neither_trained_nor_tested_on_is_not_evaluated(tmp_path, capsys):
@@ -126,7 +126,7 @@ def test_a_sweep_by_source_has_a_table_for_each_and_is_validated_on_it_alone(tmp
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("CORAL: much like ERM, as there is only one training environment") == 1
     assert main(["tables", str(folder.path), "--format", "domainbed"]) == 2
-    assert "is a sweep with train_envs, of which DomainBed has no tables" in capsys.readouterr().err
+    assert "is a sweep with train_envs, for which DomainBed has no tables" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_domains_called_by_numbers_are_trained_on_by_name_and_again_say_what_cam
     assert "trains on 1, 3; 20% held out for validation; tests on 2" in capsys.readouterr().out
     assert _records(tmp_path / "out" / "results.jsonl")[-1]["args"]["test_envs"] == [1]
     assert _train(tmp_path, "--test_envs", "2") == 0
-    assert "holds this run, done" in capsys.readouterr().out
+    assert "already has this run, done" in capsys.readouterr().out
     assert _train(tmp_path, "--test_envs", "0") == 2
     assert "unknown environment of Mine '0' (1, 2, 3; a number is a name here)" in capsys.readouterr().err
 
