@@ -15,7 +15,7 @@ from dg_batchformer.results.frames import records_frame
 from dg_batchformer.storage.folders import atomic_write
 from dg_batchformer.text.counts import how_many
 
-_SEEDS = ("trial_seed", "hparams_seed")  # numbers that are no measurements
+_SEEDS = ("trial_seed", "hparams_seed")  # numbers that are not measurements
 _FILES = {"csv": "records.csv", "parquet": "export.parquet"}
 
 

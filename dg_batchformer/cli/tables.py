@@ -112,13 +112,13 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
         raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
     for name in ("output", "published", "compare_to", "metric", "hparams"):
         if getattr(options, name) is not None:
-            raise InputError(f"--format {options.format} prints what DomainBed does, and only that; drop --{name}")
+            raise InputError(f"--format {options.format} prints only what DomainBed prints; drop --{name}")
     read: dict[Path, Mapping[str, RecordsFile]] = {}
     for folder, sweep in ((folder, SweepFolder(folder)) for folder in options.folders):
         if not sweep.is_sweep:
             read[folder.resolve()] = read_folders(folder.resolve())
         elif read_sweep_manifest(sweep).by_train_envs:
-            raise InputError(f"{folder} is a sweep with train_envs, of which DomainBed has no tables; drop --format")
+            raise InputError(f"{folder} is a sweep with train_envs, for which DomainBed has no tables; drop --format")
         else:
             read[sweep.runs] = read_files(sweep)
     files = [file for by_name in read.values() for file in by_name.values()]
