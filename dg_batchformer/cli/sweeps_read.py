@@ -21,6 +21,7 @@ def collect_asked(options: argparse.Namespace, *, predictions: bool = False) -> 
 
     Raises:
         InputError: runs of one cell were trained under different conditions, without ``--mix``.
+
     """
     collection = collect(options.folders, unfinished=options.unfinished, predictions=predictions)
     if not options.mix:
