@@ -18,6 +18,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.plugins import checkout
 from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.spec.names import canonical_name, split_name
+from dg_batchformer.text.command import command
 from dg_batchformer.wrappers.base import Wrapper
 
 __all__ = ["install"]
@@ -74,10 +75,14 @@ def _split(name: str) -> tuple[str, tuple[str, ...]]:
         if _needs_our_loop(WRAPPERS[wrapper]):
             raise InputError(
                 f"{wrapper} cannot run in DomainBed's loop, which gives no labels to predict on and no validation "
-                "loss, and never asks for the model to return; run it here: python -m dg_batchformer train "
-                f"--plugins {checkout.NAME} --algorithm {name.replace(base, f'{checkout.NAME}/{base}')}"
+                f"loss, and never asks for the model to return; run it here: {_here(name, base)}"
             )
     return base, wrappers
+
+
+def _here(name: str, base: str) -> str:
+    """Return the command that trains a composed name of DomainBed's algorithm in our loop."""
+    return command("train", plugins=checkout.NAME, algorithm=name.replace(base, f"{checkout.NAME}/{base}"))
 
 
 def _with_settings(hparams: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

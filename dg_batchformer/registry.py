@@ -9,6 +9,7 @@ from typing import Any
 
 from dg_batchformer.catalog.datasets import WRAPPER_NAMES
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.text.command import command
 
 
 class Registry:
@@ -37,7 +38,7 @@ class Registry:
         if name not in self._classes and self.elsewhere:
             _dotted(self.elsewhere)(name)
         if name not in self._classes:
-            raise unknown(self.kind, name, [*self, *self.near], see=f"python -m dg_batchformer list {self.kind}s")
+            raise unknown(self.kind, name, [*self, *self.near], see=command("list", f"{self.kind}s"))
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:

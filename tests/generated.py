@@ -47,6 +47,7 @@ def _finish(folder: SweepFolder, run: SweepRun, state: State, records: int) -> N
         "protocol": spec.protocol,
         "precision": "fp32",
         "device": "NVIDIA H100",
+        "tf32": False,
         "dataset_fingerprint": "27e12e731d897e65",
         "versions": {"dg_batchformer": "0.1.0", "torch": "2.11.0"},
     }

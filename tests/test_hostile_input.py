@@ -22,6 +22,7 @@ from dg_batchformer.networks.weights import read_state_dict
 from dg_batchformer.results.collect import collect
 from dg_batchformer.results.predictions import read_predictions
 from dg_batchformer.results.runs import parse_records
+from dg_batchformer.spec.launch import options_of_run
 from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.sweep import Row, SweepSpec, load_sweep
 from dg_batchformer.spec.yaml_lines import LinedYaml
@@ -46,6 +47,7 @@ READERS = {
     "held": is_held,
     "done": read_object,
     "error.txt": lambda file: RunFolder(file.parent).failure(),
+    "launch.json": lambda file: options_of_run(RunFolder(file.parent)),
     "results.jsonl": lambda file: steps_done(RunFolder(file.parent), 100),
     "spec.json": lambda file: read_spec(RunFolder(file.parent)),
     "states.log": lambda file: SweepFolder(file.parent).final_states(),

@@ -49,7 +49,7 @@ With a single training environment, those that compare environments train much a
 ## One by one
 
 Hparams are an algorithm's own, with their defaults on PACS; where `hparams_seed` is not 0, those with a * are drawn.
-`python -m dg_batchformer list hparams NAME --dataset DATASET --protocol PROTOCOL` shows all of them, as they are there.
+`dg-batchformer list hparams NAME --dataset DATASET --protocol PROTOCOL` shows all of them, as they are there.
 
 {sections}
 """

@@ -14,6 +14,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.networks.batchformer import without_batchformer
+from dg_batchformer.text.command import command
 
 
 class VarianceEncoder(nn.Module):
@@ -67,7 +68,7 @@ class MIRO(ERM):
         if not maps:
             raise InputError(
                 f"MIRO compares feature maps after every stage, but backbone {hparams['backbone']} has no stages; "
-                "use another backbone (python -m dg_batchformer list backbones)"
+                f"use another backbone ({command('list', 'backbones')})"
             )
         channel_dim = self.oracle.channel_dim
         self.variances = nn.ModuleList(VarianceEncoder(of_stage, channel_dim(of_stage)) for of_stage in maps)

@@ -12,6 +12,7 @@ from dg_batchformer.catalog.class_folders import folders_in, is_junk
 from dg_batchformer.catalog.datasets import DATASETS
 from dg_batchformer.catalog.image_manifest import SUFFIXES, read_manifest
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.text.command import command
 from dg_batchformer.text.spelling import folded, one_form, one_spelling
 
 _LEAST = 2  # environments: one to train on, one to test on
@@ -147,7 +148,7 @@ def _known_as(name: str) -> str | None:
 def _unknown(name: str, data_dir: Path | None) -> InputError:
     own = f"a custom dataset is {name}/domain/class/image or {name}.csv in --data_dir {data_dir or 'DIR'}"
     known = [*DATASETS, *_names_in(data_dir)]
-    return unknown("dataset", name, known, see=f"see: python -m dg_batchformer list datasets; {own}")
+    return unknown("dataset", name, known, see=f"see: {command('list', 'datasets')}; {own}")
 
 
 def _names_in(data_dir: Path | None) -> set[str]:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dg_batchformer.cli.common import OK, Verbs, positive
-from dg_batchformer.spec.command import command
+from dg_batchformer.text.command import command
 
 
 def add_action(actions: Verbs) -> None:

@@ -1,7 +1,7 @@
 """Text of the lists of algorithms, wrappers, datasets, protocols, backbones and hparams."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -19,7 +19,7 @@ from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.protocols import PROTOCOLS, get_protocol
 
-_WIDTH = 100  # characters, of a table of hparams
+_WIDTH = 100  # characters, of a table
 _HEADERS = ["hparam", "default", "", "allowed", "description"]
 _DEFAULT_WIDTH, _ALLOWED_WIDTH, _BETWEEN = 20, 25, 10  # the last: the star and the gaps between columns
 
@@ -30,15 +30,22 @@ def list_kind(kind: str, name: str | None, *, dataset: str, protocol: str) -> st
         return _hparams(name or "ERM", dataset, protocol)
     lines, in_full = _KINDS[kind]
     if name is None:
-        return tabulate(lines().items(), tablefmt="plain")
+        return _named(lines().items())
     if set(name) & set("*?["):
-        return tabulate(_matching(kind, name).items(), tablefmt="plain")
+        return _named(_matching(kind, name).items())
     return in_full(name)
 
 
 def names_of(kind: str) -> list[str]:
     """Return the names of everything of a kind."""
     return [name for name in _KINDS[kind][0]() if name != _OWN]
+
+
+def _named(lines: Iterable[tuple[str, object]]) -> str:
+    """Return a table of names and descriptions, at most ``_WIDTH`` columns wide."""
+    rows = [(name, str(about)) for name, about in lines]
+    left = _WIDTH - max(len(name) for name, _ in rows) - len("  ")
+    return tabulate(rows, tablefmt="plain", disable_numparse=True, maxcolwidths=[None, left])
 
 
 def _matching(kind: str, pattern: str) -> dict[str, str]:
@@ -134,13 +141,13 @@ def _dataset(name: str) -> str:
 
 def _protocol(name: str) -> str:
     protocol = get_protocol(name)
-    rows: list[Sequence[object]] = [["about", protocol.about], ["source", protocol.source], ["steps", protocol.steps]]
-    rows += [[f"steps on {dataset}", steps] for dataset, steps in protocol.steps_for.items()]
-    rows.append(["evaluation every", protocol.checkpoint_freq or "set by the dataset"])
-    rows += [[f"evaluation every, on {dataset}", freq] for dataset, freq in protocol.checkpoint_freq_for.items()]
-    rows += [[f"{name}, by default", value] for name, value in protocol.defaults.items()]
-    rows += [[f"{name}, on photographs", value] for name, value in protocol.photographs.items()]
-    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+    rows: list[tuple[str, object]] = [("about", protocol.about), ("source", protocol.source), ("steps", protocol.steps)]
+    rows += [(f"steps on {dataset}", steps) for dataset, steps in protocol.steps_for.items()]
+    rows.append(("evaluation every", protocol.checkpoint_freq or "set by the dataset"))
+    rows += [(f"evaluation every, on {dataset}", freq) for dataset, freq in protocol.checkpoint_freq_for.items()]
+    rows += [(f"{name}, by default", value) for name, value in protocol.defaults.items()]
+    rows += [(f"{name}, on photographs", value) for name, value in protocol.photographs.items()]
+    return _named(rows)
 
 
 _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, USAGE
 from dg_batchformer.errors import InputError, RunFailed, as_sentence, did_you_mean, unknown
-from dg_batchformer.spec.command import PROGRAM
 from dg_batchformer.storage.lock import Busy
+from dg_batchformer.text.command import PROGRAM
 from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.terminal import outlive_readers
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, add_plugins
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.command import command
 from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.text.command import command
 from dg_batchformer.text.spelling import one_form
 
 if TYPE_CHECKING:

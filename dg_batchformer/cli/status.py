@@ -9,7 +9,6 @@ from pathlib import Path
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, positive
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.our_sweep import our_runs, train_command
-from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import damaged
@@ -18,6 +17,7 @@ from dg_batchformer.sweep.jobs import queued_states, read_jobs
 from dg_batchformer.sweep.launches import is_launched
 from dg_batchformer.sweep.plan import run_states
 from dg_batchformer.sweep.status import run_text, status_text
+from dg_batchformer.text.command import command
 from dg_batchformer.text.terminal import clear_screen
 
 

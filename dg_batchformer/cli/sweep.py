@@ -7,7 +7,6 @@ from pathlib import Path
 from dg_batchformer.callbacks.load import find_callbacks
 from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, positive, run_options
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.command import command
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
 from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.names import is_of_session
@@ -17,6 +16,7 @@ from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import log_jobs, queued_states, read_jobs, submitting
 from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
+from dg_batchformer.text.command import command
 
 _FIRST_COMMANDS = 3
 

@@ -9,6 +9,7 @@ from dg_batchformer.catalog.custom import find_dataset
 from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, positive, run_options
 from dg_batchformer.errors import InputError, RunFailed, as_sentence
 from dg_batchformer.results.our_sweep import read_run
+from dg_batchformer.spec.launch import OF_RUN, kept_options
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import refuse_other_run
@@ -19,7 +20,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = "Train one run. Repeat the command to resume it, or to print its result."
     verb = verbs.add_parser("train", help="train one run, or resume it", description=text)
-    verb.set_defaults(run=run, works=True)
+    verb.set_defaults(run=run, works=True, default=verb.get_default)
     add = verb.add_argument_group("the run (these options are its identity)").add_argument
     add(
         "--dataset",
@@ -30,10 +31,10 @@ def add_parser(verbs: Verbs) -> None:
     add("--algorithm", metavar="NAME", default="ERM",
         help="at most one algorithm and any wrappers, such as SWAD+CORAL+BF; see: list algorithms, list wrappers "
         "(default: %(default)s)")  # fmt: skip
-    add("--test_envs", nargs="+", metavar="ENV",
+    add("--test_envs", nargs="+", action="extend", metavar="ENV",
         help="environments to test on, by name or by index from 0; if the domains of your data are numbers, a number "
         "is a name (default: all that are not in --train_envs, or the first)")  # fmt: skip
-    add("--train_envs", nargs="+", metavar="ENV",
+    add("--train_envs", nargs="+", action="extend", metavar="ENV",
         help="environments to train on (default: all others)")  # fmt: skip
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
         help="backbone, steps and hparams of a publication, or 'quick' or 'laptop'; see: list protocols "
@@ -127,8 +128,9 @@ def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> boo
     console, is_new = Console(), not folder.path.exists()
     find_callbacks(options.log, spec.plugins)
     asked, stop = run_options(options), StopOnSignal()
+    told = {"row": options.algorithm, "launch": kept_options(_given(options), folder.path)}
     try:
-        train_run(spec, folder, asked, device=device, watcher=console, stop=stop, row=options.algorithm)
+        train_run(spec, folder, asked, device=device, watcher=console, stop=stop, **told)
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}")
         return False
@@ -141,6 +143,12 @@ def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> boo
     finally:
         console.close()
     return True
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the given options that the command to resume the run repeats."""
+    given = {name: getattr(options, name) for name in OF_RUN}
+    return {name: value for name, value in given.items() if value != options.default(name)}
 
 
 def _folder(options: argparse.Namespace, spec: RunSpec) -> RunFolder:

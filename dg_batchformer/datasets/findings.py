@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dg_batchformer.datasets.integrity import Inspection
 from dg_batchformer.datasets.tree import Tree
+from dg_batchformer.text.spelling import twins
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 """Severities: the data is wrong; should be checked; for information."""
@@ -35,6 +36,14 @@ def unread(tree: Tree, severity: str) -> list[Finding]:
     names = tuple(tree.name_of(file) for file in tree.unread)
     about = "files that look like images but are not read: unsupported format, or beside class folders"
     return [Finding("unread", severity, about, names)] if names else []
+
+
+def case_twins(tree: Tree) -> list[Finding]:
+    """Find environments and classes with names that differ in case alone: they may be meant as one."""
+    names = {"environments": tree.environments, "classes": tree.classes}
+    items = tuple(f"{what}: {', '.join(group)}" for what, of in names.items() for group in twins(of))
+    about = "names that differ in case alone: each is an environment or a class of its own"
+    return [Finding("case", WARNING, about, items)] if items else []
 
 
 _DEFECTS = {

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from dg_batchformer.datasets.base import Identity
 from dg_batchformer.datasets.counts import EVERY, Recognition, Version, nearest_version, recognise, total
-from dg_batchformer.datasets.findings import ERROR, WARNING, Finding, defects, duplicates, oddities, unread
+from dg_batchformer.datasets.findings import ERROR, WARNING, Finding, case_twins, defects, duplicates, oddities, unread
 from dg_batchformer.datasets.integrity import Inspection
 from dg_batchformer.datasets.tree import Tree
 
@@ -77,6 +77,7 @@ def verify(tree: Tree, inspections: Sequence[Inspection], *, strict: bool = Fals
         *([] if published is None else _differing(tree, published)),
         *([] if recognition is None else _other_files(recognition)),
         *unread(tree, ERROR if published is None else WARNING),
+        *case_twins(tree),
         *defects(tree, inspections),
         *duplicates(tree, inspections, ERROR if published is None else WARNING),
         *oddities(tree, inspections),

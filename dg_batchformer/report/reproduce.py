@@ -10,11 +10,11 @@ import yaml
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.our_sweep import our_runs, train_command
-from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.spec.sweep import SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.text.command import command
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from dg_batchformer.results.collection import CollectedRun, Collection, Ending, 
 from dg_batchformer.results.packed import Contents, read_packed, write_packed
 from dg_batchformer.results.runs import RecordsFile, RunRecords, parse_records
 from dg_batchformer.results.soups import read_soups
-from dg_batchformer.spec.command import command
+from dg_batchformer.spec.launch import options_of_run
 from dg_batchformer.spec.manifest import SweepManifest, read_sweep_manifest
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
+from dg_batchformer.text.command import command
 from dg_batchformer.text.counts import how_many, listed
 from dg_batchformer.text.printable import one_line
 
@@ -143,8 +144,9 @@ def read_our_runs(folder: Path, runs: Sequence[RunFolder], unfinished: bool = Fa
 
 def train_command(spec: RunSpec, folder: Path) -> str:
     """Return the command that trains or resumes a run in its folder."""
-    data_dir = "DATA" if spec.facts.folder else None  # not stored in the run folder
-    return command("train", **spec.options(), data_dir=data_dir, output_dir=folder)
+    data_dir = "DATA" if spec.facts.folder else None  # of earlier versions, which did not store it
+    options = {"data_dir": data_dir, **options_of_run(RunFolder(folder))}
+    return command("train", **spec.options(), **options, output_dir=folder)
 
 
 def read_run(

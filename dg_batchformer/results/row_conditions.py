@@ -108,7 +108,10 @@ class _Row(NamedTuple):
     def of(cls, runs: Sequence[CollectedRun]) -> "_Row":
         fields = _values(run.conditions.fields for run in runs)
         hparams = _values(run.conditions.hparams for run in runs)
-        is_drawn = any(run.hparams_seed for run in runs)
+        draws = {run.hparams_seed for run in runs}
+        is_drawn = any(draws)
+        if not any("soup_members" in run.constant for run in runs):  # a soup is of all draws
+            fields["draws"] = [str(len(draws))]
         return cls(
             {name: " and ".join(values) for name, values in fields.items() if name not in {"hparams", *_OF_THE_ROW}},
             {

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED, InputError
-from dg_batchformer.spec.command import command
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, Launch
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.text.command import command
 from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.spelling import one_form
 

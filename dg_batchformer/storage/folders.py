@@ -100,6 +100,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.spec_file = path / "spec.json"
+        self.launch_file = path / "launch.json"
         self.records_file = path / "results.jsonl"
         self.soup_file = path / "soup.json"
         self.log_file = path / "log.txt"

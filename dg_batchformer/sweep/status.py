@@ -8,12 +8,12 @@ from typing import Any
 from tabulate import tabulate
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import SweepManifest, SweepRun
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.sweep.jobs import ADVICE, ended_states, queued_states, read_jobs
 from dg_batchformer.sweep.plan import States, counted, price_text, prices, steps_done
+from dg_batchformer.text.command import command
 
 _SHOWN = 20  # lines of each kind
 _WIDTH = 80  # columns of a terminal

@@ -12,6 +12,7 @@ COLUMNS = (
     "selection", "table", "row", "column", "mean", "standard_error", "n", "source", "significance", "differs",
     "deviations",
 )  # fmt: skip
+_DRAWS = "draws"
 
 
 class TableFrame(pd.DataFrame):
@@ -40,7 +41,7 @@ def cells_frame(sections: Sequence[Section]) -> pd.DataFrame:
 
     ``source`` is empty for our rows, else the BibTeX key of a published row; empty published cells are left out.
     ``differs`` and ``deviations`` say in what a row differs from most others beside its algorithm, and from its
-    protocol.
+    protocol. ``draws`` lists the selected draw and step of every trial; the column exists only if tables have draws.
     """
     cells = [
         {
@@ -48,6 +49,7 @@ def cells_frame(sections: Sequence[Section]) -> pd.DataFrame:
             "significance": table.differing.get((label, column), ""),
             "differs": "; ".join(table.conditions.differs.get(label, ())),
             "deviations": "; ".join(table.conditions.deviations.get(label, ())),
+            _DRAWS: "; ".join(_draws(table, label, name)),
         }
         for section in sections
         for table in section.tables
@@ -62,7 +64,19 @@ def cells_frame(sections: Sequence[Section]) -> pd.DataFrame:
         for name, cell in zip(table.columns, row.cells, strict=True)
         if cell.mean is not None
     ]
-    return pd.DataFrame([*cells, *published], columns=list(COLUMNS)).astype({"n": "Int64"})
+    has_draws = any(table.draws for section in sections for table in section.tables)
+    columns = [*COLUMNS, *[_DRAWS] * has_draws]
+    return pd.DataFrame([*cells, *published], columns=columns).astype({"n": "Int64"})
+
+
+def _draws(table: Table, row: str, column: str) -> list[str]:
+    """Return the selected draws of a cell, one text for each trial."""
+    return [
+        f"trial {draw.trial}: draw {draw.draw} at step {draw.step}"
+        + "".join(f", {name} {value}" for name, value in draw.hparams.items())
+        for draw in table.draws
+        if (draw.label, draw.environment) == (row, column)
+    ]
 
 
 def _line(section: Section, table: Table, row: str, column: str, cell: Cell, source: str) -> dict[str, Any]:

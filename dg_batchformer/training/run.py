@@ -3,7 +3,7 @@
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
@@ -58,6 +58,7 @@ def train_run(
     stop: Callable[[], bool],
     callbacks: Sequence[Callback] = (),
     row: str = "",
+    launch: Mapping[str, Any] | None = None,
 ) -> State:
     """Train a run to its end, resuming from a checkpoint if there is one; return DONE or DIVERGED.
 
@@ -70,6 +71,7 @@ def train_run(
         stop: called after every step; true saves a checkpoint and stops.
         callbacks: follow the run, beside those that the options name.
         row: the name of the run's row in tables; by default its algorithm.
+        launch: the options for the command that resumes the run, stored in its folder; None for runs of a sweep.
 
     Raises InputError if the run cannot be trained, Busy if another process trains it or took it over, and Interrupted
     if stopped. Errors after the lock is taken, except the last two, are written to ``error.txt`` in the folder.
@@ -93,6 +95,8 @@ def train_run(
                 with open_loader(spec, hparams, dataset, device, watcher, stop) as loader:
                     run = _Run(spec, folder, options, lock, hparams, dataset, loader, device, watcher, followers)
                     write_json(folder.spec_file, spec.as_dict())  # the run could be built, so it owns the folder now
+                    if launch is not None:
+                        write_json(folder.launch_file, launch)
                     return run.train(stop, row or spec.algorithm)
 
             with followed_to_the_end(followers) as ended:

@@ -14,6 +14,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.mixstyle import PARTNERS, StyleMixer
+from dg_batchformer.text.command import command
 from dg_batchformer.wrappers.base import Wrapper
 
 
@@ -46,7 +47,7 @@ class MixStyle(Wrapper):
             raise InputError(
                 f"MixStyle mixes statistics of feature maps, but {self.inner_class.__name__} has none for inputs of "
                 f"shape {tuple(input_shape)} with backbone {hparams.get('backbone', 'auto')}; use images and a "
-                "convolutional backbone (python -m dg_batchformer list backbones)"
+                f"convolutional backbone ({command('list', 'backbones')})"
             )
         for featurizer in self.styled_featurizers():
             self._refuse_twins(featurizer)

@@ -14,10 +14,10 @@ from domainbed_sweeps import Kind, write_sweep
 from support import resolved
 
 from dg_batchformer.cli.main import main, parser
-from dg_batchformer.spec.command import PROGRAM
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
 from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.launchers.local import LocalLauncher
+from dg_batchformer.text.command import PROGRAM
 
 PACKAGE = Path(__file__).parents[2] / "dg_batchformer"
 FLAG = re.compile(r"(?<![\w-])--([a-z]\w+)")
@@ -42,11 +42,16 @@ def _flags(parser, name=""):
 FLAGS = _flags(parser())
 
 
-def _constants():
+def _nodes():
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield path, node.value
+            yield path, node
+
+
+def _constants():
+    for path, node in _nodes():
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield path, node.value
 
 
 def test_every_flag_that_the_program_speaks_of_exists():
@@ -56,12 +61,15 @@ def test_every_flag_that_the_program_speaks_of_exists():
     assert not strange
 
 
-def test_every_command_that_stands_whole_in_a_text_parses():
-    lines = {line for _, text in _constants() for line in re.findall(rf"{PROGRAM} ([\w ]+\w)(?=[);,]|$)", text)}
+def test_every_command_that_stands_whole_in_the_code_parses_and_is_spelled_in_one_place():
+    calls = [node for _, node in _nodes() if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "command"]
+    whole = [call for call in calls if not call.keywords and all(isinstance(word, ast.Constant) for word in call.args)]
 
-    assert lines
-    for line in lines:
-        assert parser().parse_args(shlex.split(line))
+    assert whole
+    for call in whole:
+        assert parser().parse_args([word.value for word in call.args])
+    spelled = {path for path, text in _constants() if re.search("(-m dg_batchformer|^dg-batchformer)( |$)", text)}
+    assert spelled == {PACKAGE / "text" / "command.py"}
 
 
 def _check(verb, said):
@@ -184,6 +192,22 @@ def test_advice_speaks_of_flags_that_the_verb_has(typed, place, capsys, monkeypa
     said = capsys.readouterr()
     _check(" ".join(words[:2] if words[0] == "data" else words[:1]), said.err)
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "lacking"),
+    [
+        ([], {"model", "predictions"}),
+        (["--keep", "final"], {"predictions"}),
+        (["--keep", "best", "--predictions"], set()),
+    ],
+)
+def test_a_launch_says_first_which_verbs_will_lack_what_they_need(options, lacking, place, capsys):
+    capsys.readouterr()
+
+    main(["sweep", "sweeps/toy.yaml", *options])
+
+    assert set(re.findall(r"note: runs keep no (\w+), which", capsys.readouterr().out)) == lacking
 
 
 def test_every_command_that_a_sweep_prints_works_from_where_it_is_printed(tmp_path, monkeypatch, capsys):

@@ -52,6 +52,13 @@ def _photo(folder, size=(64, 48)):
     return file, Image.effect_noise(size, 100).convert("RGB")
 
 
+def test_environments_and_classes_that_differ_in_case_alone_are_named(mine):
+    shutil.copytree(mine / "photo", mine / "Photo")
+    (mine / "cartoon" / "dog").rename(mine / "cartoon" / "Dog")
+
+    assert _found(mine)["case", WARNING] == ("environments: Photo, photo", "classes: Dog, dog")
+
+
 def test_sound_data_are_right_and_described(mine):
     verification = _verify(mine)
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from support import resolved
@@ -9,10 +10,12 @@ from support import resolved
 from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
 from dg_batchformer.results.collect import collect
-from dg_batchformer.spec.command import PROGRAM
+from dg_batchformer.results.our_sweep import train_command
+from dg_batchformer.spec.launch import Launch, kept_options, options_of_run
 from dg_batchformer.storage.digests import mark_done
-from dg_batchformer.storage.folders import RunFolder, State, write_json
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, write_json
 from dg_batchformer.storage.records import to_line
+from dg_batchformer.text.command import PROGRAM
 
 
 def _write(path, *, done=True, dataset="Toy", **asked):
@@ -56,6 +59,37 @@ def test_the_runs_of_a_folder_make_one_table(tmp_path, capsys):
     assert f"CORAL on Toy/A, trial 0: interrupted, 5 of 5001 updates\ncontinue: {PROGRAM} train " in said
     assert main(["tables", str(tmp_path), "--unfinished", "--format", "csv", "--selection", "oracle"]) == 0
     assert "oracle,Toy,CORAL,A,50.0" in capsys.readouterr().out
+
+
+def test_a_run_is_continued_with_the_options_that_train_was_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _write(Path("runs/one"), dataset="PACS", done=False)
+    kept = kept_options({"data_dir": Path("my data"), "keep": "none"}, Path("runs/one"))
+    write_json(Path("runs/one/launch.json"), kept)
+
+    assert main(["status", "runs/one"]) == 0
+
+    [train] = re.findall(rf"continue: {PROGRAM} (train .+)", capsys.readouterr().out)
+    asked = parser().parse_args(shlex.split(train))
+    assert (asked.data_dir, asked.keep, asked.output_dir) == (Path("my data"), "none", Path("runs/one"))
+    monkeypatch.chdir(tmp_path / "runs" / "one")
+    assert options_of_run(RunFolder(Path()))["data_dir"].resolve() == tmp_path / "my data"
+
+
+@pytest.mark.parametrize(("given", "keep"), [({}, "none"), ({"keep": "best", "devices": "cpu,cpu"}, "best")])
+def test_a_run_of_a_sweep_is_continued_with_the_options_of_that_sweep(given, keep, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = SweepFolder(Path("results/mine"))
+    launch = Launch(Path("mine.yaml"), {"data_dir": Path("my data"), **given})
+    sweep.write({"launch": launch.kept(sweep.path)})
+
+    assert options_of_run(sweep.run("0")) == {"data_dir": Path("my data"), "keep": keep}
+
+
+def test_where_nobody_kept_where_data_lie_the_command_says_data(tmp_path):
+    spec = _write(tmp_path / "run", dataset="PACS", done=False)
+
+    assert "--data_dir DATA" in train_command(spec, tmp_path / "run")
 
 
 def test_status_of_a_run_that_failed_says_why(tmp_path, capsys):

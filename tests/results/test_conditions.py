@@ -10,6 +10,8 @@ from generated import write_sweep
 from dg_batchformer.cli.main import main
 from dg_batchformer.report.page import build_page
 from dg_batchformer.results.collect import collect
+from dg_batchformer.results.conditions import conditions
+from dg_batchformer.results.runs import Place
 from dg_batchformer.spec.sweep import Row
 from dg_batchformer.tables.render import FORMATS, render
 from dg_batchformer.tables.table import build_sections
@@ -94,6 +96,25 @@ def test_rows_of_sweeps_under_different_conditions_are_set_apart(tmp_path):
     assert list(said) == ["MMD"]
     assert {"protocol swad-2021, not domainbed-2020", "steps 101, not 801"} <= set(said["MMD"])
     assert "checkpoint_freq 100, not 300" in said["MMD"]
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [({"device": "NVIDIA A100"}, "fp32 or tf32"), ({"device": "NVIDIA A100", "tf32": False}, "fp32"),
+     ({"device": "cpu"}, "fp32"), ({"device": "NVIDIA A100", "precision": "bf16"}, "bf16")],
+)  # fmt: skip
+def test_fp32_of_a_gpu_that_does_not_record_tf32_may_have_been_tf32(recorded, said):
+    place = Place("PACS", "ERM", (0,), 0, 0)
+
+    assert conditions({"precision": "fp32", **recorded}, place).fields["precision"] == said
+
+
+def test_a_row_that_chooses_among_fewer_draws_is_marked(tmp_path):
+    many = _sweep(tmp_path / "a", algorithms=ROWS[:2], draws=3)
+    alone = _sweep(tmp_path / "b", algorithms=(Row("MMD", "MMD"),))
+
+    assert _table(many).conditions.differs == {}
+    assert "draws 1, not 3" in _table(many, alone).conditions.differs["MMD"]
 
 
 def test_an_hparam_that_other_rows_do_not_have_is_of_the_algorithm(tmp_path):

@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import pytest
 
-from dg_batchformer.spec.command import PROGRAM
 from dg_batchformer.spec.manifest import manifest_content, read_sweep_manifest
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.digests import mark_done
@@ -11,6 +10,7 @@ from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.plan import States, counted, plan, run_states
 from dg_batchformer.sweep.status import status_text
+from dg_batchformer.text.command import PROGRAM
 
 SWEEP = SweepSpec("s", ("PACS",), (Row("ERM", "ERM"), Row("ERM+BF", "ERM+BF")), trials=1)
 

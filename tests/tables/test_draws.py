@@ -1,5 +1,6 @@
 """Which draw won: by row, environment and trial, with what it had drawn, in every format."""
 
+import csv
 import json
 
 import pytest
@@ -44,6 +45,17 @@ def test_the_draw_that_was_selected_stands_with_what_differs_from_the_others(fol
     ]
     assert [draw["hparams"] for draw in draws[:2]] == [{"lr": "0.001"}, {"lr": "0.0005"}]
     assert {draw["step"] for draw in draws} == {300}
+
+
+def test_every_cell_of_csv_names_its_draws_where_they_are_asked_for(folder, capsys):
+    assert "draw" not in _shown(folder, capsys, "csv")
+
+    lines = csv.DictReader(_shown(folder, capsys, "csv", "--hparams").splitlines())
+
+    draws = {(line["row"], line["column"]): line["draws"] for line in lines}
+    assert draws["ERM", "A"] == "trial 0: draw 0 at step 300, lr 0.001"
+    assert draws["a & b", "B"] == "trial 0: draw 1 at step 300, lr 0.0005"
+    assert draws["ERM", "Average"] == ""
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "csv"])

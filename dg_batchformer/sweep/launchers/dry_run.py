@@ -6,10 +6,10 @@ have their number of threads, as rounding depends on it.
 
 from collections.abc import Sequence
 
-from dg_batchformer.spec.command import command
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.text.command import command
 
 
 def commands(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dg_batchformer.tables.table import Section
 from dg_batchformer.text.printable import in_csv
 
-_TEXTS = ("table", "row", "column", "differs", "deviations")
+_TEXTS = ("table", "row", "column", "differs", "deviations", "draws")
 
 
 def tidy_csv(sections: Sequence[Section]) -> str:
@@ -13,6 +13,6 @@ def tidy_csv(sections: Sequence[Section]) -> str:
     from dg_batchformer.tables.frame import cells_frame  # pandas takes as long to load as other formats to print
 
     frame = cells_frame(sections)
-    for name in _TEXTS:
+    for name in frame.columns.intersection(_TEXTS):
         frame[name] = [in_csv(text) if isinstance(text, str) else text for text in frame[name]]
     return frame.to_csv(index=False)

@@ -1,23 +1,21 @@
-"""Commands to paste: what a shell makes of them is what was meant."""
+"""How a run and a sweep are started again: the command asks for what was asked."""
 
 import json
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support import resolved
 
 from dg_batchformer.cli.main import parser
-from dg_batchformer.spec.command import PROGRAM, command
 from dg_batchformer.spec.launch import REMEMBERED, Launch
 from dg_batchformer.spec.manifest import manifest_content, read_sweep_manifest
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
+from dg_batchformer.text.command import PROGRAM, command
 
-AWKWARD = ("a b", "it's", '"', "$(x)", "`x`", "*", "a;b", "~", "é", "#", "a\\b")
 SWEEP = SweepSpec("mine", ("PACS",), (Row("ERM", "ERM"),), trials=1)
 
 
@@ -26,27 +24,11 @@ def _parsed(line):
     return parser().parse_args(shlex.split(line.removeprefix(PROGRAM)))
 
 
-@pytest.mark.parametrize("name", AWKWARD)
-def test_a_shell_hands_over_every_word_as_it_was_meant(name):
-    line = command("tables", Path(name), Path(f"-{name}"), output=Path(name), mix=True, published=["ERM", name])
-    show = f"{sys.executable} -c 'import sys; print(ascii(sys.argv[1:]))'"
-
-    said = subprocess.run(line.replace(PROGRAM, show, 1), shell=True, capture_output=True, text=True).stdout
-
-    words = ["tables", name, f"./-{name}", "--output", name, "--mix", "--published", "ERM", name]
-    assert said == ascii(words) + "\n"
-
-
-def test_what_is_not_given_is_left_out_and_a_value_with_a_dash_is_no_option():
-    assert command("tables", Path("a"), mix=False, output=None, selection=[]) == f"{PROGRAM} tables a"
-    assert _parsed(command("tables", Path("a"), compare_to="-x")).compare_to == "-x"
-
-
 @pytest.mark.parametrize(
     "asked",
     [
         {},
-        {"dataset": "-mine", "environments": ("-1", "2", "b c"), "test_envs": ("-1",), "train_envs": ("b c",)},
+        {"dataset": "-mine", "environments": ("-1", "-x", "b c"), "test_envs": ("-1", "-x"), "train_envs": ("b c",)},
         {"algorithm": "SWAD+BF", "hparams": {"lr": 1e-4}, "plugins": ("mine",), "seed": 3, "holdout_fraction": 0.5},
     ],
 )

@@ -1,10 +1,19 @@
 """Format shell commands for users to copy and paste."""
 
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-PROGRAM = "python -m dg_batchformer"
+_INSTALLED = "dg-batchformer"
+
+
+def started_as(path: str) -> str:
+    """Return how to start this program again, from the path of the file that started it."""
+    return _INSTALLED if Path(path).name == _INSTALLED else "python -m dg_batchformer"
+
+
+PROGRAM = started_as(sys.argv[0])
 
 
 def command(*operands: object, **options: object) -> str:
@@ -28,7 +37,7 @@ def _words(options: dict[str, object]) -> Iterator[str]:
         if value is None or value is False or value == [] or value == ():
             continue
         values = [] if value is True else [str(one) for one in (value if isinstance(value, list | tuple) else [value])]
-        if len(values) == 1 and values[0].startswith("-"):
-            yield f"--{name}={values[0]}"  # otherwise it would parse as an option
+        if any(one.startswith("-") for one in values):
+            yield from (f"--{name}={one}" for one in values)  # otherwise they would parse as options
         else:
             yield from (f"--{name}", *values)
