@@ -27,7 +27,7 @@ from dg_batchformer.storage.digests import is_intact
 from dg_batchformer.storage.folders import RunFolder, atomic_write, cache_dir
 from dg_batchformer.storage.safe_read import NOTE, TABLE, WEIGHTS, open_regular, read_bytes
 
-_VERSION = 4
+_VERSION = 5
 
 Stamp = tuple[int, ...]  # size, times and inode of results.jsonl and ``done``, to detect changes
 _ABSENT = (0, 0, 0, 0)

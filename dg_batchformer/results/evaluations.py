@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_TEXTUAL = ("step", "format", "threads", "final")  # numbers that are not measurements
+_TEXTUAL = ("step", "format", "threads", "final", "soup_members")  # numbers that are not measurements
+_NUMBERS = (float, int, type(None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +40,7 @@ class Evaluations:
         first: dict[str, Any] = {}  # the first value of every key
         for record in reversed(records):
             first.update(record)
-        numbers = (float, int, type(None))
-        keys = tuple(key for key, value in first.items() if isinstance(value, numbers) and key not in _TEXTUAL)
+        keys = tuple(key for key, value in first.items() if _is_number(value) and key not in _TEXTUAL)
         shape = len(records), len(keys)
         if all(len(record) == len(first) for record in records):
             recorded = np.ones(shape, np.bool_)
@@ -130,3 +130,8 @@ def concatenate(parts: Sequence[Evaluations]) -> Evaluations:
         np.concatenate([np.stack([part.column(key) for key in keys], axis=1) for part in parts]),
         np.concatenate([np.stack([part.has(key) for key in keys], axis=1) for part in parts]),
     )
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value may be a measurement: a number, or null where it is missing, but not a switch."""
+    return isinstance(value, _NUMBERS) and type(value) is not bool

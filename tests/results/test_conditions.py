@@ -10,9 +10,12 @@ from generated import write_sweep
 from dg_batchformer.cli.main import main
 from dg_batchformer.report.page import build_page
 from dg_batchformer.results.collect import collect
+from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.conditions import conditions
-from dg_batchformer.results.runs import Place
+from dg_batchformer.results.row_conditions import by_benchmark
+from dg_batchformer.results.runs import Place, parse_records
 from dg_batchformer.spec.sweep import Row
+from dg_batchformer.storage.folders import State
 from dg_batchformer.tables.render import FORMATS, render
 from dg_batchformer.tables.table import build_sections
 
@@ -115,6 +118,22 @@ def test_a_row_that_chooses_among_fewer_draws_is_marked(tmp_path):
 
     assert _table(many).conditions.differs == {}
     assert "draws 1, not 3" in _table(many, alone).conditions.differs["MMD"]
+
+
+def test_a_soup_is_of_all_draws_of_its_row():
+    draws = [CollectedRun("ERM", "Toy", "ERM", (0,), 0, draw, State.DONE, constant={"args": {}}) for draw in range(3)]
+    soup = CollectedRun("soup", "Toy", "ERM", (0,), 0, 0, State.DONE, constant={"args": {}, "soup_members": 3})
+
+    assert by_benchmark([*draws, soup], ["ERM", "soup"])["Toy"].differs == {}
+
+
+def test_switches_that_records_hold_are_conditions_and_no_measurements():
+    record = {"args": {}, "step": 0, "env0_in_acc": 0.5, "tf32": False, "soup_members": 3}
+
+    [run] = parse_records(json.dumps(record).encode()).runs
+
+    assert run.evaluations.keys == ("env0_in_acc",)
+    assert run.constant == {"args": {}, "tf32": False, "soup_members": 3}
 
 
 def test_an_hparam_that_other_rows_do_not_have_is_of_the_algorithm(tmp_path):
