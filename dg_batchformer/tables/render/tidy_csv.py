@@ -13,6 +13,6 @@ def tidy_csv(sections: Sequence[Section]) -> str:
     from dg_batchformer.tables.frame import cells_frame  # pandas takes as long to load as other formats to print
 
     frame = cells_frame(sections)
-    for name in frame.columns.intersection(_TEXTS):
+    for name in [name for name in _TEXTS if name in frame]:
         frame[name] = [in_csv(text) if isinstance(text, str) else text for text in frame[name]]
     return frame.to_csv(index=False)
