@@ -75,7 +75,7 @@ def find_own(name: str, data_dir: Path | None) -> Path:
         raise InputError("; ".join([f"unknown dataset {name!r}; did you mean {known!r}?", *own]))
     if name != Path(name).name:
         place = Path(name)
-        raise InputError(f"dataset {name!r} is a path; give --dataset {place.name} --data_dir {place.parent}")
+        raise InputError(f"dataset {name!r} is a path; give the name {place.name} and --data_dir {place.parent}")
     if data_dir is None or is_junk(name):
         raise _unknown(name, None)
     if Path(name).suffix in SUFFIXES and (data_dir / name).is_file():

@@ -66,7 +66,7 @@ def test_a_folder_and_its_manifest_are_the_same_data(tmp_path):
         ("Mien", r"did you mean 'Mine'"),
         ("pacs", r"unknown dataset 'pacs'; did you mean 'PACS'\?; .*pacs is not read: PACS reads .*PACS; rename it to"),
         ("office_home", r"did you mean 'OfficeHome'\?$"),
-        ("here/Mine", r"dataset 'here/Mine' is a path; give --dataset Mine --data_dir here"),
+        ("here/Mine", r"dataset 'here/Mine' is a path; give the name Mine and --data_dir here"),
         ("Listed.csv", r"dataset 'Listed.csv' is a manifest; give its name without the extension: Listed"),
         ("Two", r"Two.csv and .*Two.json are two manifests of the same name; remove one"),
         ("One", r"One has one domain, day, but at least 2 are needed"),
