@@ -23,20 +23,25 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     verb = verbs.add_parser(
         "export",
-        help="the records of runs to TensorBoard, W&B, MLflow, CSV or Parquet",
-        description="Send the records of trained runs to TensorBoard, W&B or MLflow, as --log does while they train, "
-        "or write them to one file, a line for every evaluation.",
+        help="send the records of runs to TensorBoard, W&B, MLflow, CSV or Parquet",
+        description="Send the records of trained runs to TensorBoard, W&B or MLflow, as --log does during training, "
+        "or write them to one file with a line for every evaluation.",
     )
     verb.set_defaults(run=run, works=True)
     add = verb.add_argument
-    add("folder", type=Path, metavar="DIR", help="as results/quickstart, a run folder, or a DomainBed sweep")
-    add("--to", choices=(*BUILT_IN, *_FILES), required=True, help="where the records go")
+    add(
+        "folder",
+        type=Path,
+        metavar="DIR",
+        help="folder of a sweep such as results/quickstart, of a run, or of a DomainBed sweep",
+    )
+    add("--to", choices=(*BUILT_IN, *_FILES), required=True, help="destination of the records")
     add_reading(verb)
     add(
         "--output",
         type=Path,
         metavar="FILE",
-        help="for csv and parquet (default: records.csv or export.parquet in DIR)",
+        help="file for csv or parquet (default: records.csv or export.parquet in DIR)",
     )
 
 

@@ -31,14 +31,14 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     verb = verbs.add_parser(
         "watch",
-        help="a sweep on one screen that updates: progress, losses, accuracies, failures",
-        description="Show a sweep on one screen that updates while it trains, until nothing is left to train. Ctrl-C "
-        "leaves the screen and stops no run. Without a terminal it prints the screen once.",
+        help="show a live screen of a sweep: progress, losses, accuracies, failures",
+        description="Show a live screen of a sweep until no run is left to train. Ctrl-C leaves the screen and stops "
+        "no run. Without a terminal, the screen is printed once.",
     )
     verb.set_defaults(run=run)
-    verb.add_argument("folder", type=Path, metavar="DIR", help="as results/quickstart")
+    verb.add_argument("folder", type=Path, metavar="DIR", help="folder of the sweep, such as results/quickstart")
     verb.add_argument("--every", type=positive, default=2, metavar="SECONDS",
-        help="time between two updates (default: %(default)s)")  # fmt: skip
+        help="seconds between two updates (default: %(default)s)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:

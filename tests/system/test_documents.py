@@ -34,7 +34,7 @@ NEEDS = {
     "soup": "runs trained with --predictions",
     "--metric": "runs trained with --predictions",
     "--expect": "the runs of a reproduction",
-    "watch": "a reader who ends it",
+    "--watch": "a reader who ends it",
     "make demo": "minutes, which the README takes",
     "source .venv": "the environment that is active already",
 }
