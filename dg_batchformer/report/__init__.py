@@ -1,1 +1,1 @@
-"""The report: one self-contained HTML page per sweep, with its figures."""
+"""The report: one self-contained HTML page about a sweep, with figures."""

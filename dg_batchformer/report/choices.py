@@ -1,4 +1,4 @@
-"""What a selection method takes, as the figures of the page ask for it."""
+"""The runs and steps that a selection method chooses, arranged for the figures."""
 
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
@@ -9,7 +9,7 @@ from dg_batchformer.results.selection import Method
 
 
 class Choices:
-    """What a selection method chose of a collection."""
+    """Choices of a selection method in a collection, by dataset, row, environment and trial."""
 
     def __init__(self, collection: Collection, method: Method) -> None:
         self.collection = collection
@@ -19,26 +19,32 @@ class Choices:
             self._by_trial[dataset, label, env][trial] = choice
 
     def trials(self, dataset: str, label: str, env: int) -> Mapping[int, Choice]:
-        """Return the choices of a cell by trial seed; none where nothing is trained."""
+        """Return the choices of a cell by trial seed; empty if no run has records."""
         return self._by_trial.get((dataset, label, env), {})
 
     def averages(self, dataset: str, label: str) -> Mapping[int, float]:
-        """Return the mean test accuracy by trial, of the trials that have all environments held out."""
+        """Return the mean test accuracy over environments by trial, for trials with all environments."""
         by_env = [self.trials(dataset, label, env) for env in self.envs(dataset)]
         complete = [trial for trial in by_env[0] if all(trial in trials for trials in by_env)] if by_env else []
         return {trial: sum(trials[trial].score.test for trials in by_env) / len(by_env) for trial in complete}
 
     def envs(self, dataset: str) -> Sequence[int]:
-        """Return the environments that are held out somewhere."""
+        """Return the test environments of a dataset that have a choice."""
         return sorted({env for name, _, env in self._by_trial if name == dataset})
 
     def labels(self, dataset: str) -> Sequence[str]:
-        """Return the rows that have a score, in table order."""
+        """Return the rows that have a choice, in table order."""
         found = {label for name, label, _ in self._by_trial if name == dataset}
         return [label for label in self.collection.rows if label in found]
 
     def best_labels(self, dataset: str, most: int, among: Container[str] | None = None) -> Sequence[str]:
-        """Return the rows, of all or among some, that test best on average, at most so many, in table order."""
+        """Return the rows with the highest mean test accuracy, in table order.
+
+        Args:
+            most: the maximum number of rows.
+            among: rows to consider; None: all.
+
+        """
         labels = [label for label in self.labels(dataset) if among is None or label in among]
         ranked = sorted(labels, key=lambda label: -self._mean(dataset, label))[:most]
         return [label for label in labels if label in ranked]
@@ -49,7 +55,7 @@ class Choices:
 
     @property
     def datasets(self) -> Sequence[str]:
-        """The datasets of which something was chosen."""
+        """The datasets that have a choice."""
         found = {dataset for dataset, _, _ in self._by_trial}
         return [dataset for dataset in self.collection.environments if dataset in found]
 

@@ -1,7 +1,7 @@
-"""How a row looks, the same in every figure: one of eight colours, a marker, a dash.
+"""Color, marker and line style of each row, the same in every figure.
 
-The colours stay apart for colour-blind eyes (after Okabe & Ito), and the style sheet holds them, one set for light and
-one for dark pages. Rows beyond the eighth repeat colours with other markers and dashes.
+The eight colors can be told apart by color-blind readers (after Okabe and Ito); the style sheet defines them for light
+and dark pages. Further rows repeat the colors with other markers and line styles.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,11 @@ _DASHES = ("solid", "dashed", "dotted", "dashdot")
 
 
 class Look(NamedTuple):
-    """How a row is drawn.
+    """Style of a row in figures.
 
     Args:
-        colour: its number in the style sheet. marker, dash: as matplotlib names them.
+        colour: index of the color in the style sheet.
+        marker, dash: marker and line style of matplotlib.
 
     """
 
@@ -29,7 +30,7 @@ Looks = Mapping[str, Look]
 
 
 def looks(labels: Sequence[str]) -> Looks:
-    """Give every row its look."""
+    """Return the style of every row."""
     return {
         label: Look(
             place % COLOURS,

@@ -1,4 +1,4 @@
-"""The page as a whole: what stands in it, and the template that it is poured into."""
+"""The page as a whole: collects its contents and renders the template."""
 
 import time
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Figures:
-    """A part of the page with one figure for each dataset.
+    """A section of the page with one figure per dataset.
 
     Args:
-        lacking: what is said where there is none.
+        lacking: text shown if there are no figures; '' leaves the section out.
 
     """
 
@@ -40,11 +40,11 @@ class Figures:
 
 
 def build_page(collection: Collection, folders: Sequence[Path], **options: object) -> str:
-    """Return the report of a collection as one HTML page that loads nothing.
+    """Return the report of a collection as one self-contained HTML page.
 
     Args:
-        folders: that the collection was read from.
-        options: that ``report`` was given, to name the command that makes the page again.
+        folders: the folders that the collection was read from.
+        options: options of ``report``, for the command that writes the page again.
 
     """
     sections = _telling(build_sections(collection, list(METHODS)))
@@ -80,7 +80,7 @@ def build_page(collection: Collection, folders: Sequence[Path], **options: objec
 
 
 def _telling(sections: Sequence[Section]) -> list[Section]:
-    """Return the default methods, and those of the others whose tables say something else than one before."""
+    """Return the sections of the default methods, and of other methods whose tables differ from all earlier ones."""
     kept: list[Section] = []
     for section in sections:
         values = _values(section)
@@ -90,13 +90,13 @@ def _telling(sections: Sequence[Section]) -> list[Section]:
 
 
 def _values(section: Section) -> list[Any]:
-    """Return the cells of a section; none where all are empty."""
+    """Return the cells of a section; an empty list if no cell has a value."""
     cells = [cell for table in section.tables for row in table.rows.values() for cell in row]
     return cells if any(cell.mean is not None for cell in cells) else []
 
 
 def _figures(choices: Choices) -> list[Figures]:
-    """Draw everything; what BatchFormer adds is left out where no two rows differ by it."""
+    """Draw all figures; the gain of BatchFormer is left out if no two rows differ in BF only."""
     look = looks(choices.collection.rows)
     figures = [
         Figures("accuracy", "Accuracy per environment", accuracy.ABOUT, list(accuracy.accuracy_plots(choices, look)),

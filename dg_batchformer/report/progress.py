@@ -1,4 +1,4 @@
-"""Run states by row, and what failed or diverged."""
+"""Run states by row, and the reasons of failed and diverged runs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.storage.folders import State
 
-_SHOWN = 8  # runs of each sentence
+_SHOWN = 8  # runs listed for each reason
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Runs that ended as they should not, for one reason: how many, the first of them, and the reason."""
+    """Runs that failed, diverged or lost files for one reason: the reason, their number and the first of them."""
 
     state: State
     sentence: str
@@ -21,7 +21,7 @@ class Trouble:
 
 
 def states(collection: Collection) -> tuple[list[State], list[tuple[str, list[int]]]]:
-    """Return the states that occur, and how many runs of every row have each."""
+    """Return the states that occur, and for each row the number of runs in each of these states."""
     counts = {label: Counter[State]() for label in collection.rows}
     for run in collection.runs:
         counts[run.label][run.state] += 1
@@ -30,15 +30,15 @@ def states(collection: Collection) -> tuple[list[State], list[tuple[str, list[in
 
 
 def troubles(collection: Collection) -> list[Trouble]:
-    """Return the failed runs by their sentence, most frequent first, and those that diverged."""
+    """Return runs with problems grouped by reason, the most frequent first, diverged runs last."""
     by_reason: dict[tuple[State, str], list[CollectedRun]] = defaultdict(list)
     for run in collection.runs:
         if run.state is State.FAILED:
             by_reason[run.state, run.ending.failure or "it left no reason"].append(run)
         elif run.state is State.DAMAGED:
-            by_reason[run.state, "a file changed since the run finished, or is missing"].append(run)
+            by_reason[run.state, "a file was changed or deleted after the run finished"].append(run)
         elif run.state is State.GONE:
-            by_reason[run.state, "it was trained, and its folder was deleted"].append(run)
+            by_reason[run.state, "the run was trained, but its folder was deleted"].append(run)
         elif run.state is State.DIVERGED:
             by_reason[run.state, "loss or metrics are not finite"].append(run)
     found = [

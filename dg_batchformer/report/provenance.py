@@ -1,4 +1,4 @@
-"""Where the numbers come from: settings, versions, data, hardware, and what they cost."""
+"""Provenance of the numbers: settings, versions, data, hardware and cost."""
 
 import subprocess
 from collections import Counter, defaultdict
@@ -25,10 +25,11 @@ _UNKNOWN = "not recorded"
 
 @dataclass(frozen=True)
 class Cost:
-    """Time on one kind of device.
+    """Cost of the trained runs on one kind of device.
 
     Args:
-        seconds: of training and evaluation, all runs together. untimed: runs that do not say how long they took.
+        seconds: time of training and evaluation, summed over runs.
+        untimed: number of runs whose time is not recorded.
 
     """
 
@@ -39,18 +40,18 @@ class Cost:
 
     @property
     def hours(self) -> str:
-        """Device hours."""
+        """Device hours, in words."""
         return f"{self.seconds / 3600:.3g}" if self.untimed < self.runs else _UNKNOWN
 
     @property
     def each(self) -> str:
-        """Time of a run on average."""
+        """Mean time of a run, in words."""
         timed = self.runs - self.untimed
         return duration(self.seconds / timed) if timed else _UNKNOWN
 
 
 def settings(collection: Collection) -> list[tuple[str, str]]:
-    """Return under which conditions the trained runs were trained, as (what, values)."""
+    """Return the settings, data and versions of the trained runs, as (name, values)."""
     trained = _trained(collection)
     if not trained:
         return []
@@ -77,7 +78,7 @@ def costs(collection: Collection) -> list[Cost]:
 
 
 def made_with() -> str:
-    """Return the version of this program, with its git commit where it runs from a checkout."""
+    """Return the version of this package, with the git commit if it runs from a checkout."""
     root = Path(__file__).parents[3]
     commit = ""
     if (root / ".git").exists():
@@ -97,7 +98,7 @@ def _mapping(run: CollectedRun, key: str) -> Mapping[str, Any]:
 
 
 def _values(values: Iterable[Any]) -> str:
-    """Return what occurs, the most frequent first; with counts where there are several."""
+    """Return the distinct values, the most frequent first, with counts if there are several."""
     counts = Counter(_UNKNOWN if value is None else str(value) for value in values)
     if len(counts) == 1:
         return next(iter(counts))

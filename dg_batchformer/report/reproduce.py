@@ -1,4 +1,4 @@
-"""How to get the same again: the declaration as a sweep file, and the commands."""
+"""How to reproduce a sweep: the sweep file and the commands."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -19,14 +19,14 @@ from dg_batchformer.text.command import command
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep file, written again from what a sweep folder keeps."""
+    """A sweep file, restored from the manifest of a sweep folder."""
 
     name: str
     text: str
 
 
 def sweep_files(folders: Sequence[Path]) -> list[SweepFile]:
-    """Return the sweep files of those folders that are sweeps of ours."""
+    """Return the sweep files of those folders that are sweep folders of this package."""
     found = []
     for folder in [SweepFolder(path) for path in folders]:
         if folder.is_sweep:
@@ -39,10 +39,10 @@ def sweep_files(folders: Sequence[Path]) -> list[SweepFile]:
 
 
 def commands(collection: Collection, folders: Sequence[Path], **options: object) -> list[str]:
-    """Return what is typed to train, to see the tables, and to make this page again.
+    """Return the commands that train the runs, print the tables and write this page.
 
     Args:
-        options: that ``report`` was given; ``tables`` takes all of them but ``output``.
+        options: options of ``report``; ``tables`` gets all of them but ``output``.
 
     """
     ours = [SweepFolder(path) for path in folders if SweepFolder(path).is_sweep]
@@ -56,14 +56,14 @@ def commands(collection: Collection, folders: Sequence[Path], **options: object)
 
 
 def _sweep_file(declared: Mapping[str, Any]) -> str:
-    """Return the text of a sweep file that declares the same; what equals its default is left out."""
+    """Return the text of an equivalent sweep file, without keys that equal their default."""
     defaults = {
         item.name: item.default if item.default is not MISSING else {} if item.default_factory is not MISSING else None
         for item in fields(SweepSpec)
     }
     no_keys = ("name", "environments")
     kept = {key: value for key, value in declared.items() if key not in no_keys and value != defaults.get(key)}
-    kept = {key: value for key, value in kept.items() if value != []}  # an empty tuple, as JSON has it
+    kept = {key: value for key, value in kept.items() if value != []}  # an empty tuple, after JSON
     kept["algorithms"] = [_row(row) for row in declared["algorithms"]]
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
 

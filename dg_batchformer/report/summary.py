@@ -1,4 +1,4 @@
-"""What was asked, and in one sentence what came out."""
+"""The question of a sweep, and its outcome in one sentence."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -12,7 +12,7 @@ from dg_batchformer.tables.table import Cell, Section
 
 
 def asked(collection: Collection) -> list[tuple[str, str]]:
-    """Return what was asked as (what, how much)."""
+    """Return the size of the sweep, as (name, value)."""
     runs = collection.runs
     environments = {(run.dataset, env) for run in runs for env in run.test_envs}
     trials, draws = {run.trial_seed for run in runs}, {run.hparams_seed for run in runs}
@@ -27,24 +27,24 @@ def asked(collection: Collection) -> list[tuple[str, str]]:
 
 
 def progress(collection: Collection) -> str:
-    """Say how many of the runs are trained."""
+    """Return a sentence on how many of the runs are trained."""
     trained, runs = sum(run.state.is_final for run in collection.runs), len(collection.runs)
     return f"All {runs} runs are trained." if trained == runs else f"{trained} of {runs} runs are trained."
 
 
 def outcome(section: Section, collection: Collection) -> str:
-    """Say which row has the highest average, how far the next one is, and whether that may be chance."""
+    """Return sentences on the best row, its lead over the second, and whether the lead is significant."""
     averages = _averages(section)
     by = f"selected by {section.method.title}"
     if not averages:
-        return f"No row has all test environments of a trial yet, {by}."
+        return f"No row has all test environments of a trial yet ({by})."
     where = section.tables[-1].title if len(section.tables) == 1 else f"{len(section.tables) - 1} datasets"
     trials = section.tables[-1].trials
     (label, best), *others = averages
     if not others:
         return f"{label} reaches an average test accuracy of {_percent(best, trials)} on {where}, {by}."
     second, next_best = others[0]
-    pairs = len(averages) * len(others) // 2  # any two rows might have come first
+    pairs = len(averages) * len(others) // 2  # correct for all pairs, because any two rows could have come first
     [comparison] = compare_pairs(collection, [(second, label)], METHODS[section.method.name], family=pairs)
     lead = _mean(best) - _mean(next_best)
     return (
@@ -55,7 +55,7 @@ def outcome(section: Section, collection: Collection) -> str:
 
 
 def _averages(section: Section) -> Sequence[tuple[str, Cell]]:
-    """Return the rows that have an average over everything, best first."""
+    """Return the rows that have an overall average, best first."""
     if not section.tables:
         return []
     table = section.tables[-1]

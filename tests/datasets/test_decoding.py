@@ -52,7 +52,9 @@ def test_postscript_named_as_a_jpeg_is_refused_and_starts_no_program(tmp_path, m
     file = tmp_path / "image.jpg"
     file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n")
 
-    with pytest.raises(InputError, match=r"image.jpg cannot be decoded as an image \(it is PostScript, and JPEG, PNG"):
+    with pytest.raises(
+        InputError, match=r"image.jpg cannot be decoded as an image \(it is PostScript; supported formats: JPEG, PNG"
+    ):
         decode(file)
 
     assert inspect_file(file).defect == "no image"

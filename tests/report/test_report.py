@@ -239,7 +239,7 @@ def test_of_many_rows_the_best_are_drawn_and_the_page_says_so(tmp_path):
 
     averages = re.findall(r"(\w+) (?:has|follows)", page.said[""])
     assert all(name in page.said["accuracy"] for name in names)
-    assert "8 of 10 rows are drawn, those that test best on average." in page.said["curves"]
+    assert "8 of 10 rows are drawn, those with the best averages." in page.said["curves"]
     assert sum(f"{name}\n" in page.said["curves"] for name in names) == 8
     assert averages
     assert averages[0] in page.said["curves"]
@@ -252,7 +252,7 @@ def test_a_sweep_that_only_started_has_a_page(tmp_path):
     assert "No row has all test environments of a trial yet" in page.said[""]
     assert "0 of 80 runs are trained" in page.said[""]
     assert "0 of 2 trials; 0 of 4 runs trained, 4 due" in page.said["tables"]
-    assert "Nothing is trained to its end yet." in page.said["accuracy"]
+    assert "No run has finished yet." in page.said["accuracy"]
 
 
 def test_a_sweep_of_nothing_but_nan_has_a_page(tmp_path):

@@ -64,7 +64,7 @@ def test_nothing_is_asked_of_the_network_and_nothing_goes_wrong(browser, address
     page.on("pageerror", lambda error: said.append(str(error)))
 
     page.goto(address, wait_until="networkidle")
-    page.get_by_text("sweeps/mine.yaml: what was declared").click()
+    page.get_by_text("sweeps/mine.yaml: the sweep file").click()
 
     assert page.get_by_text("datasets: [PACS]").is_visible()
     assert [url for url in asked if not url.startswith("data:,")] == [address]

@@ -1,1 +1,1 @@
-"""Figures of the report, one file each: what is drawn, then how."""
+"""Figures of the report, one module each."""

@@ -1,4 +1,4 @@
-"""Test accuracy per environment, with intervals."""
+"""Test accuracy per environment, with standard errors."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,11 +12,11 @@ ABOUT = (
     "Mean test accuracy over trials with its standard error, as in the tables; faint dots are single trials. "
     "Every panel has its own scale."
 )
-LACKING = "Nothing is trained to its end yet."
+LACKING = "No run has finished yet."
 
 
 def accuracy_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
-    """Draw every dataset."""
+    """Yield the figure of each dataset."""
     for dataset in choices.datasets:
         labels = choices.labels(dataset)
         values = _values(choices, dataset)

@@ -1,4 +1,4 @@
-"""Validation and test accuracy over steps, with what SWAD averaged."""
+"""Validation and test accuracy over steps, with the span that SWAD averaged."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from dg_batchformer.results.evaluations import Floats
 from dg_batchformer.results.selection import validation_accuracy
 
 ABOUT = (
-    "Mean over trials, of the draw that was selected; the band is one standard error. Validation is the mean accuracy "
-    "on the held-out splits of the training environments. A thick bar spans the updates that a method such as SWAD "
-    "averaged, at the accuracy of the averaged model (means over trials). The steep beginning lies outside the panels. "
-    "SWAD trains as the algorithm inside it does, so their curves coincide."
+    "Mean over trials of the selected draw; the band is one standard error. Validation is the mean accuracy on the "
+    "held-out splits of the training environments. A thick bar spans the updates that a method such as SWAD averaged, "
+    "at the accuracy of the averaged model (means over trials). The steep start of training is outside the panels. "
+    "SWAD trains like the algorithm inside it, so their curves coincide."
 )
-LACKING = "Nothing is trained to its end yet."
+LACKING = "No run has finished yet."
 _MOST_ROWS = 8
 _MOST_STEPS = 80
 _COLUMNS = 4
@@ -30,10 +30,11 @@ _COLUMNS = 4
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracies in percent over S steps, and the averaged model if there is one.
+    """Accuracies in percent over S steps, and the averaged model if any.
 
     Args:
-        mean, error: [S], over trials. window: first and last update averaged, accuracy of the average.
+        mean, error: mean and standard error over trials, of shape [S].
+        window: first and last averaged update, and accuracy of the averaged model.
 
     """
 
@@ -44,19 +45,19 @@ class Curve:
 
 
 def curve_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
-    """Draw every dataset."""
+    """Yield the figure of each dataset."""
     for dataset in choices.datasets:
         labels = choices.best_labels(dataset, _MOST_ROWS)
         lines = list(chunks(choices.envs(dataset), _COLUMNS))
         about = f"{dataset}: validation and test accuracy of {len(labels)} rows over training steps"
         shown = {label: looks[label] for label in labels}
         draw = partial(_draw, choices=choices, dataset=dataset, lines=lines, looks=shown)
-        notes = left_out(len(labels), len(choices.labels(dataset)), "rows are drawn, those that test best on average")
+        notes = left_out(len(labels), len(choices.labels(dataset)), "rows are drawn, those with the best averages")
         yield Plot(dataset, render(about, 0.7 + 3.1 * len(lines), draw), notes, labels)
 
 
 def _draw(figure: Figure, choices: Choices, dataset: str, lines: Sequence[Sequence[int]], looks: Looks) -> None:
-    """Draw lines of environments: validation above, test below, one column for each environment."""
+    """Draw a column for each environment: validation accuracy above, test accuracy below."""
     axes = grid(figure, 2 * len(lines), len(lines[0]), left=0.5, between=(0.3, 0.32), sharex=True)
     for row, of_row in enumerate(axes):
         envs, test = lines[row // 2], row % 2 == 1
@@ -93,7 +94,7 @@ def _draw_curve(axes: Axes, curve: Curve, look: Look) -> None:
 
 
 def _cut_beginning(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Give the panel to what comes after the first tenth of training, which is where rows differ."""
+    """Scale the panel to the accuracies after the first tenth of training, where rows differ."""
     later = [curve.mean[curve.steps >= 0.1 * curve.steps[-1]] for curve in curves if len(curve.steps) > 2]
     lowest = min((float(values.min()) for values in later if np.isfinite(values).all()), default=None)
     if lowest is not None:
@@ -102,7 +103,7 @@ def _cut_beginning(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def mean_curve(runs: Sequence[CollectedRun], env: int, *, test: bool) -> Curve | None:
-    """Average runs over the steps that all of them evaluated; None where there are none."""
+    """Average runs at the steps that all of them evaluated; None without runs."""
     accuracy = [_accuracy(run, env, test=test) for run in runs]
     if not accuracy:
         return None
@@ -119,7 +120,7 @@ def mean_curve(runs: Sequence[CollectedRun], env: int, *, test: bool) -> Curve |
 
 
 def _accuracy(run: CollectedRun, env: int, *, test: bool) -> dict[int, float]:
-    """Return accuracies during training by step."""
+    """Return the accuracies during training by step."""
     evaluations = run.evaluations.at(~run.evaluations.final)
     key = f"env{env}_in_acc"
     validating = run.validating(env)

@@ -1,4 +1,4 @@
-"""Random draws: how well each value of a hyper-parameter validated."""
+"""Validation accuracy over the values of randomly drawn hyper-parameters."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,22 +18,24 @@ from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.selection import Method
 
 ABOUT = (
-    "Each dot is a draw of a row in a trial: its validation accuracy, by the selection method of the figures, averaged "
-    "over test environments. Draw 0 takes the defaults."
+    "Each dot is the validation accuracy of one draw of a row in one trial, averaged over test environments. Draw 0 "
+    "is the defaults."
 )
 LACKING = "No hyper-parameters were drawn: every row has one draw."
 _COLUMNS = 4
 _MOST_PANELS = 16
 _MOST_ROWS = 8
-_MOST_DOTS = 240  # of a panel
-_FEW = 5  # whole numbers up to which each gets a name on the axis
-_SPREAD, _LONG_SPREAD = 20, 300  # largest over smallest value: an axis is logarithmic; it names powers of ten only
+_MOST_DOTS = 240  # per panel
+_FEW = 5  # up to so many whole numbers are drawn as categories
+# Ratios of the largest to the smallest value: from the first on, an axis is logarithmic; from the second on, with ticks
+# at powers of ten only.
+_SPREAD, _LONG_SPREAD = 20, 300
 
 Points = dict[str, list[tuple[Any, float]]]  # by row: (value, validation accuracy in percent)
 
 
 def draw_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
-    """Draw every dataset on which rows have several draws."""
+    """Yield the figure of each dataset on which rows have several draws."""
     collection, method = choices.collection, choices.method
     for dataset in choices.datasets:
         several = {run.label for run in collection.runs if run.benchmark == dataset and run.hparams_seed > 0}
@@ -47,17 +49,15 @@ def draw_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
         about = f"{dataset}: validation accuracy against the value of {len(shown)} drawn hyper-parameters"
         lines = -(-len(shown) // _COLUMNS)
         svg = render(about, 0.7 + 1.35 * lines + 0.72 * (lines - 1), partial(_draw, panels=shown, looks=looks))
-        notes = left_out(
-            len(labels), len(several), "rows with several draws are drawn, those that test best on average"
-        )
-        notes += left_out(len(shown), len(panels), "drawn hyper-parameters are shown, those of most rows")
+        notes = left_out(len(labels), len(several), "rows with several draws are shown, those with the best averages")
+        notes += left_out(len(shown), len(panels), "drawn hyper-parameters are shown, those that most rows have")
         if most > _MOST_DOTS:
-            notes.append(f"Every {-(-most // _MOST_DOTS)}th draw or so is shown, {_MOST_DOTS} in a panel.")
+            notes.append(f"At most {_MOST_DOTS} draws are shown in a panel.")
         yield Plot(dataset, svg, notes, labels)
 
 
 def _panels(runs: Sequence[CollectedRun], collection: Collection, method: Method) -> dict[str, Points]:
-    """Return what was drawn by hyper-parameter, those of most rows first."""
+    """Return the points by drawn hyper-parameter, those that most rows have first."""
     panels: dict[str, Points] = defaultdict(lambda: defaultdict(list))
     for (label, hparams), accuracy in _validated(runs, collection, method):
         for name, value in hparams.items():
@@ -74,7 +74,7 @@ def _panels(runs: Sequence[CollectedRun], collection: Collection, method: Method
 def _validated(
     runs: Sequence[CollectedRun], collection: Collection, method: Method
 ) -> Iterator[tuple[tuple[str, Mapping[str, Any]], float]]:
-    """Yield row and hparams of every draw with its validation accuracy, averaged over test environments."""
+    """Yield ((row, hparams), validation accuracy averaged over test environments) of every draw."""
     draws: dict[tuple[str, int, int], list[CollectedRun]] = defaultdict(list)
     for run in runs:
         draws[run.label, run.trial_seed, run.hparams_seed].append(run)
@@ -108,11 +108,11 @@ def _draw_panel(axes: Axes, points: Points, looks: Looks) -> None:
         axes.plot(x, y, looks[label].marker, color=ROWS[looks[label].colour], alpha=0.65, markeredgewidth=0)
 
 
-Places = Callable[[str, Any], float]  # (row, value) -> place on the axis
+Places = Callable[[str, Any], float]  # (row, value) -> position on the axis
 
 
 def _few_places(axes: Axes, values: Sequence[Any], labels: Sequence[str]) -> Places | None:
-    """Set up an axis of names, with the rows side by side at each; None where values are many, or fractions."""
+    """Set up a categorical axis with rows side by side at each value; None for fractions or many values."""
     kinds = {type(value) for value in values}
     if kinds <= {int, float} and (float in kinds or len(set(values)) > _FEW):
         return None
@@ -124,7 +124,7 @@ def _few_places(axes: Axes, values: Sequence[Any], labels: Sequence[str]) -> Pla
 
 
 def _many_places(axes: Axes, values: Sequence[float]) -> Places:
-    """Set up an axis of numbers, logarithmic where they span orders of magnitude; 0 stands left of these."""
+    """Set up a numeric axis, logarithmic if values span orders of magnitude, with 0 left of these."""
     least = min((value for value in values if value > 0), default=0)
     spread = max(values) / least if least else 0
     if min(values) < 0 or spread < _SPREAD:
@@ -143,7 +143,7 @@ def _many_places(axes: Axes, values: Sequence[float]) -> Places:
 
 
 def _number(value: float) -> str:
-    """Return a number of one digit as people write it: 0.3, 300, 3·10⁻⁵."""
+    """Format a number of one significant digit: 0.3, 300, 3·10⁻⁵."""
     if value == 0 or 0.01 <= value < 10_000:
         return f"{value:g}"
     exponent = floor(log10(value) + 1e-9)

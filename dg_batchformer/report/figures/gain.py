@@ -1,4 +1,4 @@
-"""What BatchFormer adds: a row with +BF less the same row without, trial by trial."""
+"""Gain of BatchFormer: a row with +BF minus the same row without, trial by trial."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,13 +13,13 @@ from dg_batchformer.stats.comparison import compare_pairs
 from dg_batchformer.stats.verdict import sentence
 
 ABOUT = (
-    "Test accuracy of a row with +BF less that of the row without, in percentage points: both of the same trial, which "
-    "have splits and seeds in common. Mean over trials with its standard error; faint dots are single trials."
+    "Test accuracy of a row with +BF minus that of the row without, in percentage points, within each trial; both have "
+    "the same splits and seeds. Mean over trials with its standard error; faint dots are single trials."
 )
 
 
 def bf_pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the pairs of labels (without, with) that differ in BF alone; ERM need not be named beside wrappers."""
+    """Return the pairs of labels (without, with) that differ in BF only; ERM is implied beside wrappers."""
     by_parts: dict[frozenset[str], str] = {}
     for label in labels:
         by_parts.setdefault(name_parts(label), label)
@@ -31,7 +31,7 @@ def bf_pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def gain_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
-    """Draw every dataset that has a pair."""
+    """Yield the figure of each dataset that has a pair."""
     for dataset in choices.datasets:
         pairs = bf_pairs(choices.labels(dataset))
         values = {panel: of_pair for panel, of_pair in gains(choices, dataset, pairs).items() if any(of_pair.values())}
@@ -44,7 +44,7 @@ def gain_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
 
 
 def _sentences(choices: Choices, dataset: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Say of every pair, as ``compare`` does, whether BF helps."""
+    """Return for every pair the sentence of ``compare`` on whether BF helps."""
     runs = [run for run in choices.collection.runs if run.benchmark == dataset]
     return [sentence(one) for one in compare_pairs(replace(choices.collection, runs=runs), pairs, choices.method)]
 
@@ -54,7 +54,7 @@ def _name(pair: tuple[str, str]) -> str:
 
 
 def gains(choices: Choices, dataset: str, pairs: Sequence[tuple[str, str]]) -> Values:
-    """Return the gains in points of every pair, by environment and on average: one for each trial that has both."""
+    """Return the gains of every pair in points, by environment and on average, for the trials that have both rows."""
     envs = choices.envs(dataset)
     values: dict[str, dict[str, Sequence[float]]] = {}
     for env in envs:

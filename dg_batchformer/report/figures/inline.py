@@ -1,4 +1,4 @@
-"""SVG that lives inside a page: small, nothing loaded, colours left to the style sheet."""
+"""Conversion of matplotlib's SVG files to small inline elements, colored by the style sheet of the page."""
 
 import re
 from collections.abc import Mapping
@@ -7,14 +7,15 @@ from xml.etree.ElementTree import Element
 
 
 def inline(document: str, about: str, variables: Mapping[str, str]) -> str:
-    """Return an SVG file of matplotlib as an element of a page.
+    """Return an SVG file of matplotlib as an inline element.
 
     Args:
-        about: what it shows, for who does not see it.
-        variables: of the style sheet, by the colour that stands for each.
+        document: the file.
+        about: text alternative for screen readers.
+        variables: variables of the style sheet, by the color that stands for each.
 
     """
-    printable = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", document)  # what XML takes, of labels
+    printable = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "\ufffd", document)  # labels may be invalid XML
     root = ElementTree.fromstring(printable.encode(errors="backslashreplace"))
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
@@ -51,7 +52,7 @@ def _rounded(number: re.Match[str]) -> str:
 
 
 def _unwrap(element: Element) -> None:
-    """Leave out what only gives matplotlib's parts a name, and what is of no use in a page."""
+    """Remove metadata, styles, empty definitions, and groups without attributes."""
     children: list[Element] = []
     for child in element:
         if child.tag in ("metadata", "style"):
@@ -63,7 +64,7 @@ def _unwrap(element: Element) -> None:
 
 
 def _share_style(group: Element) -> None:
-    """Say once what many marks have in common."""
+    """Move the style that all marks of a group share to the group."""
     styles = {mark.attrib.get("style") for mark in group if mark.tag == "use"}
     if group.tag == "g" and len(group) > 1 and len(styles) == 1 and all(mark.tag == "use" for mark in group):
         group.set("style", styles.pop() or "")

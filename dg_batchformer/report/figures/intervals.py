@@ -1,4 +1,4 @@
-"""Means with intervals: rows from top to bottom, one panel for each environment and one for their average."""
+"""Means with standard errors: rows from top to bottom, a panel for each environment and one for the average."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -11,24 +11,24 @@ from dg_batchformer.report.figures.svg import INK, MUTED, ROWS, WIDTH, dots, pan
 from dg_batchformer.report.looks import Looks
 
 _COLUMNS = 5
-_LINE = 0.17  # inches for a row
-_NARROWEST = 2.0  # points of accuracy that a panel spans at least
-_LONGEST = 30  # characters of a label
+_LINE = 0.17  # inches, height of a row
+_NARROWEST = 2.0  # percentage points, the least span of a panel
+_LONGEST = 30  # characters, of a label
 
 Values = Mapping[str, Mapping[str, Sequence[float]]]  # panel -> row -> values of trials
 
 
 def height(panels: int, rows: int) -> float:
-    """Return the inches that a figure needs."""
+    """Return the height of a figure in inches."""
     lines = -(-panels // _COLUMNS)
     return lines * (rows * _LINE + 0.3) + (lines - 1) * 0.3 + 0.7
 
 
 def draw_intervals(figure: Figure, values: Values, looks: Looks, unit: str, *, zero: bool = False) -> None:
-    """Draw mean and standard error over trials, the trials faint behind.
+    """Draw mean and standard error over trials, with single trials as faint dots behind them.
 
     Args:
-        zero: whether a line marks 0.
+        zero: draw a line at 0.
 
     """
     rows = list(looks)

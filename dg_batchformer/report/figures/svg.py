@@ -1,4 +1,4 @@
-"""The canvas of all figures: their style, their colours, panels in rows and columns."""
+"""Drawing functions of all figures: style, colors, and panels in rows and columns."""
 
 import io
 import warnings
@@ -19,7 +19,7 @@ from dg_batchformer.report.looks import COLOURS
 
 WIDTH = 9.2  # inches, of every figure
 
-# Colours that stand for variables of the style sheet.
+# Placeholder colors that are replaced with variables of the style sheet.
 INK, MUTED, RULE = "#010000", "#010001", "#010002"
 ROWS = [f"#0200{number:02x}" for number in range(COLOURS)]
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
@@ -27,10 +27,10 @@ _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule"} | {
 }
 
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: found, copied, read aloud
+    "svg.fonttype": "none",  # keep text as text: searchable, and readable by screen readers
     "text.parse_math": False,
     "path.simplify": False,
-    "font.family": "DejaVu Sans",  # comes with matplotlib; wider than what pages show, so what fits here fits there
+    "font.family": "DejaVu Sans",  # comes with matplotlib; wider than fonts of browsers, so that labels fit there
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
@@ -62,17 +62,18 @@ _STYLE: Any = {
 
 
 def render(about: str, height: float, draw: Callable[[Figure], None]) -> str:
-    """Return what is drawn as an SVG element.
+    """Return a figure as an SVG element.
 
     Args:
-        about: what it shows, for who does not see it; no two figures of a page share it.
-        height: in inches.
+        about: text alternative for screen readers; unique on the page.
+        height: height in inches.
+        draw: function that draws into the figure.
 
     """
     target = io.StringIO()
-    style = {**_STYLE, "svg.hashsalt": about}  # names inside differ from figure to figure
+    style = {**_STYLE, "svg.hashsalt": about}  # element ids differ between figures
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the page's font draws it
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser's font has it
         figure = Figure(figsize=(WIDTH, height))
         draw(figure)
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
@@ -85,7 +86,9 @@ def grid(
     """Return axes in rows and columns.
 
     Args:
-        left: inches for the labels of rows. between: inches between columns, and between rows.
+        left: inches for the labels of rows.
+        between: inches between columns, and between rows.
+        shared: ``sharex`` and ``sharey`` of matplotlib.
 
     """
     height = figure.get_figheight()
@@ -112,7 +115,7 @@ def grid(
 def panels_in_lines(
     figure: Figure, names: Sequence[Any], columns: int, **of_grid: Any
 ) -> Iterator[tuple[Axes, list[tuple[Axes, Any]]]]:
-    """Yield the lines of a grid with a panel for each name: the first axes, and all axes that have a name."""
+    """Yield for each line of a grid its first axes, and (axes, name) of each panel."""
     lines = list(chunks(names, columns))
     for of_line, on_line in zip(grid(figure, len(lines), len(lines[0]), **of_grid), lines, strict=True):
         for axes in of_line[len(on_line) :]:
@@ -121,7 +124,7 @@ def panels_in_lines(
 
 
 def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: float, alpha: float) -> None:
-    """Draw many points as one path of lines without length, whose round ends are the points: a tenth of the bytes."""
+    """Draw many points as one path of zero-length lines with round caps; the SVG is ten times smaller."""
     points = np.array([[x, y], [x, y]], dtype=float).transpose(2, 0, 1).reshape(-1, 2)  # each twice
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
@@ -135,18 +138,20 @@ def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, size: 
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Yield items in rows of a size."""
+    """Yield consecutive slices of ``size`` items; the last may be shorter."""
     for begin in range(0, len(items), size):
         yield items[begin : begin + size]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn figure.
+    """A finished figure.
 
     Args:
-        title: of this figure among its neighbours. svg: an element. notes: sentences on what was left out.
-        key: the rows that only a colour names.
+        title: title within its section.
+        svg: SVG element.
+        notes: sentences on what was left out.
+        key: rows to show in a legend.
 
     """
 
@@ -157,5 +162,5 @@ class Plot:
 
 
 def left_out(shown: int, all_of_them: int, what: str) -> list[str]:
-    """Say that a figure shows some of something only; nothing where it shows all."""
+    """Return a note if a figure shows only some of all items, else an empty list."""
     return [f"{shown} of {all_of_them} {what}."] if shown < all_of_them else []

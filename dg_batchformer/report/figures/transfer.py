@@ -1,4 +1,4 @@
-"""In-domain against out-of-domain accuracy of every model that was selected."""
+"""In-domain against out-of-domain accuracy of every selected model."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,16 +11,16 @@ from dg_batchformer.report.figures.svg import MUTED, ROWS, Plot, panels_in_lines
 from dg_batchformer.report.looks import Looks
 
 ABOUT = (
-    "Each mark is a selected model, one for each trial and test environment: its accuracy on the held-out splits of "
-    "the environments it was trained on, and on the test environment. Every panel has its own scale; on a dashed line, "
-    "where one crosses, both are equal."
+    "Each mark is the selected model of a trial and test environment: its mean accuracy on the held-out splits of the "
+    "training environments (x) and its accuracy on the test environment (y). Every panel has its own scale; both are "
+    "equal on the dashed line."
 )
-LACKING = "The records lack accuracies on held-out splits of training environments."
+LACKING = "The records have no accuracies on held-out splits of training environments."
 _COLUMNS = 4
 
 
 def transfer_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
-    """Draw every dataset."""
+    """Yield the figure of each dataset."""
     for dataset in choices.datasets:
         panels = {choices.environment(dataset, env): _points(choices, dataset, env) for env in choices.envs(dataset)}
         labels = [label for label in choices.labels(dataset) if any(points.get(label) for points in panels.values())]

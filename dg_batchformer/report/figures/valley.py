@@ -1,4 +1,4 @@
-"""SWAD's loss valley: the validation loss, the threshold, the updates averaged; one trial."""
+"""SWAD's loss valley: validation loss, threshold and averaged updates of one trial."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,16 +14,16 @@ from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.evaluations import Evaluations
 
 ABOUT = (
-    "Mean validation loss over the training environments, of the first trial. SWAD averages every update inside the "
-    "shaded window; the dashed line is the threshold above which its valley ends (none where the loss never "
-    "converged, and none for IIDMax)."
+    "Mean validation loss over the training environments, in the first trial. SWAD averages all updates in the shaded "
+    "window; the valley ends where the loss exceeds the dashed threshold (absent if the loss never converged, and for "
+    "IIDMax)."
 )
 LACKING = "No row averages weights."
 _MOST_ROWS, _MOST_ENVS = 4, 6
 
 
 def valley_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
-    """Draw every dataset that has averaged models."""
+    """Yield the figure of each dataset that has averaged models."""
     for dataset in choices.datasets:
         envs, labels = choices.envs(dataset), choices.labels(dataset)
         runs = {(label, env): _first(choices, dataset, label, env) for label in labels for env in envs}
@@ -35,7 +35,7 @@ def valley_plots(choices: Choices, looks: Looks) -> Iterator[Plot]:
         lines = {label: [runs[label, env] for env in columns] for label in rows}
         about = f"{dataset}: validation loss and averaged updates of {', '.join(rows)} over training steps"
         draw = partial(_draw, lines=lines, names=names, looks=looks)
-        notes = left_out(len(rows), len(averaging), "rows that average are drawn")
+        notes = left_out(len(rows), len(averaging), "rows that average weights are drawn")
         notes += left_out(len(columns), len(envs), "environments are drawn")
         yield Plot(dataset, render(about, 0.7 + 1.4 * len(rows), draw), notes, rows)
 

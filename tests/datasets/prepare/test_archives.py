@@ -136,7 +136,7 @@ def test_sparse_files_are_refused_since_they_grow_out_of_nothing(tmp_path):
     info.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.size": str(1 << 40), "GNU.sparse.map": "0,1"}
     path = _tar(tmp_path / "bomb.tar", (info, b"1"), mode="w")
 
-    with pytest.raises(InputError, match=r"holds 'dog.jpg', a device or the like"):
+    with pytest.raises(InputError, match=r"contains 'dog.jpg', a device or the like"):
         extract(path, _out(tmp_path / "out"))
 
 
@@ -144,7 +144,7 @@ def test_too_many_entries_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "_MOST_MEMBERS", 3)
     path = _zip(tmp_path / "many.zip", *((f"{number}.jpg", b"") for number in range(4)))
 
-    with pytest.raises(InputError, match=r"holds more than 3 entries"):
+    with pytest.raises(InputError, match=r"contains more than 3 entries"):
         extract(path, _out(tmp_path / "out"))
 
 
@@ -204,7 +204,7 @@ def test_more_entries_than_its_size_explains_are_refused(tmp_path, monkeypatch, 
     monkeypatch.setattr(archives, "_BYTES_PER_MEMBER", 1000)
     path = write(tmp_path / "many", *((f"{number}.jpg", b"") for number in range(51)))
 
-    with pytest.raises(InputError, match=r"holds more than 50 entries"):
+    with pytest.raises(InputError, match=r"contains more than 50 entries"):
         extract(path, _out(tmp_path / "out"))
 
 
