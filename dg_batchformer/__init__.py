@@ -1,8 +1,8 @@
 """Domain generalization from a sweep file to a table, with BatchFormer and SWAD around any algorithm.
 
-``import dg_batchformer as dg`` offers ``dg.train``, ``dg.sweep``, ``dg.load_results``, ``dg.load_model``, ``dg.list``
-and ``dg.register``, see ``dg_batchformer.api``. They are loaded when they are first used, and PyTorch when something
-trains or a model is loaded.
+``import dg_batchformer as dg`` provides ``dg.train``, ``dg.sweep``, ``dg.load_results``, ``dg.load_model``,
+``dg.list`` and ``dg.register``; see ``dg_batchformer.api``. They are imported at first use, and PyTorch only to train
+or to load a model.
 """
 
 import importlib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dg_batchformer.api import sweep as sweep
     from dg_batchformer.api import train as train
 
-# The package of this name was imported above so that its first import elsewhere does not take the function's place.
+# The subpackage ``sweep`` is imported above, so that a later first import does not replace the function ``sweep``.
 del sweep
 
 _API = {
@@ -38,7 +38,7 @@ _API = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name of the public API when it is first used."""
+    """Import a name of the public API at first use."""
     if name not in _API:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module("dg_batchformer.api"), _API[name])

@@ -1,4 +1,4 @@
-"""``python -m dg_batchformer``."""
+"""Entry point of ``python -m dg_batchformer``."""
 
 import os
 import sys
@@ -20,9 +20,9 @@ def main() -> None:
 
 
 def leave_working_folder() -> None:
-    """Import nothing from the folder that a person is in, where ``python -m`` looks first: it may be a stranger's.
+    """Remove the working folder, which ``python -m`` puts first, from the import path: its files may be untrusted.
 
-    A clone is where this package lies itself; plug-ins are looked for in the folder when they are asked for.
+    It stays if this package itself is in it (a clone). ``--plugins`` looks in the working folder when asked to.
     """
     here = os.getcwd()  # noqa: PTH109
     if sys.path[:1] in ([here], [""]) and Path(__file__).parents[1] != Path(here):

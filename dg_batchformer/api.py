@@ -1,6 +1,6 @@
-"""The Python API: train, sweep, and read results and models back, from a notebook or a script.
+"""The Python API: train, sweep, and load results and models in a notebook or script.
 
-Import it as ``import dg_batchformer as dg``. Only ``train``, ``sweep`` and ``load_model`` load PyTorch.
+Import it as ``import dg_batchformer as dg``. Only ``train``, ``sweep`` and ``load_model`` import PyTorch.
 """
 
 import sys
@@ -45,11 +45,11 @@ class Verdict:
 
     Args:
         sentence: the verdict in words.
-        verdict: ``better``, ``worse``, ``equal``, ``open`` (the interval contains 0), or why nothing can be said.
-        mean: ``other`` less ``baseline``, averaged over environments and then over datasets; None without pairs.
-        interval: 95 % interval of the mean; None below two environments or two trials.
-        p_value: of the signed-rank test; None below six environments.
-        warnings: what the runs are too few for, and what is left out.
+        verdict: ``better``, ``worse``, ``equal``, ``open`` (the interval contains 0), or the reason for no verdict.
+        mean: ``other`` minus ``baseline``, averaged over environments and then over datasets; None without pairs.
+        interval: 95 % interval of the mean; None with fewer than two environments or two trials.
+        p_value: p-value of the signed-rank test; None with fewer than six environments.
+        warnings: statements that need more runs, and what was left out.
 
     """
 
@@ -64,10 +64,10 @@ class Verdict:
 
 
 class Results:
-    """Sweeps and runs read back from disk. Notebooks show the default table.
+    """Results of sweeps and runs; notebooks show the default table.
 
     Args:
-        collection: what ``results.collect.collect`` read.
+        collection: the runs, from ``results.collect.collect``.
 
     """
 
@@ -81,11 +81,11 @@ class Results:
 
     @property
     def notes(self) -> list[str]:
-        """What could not be read or was left out, one sentence each."""
+        """Notes on what could not be read or was left out, one sentence each."""
         return [*self.collection.skipped]
 
     def records(self) -> "pd.DataFrame":
-        """Return one line per evaluation of every run; see ``results.frames.records_frame`` for the columns.
+        """Return one line per evaluation of every run; for the columns see ``results.frames.records_frame``.
 
         >>> import dg_batchformer as dg
         >>> records = dg.load_results("results/toy").records()
@@ -97,7 +97,7 @@ class Results:
         return records_frame(self.collection)
 
     def runs(self) -> "pd.DataFrame":
-        """Return one line per run: what it trains, its state, its folder and its hyper-parameters.
+        """Return one line per run: its settings, state, folder and hyper-parameters.
 
         >>> import dg_batchformer as dg
         >>> dg.load_results("results/toy").runs()["state"].value_counts().to_dict()
@@ -106,10 +106,10 @@ class Results:
         return runs_frame(self.collection)
 
     def table(self, selection: str = "training-domain") -> "TableFrame":
-        """Return the cells of the table by a selection method; a notebook shows the table.
+        """Return the table of a selection method, one line per cell; notebooks show it as a formatted table.
 
         Columns: ``selection``, ``table``, ``row``, ``column``, ``mean`` and ``standard_error`` in percent over ``n``
-        trials, and what a row differs in. Raises InputError for a selection method that does not exist.
+        trials, and differences between rows. Raises InputError for an unknown selection method.
 
         >>> import dg_batchformer as dg
         >>> cells = dg.load_results("results/toy").table("training-domain")
@@ -123,9 +123,9 @@ class Results:
         return section_frame(section)
 
     def compare(self, baseline: str, other: str, *, selection: str = "training-domain") -> Verdict:
-        """Print whether row ``other`` improves on row ``baseline``, and return the numbers behind the sentence.
+        """Print whether row ``other`` improves on row ``baseline``, and return the numbers.
 
-        Raises InputError for a row or a selection method that does not exist.
+        Raises InputError for an unknown row or selection method.
 
         >>> import dg_batchformer as dg
         >>> verdict = dg.load_results("results/toy").compare("ERM", "ERM+BF")
@@ -153,12 +153,12 @@ class Results:
 
 
 class TrainedRun:
-    """A run that was trained to its end.
+    """A finished run.
 
     Args:
-        spec: what was asked.
-        folder: where it is kept.
-        name: its algorithm as it was typed.
+        spec: specification of the run.
+        folder: folder of the run.
+        name: name of its algorithm, as it was given.
 
     """
 
@@ -167,7 +167,7 @@ class TrainedRun:
 
     @cached_property
     def results(self) -> Results:
-        """The run as results, with tables and figures."""
+        """The results of the run."""
         run = read_run(self.spec, RunFolder(self.folder))
         return Results(Collection(self.folder.name, [run.label], [run]))
 
@@ -178,9 +178,9 @@ class TrainedRun:
 
     @cached_property
     def accuracy(self) -> float:
-        """Test accuracy, a fraction, by training-domain selection; the mean over test environments.
+        """Test accuracy in [0, 1] with training-domain selection, averaged over test environments.
 
-        NaN for a run that diverged before its first evaluation.
+        NaN if the run diverged before its first evaluation.
         """
         [run] = self.results.collection.runs
         scores = [
@@ -190,7 +190,7 @@ class TrainedRun:
 
     @cached_property
     def model(self) -> "TrainedModel":
-        """The model that the run returned, see ``load_model``."""
+        """The trained model, see ``load_model``."""
         return load_model(self.folder)
 
     def __repr__(self) -> str:
@@ -226,39 +226,39 @@ def train(
     device: str = "auto",
     threads: int | None = None,
 ) -> TrainedRun:
-    """Train one run, resume it, or return it if it is trained already.
+    """Train one run, resume it, or return it if it is already trained.
 
     Ctrl-C saves the run and raises KeyboardInterrupt; the same call resumes it.
 
     Args:
         algorithm: a composed name such as ``SWAD+CORAL+BF``, or a class with ``update`` and ``predict``, see
             ``register``.
-        dataset: a name of ``dg.list("datasets")``, or a folder or manifest of your own in ``data_dir``.
-        data_dir: holds the folders of datasets, as ``DIR/PACS/sketch/dog/``.
-        test_envs: environments to test on, by name or index; by default the first.
+        dataset: a name in ``dg.list("datasets")``, or of your own folder or manifest in ``data_dir``.
+        data_dir: folder of all datasets, such as ``DIR/PACS/sketch/dog/``.
+        test_envs: environments to test on, by name or index; by default all not in ``train_envs``, or the first.
         train_envs: environments to train on; by default all others.
-        protocol: backbone, steps and hyper-parameters, a name of ``dg.list("protocols")``.
+        protocol: preset of backbone, steps and hyper-parameters, a name in ``dg.list("protocols")``.
         hparams: hyper-parameters to set.
-        trial_seed: repetition: other splits and other random draws.
-        hparams_seed: random draw of hyper-parameters; 0 takes the defaults.
-        seed: initial weights, order and augmentation; by default it follows from the run, as in DomainBed.
+        trial_seed: number of the repetition, which chooses splits and random draws.
+        hparams_seed: number of the random draw of hyper-parameters; 0 uses the defaults.
+        seed: seed of initial weights, data order and augmentation; by default derived from the run, as in DomainBed.
         steps: number of updates; by default the protocol's.
-        checkpoint_freq: updates between two evaluations; by default the protocol's.
+        checkpoint_freq: number of updates between evaluations; by default the protocol's.
         holdout_fraction: share of every environment that is held out for validation, in (0, 1).
-        evaluate: ``needed``, or ``all`` to evaluate the images trained on too.
+        evaluate: ``needed``, or ``all`` to also evaluate the training images.
         precision: ``fp32``, ``tf32``, ``bf16`` or ``auto``.
         data_path: ``exact``, ``cached`` or ``features``; by default the protocol's.
-        compile: ``off``, ``on`` or ``auto``: whether evaluation is compiled.
-        plugins: modules that define further algorithms.
+        compile: compilation of evaluation: ``off``, ``on`` or ``auto``.
+        plugins: modules that define more algorithms.
         output_dir: folder of the run; by default below ``results/train``, named after the run.
-        keep: the model to keep: ``none``, ``final`` or ``best``.
-        predictions: whether to write predictions for every image that is evaluated.
+        keep: the weights to keep: ``none``, ``final`` or ``best``.
+        predictions: save the predictions for every evaluated image.
         log: names of callbacks: ``tensorboard``, ``wandb``, ``mlflow``, or those of packages and plug-ins.
         callbacks: instances of ``callbacks.base.Callback`` that follow the run.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        threads: of the CPU; by default PyTorch's.
+        threads: number of CPU threads; by default PyTorch's.
 
-    Raises InputError for what cannot be run, with the reason.
+    Raises InputError if the run cannot be trained, with the reason.
 
     >>> import dg_batchformer as dg
     >>> run = dg.train("ERM+BF", dataset="Toy", protocol="quick", steps=20, checkpoint_freq=10)
@@ -309,7 +309,7 @@ def _train(
     device: str,
     threads: int | None,
 ) -> None:
-    """Train a run to its end in this process; say what came out if it is trained already."""
+    """Train a run to its end in this process, or print its result if it is already trained."""
     import torch
 
     from dg_batchformer.callbacks.load import find_callbacks
@@ -360,27 +360,27 @@ def sweep(
     retry: Sequence[str] = (),
     threads: int | None = None,
 ) -> Results:
-    """Train what is due of a sweep, and return its results.
+    """Train the missing runs of a sweep, and return its results.
 
-    Ctrl-C saves all runs and raises KeyboardInterrupt; the same call resumes them. Runs that failed are left out; the
-    results' ``notes`` count them.
+    Ctrl-C saves all runs and raises KeyboardInterrupt; the same call resumes them. Failed runs are left out of the
+    results, whose ``notes`` count them.
 
     Args:
-        asked: a sweep file, or its content as a dict, which is written to ``RESULTS_DIR/NAME/NAME.yaml``.
-        name: of a sweep that is given as a dict.
-        data_dir: holds the folders of datasets.
-        results_dir: where sweeps are kept.
-        devices: one worker process for each, as ``cpu,cpu`` or ``cuda:0,cuda:1``.
+        asked: path of a sweep file, or its content as a dict, which is written to ``RESULTS_DIR/NAME/NAME.yaml``.
+        name: name of a sweep that is given as a dict.
+        data_dir: folder of all datasets.
+        results_dir: folder of all results.
+        devices: devices, one worker process each, such as ``cpu,cpu`` or ``cuda:0,cuda:1``.
         launcher: ``local``, or ``slurm``, which submits the runs and returns.
-        slurm: settings of SLURM, as ``["partition=gpu", "gpus=1"]``.
-        keep: the model that every run keeps: ``none``, ``final`` or ``best``.
-        predictions: whether every run writes its predictions.
+        slurm: SLURM settings, such as ``["partition=gpu", "gpus=1"]``.
+        keep: the weights that every run keeps: ``none``, ``final`` or ``best``.
+        predictions: save the predictions of every run.
         log: names of callbacks that follow every run: ``tensorboard``, ``wandb``, ``mlflow`` ...
-        retry: ``failed`` and ``damaged`` start such runs again.
-        threads: of each worker.
+        retry: states of runs to train again: ``failed``, ``damaged``.
+        threads: number of CPU threads of each worker.
 
-    Raises InputError for what cannot be run, with the reason. A class of this session trains in this process, one run
-    after another, and is refused on SLURM.
+    Raises InputError if a run cannot be trained, with the reason. Classes of this session are trained in this process,
+    one run after another, and cannot be trained on SLURM.
 
     >>> import dg_batchformer as dg
     >>> question = {"datasets": ["Toy"], "algorithms": ["ERM", "ERM+BF"], "protocol": "quick", "steps": 3, "trials": 1}
@@ -428,10 +428,10 @@ def _with_plugins(spec: RunSpec, plugins: Sequence[str]) -> RunSpec:
 
 
 def _sweep_file(asked: str | Path | Mapping[str, Any], name: str | None, results_dir: Path) -> Path:
-    """Return the file of a sweep; that of a dict is written into the folder of its results."""
+    """Return the path of a sweep file; a dict is first written to one in the folder of its results."""
     if not isinstance(asked, Mapping):
         if name is not None:
-            raise InputError(f"a sweep file is named after itself, {Path(asked).stem!r}; drop name={name!r}")
+            raise InputError(f"the name of a sweep file is its own, {Path(asked).stem!r}; drop name={name!r}")
         return Path(asked)
     if not name or Path(name).name != name:
         raise InputError(f"a sweep given as a dict needs a name for its folder in {results_dir}, got name={name!r}")
@@ -442,7 +442,7 @@ def _sweep_file(asked: str | Path | Mapping[str, Any], name: str | None, results
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True))
     except yaml.YAMLError as error:
-        raise InputError(f"the sweep {name} holds a value that no sweep file can: {error}") from None
+        raise InputError(f"the sweep {name} contains a value that YAML cannot represent: {error}") from None
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; give another results_dir") from None
     return file
@@ -452,11 +452,11 @@ def register(algorithm: type) -> type:
     """Register a class of this notebook or script as an algorithm under its own name, and return it.
 
     The class needs DomainBed's interface: a ``torch.nn.Module`` with ``__init__(input_shape, num_classes,
-    num_domains, hparams)``, ``update`` and ``predict``. Wrappers then compose with it, as ``SWAD+MyAlgorithm+BF``. Its
-    source is part of the identity of its runs: an edited class trains anew. Such runs train in this process; for SLURM
-    move the class to a module and name that in ``plugins``.
+    num_domains, hparams)``, ``update`` and ``predict``. Wrappers compose with it, such as ``SWAD+MyAlgorithm+BF``. Its
+    source is part of the identity of its runs, so an edited class is trained anew. Such runs are trained in this
+    process; for SLURM, move the class to a module and name it in ``plugins``.
 
-    Raises InputError for a class that is no algorithm or has the name of another one.
+    Raises InputError if the class is not an algorithm or has the name of another one.
 
     >>> import dg_batchformer as dg
     >>> from dg_batchformer.algorithms import get_algorithm_class
@@ -475,16 +475,17 @@ def register(algorithm: type) -> type:
 
 
 def load_model(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> "TrainedModel":
-    """Read back the model that a run kept: a ``torch.nn.Module`` from images to logits.
+    """Load the model that a run kept, a ``torch.nn.Module`` from images to logits.
 
-    Its ``transform`` prepares a Pillow image as the run prepared those that it evaluated; ``classes`` names the
+    Its ``transform`` preprocesses a Pillow image as in the evaluation of the run; ``classes`` are the names of the
     logits.
 
     Args:
-        folder: of a run trained with ``keep="final"`` or ``"best"``.
-        plugins: modules that the run was trained with; what a folder names is not imported unasked.
+        folder: folder of a run trained with ``keep="final"`` or ``"best"``.
+        device: device of the model, such as ``cuda``.
+        plugins: modules that the run was trained with; modules that a folder names are not imported by themselves.
 
-    Raises InputError where there is no model, or it cannot be rebuilt.
+    Raises InputError if there is no model or it cannot be rebuilt.
 
     >>> import dg_batchformer as dg
     >>> run = dg.train("ERM", dataset="Shapes", protocol="quick", steps=2)
@@ -506,12 +507,12 @@ def load_model(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str
 
 
 def _named(algorithm: str | type) -> str:
-    """Return the name of an algorithm; a class is registered first."""
+    """Return the name of an algorithm; register it first if it is a class."""
     return algorithm if isinstance(algorithm, str) else register(algorithm).__name__
 
 
 def _session_plugins(name: str) -> list[str]:
-    """Return the plug-in of the registered class that a composed name is made with, if there is one."""
+    """Return the plug-in of the registered class in a composed name, if any."""
     if "dg_batchformer.plugins.session" not in sys.modules:  # nothing was registered
         return []
     from dg_batchformer.plugins import session
@@ -521,7 +522,7 @@ def _session_plugins(name: str) -> list[str]:
 
 
 def _environments(given: Environments | None) -> Sequence[str | int] | None:
-    """Return environments as a request takes them, one or several."""
+    """Return one or several environments as a sequence."""
     return (given,) if isinstance(given, str | int) else given
 
 
@@ -533,14 +534,14 @@ def _run_folder(spec: RunSpec, name: str, given: str | Path | None) -> RunFolder
 
 
 def load_results(*folders: str | Path, unfinished: bool = False, mix: bool = False) -> Results:
-    """Read sweeps and runs back, ours and DomainBed's; several folders are pooled.
+    """Load the results of sweeps and runs, of this package or DomainBed; several folders are pooled.
 
     Args:
-        folders: sweep folders, run folders, or output folders of DomainBed's sweeps.
-        unfinished: count runs that are not trained to their end too, with what they recorded so far.
-        mix: pool runs in one cell that were trained under different conditions.
+        folders: sweep folders, run folders, or output folders of DomainBed sweeps.
+        unfinished: also count unfinished runs, with their records so far.
+        mix: pool runs in one cell even if they were trained under different conditions.
 
-    Raises InputError for a folder without results, and for different conditions within a cell unless ``mix``.
+    Raises InputError for a folder without results, and for different conditions within a cell without ``mix``.
 
     >>> import dg_batchformer as dg
     >>> dg.load_results("results/toy")
@@ -556,12 +557,12 @@ def load_results(*folders: str | Path, unfinished: bool = False, mix: bool = Fal
 
 
 def list_names(kind: str) -> list[str]:
-    """Return the names of everything of a kind.
+    """Return all names of a kind.
 
     Args:
         kind: ``algorithms``, ``wrappers``, ``datasets``, ``protocols``, ``backbones`` or ``selections``.
 
-    Raises InputError for another kind. ``dg-batchformer list KIND NAME`` describes one in full.
+    Raises InputError for another kind. The command ``list KIND NAME`` describes one in full.
 
     >>> import dg_batchformer as dg
     >>> dg.list("selections")[:3]

@@ -1,7 +1,7 @@
-"""The wrappers inside DomainBed: ``install`` puts ``NAME+BF`` and the like into a checkout.
+"""Wrappers for DomainBed: ``install`` adds ``NAME+BF`` and other compositions to a checkout.
 
-Two lines at the end of the checkout's ``domainbed/__init__.py`` make them known to its own scripts, ``train`` and
-``sweep`` included, and to the processes that these start::
+Two lines at the end of the checkout's ``domainbed/__init__.py`` make them available in its scripts, such as ``train``
+and ``sweep``, and in the processes that these start::
 
     import sys, dg_batchformer.domainbed
     dg_batchformer.domainbed.install(sys.modules[__name__])
@@ -25,12 +25,12 @@ __all__ = ["install"]
 
 
 def install(domainbed: ModuleType) -> None:
-    """Make every wrapper that DomainBed's loop can drive available in a checkout, around each of its algorithms.
+    """Make the wrappers that DomainBed's training loop supports available around all algorithms of a checkout.
 
-    ``domainbed.algorithms`` gets ``ALGORITHMS`` of every ``NAME+WRAPPER``, and ``get_algorithm_class`` takes any
-    composition; ``domainbed.hparams_registry`` adds the wrappers' hparams, at their defaults, to those of NAME. Nothing
-    of plain names changes. A wrapper that needs more of the loop, as SWAD, is refused with an InputError. Installing
-    twice is the same as once.
+    ``ALGORITHMS`` of ``domainbed.algorithms`` gets every ``NAME+WRAPPER``, and ``get_algorithm_class`` accepts any
+    composition; ``domainbed.hparams_registry`` adds the hparams of wrappers, at their defaults, to those of NAME. Plain
+    names behave as before. A wrapper that the loop does not support, such as SWAD, raises InputError. Installing twice
+    has no further effect.
     """
     algorithms, registry, networks = (_part(domainbed, part) for part in checkout.PARTS)
     build = algorithms.get_algorithm_class
@@ -63,19 +63,19 @@ def _part(domainbed: ModuleType, name: str) -> Any:
 
 
 def _needs_our_loop(wrapper: type[Wrapper]) -> bool:
-    """Whether a wrapper is told how evaluations went, or becomes the model that it returns only at the end."""
+    """Return whether a wrapper needs the results of evaluations, or replaces its model at the end of training."""
     ends_otherwise = wrapper.finalize is not Wrapper.finalize and wrapper.predict is Wrapper.predict
     return wrapper.observe is not Wrapper.observe or ends_otherwise
 
 
 def _split(name: str) -> tuple[str, tuple[str, ...]]:
-    """Split a composed name; raise InputError for a wrapper that DomainBed's loop cannot drive."""
+    """Split a composed name; raise InputError for a wrapper that DomainBed's loop does not support."""
     base, wrappers = split_name(name)
     for wrapper in wrappers:
         if _needs_our_loop(WRAPPERS[wrapper]):
             raise InputError(
-                f"{wrapper} cannot run in DomainBed's loop, which gives no labels to predict on and no validation "
-                f"loss, and never asks for the model to return; run it here: {_here(name, base)}"
+                f"{wrapper} cannot run in DomainBed's loop, which passes it no validation loss and no labels, and "
+                f"never finalizes its model; run it here: {_here(name, base)}"
             )
     return base, wrappers
 
@@ -86,7 +86,7 @@ def _here(name: str, base: str) -> str:
 
 
 def _with_settings(hparams: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Return a function of DomainBed's registry that takes composed names."""
+    """Extend a function of DomainBed's hparams registry to composed names."""
 
     @wraps(hparams)
     def composed(algorithm: str, dataset: str, *seed: int) -> dict[str, Any]:

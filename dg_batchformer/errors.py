@@ -1,4 +1,4 @@
-"""The one exception for what a person gave and cannot be used, and what leads to it."""
+"""The exception for unusable input, and helpers for its messages."""
 
 import difflib
 import re
@@ -7,38 +7,43 @@ from collections.abc import Iterable
 from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.spelling import folded
 
-# What making sense of a file that anybody may have written can raise.
+# Exceptions that parsing a file of unknown origin can raise.
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
 
 
 class InputError(ValueError):
-    """Input that cannot be used: the message is one sentence with what was given and the way out.
+    """Unusable input; the message is one sentence that says what is wrong and what to do.
 
-    The command line prints the sentence and exits with status 2; no traceback is shown.
+    The command line prints the message without a traceback and exits with status 2.
     """
 
 
 class RunFailed(InputError):
-    """A run that failed in its own code or in a plug-in's: the message says where its traceback stands."""
+    """A failure of a run, in this package or a plug-in; the message names the file with the traceback."""
 
 
 def as_sentence(error: BaseException) -> str:
-    """Return what an error says in one line, with its type where nobody wrote the sentence for people."""
+    """Return the message of an error as one line, with its type unless it is an ``InputError``."""
     message = one_line(str(error))
     return message if isinstance(error, InputError) else f"{type(error).__name__}: {message}".removesuffix(": ")
 
 
 def unknown(kind: str, given: object, known: Iterable[str], *, see: str = "") -> InputError:
-    """Build the error for an unknown name: what was given, what is near, what is allowed."""
+    """Return the error for an unknown name, with similar and with allowed names.
+
+    Args:
+        see: where to find the allowed names, instead of listing them.
+
+    """
     names = list(known)
     allowed = f" ({see})" if see else f" (known: {', '.join(names)})"
     return InputError(f"unknown {kind} {given!r}{did_you_mean(given, names)}{allowed}")
 
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
-    """Return the question with the names that are near, whatever their case; '' where there is none.
+    """Return "; did you mean ...?" with up to two similar names, ignoring case; '' if there are none.
 
-    Near are names with a word that begins like the given one, then those spelled alike.
+    Names with a word that starts with ``given`` come first, then names with a similar spelling.
     """
     spelled = {folded(name): name for name in known}
     asked = folded(str(given))

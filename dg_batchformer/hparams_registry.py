@@ -1,6 +1,6 @@
-"""The hparams of a run: declared, drawn as DomainBed draws them, set by protocol and person.
+"""Resolution of the hparams of a run, with random draws as in DomainBed.
 
-Precedence: default < dataset rule < protocol < random draw < what the person gave.
+Precedence: default < dataset rule < protocol < random draw < value set by the user.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ def default_hparams(algorithm: str, dataset: str, *, protocol: str = DEFAULT_PRO
 
 
 def random_hparams(algorithm: str, dataset: str, seed: int, *, protocol: str = DEFAULT_PROTOCOL) -> Hparams:
-    """Return the random draw of a registry seed, value for value as DomainBed's ``random_hparams``."""
+    """Return the random draw of a seed, with the values of DomainBed's ``random_hparams``."""
     return _values(algorithm, dataset_facts(dataset), protocol, {}, seed)
 
 
 def resolve_hparams(spec: RunSpec) -> Hparams:
-    """Return the hparams of a run; raise InputError for names or values that it cannot use."""
+    """Return the hparams of a run; raise InputError for unknown names or invalid values."""
     seed = None if spec.hparams_seed == 0 else seed_hash(spec.hparams_seed, spec.trial_seed)
     return _values(spec.algorithm, spec.facts, spec.protocol, spec.hparams, seed)
 
@@ -43,7 +43,7 @@ def search_space(algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOC
 
 
 def _space(algorithm: str, facts: DatasetFacts, rules: Protocol, given: Mapping[str, Any]) -> dict[str, HParam]:
-    """As ``search_space``; what a person gives can change which there are: a backbone, or a size of images."""
+    """Return the space of ``search_space``; a given backbone or image size can change which hparams exist."""
     defaults = rules.hparam_defaults(facts)
     common = {**(_domainbed_space() if rules.domainbed_names else {}), **_common_space(facts)}
     chosen = {"backbone": "auto", **defaults, **given}
@@ -81,7 +81,7 @@ def _values(algorithm: str, facts: DatasetFacts, protocol: str, given: Mapping[s
 
 
 def _common_space(facts: DatasetFacts) -> dict[str, HParam]:
-    """Return what every run has; draws as in DomainBed, which names "small images" its 28 px datasets."""
+    """Return the hparams of every run; draws are as in DomainBed, where 28 px datasets have their own."""
     small, low, high = facts.small, 3, 9 if facts.small else 5 if facts.name == "DomainNet" else 5.5
     space = {
         "lr": HParam(
@@ -110,7 +110,7 @@ def _common_space(facts: DatasetFacts) -> dict[str, HParam]:
 
 
 def _domainbed_space() -> dict[str, HParam]:
-    """Return what DomainBed's main branch shows in every run, read or not."""
+    """Return the hparams that every run of DomainBed's main branch has, including those without effect."""
     return {
         "data_augmentation": HParam(True, about="augment training images: crop, flip, colour, grey"),
         "resnet18": HParam(False, about="DomainBed's spelling of backbone"),
@@ -125,18 +125,18 @@ def _domainbed_space() -> dict[str, HParam]:
 
 
 def _domainbed_booleans(values: Hparams) -> Hparams:
-    """Return DomainBed's spelling of a backbone and its weights."""
+    """Return DomainBed's booleans for a backbone and its weights."""
     if not values["backbone"].startswith("resnet"):
         return {}
     return {"resnet18": values["backbone"] == "resnet18", "resnet50_augmix": values["weights"] == "ram_in1k"}
 
 
 def _without_domainbed_booleans(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace ``resnet18`` and ``resnet50_augmix`` by the backbone and weights that they mean."""
+    """Replace ``resnet18`` and ``resnet50_augmix`` with the backbone and weights that they stand for."""
     for name in _NOT_HERE:
         if given.get(name, False) is not False:
             raise InputError(
-                f"hparam {name} asks for DomainBed's DINOv2 backbone, which is not here; give backbone, "
+                f"hparam {name} asks for DomainBed's DINOv2 backbone, which is not available here; set backbone, "
                 "such as timm/vit_base_patch14_dinov2"
             )
     spelled = {name: given[name] for name in _SPELLINGS if name in given}
@@ -149,7 +149,7 @@ def _without_domainbed_booleans(given: Mapping[str, Any], defaults: Mapping[str,
 
 def _meant(spelled: Mapping[str, bool], defaults: Mapping[str, Any]) -> dict[str, str]:
     if all(spelled.get(name) for name in _SPELLINGS):
-        raise InputError("hparams resnet18 and resnet50_augmix are both true: they name two backbones, keep one")
+        raise InputError("hparams resnet18 and resnet50_augmix are both true, but name different backbones; keep one")
     if spelled.get("resnet18"):
         return {"backbone": "resnet18", "weights": "imagenet_v1"}
     if spelled.get("resnet50_augmix"):
@@ -164,11 +164,11 @@ def _meant(spelled: Mapping[str, bool], defaults: Mapping[str, Any]) -> dict[str
 
 
 def _refuse_disagreement(given: Mapping[str, Any], values: Hparams) -> None:
-    """Raise InputError where DomainBed's booleans and our names were both given and say different things."""
+    """Raise InputError if DomainBed's booleans contradict ``backbone`` and ``weights``."""
     says = {"resnet18": values["backbone"] == "resnet18", "resnet50_augmix": values["weights"] == "ram_in1k"}
     for name, means in says.items():
         if name in given and given[name] is not means:
             raise InputError(
-                f"hparams disagree: {name} is {str(given[name]).lower()}, but backbone is {values['backbone']} "
+                f"hparams contradict: {name} is {str(given[name]).lower()}, but backbone is {values['backbone']} "
                 f"with weights {values['weights']}; give one of the two"
             )

@@ -1,4 +1,4 @@
-"""Names to plug-ins: a class registers by being in its package; unknown names are answered with what is near."""
+"""Registries of plug-in classes by name; a class is registered by being defined in a module of its package."""
 
 import importlib
 import inspect
@@ -15,15 +15,15 @@ from dg_batchformer.text.command import command
 class Registry:
     """The plug-in classes of one kind, found in the modules of one package.
 
-    A module offers every public class it defines that descends from ``base``; a class may opt out with
-    ``registered = False`` (an abstract base). Nothing is imported before the first look.
+    Every public class that is defined in such a module and derives from ``base`` is registered, unless it sets
+    ``registered = False`` (abstract bases). Modules are imported at the first lookup.
 
     Args:
-        kind: what a plug-in is called in messages, such as ``algorithm``.
+        kind: name of the kind in messages, such as ``algorithm``.
         package: dotted name of the package that is scanned.
-        base: dotted ``module:Class`` of the common ancestor.
-        elsewhere: dotted ``module:function`` that is asked for a name that the package lacks; it may ``add`` it.
-        near: names of another kind that may be meant by an unknown one.
+        base: dotted ``module:Class`` of the base class.
+        elsewhere: dotted ``module:function`` that is called with a name that is not in the package, and may ``add`` it.
+        near: names of another kind, also suggested for an unknown name.
 
     """
 
@@ -85,7 +85,7 @@ class Registry:
 
 
 def _dotted(path: str) -> Any:
-    """Import what ``module:name`` names."""
+    """Import ``name`` of ``module:name``."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 

@@ -1,4 +1,4 @@
-"""Seeds as DomainBed derives them: md5 of the text of the arguments."""
+"""Seeds derived as in DomainBed: the MD5 hash of the arguments as text."""
 
 import hashlib
 
@@ -6,10 +6,12 @@ _PLAIN = (int, str, float, bool, type(None))
 
 
 def seed_hash(*args: object) -> int:
-    """Hash plain Python values to a seed in [0, 2**31), bit for bit as DomainBed's ``seed_hash``.
+    """Return a seed in [0, 2**31), equal to that of DomainBed's ``seed_hash``.
 
-    Raises TypeError for anything but ints, floats, strings, booleans, None, and lists or tuples of
-    these: the text of a NumPy scalar differs between NumPy 1 and 2, and so would the seed.
+    Raises:
+        TypeError: an argument is not an int, float, string, boolean, None, or a list or tuple of these. The text of a
+            NumPy scalar, and thereby the seed, would differ between NumPy 1 and 2.
+
     """
     _require_plain(args)
     return int(hashlib.md5(str(args).encode()).hexdigest(), 16) % 2**31

@@ -1,1 +1,1 @@
-"""Callbacks: what follows a run while it trains, TensorBoard, W&B and MLflow among them."""
+"""Callbacks that follow a run while it trains, such as TensorBoard, W&B and MLflow."""

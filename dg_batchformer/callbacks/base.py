@@ -11,21 +11,23 @@ from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.storage.records import read_lines
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
 
-_UNMEASURED = ("step", "format", "threads", "final")  # numbers of a record that are no measurements
+_UNMEASURED = ("step", "format", "threads", "final")  # numbers of a record that are not measurements
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What callbacks know of a run when it begins or resumes.
+    """Description of a run that a callback gets when the run begins or resumes.
 
     Args:
-        id: of the run, unique for everything asked of it.
-        row: its row in tables, by default the algorithm.
-        dataset: name of the dataset. test_envs: names of the environments tested on, joined by "+".
-        trial_seed, hparams_seed: repetition, and draw of hyper-parameters.
-        steps: number of updates. start: the first update of this start, above 0 for a run that resumes.
-        config: everything asked, hyper-parameters as used among it.
-        folder: of the run.
+        id: identifier of the run; runs with different settings have different ones.
+        row: row of the run in tables, by default the algorithm.
+        dataset: name of the dataset.
+        test_envs: names of the test environments, joined by "+".
+        trial_seed, hparams_seed: numbers of the repetition and of the draw of hyper-parameters.
+        steps: number of updates.
+        start: first update of this start; above 0 if the run resumes.
+        config: settings of the run, including its resolved hyper-parameters.
+        folder: folder of the run.
 
     """
 
@@ -42,12 +44,12 @@ class RunInfo:
 
     @property
     def sweep(self) -> str:
-        """The name of the sweep; "train" for a run of its own."""
+        """The name of the sweep; "train" for a single run."""
         return self.root.name if self._in_sweep else "train"
 
     @property
     def root(self) -> Path:
-        """The folder of the sweep, or of a run of its own."""
+        """The folder of the sweep, or of a single run."""
         return self.folder.parents[1] if self._in_sweep else self.folder
 
     @property
@@ -57,43 +59,43 @@ class RunInfo:
 
     @property
     def trial(self) -> str:
-        """The repetition, and the draw where there is one: ``trial0_draw3``."""
+        """The repetition and, if not 0, the draw: ``trial0_draw3``."""
         return f"trial{self.trial_seed}" + (f"_draw{self.hparams_seed}" if self.hparams_seed else "")
 
     @property
     def group(self) -> tuple[str, str]:
-        """The row and the test environments as parts of a path."""
+        """The row and the test environments, as two parts of a path."""
         return _path_part(self.row), _path_part(f"{self.dataset}_{self.test_envs}")
 
     def history(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of earlier starts, in the order in which they were written."""
+        """Yield the records of earlier starts in the order of steps."""
         with suppress(OSError):
             records, *_ = read_lines(read_bytes(RunFolder(self.folder).records_file, TABLE))
             yield from (record for record in records if record["step"] < self.start)
 
 
 class Callback:
-    """Follows a run; override what you need.
+    """Base class of callbacks, which follow a run; override the methods you need.
 
-    A callback is created once for every run, and may be told to begin again where a run starts over in the same
-    process. What it raises ends the callback with a note, never the run.
+    One instance is created per run; ``begin`` may be called again if the run starts over in the same process. An
+    exception ends the callback with a note, but not the run.
     """
 
     def begin(self, run: RunInfo) -> None:
-        """Called before the first update of a start."""
+        """Begin to follow a run; called before its first update, and again when it resumes."""
 
     def step(self, step: int) -> None:
-        """Called after every update, with its index from 0."""
+        """Receive the index of an update, from 0; called after every update."""
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """Called after every evaluation, with its record: ``step``, ``env0_in_acc`` ..., see ``measurements``."""
+        """Receive the record of an evaluation: ``step``, ``env0_in_acc`` ..., see ``measurements``."""
 
     def end(self, state: State) -> None:
-        """Called once when the run ends: done, diverged, interrupted or failed."""
+        """End with the state of the run: done, diverged, interrupted or failed; called once."""
 
 
 def measurements(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return what a record measured, by its key; accuracies are fractions."""
+    """Return the measurements of a record by key; accuracies are fractions."""
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
     return {name: float(value) for name, value in numbers.items() if name not in _UNMEASURED}
 

@@ -1,4 +1,4 @@
-"""Several callbacks as one, none of which can end a run."""
+"""Several callbacks as one, whose exceptions do not end the run."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,10 @@ log = logging.getLogger("dg_batchformer")
 
 
 class CallbackGroup(Callback):
-    """Passes every call on; a callback that raises is dropped, with a note and its traceback in the log.
+    """Calls several callbacks; one that raises is dropped, with a note, and its traceback in the log.
 
     Args:
-        note: tells a person a sentence.
+        note: function that shows a sentence to the user.
 
     """
 

@@ -14,7 +14,7 @@ GROUP = "dg_batchformer.callbacks"  # entry points: NAME = "my_package.my_module
 
 
 class _BuiltIn(NamedTuple):
-    """A built-in callback, the package that it needs and where the class is."""
+    """A built-in callback: the package that it needs, and its module and class."""
 
     package: str
     module: str
@@ -29,10 +29,10 @@ BUILT_IN = {
 
 
 def find_callbacks(names: Sequence[str], plugins: Sequence[str] = ()) -> list[type[Callback]]:
-    """Return the classes of callbacks; raise InputError for an unknown name or a package that is not installed.
+    """Return callback classes by name; raise InputError for an unknown name or a missing package.
 
     Args:
-        plugins: modules that are imported already, whose callbacks are known by the names of their classes.
+        plugins: imported modules whose callbacks are also found, by class name.
 
     """
     return [_find(name, plugins) for name in dict.fromkeys(names)]
@@ -67,5 +67,5 @@ def _of_plugins(plugins: Sequence[str]) -> dict[str, type[Callback]]:
 
 
 def is_callback(value: object) -> bool:
-    """Whether a value is a class of callbacks."""
+    """Return whether a value is a callback class."""
     return isinstance(value, type) and issubclass(value, Callback) and value is not Callback

@@ -1,4 +1,4 @@
-"""MLflow: an experiment for each sweep, with the row and the test environments of every run as tags."""
+"""MLflow callback: an experiment per sweep, with row and test environments of each run as tags."""
 
 import fcntl
 import os
@@ -13,19 +13,19 @@ from dg_batchformer.storage.folders import State
 from dg_batchformer.storage.safe_write import open_own
 
 _TAG = "dg_batchformer.run"
-_LONGEST_VALUE = 6000  # characters of a parameter that MLflow takes
+_LONGEST_VALUE = 6000  # characters, MLflow's limit for a parameter
 _STATUS = {State.DONE: "FINISHED", State.DIVERGED: "FINISHED", State.INTERRUPTED: "KILLED"}
 
 
 class MLflow(Callback):
-    """Logs to ``MLFLOW_TRACKING_URI``, by default to ``ROOT/mlflow.db``; a resumed run continues its run of MLflow."""
+    """Logs to ``MLFLOW_TRACKING_URI``, by default ``ROOT/mlflow.db``; a resumed run continues its MLflow run."""
 
     def begin(self, run: RunInfo) -> None:
         from mlflow.entities import Param, RunTag
         from mlflow.tracking import MlflowClient
 
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.root.absolute()}/mlflow.db"
-        with _alone(run.root / "mlflow.lock"):  # two workers that create tables or an experiment at once would fail
+        with _alone(run.root / "mlflow.lock"):  # workers must not create tables or an experiment at the same time
             self.client = MlflowClient(uri)
             experiment = self.client.get_experiment_by_name(run.sweep)
             experiment_id = experiment.experiment_id if experiment else self.client.create_experiment(run.sweep)
@@ -45,7 +45,7 @@ class MLflow(Callback):
     def record(self, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Metric
 
-        if values["step"] <= self.last:  # logged in an earlier start; a run that resumes repeats it exactly
+        if values["step"] <= self.last:  # logged in an earlier start; a resumed run repeats it exactly
             return
         now = int(time.time() * 1000)
         metrics = [Metric(name, value, now, values["step"]) for name, value in measurements(values).items()]
@@ -57,7 +57,7 @@ class MLflow(Callback):
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock between the workers of a machine."""
+    """Hold a lock that the workers of a machine share."""
     with open_own(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""TensorBoard: event files below the folder of the sweep, one run of TensorBoard for each run."""
+"""TensorBoard callback: event files in the folder of the sweep, one TensorBoard run per run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ class TensorBoard(Callback):
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.root.joinpath("tensorboard", *run.group, f"{run.trial}-{run.id[:8]}")
-        # Readers drop points of earlier starts from that step on: these are trained again.
+        # Discard points of earlier starts from this step on, which is trained again.
         self.writer = SummaryWriter(str(folder), purge_step=run.start)
         if not run.start:
             lines = "\n".join(f"    {name}: {value}" for name, value in run.config.items())
@@ -23,7 +23,7 @@ class TensorBoard(Callback):
     def record(self, values: Mapping[str, Any]) -> None:
         for name, value in measurements(values).items():
             self.writer.add_scalar(name, value, values["step"])
-        self.writer.flush()  # before the checkpoint, after which this record is not written again
+        self.writer.flush()  # before the checkpoint: after it, this record is not written again
 
     def end(self, state: State) -> None:
         self.writer.close()

@@ -1,4 +1,4 @@
-"""W&B: a project for each sweep, a group for each row, and the test environments as the type of job."""
+"""W&B callback: a project per sweep, a group per row, and the test environments as job type."""
 
 import re
 import shutil
@@ -10,13 +10,13 @@ from dg_batchformer.storage.folders import State
 
 
 class WandB(Callback):
-    """Logs a run under its own ID, which a resumed run continues. ``WANDB_MODE=offline`` keeps it on disk."""
+    """Logs a run under its id, so that a resumed run continues it; ``WANDB_MODE=offline`` keeps it on disk."""
 
     def begin(self, run: RunInfo) -> None:
         import wandb
 
         offline = wandb.setup().settings.mode in ("offline", "dryrun")
-        if offline:  # an offline run cannot be continued: it is written again, with the records of earlier starts
+        if offline:  # offline runs cannot be continued, so write it again from the records of earlier starts
             for earlier in (run.root / "wandb").glob(f"offline-run-*-{run.id}"):
                 shutil.rmtree(earlier)
         self.run = wandb.init(
@@ -31,7 +31,7 @@ class WandB(Callback):
             reinit="create_new",
             settings=wandb.Settings(console="off", silent=True),
         )
-        self.known = self.run.step if not offline else 0  # steps below are there, from an earlier start
+        self.known = self.run.step if not offline else 0  # earlier steps are logged already
         for values in run.history() if offline else ():
             self.record(values)
 

@@ -12,10 +12,10 @@ from dg_batchformer.training.augment import Transform, normalise
 
 
 class TrainedModel(nn.Module):
-    """A trained model in evaluation mode: x -> logits, without BatchFormer and SWAD, which are of training only.
+    """A trained model in evaluation mode, without BatchFormer and SWAD, which only act in training.
 
     Args:
-        kept: the model as it was read back.
+        kept: the loaded model.
 
     """
 
@@ -27,14 +27,14 @@ class TrainedModel(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (N, num_classes) of inputs as ``transform`` makes them, (N, 3, size, size)."""
+        """Return the logits (N, num_classes) of inputs (N, 3, size, size) from ``transform``."""
         return self.algorithm.predict(x)
 
     @cached_property
     def transform(self) -> Callable[[Image], Tensor]:
-        """Turns an RGB image of Pillow into what the model takes, (3, size, size), as images were for evaluation.
+        """The preprocessing of evaluation, from a Pillow image to an input of the model (3, size, size).
 
-        Raises InputError for a model whose inputs are no colour images.
+        Raises InputError if the inputs of the model are not color images.
         """
         refuse_without_images(self.kept)
         plain = Transform(self.kept.input_shape[-1])

@@ -1,7 +1,7 @@
-"""Algorithms defined in the running session, a notebook or a script, which no other process can import.
+"""Algorithms that are defined in a notebook or script, the session, and that other processes cannot import.
 
-Their plug-in name, ``session:NAME:DIGEST``, is part of the identity of a run, so an edited class is another run. The
-digest covers the source of the class and of the functions, classes and constants of the session that it uses.
+Their plug-in name ``session:NAME:DIGEST`` is part of the identity of a run, so an edited class makes another run. The
+digest covers the source of the class and of all functions, classes and constants of the session that it uses.
 """
 
 import ast
@@ -19,15 +19,14 @@ from dg_batchformer.plugins.adopt import adopt
 from dg_batchformer.registry import ALGORITHMS
 from dg_batchformer.spec.names import SESSION, is_of_session
 
-_registered: dict[str, str] = {}  # the plug-in name by the name of the class
+_registered: dict[str, str] = {}  # class name -> plug-in name
 
 
 def register(written: type) -> str:
-    """Register a class of this session as an algorithm; return the name of its plug-in.
+    """Register a class of this session as an algorithm, and return its plug-in name.
 
-    That of a class that other processes can import is its module. A class of the same name that was registered before
-    is replaced. Raises InputError for a class that is no algorithm, has no source, or has the name of another
-    algorithm.
+    The plug-in of a class that other processes can import is its module. The class replaces an earlier one of the same
+    name. Raises InputError if it is not an algorithm, has no source, or has the name of another algorithm.
     """
     name = written.__name__
     if is_importable(written):
@@ -41,17 +40,17 @@ def register(written: type) -> str:
 
 
 def plugin_of(algorithm: str) -> str | None:
-    """Return the plug-in of an algorithm that was registered in this session; None for any other."""
+    """Return the plug-in name of an algorithm that was registered in this session, else None."""
     return _registered.get(algorithm)
 
 
 def require(plugin: str) -> None:
-    """Raise InputError unless the class of a plug-in name is registered in this process, with the same source."""
+    """Raise InputError unless the class of a session plug-in is registered in this process with the same source."""
     _, name, _ = plugin.split(":")
     if _registered.get(name) == plugin:
         return
     if name in _registered:
-        raise InputError(f"the class {name} was edited since: register the version that the run was trained with")
+        raise InputError(f"the class {name} was edited since the run was trained; register the version it used")
     raise InputError(
         f"the class {name} was defined in a notebook or script, which this process cannot import; run the cell that "
         f"defines it and dg.register({name}) first, or move the class to a module and name that in plugins"
@@ -59,13 +58,13 @@ def require(plugin: str) -> None:
 
 
 def is_importable(written: type) -> bool:
-    """Whether other processes can import a class by its module."""
+    """Return whether other processes can import a class from its module."""
     module = sys.modules.get(written.__module__)
     return written.__module__ != "__main__" and getattr(module, written.__qualname__, None) is written
 
 
 def _source(written: type) -> str:
-    """Return the source of a class and of all of its session that it uses, without comments and formatting."""
+    """Return the source of a class and of everything it uses of the session, without comments and formatting."""
     parts: dict[str, str] = {}
     left: list[Any] = [written]
     while left:
@@ -83,7 +82,7 @@ def _source(written: type) -> str:
 
 
 def _used(value: type | FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield what a class or a function reads of its module by name, and the bases of a class."""
+    """Yield (name, value) of the globals that a class or function uses, and of the bases of a class."""
     if isinstance(value, type):
         yield from ((base.__name__, base) for base in value.__bases__)
     for function in _functions(value):
@@ -105,20 +104,20 @@ def _global_names(code: CodeType) -> set[str]:
 
 
 def _text(value: type | FunctionType) -> str:
-    """Return the source of a class or a function; of a notebook, where ``inspect`` knows no file of a class."""
+    """Return the source of a class or function, also in a notebook, where ``inspect`` finds no source of a class."""
     for function in _functions(value):
         lines = linecache.getlines(function.__code__.co_filename, function.__globals__)
         found = _definition(lines, value.__name__, function.__code__.co_firstlineno)
         if found:
             return found
     raise InputError(
-        f"the source of {value.__name__} is not known, so runs of it could not be told apart; define it in a cell or a "
-        "file, with a method of its own"
+        f"the source of {value.__name__} is unknown, so its versions cannot be told apart; define it in a cell or a "
+        "file, with at least one method"
     )
 
 
 def _definition(lines: list[str], name: str, line: int) -> str:
-    """Return the innermost definition of a name that spans a line; '' where there is none."""
+    """Return the source of the innermost definition of a name that spans a line, or ''."""
     try:
         tree = ast.parse("".join(lines))
     except SyntaxError:

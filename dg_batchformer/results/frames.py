@@ -1,6 +1,6 @@
-"""Sweeps as pandas DataFrames: one line per run, or one per evaluation of a run.
+"""Sweeps as pandas DataFrames, with a line per run or a line per evaluation.
 
-Other rooms read the columns of ``results.evaluations``: loading pandas takes longer than printing a cached table.
+Other modules read the columns of ``results.evaluations``: importing pandas takes longer than printing a cached table.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.evaluations import Floats
 
 if TYPE_CHECKING:
-    import pandas as pd  # takes half a second to load, which most commands do without
+    import pandas as pd  # takes half a second to import, and most commands do not need it
 
 _IDENTITY = ("dataset", "row", "algorithm", "test_envs", "trial_seed", "hparams_seed", "run")
 
 
 def runs_frame(collection: Collection) -> "pd.DataFrame":
-    """Return one line per run: what it trains, its state and its folder, then its hyper-parameters.
+    """Return one line per run: its settings, state, folder and hyper-parameters.
 
     Columns: ``dataset``, ``row``, ``algorithm``, ``test_envs`` (names joined by "+"), ``trial_seed``, ``hparams_seed``,
     ``run`` (the name of its folder), ``state``, ``evaluations`` (how many were recorded), ``step`` (the last one),
@@ -35,8 +35,8 @@ def records_frame(collection: Collection) -> "pd.DataFrame":
 
     Columns: those that identify the run, as in ``runs_frame``; ``step``; ``final`` (whether the evaluated model is
     the one that an averaging method returns); ``validation_accuracy`` and ``test_accuracy``, the means over the
-    held-out splits of the training environments and over the test environments; then what was recorded, under
-    DomainBed's keys (``env0_in_acc`` ...). Accuracies are fractions; a value that was not recorded is NaN.
+    held-out splits of the training environments and over the test environments; then the recorded values, under
+    DomainBed's keys (``env0_in_acc`` ...). Accuracies are fractions; values that were not recorded are NaN.
     """
     import pandas as pd
 
@@ -73,7 +73,7 @@ def _outcome(run: CollectedRun) -> dict[str, Any]:
 
 
 def _validation(run: CollectedRun) -> Floats:
-    """Return the mean accuracy on the held-out splits of what is not tested on [R], NaN where there is none."""
+    """Return the mean accuracy [R] on the held-out splits of the training environments, NaN if not recorded."""
     envs = run.train_envs or [env for env in range(run.evaluations.num_environments) if env not in run.test_envs]
     return _mean(run, [f"env{env}_out_acc" for env in envs])
 

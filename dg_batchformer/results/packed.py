@@ -1,7 +1,7 @@
-"""A sweep in one file: ``records.parquet``, small enough to be committed, reads as the run folders do.
+"""A sweep in one file: ``records.parquet`` replaces the run folders, and is small enough to commit.
 
-The file has a row for every record, with a column for every measurement. Its note keeps the sweep manifest and what
-became of every run.
+The file has a row per record and a column per measurement. A note in its metadata has the sweep manifest and the
+outcome of every run.
 """
 
 import json
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
 _VERSION = 1
 _PLACE = ("run", "label", "dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 _COLUMNS = (*_PLACE, "step", "final", "constant")
-"""What every row has before its measurements; ``constant`` is JSON: args, hparams, versions ..."""
+"""The columns before the measurements; ``constant`` is JSON: args, hparams, versions ..."""
 
 
 class Contents(NamedTuple):
-    """What the folder of a sweep holds.
+    """Contents of a sweep folder.
 
     Args:
-        files: records by the name of the run folder, sorted.
-        states: by run id.
-        endings: by run id; {} where run folders tell.
-        skipped: sentences on soups that cannot be read.
+        files: records by name of the run folder, sorted.
+        states: states by run id.
+        soups: the soups, as runs.
+        endings: outcomes by run id; empty if the run folders have them.
+        skipped: notes on soups that cannot be read.
 
     """
 
@@ -50,7 +51,7 @@ class Contents(NamedTuple):
 
 
 def write_packed(folder: SweepFolder, manifest: SweepManifest, contents: Contents) -> None:
-    """Write ``records.parquet``; raise InputError where pyarrow is missing or the folder cannot be written to."""
+    """Write ``records.parquet``; raise InputError if pyarrow is missing or the folder is not writable."""
     require_pyarrow()
     places = {run.spec.id: (run.label, run.spec) for run in reversed(manifest.runs)}
     names = [*(name for name in dict.fromkeys(run.spec.id for run in manifest.runs) if name in contents.files)]
@@ -82,7 +83,7 @@ def _soup(name: str) -> str:
 
 
 def _table(rows: Sequence[tuple[str, tuple[str, RunSpec] | None, RunRecords]], keys: Sequence[str]) -> "pyarrow.Table":
-    """Return a row for every record: where its run stands, then its measurements."""
+    """Return the table: a row per record, with the place of its run in the sweep, then its measurements."""
     import pyarrow
 
     counts = [len(run.evaluations) for *_, run in rows]
@@ -110,7 +111,7 @@ def _table(rows: Sequence[tuple[str, tuple[str, RunSpec] | None, RunRecords]], k
 
 
 def _kinds() -> dict[str, Any]:
-    """Return the Arrow types of the columns that are equal in all records of a run."""
+    """Return the Arrow types of the columns that do not vary within a run."""
     import pyarrow
 
     numbers = dict.fromkeys(("trial_seed", "hparams_seed"), pyarrow.int64())
@@ -118,7 +119,7 @@ def _kinds() -> dict[str, Any]:
 
 
 def _said(asked: tuple[str, RunSpec] | None) -> list[Any]:
-    """Return where a run stands in the sweep; nothing for a run that the sweep does not declare."""
+    """Return the place of a run in the sweep; Nones for a run that is not in the sweep manifest."""
     if asked is None:
         return [None] * (len(_PLACE) - 1)
     label, spec = asked
@@ -127,10 +128,10 @@ def _said(asked: tuple[str, RunSpec] | None) -> list[Any]:
 
 
 def read_packed(folder: SweepFolder, *, by_train_envs: bool = False) -> Contents:
-    """Read ``records.parquet``; raise InputError where it is damaged, or pyarrow is missing.
+    """Read ``records.parquet``; raise InputError if it is damaged or pyarrow is missing.
 
     Args:
-        by_train_envs: whether the sweep says what to train on.
+        by_train_envs: the sweep sets the training environments.
 
     """
     table, note = read_parquet(folder.packed_file, texts=(*_PLACE, "constant"))
@@ -159,7 +160,7 @@ def read_packed(folder: SweepFolder, *, by_train_envs: bool = False) -> Contents
 
 
 def _runs(table: "pyarrow.Table", keys: Sequence[str]) -> dict[str, list[RunRecords]]:
-    """Return the runs by the name of their folder."""
+    """Return the runs by name of their folder."""
     columns = table.columns[len(_COLUMNS) :]
     if table.column_names[: len(_COLUMNS)] != list(_COLUMNS) or len(columns) != len(keys):
         raise ValueError("it has other columns")
@@ -177,7 +178,7 @@ def _runs(table: "pyarrow.Table", keys: Sequence[str]) -> dict[str, list[RunReco
 
 
 def _segments(table: "pyarrow.Table") -> Iterator[tuple[str, Mapping[str, Any], slice]]:
-    """Yield every run: the name of its folder, what its records repeat, and its rows."""
+    """Yield every run: the name of its folder, the constant part of its records, and its rows."""
     name, constant = (table[column].unify_dictionaries().combine_chunks() for column in ("run", "constant"))
     names, constants = name.indices.to_numpy(), constant.indices.to_numpy()
     changes = np.flatnonzero((np.diff(names) != 0) | (np.diff(constants) != 0)) + 1

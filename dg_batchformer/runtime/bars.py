@@ -1,8 +1,8 @@
-"""Whether progress bars can be seen."""
+"""Detection of places that can show progress bars."""
 
 import sys
 
 
 def shows_bars() -> bool:
-    """Whether standard error is a terminal, or this is a notebook."""
+    """Return whether progress bars are visible: stderr is a terminal, or this is a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules

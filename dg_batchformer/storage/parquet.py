@@ -1,4 +1,4 @@
-"""Parquet tables with a note in their metadata, read within bounds of memory. Loads pyarrow where it is called."""
+"""Parquet tables with a note in their metadata, read with a memory limit; pyarrow is imported when needed."""
 
 import base64
 import json
@@ -21,11 +21,11 @@ _LIMITS = {"thrift_string_size_limit": TEXT, "thrift_container_size_limit": TEXT
 
 
 class NoPyarrow(InputError):
-    """Parquet files cannot be read or written here."""
+    """pyarrow is not installed."""
 
 
 def require_pyarrow() -> None:
-    """Raise NoPyarrow where pyarrow is not installed."""
+    """Raise NoPyarrow if pyarrow is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
@@ -33,7 +33,7 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(target: Any, table: "pyarrow.Table", note: Mapping[str, Any]) -> None:
-    """Write a table and a note, which is JSON, to an open binary file."""
+    """Write a table and a note, a JSON object, to an open binary file."""
     from pyarrow.parquet import ParquetWriter
 
     text = base64.b64encode(zlib.compress(json.dumps(note).encode(), 9))
@@ -43,16 +43,16 @@ def write_parquet(target: Any, table: "pyarrow.Table", note: Mapping[str, Any]) 
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """Return the note of a Parquet file; raise InputError for a file that has none or is damaged."""
+    """Return the note of a Parquet file; raise InputError if it has none or is damaged."""
     with _opened(path) as (_, file):
         return _note(file)
 
 
 def read_parquet(path: Path, texts: Sequence[str]) -> "tuple[pyarrow.Table, dict[str, Any]]":
-    """Return table and note of a Parquet file; raise InputError for a file that is damaged or unpacks to too much.
+    """Return the table and the note of a Parquet file; raise InputError if it is damaged or unpacks to too many bytes.
 
     Args:
-        texts: columns to read as dictionaries, so that a text that many rows repeat is in memory once.
+        texts: columns to read with dictionary encoding, so that repeated texts are in memory once.
 
     """
     with _opened(path, read_dictionary=list(texts)) as (stream, file):
@@ -90,7 +90,7 @@ def _note(file: Any) -> dict[str, Any]:
 
 
 def _refuse_large(stream: Any, file: Any) -> None:
-    """Raise ValueError where a table would take more memory than packed records take."""
+    """Raise ValueError if a table would take more memory than packed records do."""
     names = tuple(file.schema_arrow.names)
     rows = sum(file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
     if max(rows, file.metadata.num_rows) * len(names) > _MOST_CELLS:

@@ -1,4 +1,4 @@
-"""Recognize processes by machine, number and start time: from /proc on Linux, from ps and sysctl elsewhere."""
+"""Identification of processes by machine, PID and start time: from /proc on Linux, from ps and sysctl elsewhere."""
 
 import os
 from functools import cache
@@ -8,9 +8,9 @@ _PROC = Path("/proc")
 
 
 def place() -> dict[str, str]:
-    """Return the host, its boot and the PID namespace: where all three agree, process numbers mean the same.
+    """Return the host, its boot and the PID namespace; PIDs are comparable only if all three agree.
 
-    The boot is "" where the system does not identify it.
+    The boot is "" if the system does not identify it.
     """
     try:
         namespace = str((_PROC / "self/ns/pid").readlink())
@@ -20,8 +20,8 @@ def place() -> dict[str, str]:
 
 
 def process_start(pid: object) -> str | None:
-    """Return the start time of a process as text to compare; None if there is no such process or it is a zombie."""
-    if type(pid) is not int:  # from a lock that somebody else wrote
+    """Return the start time of a process as text; None if there is no such process or it is a zombie."""
+    if type(pid) is not int:  # from a malformed lock
         return None
     if not (_PROC / "self").exists():
         state, _, started = _output("ps", "-o", "stat=,lstart=", "-p", str(pid)).partition(" ")
@@ -35,7 +35,7 @@ def process_start(pid: object) -> str | None:
 
 @cache
 def _boot() -> str:
-    """Return an identifier of this boot of the machine, "" where there is none."""
+    """Return an identifier of the current boot of the machine, or ""."""
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -43,8 +43,8 @@ def _boot() -> str:
 
 
 def _output(*command: str) -> str:
-    """Return the output of a program, "" where the program is missing or fails."""
-    import subprocess  # status and tables start faster without it
+    """Return the output of a program; "" if it is missing or fails."""
+    import subprocess  # slow to import, so only when needed
 
     try:
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C", "TZ": "UTC"})

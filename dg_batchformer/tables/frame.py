@@ -1,4 +1,4 @@
-"""Tables as DataFrames, one line per cell; notebooks show a selection's table as people read it."""
+"""Tables as DataFrames with a line per cell; notebooks show them as formatted tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _DRAWS = "draws"
 
 
 class TableFrame(pd.DataFrame):
-    """The cells of a selection's tables; a notebook shows the tables themselves. Derived frames are plain ones."""
+    """The cells of a section's tables, shown by notebooks as formatted tables; derived frames are plain DataFrames."""
 
     _metadata = ["section"]
     section: Section
@@ -30,7 +30,7 @@ class TableFrame(pd.DataFrame):
 
 
 def section_frame(section: Section) -> TableFrame:
-    """Return the cells of a selection's tables, see ``cells_frame``."""
+    """Return the cells of a section's tables, see ``cells_frame``."""
     frame = TableFrame(cells_frame([section]))
     frame.section = section
     return frame
@@ -40,8 +40,8 @@ def cells_frame(sections: Sequence[Section]) -> pd.DataFrame:
     """Return one line per cell: mean and standard error in percent over ``n`` trials.
 
     ``source`` is empty for our rows, else the BibTeX key of a published row; empty published cells are left out.
-    ``differs`` and ``deviations`` say in what a row differs from most others beside its algorithm, and from its
-    protocol. ``draws`` lists the selected draw and step of every trial; the column exists only if tables have draws.
+    ``differs`` lists differences of a row from most others beyond its algorithm, ``deviations`` those from its
+    protocol. ``draws`` lists the selected draw and step of every trial; it is absent if the tables have no draws.
     """
     cells = [
         {
@@ -70,7 +70,7 @@ def cells_frame(sections: Sequence[Section]) -> pd.DataFrame:
 
 
 def _draws(table: Table, row: str, column: str) -> list[str]:
-    """Return the selected draws of a cell, one text for each trial."""
+    """Return the selected draws of a cell, one text per trial."""
     return [
         f"trial {draw.trial}: draw {draw.draw} at step {draw.step}"
         + "".join(f", {name} {value}" for name, value in draw.hparams.items())

@@ -1,4 +1,4 @@
-"""The launcher for algorithms that only this process has: it trains one run after another, on one device."""
+"""Launcher for algorithms that only this process has; trains runs one after another on one device."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ from dg_batchformer.training.stop import Interrupted, stopping_on_interrupt
 
 
 class InProcessLauncher:
-    """Trains runs in this process, on the first of some devices; the arguments are those of ``LocalLauncher``."""
+    """Trains runs in this process on the first of the given devices; takes the arguments of ``LocalLauncher``."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class InProcessLauncher:
         self.threads = threads
 
     def launch(self, runs: Sequence[SweepRun]) -> bool:
-        """Train the runs; return false where that was interrupted. A failing run stops no other."""
+        """Train the runs; return false if interrupted. Other runs continue after one fails."""
         prepare_device(self.device)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -47,7 +47,7 @@ class InProcessLauncher:
         return True
 
     def _train(self, run: SweepRun, stop: Callable[[], bool]) -> tuple[str, str]:
-        """Train one run; return how it ended, and a sentence on it."""
+        """Train one run; return how it ended, and a sentence about it."""
         folder, watcher = self.folder.run(run.spec.id), _Reporter(run, self.report)
         try:
             state = train_run(
@@ -66,7 +66,7 @@ class InProcessLauncher:
 
 
 class _Reporter(Watcher):
-    """Passes on what a run tells to the report of the launch."""
+    """Forwards the events of a run to the report of the launch."""
 
     def __init__(self, run: SweepRun, report: Report) -> None:
         self.run, self.report = run, report
