@@ -159,7 +159,9 @@ def test_a_checkout_takes_the_wrappers_that_its_loop_can_drive(checkout):
     for hparams in (registry.default_hparams("ERM+BF", "PACS"), registry.random_hparams("BF+ERM", "PACS", 3)):
         assert hparams["bf_heads"] == 4
         assert _trains_its_encoder(algorithms.get_algorithm_class("ERM+BF")((3, 28, 28), 2, 3, hparams))
-    with pytest.raises(InputError, match=r"SWAD cannot run in DomainBed's loop, which passes it no validation loss .* SWAD\+domain"):
+    with pytest.raises(
+        InputError, match=r"SWAD cannot run in DomainBed's loop, which passes it no validation loss .* SWAD\+domain"
+    ):
         algorithms.get_algorithm_class("SWAD+ERM")
     with pytest.raises(NotImplementedError, match="Algorithm not found"):
         algorithms.get_algorithm_class("Nobody+BF")
