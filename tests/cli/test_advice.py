@@ -21,12 +21,12 @@ from dg_batchformer.text.command import PROGRAM
 
 PACKAGE = Path(__file__).parents[2] / "dg_batchformer"
 FLAG = re.compile(r"(?<![\w-])--([a-z]\w+)")
-# Flags of squeue, srun, git ... and of DomainBed's sweep.
+# Flags of squeue, srun, git, tensorboard ... and of DomainBed's sweep.
 FOREIGN = {
-    "abbrev", "allocations", "always", "array", "cpus", "dirty", "exclude", "format", "jobs", "me", "noheader",
-    "oneliner", "parsable2", "query", "quiet", "shm", "single_test_envs", "no", "help",
+    "abbrev", "allocations", "always", "array", "cpus", "dirty", "exclude", "format", "jobs", "logdir", "me",
+    "noheader", "oneliner", "parsable2", "query", "quiet", "shm", "single_test_envs", "no", "help",
 }  # fmt: skip
-CSS = {"ink", "muted", "rule", "row"}
+CSS = {"accent", "ink", "muted", "paper", "rule", "row", "tint"}
 
 
 def _flags(parser, name=""):
@@ -207,7 +207,7 @@ def test_a_launch_says_first_which_verbs_will_lack_what_they_need(options, lacki
 
     main(["sweep", "sweeps/toy.yaml", *options])
 
-    assert set(re.findall(r"note: runs keep no (\w+), which", capsys.readouterr().out)) == lacking
+    assert set(re.findall(r"note: runs keep no (\w+); add", capsys.readouterr().out)) == lacking
 
 
 def test_every_command_that_a_sweep_prints_works_from_where_it_is_printed(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from dg_batchformer.results.collect import collect
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.conditions import conditions
 from dg_batchformer.results.row_conditions import by_benchmark
-from dg_batchformer.results.runs import Place, parse_records
+from dg_batchformer.results.runs import Place, RunRecords, parse_records
 from dg_batchformer.spec.sweep import Row
 from dg_batchformer.storage.folders import State
 from dg_batchformer.tables.render import FORMATS, render
@@ -121,8 +121,9 @@ def test_a_row_that_chooses_among_fewer_draws_is_marked(tmp_path):
 
 
 def test_a_soup_is_of_all_draws_of_its_row():
-    draws = [CollectedRun("ERM", "Toy", "ERM", (0,), 0, draw, State.DONE, constant={"args": {}}) for draw in range(3)]
-    soup = CollectedRun("soup", "Toy", "ERM", (0,), 0, 0, State.DONE, constant={"args": {}, "soup_members": 3})
+    recorded, of_soup = RunRecords({"args": {}}), RunRecords({"args": {}, "soup_members": 3})
+    draws = [CollectedRun("ERM", "Toy", "ERM", (0,), 0, draw, State.DONE, recorded) for draw in range(3)]
+    soup = CollectedRun("soup", "Toy", "ERM", (0,), 0, 0, State.DONE, of_soup)
 
     assert by_benchmark([*draws, soup], ["ERM", "soup"])["Toy"].differs == {}
 
