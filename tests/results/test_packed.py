@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 from generated import ROWS, write_sweep
+from support import resolved
 
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.collect import collect
-from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, State, write_json
 from dg_batchformer.storage.parquet import read_parquet
@@ -35,7 +35,7 @@ def sweep(tmp_path_factory):
     second.write_text(re.sub(r'(env0_out_acc": )[\d.]+', r"\1NaN", second.read_text(), count=1))
     mark_done(RunFolder(third.parent), {"outcome": "done"})
     third.write_text(third.read_text() + "\n")  # damaged
-    spec = RunSpec("PACS", algorithm="ERM", test_envs=(0,))
+    spec = resolved("PACS", algorithm="ERM", test_envs=(0,))
     soup = RunFolder(folder.soups / "one")
     soup.path.mkdir(parents=True)
     write_json(soup.soup_file, {"label": "ERM soup"})
