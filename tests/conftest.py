@@ -1,4 +1,4 @@
-"""Every test alone: one thread, its own cache; and a small PACS to write."""
+"""Isolation of tests (one thread, a cache each), and a fixture that writes a small PACS."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The smallest data of every dataset that is read from a disk, and of one's own."""
+"""Minimal data of every dataset that is read from disk, and of custom datasets."""
 
 import struct
 import sys
@@ -18,7 +18,7 @@ _BREEDS = ("bulldog", "corgi", "dachshund", "labrador")
 
 
 def write_images(folder: Path, n: int = 5, size: int = 16) -> None:
-    """Write images that differ from those of any other folder."""
+    """Write images that differ between folders."""
     folder.mkdir(parents=True)
     rng = np.random.RandomState(sum(str(folder).encode()))
     for index in range(n):
@@ -33,7 +33,7 @@ def write_own(root: Path, domains: tuple[str, ...] = ("day", "night", "rain"), n
 
 
 def write_manifest(root: Path, *lines: str, header: str = "path,label,domain", name: str = "Listed.csv") -> Path:
-    """Write a manifest of given lines."""
+    """Write a manifest with the given lines."""
     root.mkdir(exist_ok=True)
     (root / name).write_text("\n".join([header, *lines]) + "\n")
     return root / name
@@ -53,7 +53,7 @@ def write_mnist(root: Path, train: int = 60, test: int = 12) -> tuple[np.ndarray
 
 
 def fake_wilds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for the wilds package: 24 images, whose field goes round."""
+    """A stand-in for the wilds package: 24 images with cyclic metadata."""
     for module, name, field, count in (
         ("camelyon17_dataset", "Camelyon17Dataset", "hospital", 5),
         ("fmow_dataset", "FMoWDataset", "region", 6),
@@ -74,7 +74,7 @@ def fake_wilds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_dataset(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write the smallest data that a dataset of the catalog can be opened on."""
+    """Write minimal data with which a dataset of the catalog can be opened."""
     facts = DATASETS[name]
     if name.endswith("MNIST"):
         write_mnist(root)

@@ -1,4 +1,4 @@
-"""Sweeps as DomainBed leaves them, made up: for tests, and for the tool that compares tables with DomainBed's."""
+"""Made-up sweeps in DomainBed's format, for tests and for the tool that compares tables with DomainBed's."""
 
 import json
 import random
@@ -19,7 +19,7 @@ ENVIRONMENTS = {
 
 
 class Kind(NamedTuple):
-    """What a sweep is like.
+    """Properties of a made-up sweep.
 
     Args:
         draws: of hparams. evaluations: of every run that is whole.
@@ -59,7 +59,7 @@ KINDS = {
 
 
 def write_sweep(folder: Path, kind: Kind, seed: int) -> int:
-    """Write the runs of a sweep; return how many records they have. Equal arguments write equal files."""
+    """Write the runs of a sweep; return their number of records. Equal arguments write equal files."""
     numbers = random.Random(seed)
     total = 0
     for args in _args(kind):

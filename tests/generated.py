@@ -1,4 +1,4 @@
-"""Sweeps as if they had been trained: records with curves that look like training, written in no time."""
+"""Made-up sweeps with realistic training curves."""
 
 import math
 import random
@@ -20,7 +20,7 @@ ROWS = (Row("ERM", "ERM"), Row("ERM+BF", "BF"), Row("SWAD", "SWAD"), Row("SWAD+B
 def write_sweep(
     path: Path, become: Callable[[SweepRun], State] = lambda run: State.DONE, *, records: int = 9, **asked: Any
 ) -> SweepFolder:
-    """Write a sweep of PACS, 2 trials and 2 draws unless asked otherwise; ``become`` says what came of each run."""
+    """Write a sweep, by default of PACS with 2 trials and 2 draws; ``become`` returns the state of each run."""
     defaults = {"name": "mine", "datasets": ("PACS",), "algorithms": ROWS, "trials": 2, "draws": 2, "steps": 801}
     sweep = SweepSpec(**{**defaults, **asked})
     folder, runs = SweepFolder(path), expand(sweep)

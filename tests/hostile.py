@@ -1,4 +1,4 @@
-"""Hostile and broken input for every reader: files that are none, damaged bytes, made-up values, bombs, texts.
+"""Hostile and broken input for every reader: special files, damaged bytes, made-up values, bombs, texts.
 
 For the property tests, and for the tool that tries many more.
 """
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-# What nothing shows, or what moves what is shown. Bars on standard error may begin their line again and go up.
+# Invisible characters and cursor movements. Progress bars on stderr may return to the line start and move up.
 UNSEEN = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -45,12 +45,12 @@ VALUES = (
 
 
 def texts(rng: random.Random, count: int) -> list[str]:
-    """Return texts put together of hostile and plain parts."""
+    """Return texts composed of hostile and plain parts."""
     parts = (*TEXTS, "ERM", " ", "é", "晴", "\\", "1.5")
     return ["".join(rng.choices(parts, k=rng.randint(1, 4))) for _ in range(count)]
 
 
-# Files that are none.
+# Paths that are not regular files.
 
 
 def _link(target: str) -> Callable[[Path], object]:
@@ -90,7 +90,7 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
 
 
 def put(path: Path, kind: str) -> None:
-    """Put a file that is none, or nothing that is expected, in the place of another."""
+    """Replace a file with something that is not a regular file."""
     if path.is_dir() and not path.is_symlink():
         path.rmdir()
     path.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def put(path: Path, kind: str) -> None:
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """Return bytes that are nearly those: cut, flipped, repeated, exchanged or inserted."""
+    """Return the bytes with some cut, flipped, repeated, exchanged or inserted."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 5, 50))):
         begin = rng.randrange(len(content) + 1)
@@ -135,7 +135,7 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
 
 
 def made_up(value: Any, rng: random.Random) -> Any:
-    """Return JSON in which one place, at any depth, has a value or a name that nobody writes."""
+    """Return JSON with an unusual value or name in one place at any depth."""
     value = copy.deepcopy(value)
     place = value
     while isinstance(place, dict | list) and place:
@@ -159,12 +159,12 @@ def made_up(value: Any, rng: random.Random) -> Any:
 
 
 def nested(depth: int) -> str:
-    """Return JSON, and YAML, of lists in lists."""
+    """Return JSON (and YAML) of nested lists."""
     return "[" * depth + "]" * depth
 
 
 class Runs:
-    """What runs when it is unpickled: it leaves a file ``ran``."""
+    """Code that runs when unpickled, and writes a file ``ran``."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, ("ran", "w")
@@ -172,7 +172,7 @@ class Runs:
 
 CODE = "open('ran', 'w').close()\n"
 
-# Bombs: small files that want to be large.
+# Bombs: small files that unpack to large ones.
 
 
 def _zip(path: Path, method: int, *, entries: int = 1, size: int = 100, name: str = "photo/dog/{}.jpg") -> None:
@@ -358,7 +358,7 @@ def _lists(depth: int) -> list[Any]:
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a PNG that says it is so large, and holds little."""
+    """Return a small PNG that declares a large size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -419,5 +419,5 @@ MANIFESTS = {
 
 
 def records_of(rng: random.Random, lines: list[dict[str, Any]]) -> bytes:
-    """Return a results.jsonl of records that somebody made up."""
+    """Return a results.jsonl of made-up records."""
     return b"".join(json.dumps(made_up(line, rng)).encode() + b"\n" for line in lines)

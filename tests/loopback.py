@@ -1,4 +1,4 @@
-"""A web server on this machine that behaves as badly as a test asks for."""
+"""A local web server that misbehaves as a test asks for."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Loopback:
-    """Answers by path: the first request with the first answer, the last answer for ever.
+    """Answers by path: one answer per request, then the last one forever.
 
     Attributes:
         address: of the server, without a path.
@@ -23,14 +23,14 @@ class Loopback:
         self.requests: list[tuple[str, dict[str, str]]] = []
 
     def serve(self, path: str, *answers: Answer) -> str:
-        """Answer requests for a path so; return its address."""
+        """Set the answers for a path; return its address."""
         self.answers[path] = list(answers)
         return self.address + path
 
 
 @contextmanager
 def serving() -> Iterator[Loopback]:
-    """Run a server while it lasts."""
+    """Run a server inside a ``with`` block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -56,7 +56,7 @@ def serving() -> Iterator[Loopback]:
 
 
 def whole(content: bytes, *, etag: str = "", kind: str = "application/octet-stream", ranges: bool = True) -> Answer:
-    """Answer as a good server does: the part that is asked for, if the version is still that."""
+    """Answer correctly, with the requested range if the version has not changed."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         asked = request.headers.get("Range", "") if ranges else ""
@@ -72,7 +72,7 @@ def whole(content: bytes, *, etag: str = "", kind: str = "application/octet-stre
 
 
 def cut(content: bytes, after: int, *, etag: str = "") -> Answer:
-    """Announce everything and close the connection after some bytes."""
+    """Declare the full length and close the connection after some bytes."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
@@ -83,7 +83,7 @@ def cut(content: bytes, after: int, *, etag: str = "") -> Answer:
 
 
 def stalling(content: bytes, after: int, ended: threading.Event, every: float | None = None) -> Answer:
-    """Announce everything, then send nothing more, or one byte now and then, until the test has ended."""
+    """Declare the full length, then send nothing, or a byte now and then, until the test has ended."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         cut(content, after)(request)
@@ -95,7 +95,7 @@ def stalling(content: bytes, after: int, ended: threading.Event, every: float | 
 
 
 def status(code: int, **headers: str) -> Answer:
-    """Answer with a status and nothing else."""
+    """Answer with a status only."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
         request.send_response(code)

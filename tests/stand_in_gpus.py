@@ -1,4 +1,4 @@
-"""A stand-in for torch.cuda: GPUs by number and memory, on machines that have none."""
+"""A stand-in for torch.cuda with any number of GPUs, for machines without one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ GIB = 2**30
 
 
 class Gpus:
-    """What ``torch.cuda`` says and is told.
+    """A fake ``torch.cuda``.
 
     Attributes:
-        chosen: the devices that ``set_device`` was given.
+        chosen: devices passed to ``set_device``.
         free, total: bytes of each card.
 
     """

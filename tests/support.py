@@ -1,4 +1,4 @@
-"""The smallest things that can be wrong, for many tests."""
+"""Minimal algorithms, minibatches and runs for many tests."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ Minibatches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Silence(Watcher):
-    """A watcher that keeps what it is told."""
+    """A watcher that stores its calls."""
 
     def __init__(self) -> None:
         self.starts: list[int] = []
@@ -60,7 +60,7 @@ def make_algorithm(
 
 
 def make_minibatches(*, n: int = 6, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0) -> Minibatches:
-    """Draw one minibatch per domain whose classes can be told apart."""
+    """Draw one minibatch per domain with separable classes."""
     facts = dataset_facts(dataset)
     generator = torch.Generator().manual_seed(seed)
     y = [torch.randint(facts.num_classes, (n,), generator=generator) for _ in range(num_domains)]
@@ -77,7 +77,7 @@ def resolved(*args: Any, **given: Any) -> RunSpec:
 
 
 def quick_spec(**given: Any) -> RunSpec:
-    """Return a run of a second on the Toy vectors."""
+    """Return a run on the Toy vectors that takes about a second."""
     small = {"mlp_width": 16, "batch_size": 8, **given.pop("hparams", {})}
     defaults = {"dataset": "Toy", "protocol": "quick", "steps": 13, "checkpoint_freq": 4, "test_envs": (3,)}
     return resolved(**{**defaults, **given}, hparams=small)

@@ -1,4 +1,4 @@
-"""Sweeps on disk as if trained, whose records say what real ones say of themselves."""
+"""Made-up sweeps whose records have the fields of real ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def write_sweep(
     keep: Callable[[SweepRun], bool] = lambda run: True,
     threads: Callable[[SweepRun], int] = lambda run: 1,
 ) -> SweepFolder:
-    """Write a sweep whose runs are done with a given test accuracy (a fraction); ``keep`` leaves some due."""
+    """Write a sweep of finished runs with given test accuracies in [0, 1]; ``keep`` leaves some runs missing."""
     runs = expand(sweep)
     folder = SweepFolder(path)
     folder.write(manifest_content(sweep, runs))

@@ -1,4 +1,4 @@
-"""The Python API: every example in its docstrings runs, and every line of the README's example does what it says."""
+"""The Python API: all examples of its docstrings and of the README run."""
 
 import doctest
 import json
@@ -35,7 +35,7 @@ def toy(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _only_for_this_test():
-    """Forget the classes that a test registers: other tests run over all algorithms."""
+    """Unregister the classes of a test, because other tests run over all algorithms."""
     known, registered = {**ALGORITHMS._classes}, {**session._registered}
     yield
     for mapping, before in ((ALGORITHMS._classes, known), (session._registered, registered)):
@@ -116,13 +116,13 @@ def test_compare_prints_the_verdict_and_returns_its_numbers(toy, capsys):
         (lambda: dg.list("algorithm"), "did you mean 'algorithms'"),
     ],
 )
-def test_wrong_input_is_answered_with_what_is_near(call, sentence, toy):
+def test_wrong_input_is_answered_with_similar_names(call, sentence, toy):
     with pytest.raises(InputError, match=sentence):
         call()
 
 
 def _in_notebook(tmp_path, code, name="cell.py"):
-    """Run code as a notebook's cell does, in a module that nobody can import."""
+    """Run code as a notebook cell, in a module that cannot be imported."""
     file = tmp_path / name
     file.write_text(code)
     space = {"__name__": "__main__", "dg": dg, "ERM": get_algorithm_class("ERM")}
@@ -181,7 +181,7 @@ INTERRUPTED = """        STEPS.append(0)
         return super"""
 
 
-def test_interrupting_a_cell_leaves_a_run_that_the_same_call_resumes(tmp_path, monkeypatch):
+def test_the_same_call_resumes_a_run_after_an_interrupted_cell(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = f"import signal\nSTEPS = []\n{HALVED}".replace("        return super", INTERRUPTED)
     interrupted = _in_notebook(tmp_path, code)["Halved"]
@@ -193,7 +193,7 @@ def test_interrupting_a_cell_leaves_a_run_that_the_same_call_resumes(tmp_path, m
     assert run.records["step"].tolist() == [0, 2, 4]
 
 
-def test_a_class_of_a_module_is_known_by_its_module(tmp_path, monkeypatch):
+def test_a_class_in_a_module_has_its_module_as_plugin(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "scaled_module.py").write_text(
         "from dg_batchformer.algorithms import get_algorithm_class\n\nclass Scaled(get_algorithm_class('ERM')):\n"

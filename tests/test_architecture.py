@@ -1,4 +1,4 @@
-"""Design decisions, held by tests: which module may import which, and what runs without torch."""
+"""Design rules: which module may import which, and what runs without torch."""
 
 import ast
 import subprocess
@@ -27,7 +27,7 @@ LAYERS = [
     {"stats"},
     {"tables"},
     {"report"},
-    # torch above this line, none below: tables and status run on login nodes
+    # only rooms above this line import torch: tables and status run on login nodes
     {"networks", "datasets"},
     {"algorithms"},
     {"wrappers"},
@@ -41,7 +41,7 @@ LAYERS = [
     {"api"},
     {"__main__"},
 ]
-# Below the line only these load what takes long, and only where it is asked for.
+# The only modules below the line that import slow packages, and only when needed.
 HEAVY = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 MAY_IMPORT = {
     "report/figures": {"matplotlib"},
@@ -80,13 +80,13 @@ def test_a_module_imports_only_what_lies_below_it(path):
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if _part(path) in WITHOUT_TORCH], ids=str)
-def test_nothing_below_the_line_imports_torch_and_only_few_what_takes_long(path):
+def test_modules_below_the_line_import_neither_torch_nor_slow_packages(path):
     allowed = set().union(*(names for place, names in MAY_IMPORT.items() if path.is_relative_to(place)))
 
     assert not {name.split(".")[0] for name in _imports(path)} & (HEAVY - allowed)
 
 
-def test_the_root_holds_few_modules_and_every_room_says_what_it_is_for():
+def test_the_root_has_few_modules_and_every_package_has_a_docstring():
     rooms = {path.parts[0] for path in MODULES if len(path.parts) > 1}
     loose = [path for path in MODULES if len(path.parts) == 1]
 
@@ -96,8 +96,8 @@ def test_the_root_holds_few_modules_and_every_room_says_what_it_is_for():
         assert docstring, f"{room} does not say what it is for"
 
 
-def test_nobody_imports_a_plugin_by_name_but_its_relatives():
-    """Adding an algorithm is adding a file."""
+def test_plugins_are_imported_by_name_only_within_their_package():
+    """Adding an algorithm means adding a file."""
     common = ("base", "compose", "get_algorithm_class", "Algorithm", "ALGORITHMS")
     for path in MODULES:
         for name in _imports(path):
@@ -111,7 +111,7 @@ def test_nobody_imports_a_plugin_by_name_but_its_relatives():
     [("status", HEAVY), ("tables", HEAVY), ("report", {"torch", "torchvision", "scipy"})],
     ids=["status", "tables", "report"],
 )
-def test_verbs_of_login_nodes_run_where_what_they_do_not_need_cannot_be_imported(verb, missing, tmp_path):
+def test_commands_of_login_nodes_run_without_optional_packages(verb, missing, tmp_path):
     sweep = load_sweep(ROOT / "sweeps" / "quickstart.yaml")
     SweepFolder(tmp_path / "quickstart").write(manifest_content(sweep, expand(sweep)))
     code = f"import sys\nfor name in {sorted(missing)}: sys.modules[name] = None\n"
@@ -126,7 +126,7 @@ def test_verbs_of_login_nodes_run_where_what_they_do_not_need_cannot_be_imported
     assert "SWAD+BF" in done.stdout + "".join(written)
 
 
-def test_every_file_that_is_no_code_goes_into_the_wheel():
+def test_every_data_file_is_in_the_wheel():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packed = {path for pattern in settings["package-data"]["dg_batchformer"] for path in PACKAGE.glob(pattern)}
     there = {path for path in PACKAGE.rglob("*.*") if path.suffix not in (".py", ".pyc", ".md")}
@@ -139,7 +139,7 @@ _OPENS_IMAGES = PACKAGE / "datasets" / "decoding.py"
 
 @pytest.mark.parametrize("folder", ["dg_batchformer", "tools"])
 def test_images_are_opened_in_one_place(folder):
-    """Elsewhere Pillow would try all its formats, some of which start programs, and without a limit of memory."""
+    """Otherwise Pillow would try all its formats, some of which start programs, without a memory limit."""
     for path in set((ROOT / folder).rglob("*.py")) - {_OPENS_IMAGES}:
         for node in ast.walk(ast.parse(path.read_text())):
             opened = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
@@ -148,7 +148,7 @@ def test_images_are_opened_in_one_place(folder):
             assert not (isinstance(node, ast.ImportFrom) and node.module == "PIL.Image" and "open" in named), path
 
 
-# What writes into folders that this process alone has just made.
+# Modules that write into folders that this process has just created.
 _WRITES_ITS_OWN = {
     "storage/safe_write.py",
     "datasets/pixels.py",
@@ -160,7 +160,7 @@ _WRITING = {"write_text", "write_bytes", "touch"}
 
 @pytest.mark.parametrize("path", [path for path in MODULES if str(path) not in _WRITES_ITS_OWN], ids=str)
 def test_nothing_is_written_through_a_link(path):
-    """What others can put into a folder of ours must not lead to other files: see ``own_files``."""
+    """Links that others put into our folders must not lead to other files: see ``storage.safe_write``."""
     calls = [node for node in ast.walk(ast.parse((PACKAGE / path).read_text())) if isinstance(node, ast.Call)]
     for call in calls:
         if isinstance(call.func, ast.Attribute):
@@ -170,7 +170,7 @@ def test_nothing_is_written_through_a_link(path):
             assert name not in ("open", "FileHandler") or not written, f"{path}:{call.lineno} writes past own_files"
 
 
-# What reads the package's own files, or the kernel's.
+# Modules that read files of the package or the kernel.
 _READS_ITS_OWN = {
     "storage/processes.py", "tables/published/data.py", "tables/render/html.py", "report/page.py", "datasets/counts.py",
     "runtime/memory.py", "storage/safe_read.py",
@@ -179,8 +179,8 @@ _READING = {"read_text", "read_bytes"}
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if str(path) not in _READS_ITS_OWN], ids=str)
-def test_what_others_wrote_is_opened_as_a_regular_file_of_bounded_size(path):
-    """A FIFO or a device in the place of any file must not be waited for."""
+def test_foreign_files_are_opened_as_regular_files_of_bounded_size(path):
+    """A FIFO or a device in place of a file must not block."""
     calls = [node for node in ast.walk(ast.parse((PACKAGE / path).read_text())) if isinstance(node, ast.Call)]
     for call in calls:
         if isinstance(call.func, ast.Attribute):

@@ -1,4 +1,4 @@
-"""A checkout of DomainBed, both ways; a small one, made here."""
+"""A small made-up checkout of DomainBed: its algorithms here, and our wrappers there."""
 
 import importlib
 import sys
@@ -77,7 +77,7 @@ def random_hparams(algorithm, dataset, seed):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """Put a small DomainBed on the path; forget it and what it registered after."""
+    """Put a small DomainBed on the path; remove it and its registrations afterwards."""
     monkeypatch.setattr(ALGORITHMS, "_classes", dict(ALGORITHMS._classes))
     monkeypatch.setattr(load, "_loaded", set())
     monkeypatch.syspath_prepend(tmp_path)
@@ -126,7 +126,7 @@ def test_batchformer_cannot_act_inside_its_networks(checkout, tmp_path, capsys):
     assert "has none; use BF, which works on pooled features" in capsys.readouterr().err
 
 
-def test_what_batchformer_cannot_pair_there_is_refused_with_the_reason(checkout, tmp_path, capsys):
+def test_methods_that_batchformer_cannot_pair_there_are_refused_with_the_reason(checkout, tmp_path, capsys):
     assert _train(tmp_path, "domainbed/Sorts+BF") == 2
     assert "sorts, shuffles or changes rows before its featurizer" in capsys.readouterr().err
 
@@ -145,7 +145,7 @@ def test_a_checkout_that_cannot_be_used_is_one_sentence(checkout, tmp_path, file
     assert message in capsys.readouterr().err
 
 
-def test_a_checkout_takes_the_wrappers_that_its_loop_can_drive(checkout):
+def test_a_checkout_gets_the_wrappers_that_its_loop_supports(checkout):
     domainbed = importlib.import_module("domainbed")
     for _ in range(2):
         install(domainbed)

@@ -1,4 +1,4 @@
-"""A results folder that version 0.1.0 wrote gives the tables, states and report that it gave then.
+"""A results folder of version 0.1.0 gives the same tables, states and report as then.
 
 ``tests/data/earlier`` holds the folder (ERM and SWAD, plain and with BatchFormer, on the Toy vectors: 32 runs) and the
 tables that commit 7b53ee4 printed of it.

@@ -1,4 +1,4 @@
-"""Every reader, given what is no file, damaged or made up: it answers or says in one sentence what is wrong."""
+"""Every reader on special, damaged or made-up files: it returns a result or a one-sentence error."""
 
 import json
 import random
@@ -41,7 +41,7 @@ def _extract(file: Path) -> None:
     extract(file, out)
 
 
-# The name that a file has, and what reads it.
+# File names and their readers.
 READERS = {
     "lock": owner_of,
     "held": is_held,
@@ -75,7 +75,7 @@ SMALL = {kind: write for kind, write in hostile.SPECIAL.items() if kind not in (
 
 @pytest.fixture(autouse=True)
 def _no_hang():
-    """Interrupt what waits for a FIFO or reads a device."""
+    """Interrupt a test that waits for a FIFO or reads a device."""
 
     def interrupt(number, frame):
         raise TimeoutError("it hangs")
@@ -87,7 +87,7 @@ def _no_hang():
 
 
 def _read(read, file):
-    """Read a file; what is raised is a sentence, or an error of the system that names the file."""
+    """Read a file; an exception must be one sentence, or a system error that names the file."""
     try:
         read(file)
     except InputError as error:
@@ -102,14 +102,14 @@ def _read(read, file):
 
 @pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("name", READERS)
-def test_what_is_no_file_is_answered_at_once(name, kind, tmp_path):
+def test_anything_but_a_file_is_answered_at_once(name, kind, tmp_path):
     hostile.put(file := tmp_path / name, kind)
 
     _read(READERS[name], file)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_bytes_of_any_kind_are_answered(name, tmp_path):
+def test_arbitrary_bytes_are_answered(name, tmp_path):
     rng = random.Random(name)
     (file := tmp_path / name).parent.mkdir(exist_ok=True)
     starts = (b"", b"{}", b"[]", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"a: [b]\n", b"path,label,domain\na,b,c\n")
@@ -121,7 +121,7 @@ def test_bytes_of_any_kind_are_answered(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", hostile.TENSORS)
-def test_tensors_that_want_to_be_large_or_run_code_are_a_sentence(name, tmp_path, monkeypatch):
+def test_oversized_tensors_and_code_in_tensors_are_one_sentence(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if name == "compressed zeros":
         pytest.skip("takes seconds to write: tools/red_team.py tries it")
@@ -133,7 +133,7 @@ def test_tensors_that_want_to_be_large_or_run_code_are_a_sentence(name, tmp_path
 
 
 @pytest.mark.parametrize("name", sorted(set(hostile.PREDICTIONS) - {"2 GB of zeros"}))
-def test_predictions_that_are_none_are_none(name, tmp_path, monkeypatch):
+def test_invalid_predictions_are_ignored(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hostile.PREDICTIONS[name](tmp_path / "predictions.npz")
 
@@ -144,7 +144,7 @@ def test_predictions_that_are_none_are_none(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", hostile.YAMLS)
-def test_sweep_files_of_any_kind_are_a_sentence(name, tmp_path, monkeypatch):
+def test_malformed_sweep_files_are_one_sentence(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep.yaml").write_text(hostile.YAMLS[name])
 
@@ -156,14 +156,14 @@ def test_sweep_files_of_any_kind_are_a_sentence(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", hostile.MANIFESTS)
 @pytest.mark.parametrize("ending", ["csv", "json"])
-def test_manifests_of_any_kind_are_a_sentence(name, ending, tmp_path):
+def test_malformed_manifests_are_one_sentence(name, ending, tmp_path):
     (file := tmp_path / f"manifest.{ending}").write_bytes(hostile.MANIFESTS[name])
 
     _read(read_manifest, file)
 
 
 @pytest.mark.parametrize("name", hostile.IMAGES)
-def test_images_that_are_none_or_too_large_are_a_sentence(name, tmp_path):
+def test_invalid_or_oversized_images_are_one_sentence(name, tmp_path):
     hostile.IMAGES[name](tmp_path / "image.png")
 
     if name != "a PNG of 9000 x 9000":
@@ -173,7 +173,7 @@ def test_images_that_are_none_or_too_large_are_a_sentence(name, tmp_path):
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
-    """Return the declaration and a record of a sweep of ours."""
+    """Return the manifest and a record of one of our sweeps."""
     rows = (Row("ERM", "ERM"), Row("SWAD+BF", "SWAD+BF"))
     asked = SweepSpec("tiny", ("PACS",), rows, "quick", 2, 2, ("0", "1"))
     folder = write_our_sweep(tmp_path_factory.mktemp("ours") / "tiny", asked, lambda run: 0.5, hparams={"lr": 1e-3})
@@ -181,7 +181,7 @@ def ours(tmp_path_factory):
     return folder, json.loads(folder.sweep_file.read_text()), record
 
 
-def test_made_up_declarations_are_read_or_a_sentence(ours, tmp_path):
+def test_made_up_manifests_are_read_or_one_sentence(ours, tmp_path):
     _, declaration, _ = ours
     rng = random.Random(0)
     for number in range(300):
@@ -199,7 +199,7 @@ def test_made_up_records_are_read_or_counted(ours):
         parse_records(hostile.damaged(json.dumps(record).encode() * 2, rng))
 
 
-def test_made_up_runs_of_domainbed_are_read_or_a_sentence(tmp_path):
+def test_made_up_runs_of_domainbed_are_read_or_one_sentence(tmp_path):
     write_sweep(tmp_path / "sweep", Kind(("PACS",), ("ERM",), trials=1, draws=1, evaluations=1), seed=0)
     files = sorted((tmp_path / "sweep").glob("*/results.jsonl"))
     rng = random.Random(0)

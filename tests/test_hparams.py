@@ -11,7 +11,7 @@ def test_a_draw_does_not_depend_on_other_hparams_and_is_plain():
     assert hparam.sample("n_meta_test", 7) == hparam.sample("n_meta_test", 7)
     assert type(hparam.sample("n_meta_test", 7)) is int
     assert type(HParam(0.0, lambda rng: rng.choice([0.0, 0.5])).sample("x", 1)) is float
-    assert isinstance(np.float64(1.0), float)  # why the exact type is asked for
+    assert isinstance(np.float64(1.0), float)  # why the exact type is compared
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_a_draw_does_not_depend_on_other_hparams_and_is_plain():
         (HParam(True), False, False),
     ],
 )
-def test_what_fits_is_taken_in_the_type_of_the_default(hparam, given, parsed):
+def test_valid_values_are_converted_to_the_type_of_the_default(hparam, given, parsed):
     assert hparam.parse("x", given) == parsed
     assert type(hparam.parse("x", given)) is type(hparam.default)
 
@@ -41,7 +41,7 @@ def test_what_fits_is_taken_in_the_type_of_the_default(hparam, given, parsed):
         (HParam("joint", choices=("joint", "sample")), "jiont", "did you mean 'joint'"),
     ],
 )
-def test_what_does_not_fit_is_answered_with_what_would(hparam, given, message):
+def test_invalid_values_are_answered_with_what_is_allowed(hparam, given, message):
     with pytest.raises(InputError, match=message):
         hparam.parse("x", given)
 

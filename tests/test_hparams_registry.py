@@ -36,7 +36,7 @@ def test_random_draws_are_domainbeds_bit_for_bit(algorithm, case):
     _same(random_hparams(algorithm, dataset, seed, protocol="domainbed-2024"), GOLDEN["random"][case][algorithm])
 
 
-def test_a_run_draws_by_its_hparams_seed_and_trial_and_the_person_has_the_last_word():
+def test_a_run_draws_by_its_hparams_seed_and_trial_and_given_values_take_precedence():
     spec = resolved(dataset="PACS", hparams_seed=1, trial_seed=0, hparams={"batch_size": 7})
 
     hparams = resolve_hparams(spec)
@@ -45,14 +45,14 @@ def test_a_run_draws_by_its_hparams_seed_and_trial_and_the_person_has_the_last_w
     assert hparams["batch_size"] == 7
 
 
-def test_a_wrapper_is_not_drawn_so_that_it_has_the_budget_of_what_it_wraps():
+def test_hparams_of_wrappers_are_not_drawn():
     plain, wrapped = (random_hparams(name, "PACS", 5) for name in ("CORAL", "SWAD+CORAL+BF"))
 
     assert {name: wrapped[name] for name in plain} == plain
     assert wrapped["bf_dropout"] == 0.5
 
 
-def test_a_wrapper_shares_no_hparam_with_anyone_it_can_be_joined_to():
+def test_wrappers_share_no_hparam_with_what_they_wrap():
     own = {name: set(WRAPPERS[name].settings("PACS")) for name in WRAPPERS}
     for algorithm in ALGORITHMS:
         for wrapper, names in own.items():
@@ -105,6 +105,6 @@ def test_domainbeds_booleans_are_spellings_of_a_backbone(given, protocol, backbo
         ({"backbone": "mlp"}, "takes vectors"),
     ],
 )
-def test_hparams_that_cannot_be_meant_are_refused_with_the_way_out(given, message):
+def test_contradictory_hparams_are_refused_with_a_remedy(given, message):
     with pytest.raises(InputError, match=message):
         resolve_hparams(resolved(dataset="PACS", hparams=given))

@@ -1,4 +1,4 @@
-"""``tools/new_algorithm.py``: what it writes passes as it is, what it cannot use it refuses."""
+"""``tools/new_algorithm.py``: its files pass unchanged, and it refuses unusable input."""
 
 import importlib.util
 import runpy
@@ -36,7 +36,7 @@ def new(scratch, monkeypatch):
     return run
 
 
-def test_what_is_written_is_an_algorithm_with_a_test_that_passes(new, scratch, monkeypatch):
+def test_the_written_files_are_an_algorithm_and_a_passing_test(new, scratch, monkeypatch):
     assert new("MyMethod") == 0
     written = scratch / "dg_batchformer" / "algorithms" / "my_method.py"
     spec = importlib.util.spec_from_file_location("dg_batchformer.algorithms.my_method", written)
@@ -55,7 +55,7 @@ def test_what_is_written_is_an_algorithm_with_a_test_that_passes(new, scratch, m
 
 
 def test_a_new_algorithm_needs_no_other_entry(monkeypatch):
-    """What CONTRIBUTING.md asks for is all that the tests over the registries ask for."""
+    """The steps in CONTRIBUTING.md satisfy the tests over the registries."""
     monkeypatch.setattr(ALGORITHMS, "_classes", {**ALGORITHMS._classes, "MyMethod": type("MyMethod", (ERM,), {})})
 
     for name, test in runpy.run_path(str(ROOT / "tests" / "catalog" / "test_datasets.py")).items():
@@ -64,7 +64,7 @@ def test_a_new_algorithm_needs_no_other_entry(monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("ruff", path=Path(sys.executable).parent) is None, reason="ruff is not installed")
-def test_what_is_written_passes_lint(new, scratch):
+def test_the_written_files_pass_lint(new, scratch):
     assert new("MyMethod") == 0
     written = ["dg_batchformer/algorithms/my_method.py", "tests/algorithms/test_my_method.py"]
     for check in (["check"], ["format", "--check"]):

@@ -1,4 +1,4 @@
-"""Linux and macOS: the package runs where functions, files and limits that only Linux has are missing."""
+"""Portability to macOS: the package runs without functions, files and limits that only Linux has."""
 
 import ast
 import os
@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# Functions of os that macOS lacks, as Python's documentation says.
+# Functions of os that macOS lacks, according to the documentation of Python.
 LINUX_ONLY = {
     "copy_file_range", "eventfd", "fdatasync", "getrandom", "getxattr", "memfd_create", "pidfd_open", "pipe2",
     "posix_fadvise", "posix_fallocate", "sched_getaffinity", "sched_setaffinity", "setns", "setxattr", "splice",
     "unshare",
 }  # fmt: skip
-# Imported by every Python process that PYTHONPATH leads here, worker processes included.
+# Imported by every Python process with this PYTHONPATH, including workers.
 LIKE_MACOS = f"""
 import os, shutil, subprocess, sys, tempfile
 
@@ -53,7 +53,7 @@ def run_like_macos(tmp_path):
 
 
 @pytest.mark.system
-def test_every_module_imports_where_linux_only_functions_are_missing(run_like_macos):
+def test_every_module_imports_without_linux_only_functions(run_like_macos):
     code = "import importlib, os, pkgutil, dg_batchformer\n"
     code += "assert not hasattr(os, 'sched_getaffinity')\n"
     code += "modules = pkgutil.walk_packages(dg_batchformer.__path__, 'dg_batchformer.')\n"
@@ -63,7 +63,7 @@ def test_every_module_imports_where_linux_only_functions_are_missing(run_like_ma
 
 
 @pytest.mark.system
-def test_the_demo_and_image_folders_run_where_linux_only_functions_are_missing(run_like_macos, image_folder, tmp_path):
+def test_the_demo_and_image_folders_run_without_linux_only_functions(run_like_macos, image_folder, tmp_path):
     demo = (ROOT / "sweeps" / "quickstart.yaml").read_text()
     assert "trials: 2" in demo
     demo = demo.replace("trials: 2", "trials: 1").replace("[ERM, ERM+BF, SWAD, SWAD+BF]", "[SWAD+BF]")
@@ -80,7 +80,7 @@ def test_the_demo_and_image_folders_run_where_linux_only_functions_are_missing(r
 
 
 @pytest.mark.parametrize("folder", ["dg_batchformer", "tools"])
-def test_linux_only_functions_are_called_only_after_asking_for_them(folder):
+def test_linux_only_functions_are_called_only_after_checking_for_them(folder):
     for path in (ROOT / folder).rglob("*.py"):
         text = path.read_text()
         used = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}

@@ -1,4 +1,4 @@
-"""Documents agree with the project: commands parse, links lead somewhere, tables of names are complete."""
+"""Documents agree with the project: commands parse, links resolve, tables of names are complete."""
 
 import re
 import shlex

@@ -24,7 +24,7 @@ def _registry(folder):
     return Registry("method", folder.name, f"{folder.name}:Method")
 
 
-def test_a_class_registers_by_being_there(package):
+def test_a_class_is_registered_by_being_defined(package):
     _write(package, "one.py", "class One(Method): pass\nclass _Hidden(Method): pass\n")
     _write(package, "two.py", f"from {package.name}.one import One\nclass Two(One): pass\n")
     _write(package, "base.py", "class Base(Method): registered = False\n")

@@ -14,6 +14,6 @@ def test_seed_hash_is_domainbeds(case):
     assert seed_hash(*case["args"]) == case["value"]
 
 
-def test_text_that_numpy_versions_write_differently_is_refused():
+def test_values_whose_text_depends_on_numpy_are_refused():
     with pytest.raises(TypeError, match="plain Python values, got int64"):
         seed_hash("PACS", [np.int64(0)])

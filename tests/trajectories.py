@@ -25,7 +25,7 @@ SOON: dict[str, Any] = {
     "weight_decay": 1e-3, "lr": 1e-3, "eqrm_lr": 1e-3, "rdm_lr": 1e-3, "tau": 0.6, "d_steps_per_g": 2,
 }  # fmt: skip
 AVERAGE_FROM = 4  # ERM++: no hparam, here or upstream
-# What parts are called, ours first.
+# Names of parts, ours first.
 PARTS = (
     ("featurizer", "network_f", "featurizer_label"), ("featurizer_domain",),
     ("classifier", "network_c", "classifier_label_1"),
@@ -33,7 +33,7 @@ PARTS = (
     ("discriminator",), ("class_embeddings",), ("adv_classifier",), ("projection", "cdpl"), ("context_net",),
     ("network_sma",), ("heads", "clist"),
 )  # fmt: skip
-# Metrics that are reported otherwise, as the docstrings say.
+# Metrics that are reported differently, as documented.
 REPORTED_OTHERWISE = {
     "VREx": {"nll"}, "IB_ERM": {"nll"}, "IB_IRM": {"nll"}, "RDM": {"update_count", "rdm_lambda"},
 }  # fmt: skip
@@ -47,9 +47,9 @@ def ours(name: str) -> Trajectory:
 
 
 def trajectory(algorithm_class: Callable[..., nn.Module], hparams: dict[str, Any]) -> Trajectory:
-    """Return the metrics of six updates on generated images; draws are seeded by the step."""
+    """Return the metrics of six updates on generated images, with random draws seeded by step."""
     hparams = {**hparams, **{name: value for name, value in SOON.items() if name in hparams}}
-    with _double_precision():  # or Adam turns the rounding of small gradients into steps of full size
+    with _double_precision():  # otherwise Adam turns rounding errors of small gradients into full steps
         algorithm = algorithm_class(SHAPE, CLASSES, DOMAINS, hparams)
         _fill_all(algorithm)
         for name in ("average_from", "sma_start_iter"):
@@ -60,7 +60,7 @@ def trajectory(algorithm_class: Callable[..., nn.Module], hparams: dict[str, Any
 
 
 def differences(mine: Trajectory, theirs: Trajectory) -> dict[str, float]:
-    """Return the largest relative difference of every metric that is not close; infinite where only one has it."""
+    """Return the largest relative difference of every metric that is not close; inf if only one side has it."""
     worst: dict[str, float] = {}
     for a, b in zip(mine, theirs, strict=True):
         for name in a.keys() | b.keys():
@@ -82,21 +82,21 @@ def _update(algorithm: Any, step: int) -> dict[str, float]:
 
 
 def _images(y: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw images whose classes look different: coarse patterns with a little noise, (N,) -> (N, 1, 28, 28)."""
+    """Draw images with separable classes, coarse patterns plus noise: (N,) -> (N, 1, 28, 28)."""
     patterns = 3 * torch.randn(CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(7))
     coarse = patterns[y] + torch.randn(len(y), 1, 4, 4, generator=generator)
     return coarse.repeat_interleave(7, dim=2).repeat_interleave(7, dim=3)
 
 
 def _fill_all(algorithm: Any) -> None:
-    """Set all weights by a formula that depends on their part and their place in it."""
+    """Set all weights by a formula of their part and position."""
     found = False
     for number, names in enumerate(PARTS):
         part = next((getattr(algorithm, name) for name in names if hasattr(algorithm, name)), None)
         for index, parameter in enumerate(_parameters(part)):
             found = True
             _fill(parameter, 1000 * number + index)
-    if not found:  # DomainBed's Fish has a network only: 16 parameters of a featurizer, those of a classifier
+    if not found:  # DomainBed's Fish has only a network: 16 featurizer parameters, then the classifier's
         for index, parameter in enumerate(algorithm.network.parameters()):
             _fill(parameter, index if index < 16 else 2000 + index - 16)
 

@@ -1,4 +1,4 @@
-"""What a real LaTeX makes of a document."""
+"""Text of documents compiled with LaTeX."""
 
 import shutil
 import subprocess

@@ -35,7 +35,7 @@ OURS = (sys.executable, "-m", "dg_batchformer", "tables")
 
 
 class Done(NamedTuple):
-    """A process that ended: its output, seconds, and peak memory in MiB."""
+    """A finished process: output, seconds, and peak memory in MiB."""
 
     output: str
     seconds: float
@@ -43,7 +43,7 @@ class Done(NamedTuple):
 
 
 def main() -> None:
-    """Compare and measure what is asked for."""
+    """Run the requested comparisons and measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--domainbed", type=Path, metavar="DIR", help="checkout of facebookresearch/DomainBed")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
@@ -54,12 +54,12 @@ def main() -> None:
         parser.error("--domainbed DIR is needed to compare: a checkout of facebookresearch/DomainBed")
     for part in options.parts:
         with tempfile.TemporaryDirectory() as path:
-            os.environ["XDG_CACHE_HOME"] = f"{path}/cache"  # nothing is remembered from earlier
+            os.environ["XDG_CACHE_HOME"] = f"{path}/cache"  # nothing is cached yet
             {"same": same, "speed": speed, "large": large}[part](Path(path), options)
 
 
 def same(path: Path, options: argparse.Namespace) -> None:
-    """Compare the output of every kind of sweep; exit with status 1 where one differs."""
+    """Compare the output of every kind of sweep; exit with status 1 if one differs."""
     differing = 0
     for name, folder in _sweeps(path, options.domainbed):
         for latex in (False, True):
@@ -130,7 +130,7 @@ def _domainbed(checkout: Path, folder: Path, *, latex: bool) -> Done:
 
 
 def _run(command: Sequence[str]) -> Done:
-    """Run a process to its end; stop where it fails."""
+    """Run a process to its end; exit if it fails."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.monotonic()
         process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT)

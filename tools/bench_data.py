@@ -45,7 +45,7 @@ Work: TypeAlias = Callable[[Path, Sequence[Path]], object]
 
 
 def main() -> None:
-    """Measure what is asked for."""
+    """Run the requested measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=(*PARTS, "terra"), default=[*PARTS, "terra"])
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="holds PACS")
@@ -87,7 +87,7 @@ def _compare(part: str, data_dir: Path, files: Sequence[Path], rounds: int) -> N
 
 
 def terra(path: Path) -> None:
-    """Place images by annotations, as many as CCT20 has images and four times as many."""
+    """Place as many images as CCT20 has, and four times as many, by annotations."""
     print("\n| annotations | images kept | seconds |\n|---|---|---|")
     for count in (60_000, 240_000):
         file = path / f"{count}.json"
@@ -150,7 +150,7 @@ PARTS: dict[str, tuple[Work, Work]] = {"verify": (_verify, _load), "cache": (_ca
 
 @contextmanager
 def _images(data_dir: Path | None) -> Iterator[Path]:
-    """Give the folder that holds PACS: the one that was given, or a made-up one while it lasts."""
+    """Yield the folder of PACS: the given one, or a temporary made-up one."""
     if data_dir is not None:
         yield data_dir
         return

@@ -41,14 +41,14 @@ PROGRAM = (sys.executable, "-m", "dg_batchformer")
 
 
 class Timed(NamedTuple):
-    """A process that ended: its seconds, and its peak memory in MiB."""
+    """A finished process: seconds, and peak memory in MiB."""
 
     seconds: float
     memory: float
 
 
 def main() -> None:
-    """Measure the parts asked for."""
+    """Measure the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50_000, metavar="N", help="of the large sweep (default: 50000)")
     parser.add_argument("--tiny_runs", type=int, default=40, metavar="N", help="that are trained (default: 40)")
@@ -90,11 +90,11 @@ def submit(path: Path, options: argparse.Namespace) -> None:
     print(f"* status, SLURM asked: {seconds:.1f} s", flush=True)
     subprocess.run([*PROGRAM, "cancel", str(folder.path)], check=True, stdout=subprocess.DEVNULL)
     while subprocess.run(["squeue", "-h", "--me"], capture_output=True, text=True).stdout.strip():
-        time.sleep(1)  # or their folder would go from under them
+        time.sleep(1)  # before their folder is deleted
 
 
 def overhead(path: Path, options: argparse.Namespace) -> None:
-    """Time a local launch of tiny runs against the training in it."""
+    """Compare the time of a local launch of tiny runs with their training time."""
     content = {"datasets": ["Toy"], "algorithms": ["ERM"], "protocol": "quick", "steps": 201, "test_envs": ["A"]}
     file = path / "tiny.yaml"
     file.write_text(yaml.safe_dump({**content, "trials": options.tiny_runs, "hparams": {"mlp_width": 16}}))
@@ -102,7 +102,7 @@ def overhead(path: Path, options: argparse.Namespace) -> None:
     words = ["sweep", str(file), "--results_dir", str(folder.path.parent), "--devices", "cpu", "--threads", "1"]
     seconds, _ = timed([*PROGRAM, *words])
     trained = sum(took or 0 for _, took in folder.final_states().values())
-    nothing, _ = timed([*PROGRAM, *words])  # all is done: what starting costs
+    nothing, _ = timed([*PROGRAM, *words])  # nothing to train: the cost of starting
     added = (seconds - nothing - trained) / options.tiny_runs
     print(f"\n### Local launcher, {options.tiny_runs} runs on one worker\n")
     print(f"* {trained / options.tiny_runs:.3f} s of training a run, {added:.3f} s added to each; ", end="")
@@ -116,7 +116,7 @@ def replacement(folder: SweepFolder, options: argparse.Namespace) -> float:
     killed: list[float] = []
 
     class Killing:
-        """A report that kills the worker of every run that begins, five times."""
+        """A report that kills the worker of each starting run, five times."""
 
         def begin(self, run: SweepRun, start: int) -> None:
             begun.append(time.perf_counter())
@@ -137,7 +137,7 @@ def replacement(folder: SweepFolder, options: argparse.Namespace) -> float:
 
 
 def large_sweep(path: Path, count: int) -> tuple[Path, SweepFolder, list[SweepRun]]:
-    """Write a sweep of about so many runs; return its file, its folder and its runs."""
+    """Write a sweep of about ``count`` runs; return its file, its folder and its runs."""
     content = {"datasets": ["Toy"], "algorithms": ["ERM", "ERM+BF", "SWAD", "SWAD+BF", "CORAL"], "trials": 5}
     file = path / "large.yaml"
     file.write_text(yaml.safe_dump({**content, "protocol": "quick", "draws": max(1, count // 100)}))
@@ -149,7 +149,7 @@ def dry_run(file: Path, folder: SweepFolder) -> list[str]:
 
 
 def timed(command: Sequence[str]) -> Timed:
-    """Run a command to its end; exit where it fails."""
+    """Run a command to its end; exit if it fails."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

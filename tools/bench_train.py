@@ -65,7 +65,7 @@ PARTS = ("runs", "loop", "floor", "added", "start")
 
 
 def main() -> None:
-    """Measure the parts asked for."""
+    """Measure the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--domainbed", type=Path, metavar="DIR", help="a checkout to compare whole runs with")
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="holds PACS/ (default: generated images)")
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def say_machine(device: torch.device) -> None:
-    """Say where this runs, and whether figures can be trusted."""
+    """Print the machine, and whether its load allows to trust figures."""
     cores = usable_cores()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     print(f"{cores} cores, {name}; Python {platform.python_version()}, torch {torch.__version__}, ", end="")
@@ -101,7 +101,7 @@ def say_machine(device: torch.device) -> None:
 
 
 def cpu_name() -> str:
-    """Return what the kernel calls the processor."""
+    """Return the name of the processor."""
     with suppress(FileNotFoundError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
@@ -109,14 +109,14 @@ def cpu_name() -> str:
 
 
 class Timed(NamedTuple):
-    """A process that ended: its seconds, and the memory of its largest process in GiB."""
+    """A finished process: seconds, and memory of its largest process in GiB."""
 
     seconds: float
     memory: float
 
 
 def run_process(command: Sequence[str], log: Path) -> Timed:
-    """Run a command to its end and measure it; exit where it fails."""
+    """Run a command to its end and measure it; exit if it fails."""
     began = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -173,7 +173,7 @@ class Bench:
         return [sys.executable, "-m", "dg_batchformer", "train", *flags]
 
     def domainbed(self) -> Timed:
-        """Time DomainBed's own train at the same work."""
+        """Time DomainBed's train on the same work."""
         named = {"resnet18": self.options.backbone == "resnet18", "resnet50_augmix": False}
         hparams = {**named, "batch_size": self.options.batch_size, "freeze_bn": self.options.freeze_bn}
         steps = str(self.options.steps)
@@ -199,7 +199,7 @@ class Bench:
             print(f"* of a step: {', '.join(f'{name} {share / step:.1%}' for name, share in shares)}", flush=True)
 
     def floor(self) -> None:
-        """Hold training against a bare model on the same device."""
+        """Compare training with a bare model on the same device."""
         self.fill_cache()
         kinds = [Kind(*kind, compiled=False) for kind in product((torch.float32, torch.bfloat16), (False, True))]
         speeds = {kind: self.speed(kind) for kind in kinds}
@@ -239,12 +239,12 @@ class Bench:
             yield Trained(spec, dataset, source, self.device)
 
     def time(self, part: Callable[[], None], rounds: int | None = None) -> float:
-        """Return the median seconds of some calls, after a first one."""
+        """Return the median seconds of several calls after a warm-up call."""
         part()
         return statistics.median(self.once(part) for _ in range(rounds or self.options.rounds))
 
     def in_turns(self, one: Callable[[], None], other: Callable[[], None]) -> "Ratios":
-        """Return how long one takes over the other, measured in turns."""
+        """Return the ratio of the times of two functions, measured alternately."""
         one(), other()
         ratios = []
         for _ in range(self.options.rounds):
@@ -261,7 +261,7 @@ class Bench:
     # start -----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Time how long a warm worker takes to the first update of a further run."""
+        """Time a warm worker from one run to the first update of the next."""
         self.fill_cache()
         runs = [SweepRun("ERM", self.spec("auto", trial_seed=trial, steps=2, checkpoint_freq=2)) for trial in range(5)]
         marks = Marks()
@@ -324,7 +324,7 @@ class Trained:
 
 
 class Kind(NamedTuple):
-    """How a bare model computes."""
+    """Precision, layout and compilation of a bare model."""
 
     precision: torch.dtype
     channels_last: bool

@@ -27,11 +27,11 @@ from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 
 VOLATILE = ("step_time", "mem_gb")
-LAUNCH_SHARE = 0.05  # of the faults that hit the launch, not a worker
+LAUNCH_SHARE = 0.05  # share of the faults that hit the launch instead of a worker
 
 
 def main() -> int:
-    """Disturb sweeps, print what came of it, and return the exit status."""
+    """Disturb sweeps, print the outcome, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200, metavar="N", help="of a sweep, in eights (default: 200)")
     parser.add_argument("--every", type=float, default=1.5, metavar="SECONDS", help="between faults (default: 1.5)")
@@ -53,7 +53,7 @@ FAILURES = ("lost", "differing", "trained twice")
 
 
 def compare(path: Path, options: argparse.Namespace, dice: random.Random, lr: float) -> Counter[str]:
-    """Train a sweep undisturbed and disturbed; return what differs."""
+    """Train a sweep undisturbed and disturbed; return the differences."""
     content = {"datasets": ["Toy"], "algorithms": ["ERM", "SWAD+BF"], "protocol": "quick", "steps": 81}
     content |= {"trials": max(1, options.runs // 8), "checkpoint_freq": 20}
     content["hparams"] = {"mlp_width": 16, "batch_size": 8, "lr": lr}
@@ -72,7 +72,7 @@ def compare(path: Path, options: argparse.Namespace, dice: random.Random, lr: fl
 
 
 def start(file: Path, folder: SweepFolder) -> subprocess.Popen[bytes]:
-    """Start a launch of two workers; what it says goes to launch.log."""
+    """Start a launch of two workers; its output goes to launch.log."""
     command = [sys.executable, "-m", "dg_batchformer", "sweep", str(file), "--devices", "cpu,cpu", "--threads", "1"]
     folder.path.mkdir(parents=True, exist_ok=True)
     with (folder.path / "launch.log").open("ab") as log:
@@ -80,7 +80,7 @@ def start(file: Path, folder: SweepFolder) -> subprocess.Popen[bytes]:
 
 
 def disturb(file: Path, folder: SweepFolder, specs: list[RunSpec], every: float, dice: random.Random) -> int:
-    """Train a sweep to its end under fire; return how many faults were injected."""
+    """Train a sweep to its end despite kills; return the number of injected faults."""
     faults = 0
     launch = start(file, folder)
     while True:
@@ -92,12 +92,12 @@ def disturb(file: Path, folder: SweepFolder, specs: list[RunSpec], every: float,
         if all(folder.run(spec.id).state() is State.DONE for spec in specs):
             return faults
         if any(folder.run(spec.id).state() is State.FAILED for spec in specs):
-            return faults  # lost: nothing of ours may call a run failed that was only killed
+            return faults  # lost: a run that was only killed must not count as failed
         launch = start(file, folder)
 
 
 def hit(launch: int, dice: random.Random) -> int:
-    """Send one of two signals to a worker, or to the launch itself; return 1 if somebody was there."""
+    """Send one of two signals to a worker or to the launch; return 1 if the process existed."""
     server = [child for child in children(launch) if children(child)]
     workers = [worker for parent in server for worker in children(parent)]
     victims = [launch] if dice.random() < LAUNCH_SHARE else workers
@@ -120,7 +120,7 @@ def children(pid: int) -> list[int]:
 
 
 def records(folder: SweepFolder, spec: RunSpec) -> list[dict[str, object]]:
-    """Return what a run recorded, times and memory left out."""
+    """Return the records of a run without times and memory."""
     try:
         lines = folder.run(spec.id).records_file.read_text().splitlines()
     except OSError:

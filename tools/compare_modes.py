@@ -29,7 +29,7 @@ MODES = {
 
 
 class Accuracy(NamedTuple):
-    """Of one run at its last step, in percent: on held-out splits of training environments, on the test one."""
+    """Final accuracies of a run in percent: on held-out splits of training environments, and on the test one."""
 
     validation: float
     test: float
@@ -81,7 +81,7 @@ def runs(mode: str, options: argparse.Namespace) -> list[Accuracy]:
 
 
 class _Bar(Console):
-    """The console of ``train`` without a line for every evaluation."""
+    """The console of ``train`` without lines for evaluations."""
 
     def record(self, values: dict[str, object]) -> None: ...
 

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 class Crop(NamedTuple):
-    """One crop of one image: whether the cache shrinks that, and how the crop compares with the exact one."""
+    """A crop of an image: whether the cache shrinks the image, and how the crop compares with the exact one."""
 
     shrunk: bool
     detail: float
@@ -60,7 +60,7 @@ class Crop(NamedTuple):
 
 
 def row(crops: Sequence[Crop]) -> str:
-    """Return the cells of all images that have, or can be given, a short side."""
+    """Return the cells of all images that have, or can be resized to, a short side."""
     if len(crops) < 2:
         return f"{len(crops)}, too few to tell | | | |"
     shrunk = [crop for crop in crops if crop.shrunk]
@@ -72,7 +72,7 @@ def row(crops: Sequence[Crop]) -> str:
 
 
 def compare(image: Image.Image, seed: int) -> Crop:
-    """Cut one random crop out of what the cache keeps of an image, and the same part out of the image."""
+    """Cut a random crop out of the cached image, and the same part out of the original."""
     native, (_, plane) = (image.height, image.width), planes_for(SIZE)
     kept = plane.size(native)
     pixels = torch.frombuffer(bytearray(plane.pixels(image, kept)), dtype=torch.uint8)

@@ -34,7 +34,7 @@ SEEDS = (None, *(seed_hash(draw, trial) for draw in (1, 7, 19) for trial in rang
 
 
 def import_domainbed(checkout: Path) -> Any:
-    """Import DomainBed, and let PyTorch run on a CPU what it does, which works for TRM, RDM and Fishr then."""
+    """Import DomainBed, and patch its CUDA calls so that TRM, RDM and Fishr run on a CPU."""
     sys.path.insert(0, str(checkout))
     warnings.filterwarnings("ignore")
     torch.Tensor.cuda = nn.Module.cuda = lambda self, *_: self
@@ -70,7 +70,7 @@ def hparams_that_differ(name: str, registry: Any) -> list[str]:
 
 
 def documented(name: str) -> str:
-    """Return what the docstring says of differences, '' if nothing."""
+    """Return the documented differences of an algorithm, or ''."""
     match = re.search(r"Differs from DomainBed: (.*?)(?:\n\n|\Z)", ALGORITHMS[name].__doc__ or "", re.DOTALL)
     return " ".join(match[1].split()) if match else ""
 
@@ -97,7 +97,7 @@ def main() -> int:
             verdict = ", ".join(f"{key} differs by {value:.1g}" for key, value in differing.items()) or "equal"
             if set(differing) <= REPORTED_OTHERWISE.get(name, set()):
                 recorded[name] = rounded(theirs)
-        except Exception as error:  # what upstream cannot run at all
+        except Exception as error:  # not runnable upstream
             verdict = f"upstream fails: {type(error).__name__}: {str(error).splitlines()[0][:80]}"
         failures += bool(hparams) or (verdict != "equal" and not reason)
         because = "" if verdict == "equal" else f"; documented: {reason or 'NOTHING'}"

@@ -21,7 +21,7 @@ import torchvision
 
 
 def main() -> None:
-    """Prepare the imports, then be DomainBed's script."""
+    """Prepare the imports, then run DomainBed's script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("domainbed", type=Path)
     parser.add_argument("script", help="as train, collect_results")
@@ -35,18 +35,18 @@ def main() -> None:
     for name in ("resnet18", "resnet50"):
         setattr(torchvision.models, name, untrained(getattr(torchvision.models, name)))
     if not torch.cuda.is_available():
-        torch.cuda.max_memory_allocated = lambda *_: 0  # it asks for that on a CPU, too
+        torch.cuda.max_memory_allocated = lambda *_: 0  # it calls that on a CPU, too
     warnings.filterwarnings("ignore")
     sys.path.insert(0, str(options.domainbed))
     list_folder = os.listdir
-    os.listdir = lambda *path: sorted(list_folder(*path))  # or what equals compare is up to the file system
+    os.listdir = lambda *path: sorted(list_folder(*path))  # otherwise the order depends on the file system
     module = f"domainbed.scripts.{options.script}"
     sys.argv = [module, *options.arguments]
     runpy.run_module(module, run_name="__main__")
 
 
 def stand_in(name: str, **attributes: Any) -> None:
-    """Put an empty module where one is imported that is not installed."""
+    """Register empty modules for imports that are not installed."""
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         sys.modules.setdefault(".".join(parts[:end]), ModuleType(parts[end - 1]))

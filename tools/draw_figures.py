@@ -97,7 +97,7 @@ class Drawing:
 
 
 def data_flow(colours: Palette) -> Drawing:
-    """Draw the way from a sweep file to a table."""
+    """Draw the steps from a sweep file to a table."""
     drawing = Drawing(926, 190, colours, "From a sweep file to a table")
     stations = [
         ("sweep file", "sweeps/pacs.yaml"),

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = ("ERM", "IRM", "CORAL", "DANN", "Fish", "SelfReg", "GroupDRO", "EQRM", "ERMPlusPlus")
 REFUSED = {"Fish+BF": "builds a featurizer within its update", "SelfReg+BF": "cannot pair these rows"}
 THERE = ("ERM+BF", "CORAL+BF", "BF+IRM", "ERM+SMA", "EMA+CORAL")
-HPARAMS = {"BF": "bf_heads", "SMA": "sma_burn_in", "EMA": "ema_decay"}  # by which records show a wrapper
+HPARAMS = {"BF": "bf_heads", "SMA": "sma_burn_in", "EMA": "ema_decay"}  # keys of records that show a wrapper
 INSTALL = "\nimport sys, dg_batchformer.domainbed\ndg_batchformer.domainbed.install(sys.modules[__name__])\n"
 STAND_INS = {
     "wilds/datasets/camelyon17_dataset.py": "Camelyon17Dataset = object\n",
@@ -30,12 +30,12 @@ STAND_INS = {
     "timm.py": "",
     "tqdm.py": "def tqdm(items, **_): return items\n",
 }
-FIRST = ("import torch\n"  # a CPU has none of these, and DomainBed asks for them
+FIRST = ("import torch\n"  # CUDA functions that DomainBed calls
          "if not torch.cuda.is_available():\n    torch.cuda.max_memory_allocated = lambda *_: 0\n")  # fmt: skip
 
 
 def main() -> int:
-    """Drive both ways; print a line for everything tried."""
+    """Run both directions; print a line per attempt."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("domainbed", type=Path, metavar="DOMAINBED_DIR")
     parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME")
@@ -116,7 +116,7 @@ def _their_train(name: str, output: Path) -> list[str]:
 
 
 def _sweep_there(work: Path, environment: dict[str, str]) -> bool:
-    """Sweep with DomainBed's own launcher, then have its own tables."""
+    """Run a sweep with DomainBed's launcher, then print its tables."""
     output = work / "sweep"
     command = ["-m", "domainbed.scripts.sweep", "launch", "--data_dir", str(work), "--output_dir", str(output)]
     command += ["--command_launcher", "local", "--algorithms", "ERM", "ERM+BF", "--datasets", "Debug28", "--n_trials"]

@@ -70,7 +70,7 @@ def test_without_the_penalty_it_is_erm():
 
 
 def main() -> int:
-    """Write both files, or say in a sentence why not."""
+    """Write both files, or print the reason in one sentence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the class, as MyMethod")
     parser.add_argument("--paper", required=True, help='"AUTHORS, YEAR: what it does, in one sentence"')
@@ -100,7 +100,7 @@ def snake_case(name: str) -> str:
 
 
 def known_names(root: Path) -> set[str]:
-    """Return the names of classes that algorithms and wrappers have, without importing one."""
+    """Return the class names of algorithms and wrappers without importing them."""
     files = (root / "dg_batchformer" / "algorithms").glob("*.py")
     return {*WRAPPER_NAMES, *(name for file in files for name in re.findall(r"^class (\w+)", file.read_text(), re.M))}
 

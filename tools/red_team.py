@@ -36,10 +36,10 @@ from dg_batchformer.cli import main as cli
 from dg_batchformer.runtime.memory import peak_memory
 from dg_batchformer.text import terminal
 
-PROCESSOR_SECONDS = 30  # that an input may take
-SECONDS = 150.0  # after which it hangs; a busy machine is slow, not wrong
+PROCESSOR_SECONDS = 30  # the limits of an input
+SECONDS = 150.0  # seconds until a command counts as hanging
 MEMORY = 1.5 * 2**30
-ADDRESSES = 16 * 2**30  # what a child can have at all, so that the machine survives
+ADDRESSES = 16 * 2**30  # the limit of a child process, to protect the machine
 ALLOWED = {0, 1, 2, 141}
 PRELOADED = (
     "dg_batchformer.training.run", "dg_batchformer.models.make_soups", "dg_batchformer.explain.write",
@@ -61,7 +61,7 @@ hparams: {backbone: tiny, batch_size: 4, init: linear_probe}
 
 
 class Case(NamedTuple):
-    """An input: ``prepare`` makes it in a copy of the honest files, where ``arguments`` are then run."""
+    """An input: ``prepare`` creates it in a copy of the valid files, where ``arguments`` are then run."""
 
     name: str
     prepare: Callable[[Path], object]
@@ -69,7 +69,7 @@ class Case(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a command."""
+    """The outcome of a command."""
 
     status: int
     output: str
@@ -103,7 +103,7 @@ def main() -> int:
 
 
 def try_case(case: Case, honest: Path, place: Path, ended: Counter[int]) -> Iterator[str]:
-    """Try an input in a copy of the honest files; yield what it broke, and print it."""
+    """Try an input in a copy of the valid files; print and yield what it broke."""
     shutil.copytree(honest, place, symlinks=True)
     case.prepare(place)
     before = victims(place)
@@ -141,7 +141,7 @@ def attempt(arguments: list[str], place: Path) -> Outcome:
 
 
 def run_here(arguments: list[str], place: Path, log: Path) -> None:
-    """Be the process that runs a command, as ``python -m dg_batchformer`` would."""
+    """Run a command in this process, as ``python -m dg_batchformer`` does."""
     code = 70
     try:
         os.setsid()
@@ -166,7 +166,7 @@ def run_here(arguments: list[str], place: Path, log: Path) -> None:
 
 
 def judge(outcome: Outcome, place: Path) -> Iterator[str]:
-    """Yield what is wrong with what came of a command."""
+    """Yield the problems with the outcome of a command."""
     if outcome.status in (-signal.SIGKILL, -signal.SIGXCPU):
         yield f"was killed after {outcome.seconds:.0f} s"
     elif outcome.status not in ALLOWED:
@@ -189,14 +189,14 @@ def judge(outcome: Outcome, place: Path) -> Iterator[str]:
 
 
 def victims(place: Path) -> dict[str, object]:
-    """Return what lies outside of what a command may write."""
+    """Return the files outside the folders that a command may write to."""
     found: dict[str, object] = {str(path): path.read_bytes() for path in (place / "outside").iterdir()}
     found["beside"] = sorted(path.name for path in place.parent.iterdir())
     return found
 
 
 def train_honestly(place: Path) -> None:
-    """Write the files that are then spoiled: a sweep, a run, one interrupted, images, a manifest, weights, a victim."""
+    """Write the valid files: a sweep, a run, an interrupted run, images, a manifest, weights, a file outside."""
     for name in ("outside", "out", "config", "data/Mine", "data/MNIST/raw"):
         (place / name).mkdir(parents=True)
     (place / "outside" / "victim").write_text("untouched")
@@ -227,7 +227,7 @@ RESUME = TRAIN.replace("--steps 4 --checkpoint_freq 2", "--steps 60 --checkpoint
 
 
 def interrupt(place: Path) -> None:
-    """Train a run that is stopped, and leaves a checkpoint."""
+    """Train a run that is stopped with a checkpoint."""
     pid = os.fork()
     if not pid:
         run_here(RESUME.split(), place, place / ".output")
@@ -239,7 +239,7 @@ def interrupt(place: Path) -> None:
     assert (place / "stopped" / "checkpoint.pt").exists()
 
 
-# Kinds of inputs. Each takes dice and how much to try, and yields cases.
+# Kinds of inputs. Each takes a random generator and a number of cases, and yields the cases.
 
 Cases = Iterator[Case]
 S, R = "results/tiny", "run"
@@ -275,7 +275,7 @@ def first_soup(place: Path) -> Path:
 
 
 def places(file: str) -> list[tuple[str, Callable[[Path], Path], tuple[str, ...]]]:
-    """Return where a file of a run may lie: what that is called, how it is found, and the verbs that read there."""
+    """Return the places of files of a run: name, path, and the commands that read there."""
     return [
         (f"{S}/runs/*/{file}", lambda place: first_run(place) / file, OF_SWEEP),
         (f"{S}/soups/*/{file}", lambda place: first_soup(place) / file, OF_SWEEP[:3]),
@@ -285,7 +285,7 @@ def places(file: str) -> list[tuple[str, Callable[[Path], Path], tuple[str, ...]
 
 
 def special_files(rng: random.Random, much: int) -> Cases:
-    """Put FIFOs, devices, folders and the like in the place of every file that is read."""
+    """Replace every file that is read with FIFOs, devices, folders and other special files."""
     spots = [(f"{S}/{file}", lambda place, file=file: place / S / file, OF_SWEEP) for file in SWEEP_FILES]
     spots += [spot for file in (*RUN_FILES, "soup.json") for spot in places(file)]
     spots += [
@@ -330,7 +330,7 @@ def damage(file: Path, seed: float) -> None:
 
 
 def made_up_values(rng: random.Random, much: int) -> Cases:
-    """Put values and names that nobody writes into JSON."""
+    """Put unexpected values and names into JSON."""
     spots = [(f"{S}/sweep.json", lambda place: place / S / "sweep.json", OF_SWEEP)] * 3
     spots += [spot for file in ("spec.json", "results.jsonl", "results.jsonl", "done") for spot in places(file)]
     spots += [places("soup.json")[1]]
@@ -356,7 +356,7 @@ def make_up(file: Path, seed: float) -> None:
 
 
 def texts(rng: random.Random, much: int) -> Cases:
-    """Put escape sequences, markup, formulas and commands wherever a text of somebody else is shown."""
+    """Put escape sequences, markup, formulas and commands into all untrusted texts that are shown."""
     keys = {
         "label": ("sweep.json", "soup.json"), "name": ("sweep.json",), "algorithm": ("results.jsonl",),
         "dataset": ("results.jsonl",), "protocol": ("results.jsonl",), "device": ("results.jsonl",),
@@ -371,7 +371,7 @@ def texts(rng: random.Random, much: int) -> Cases:
 
 
 def plant(place: Path, key: str, text: str) -> None:
-    """Put a text under a key wherever it stands, and into what people read of errors and locks."""
+    """Put a text under a key everywhere, and into error and lock files."""
     for folder in (*(place / S / "runs").iterdir(), place / R):
         if key == "error":
             (folder / "done").unlink()
@@ -394,7 +394,7 @@ def plant(place: Path, key: str, text: str) -> None:
 
 
 def renamed(value: object, key: str, text: str) -> dict:
-    """Return JSON with a text in the place of all texts under a key, and of a row's name."""
+    """Return JSON with all texts under a key, and the names of rows, replaced."""
     if isinstance(value, dict):
         return {
             name: text if name == key and isinstance(old, str) else renamed(old, key, text)
@@ -406,7 +406,7 @@ def renamed(value: object, key: str, text: str) -> dict:
 
 
 def bombs(rng: random.Random, much: int) -> Cases:
-    """Give archives, predictions, tensors, images, sweep files and manifests that want to be large, or run code."""
+    """Yield archives, predictions, tensors, images, sweep files and manifests that are bombs or contain code."""
     for name, write in hostile.ARCHIVES.items():
         yield Case(
             name, lambda place, write=write: write(place / "PACS.zip"), "data prepare PACS PACS.zip --data_dir data"
@@ -439,7 +439,7 @@ def bombs(rng: random.Random, much: int) -> Cases:
 
 
 def links(rng: random.Random, much: int) -> Cases:
-    """Put links to a file outside in the place of every file that is written."""
+    """Replace every file that is written with a link to a file outside."""
     written = [
         *((f"stopped/{file}", RESUME) for file in (*RUN_FILES, "explain")),
         *((f"out/run/{file}", f"{TRAIN} --output_dir out/run") for file in RUN_FILES),
@@ -461,7 +461,7 @@ def link(file: Path) -> None:
 
 
 def code(rng: random.Random, much: int) -> Cases:
-    """Name plug-ins in folders of others, and plant modules where a person stands."""
+    """Name plug-ins in run folders, and put modules into the working folder."""
     for verb in (*OF_SWEEP[:9], *OF_RUN[:2]):
         yield Case("a plug-in that a folder names", name_plugin, verb)
 

@@ -19,7 +19,7 @@ _SECONDS = 600  # for one cell
 
 
 def main() -> None:
-    """Execute the notebooks that are asked for."""
+    """Execute the requested notebooks."""
     names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*names, []], help=f"of {', '.join(names)}")
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def executed(path: Path, folder: Path) -> Any:
-    """Return a notebook with its outputs, executed in a folder; raise what a cell raises."""
+    """Execute a notebook in a folder and return it with outputs; raise the exceptions of cells."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=_SECONDS, record_timing=False, resources={"metadata": {"path": folder}})
     client.execute()
@@ -44,7 +44,7 @@ def executed(path: Path, folder: Path) -> Any:
 
 
 def _shown(outputs: Sequence[Any]) -> list[Any]:
-    """Leave out progress bars and what goes to standard error."""
+    """Remove progress bars and standard error from the outputs."""
     kept = [output for output in outputs if output.get("name") != "stderr"]
     return [output for output in kept if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
 

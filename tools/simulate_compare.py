@@ -34,10 +34,10 @@ Differences = npt.NDArray[np.float64]  # [rows, datasets, environments, trials]
 
 @dataclass(frozen=True)
 class Setting:
-    """What varies, in points (standard deviations), and how much of it is seen.
+    """A design: standard deviations in points, and the size of the sweep.
 
     Args:
-        rows: compared with one baseline at once. missing: share of pairs that are left out.
+        rows: number of rows compared with the baseline. missing: share of missing pairs.
 
     """
 
@@ -162,7 +162,7 @@ def honesty(outcomes: dict[Setting, Outcome]) -> str:
 
 
 def power(outcomes: dict[Setting, Outcome]) -> str:
-    """Return the chance to claim a gain that is there, as a table."""
+    """Return the power, the probability of claiming a true gain, as a table."""
     lines = []
     for setting, outcome in outcomes.items():
         width = "no interval" if np.isnan(outcome.width) else f"± {outcome.width / 2:.1f}"
@@ -172,12 +172,12 @@ def power(outcomes: dict[Setting, Outcome]) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as it is printed."""
+    """Format a share."""
     return f"{100 * share:.1f} %"
 
 
 def write_csv(path: Path, outcomes: dict[Setting, Outcome]) -> None:
-    """Write every setting and its outcome as a line."""
+    """Write a line for every setting with its outcome."""
     with path.open("w", newline="") as file:
         lines = csv.writer(file, lineterminator="\n")
         names = [field.name for field in fields(Setting)]

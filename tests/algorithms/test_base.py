@@ -15,7 +15,7 @@ def test_the_encoder_gets_its_own_learning_rate_in_every_optimizer():
         assert own["lr"] == 0.1 * base["lr"]
 
 
-def test_streams_are_taken_apart_per_minibatch():
+def test_rows_are_split_into_plain_and_attended_per_minibatch():
     algorithm = make_algorithm("ERM")
     rows = torch.arange(12)
     assert algorithm.split_streams(rows, 3)[1] is None
@@ -28,7 +28,7 @@ def test_streams_are_taken_apart_per_minibatch():
     assert algorithm.in_both_streams(plain, num_domains=3).tolist() == [0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9]
 
 
-def test_risk_weighs_the_streams():
+def test_risk_is_the_weighted_mean_of_both_streams():
     algorithm = make_algorithm("BF", bf_loss_weight=0.2).inner
     logits, y = torch.randn(8, 7), torch.tensor([0, 1, 0, 1, 2, 3, 2, 3])
     rows = torch.tensor([0, 1, 4, 5])

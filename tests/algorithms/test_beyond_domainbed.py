@@ -1,4 +1,4 @@
-"""Methods that DomainBed lacks, against their definitions."""
+"""Methods that are not in DomainBed, compared with their definitions."""
 
 from itertools import pairwise
 from math import log
@@ -18,7 +18,7 @@ from dg_batchformer.training.loop import seed_everything
 
 
 class Quadratic(nn.Module):
-    """A loss surface known in closed form: w A w / 2, whatever the input."""
+    """A loss surface in closed form, w A w / 2, for any input."""
 
     curvature = torch.tensor([[3.0, 1.0], [1.0, 2.0]])
 
@@ -31,7 +31,7 @@ class Quadratic(nn.Module):
 
 
 def _on_a_quadratic(name, **hparams):
-    """Update once; return the weights before, and the network with the gradient that was stepped along."""
+    """Update once; return the weights before, and the network with the gradient of the step."""
     algorithm = make_algorithm(name, dataset="Toy", **hparams)
     algorithm.network = Quadratic()
     algorithm.optimizer = torch.optim.SGD(algorithm.network.parameters(), lr=0.1)
@@ -41,7 +41,7 @@ def _on_a_quadratic(name, **hparams):
     return before, algorithm.network, metrics
 
 
-def test_sam_steps_from_where_it_was_along_the_gradient_at_the_top_of_the_neighbourhood():
+def test_sam_steps_from_the_old_weights_along_the_gradient_at_the_perturbed_weights():
     w, network, metrics = _on_a_quadratic("SAM", rho=0.5)
 
     g = network.curvature @ w  # (5, 0)
@@ -51,7 +51,7 @@ def test_sam_steps_from_where_it_was_along_the_gradient_at_the_top_of_the_neighb
     assert_close(metrics["perturbed_loss"], top @ network.curvature @ top / 2)
 
 
-def test_sagm_steps_along_the_mean_of_the_gradients_at_the_weights_and_at_the_top_less_a_descent():
+def test_sagm_steps_along_the_mean_of_the_gradients_at_the_weights_and_at_the_perturbed_weights():
     w, network, _ = _on_a_quadratic("SAGM", rho=0.5, alpha=0.01)
 
     g = network.curvature @ w
@@ -69,7 +69,7 @@ def test_sagm_with_the_two_distances_equal_is_gradient_descent():
     ("name", "still"), [("SAM", {"rho": 0}), ("SAGM", {"rho": 0, "alpha": 0}), ("MIRO", {"ld": 0})]
 )
 @pytest.mark.parametrize("suffix", ["", "+BF"])
-def test_without_its_part_a_method_is_erm_dropout_of_batchformer_included(name, still, suffix):
+def test_a_method_without_its_own_term_equals_erm_including_batchformers_dropout(name, still, suffix):
     states = []
     for full, hparams in ((f"ERM{suffix}", {}), (f"{name}{suffix}", still)):
         algorithm = make_algorithm(full, **hparams)
@@ -81,7 +81,7 @@ def test_without_its_part_a_method_is_erm_dropout_of_batchformer_included(name, 
     assert_close(states[1], states[0], rtol=0, atol=1e-6)
 
 
-def test_both_passes_of_sam_are_of_one_function_and_of_both_streams():
+def test_both_passes_of_sam_use_the_same_dropout_and_both_streams():
     sam, erm = make_algorithm("SAM+BF", rho=0.2), make_algorithm("ERM+BF", lr=0.0)
     minibatches = make_minibatches()
 
@@ -98,7 +98,7 @@ def test_both_passes_of_sam_are_of_one_function_and_of_both_streams():
     seed_everything(0)
     sam.update(minibatches)
 
-    assert len(list(sam.inner.featurizer.batchformer.parameters())) == 12  # the encoder is in both
+    assert len(list(sam.inner.featurizer.batchformer.parameters())) == 12  # both passes include the encoder
     assert_close([parameter.grad for parameter in sam.inner.network.parameters()], gradient(), rtol=1e-3, atol=1e-6)
 
 
@@ -114,7 +114,7 @@ def test_batch_norm_sees_only_the_first_pass_of_sam():
 
 
 @pytest.mark.parametrize("sizes", [(32, 32), (7, 12), (8,)])
-def test_the_share_of_cutmix_is_the_share_of_area_that_is_left(sizes):
+def test_the_share_of_cutmix_is_the_remaining_share_of_the_area(sizes):
     shares = []
     for seed in range(200):
         np.random.seed(seed)
@@ -127,15 +127,15 @@ def test_the_share_of_cutmix_is_the_share_of_area_that_is_left(sizes):
 
         assert share == pytest.approx(1 - float(pasted[0].mean()))
         assert share == pytest.approx(float(pasted[1].mean()), abs=1e-6)
-        assert share >= asked - 1e-6  # a border leaves more
+        assert share >= asked - 1e-6  # more is left at the border
         shares.append(share)
     assert min(shares) < 0.3
     assert max(shares) > 0.95
 
 
 @pytest.mark.parametrize("name", ["CutMix", "CutMix+BF"])
-def test_cutmix_cuts_images_of_all_environments_and_their_labels_alike_in_both_streams(name, monkeypatch):
-    hparams = {"bf_layers": 0} if "BF" in name else {}  # twins then equal plain rows, and so their risks
+def test_cutmix_treats_both_streams_of_all_environments_alike(name, monkeypatch):
+    hparams = {"bf_layers": 0} if "BF" in name else {}  # twins then equal plain rows, and so do their risks
     algorithm, minibatches = make_algorithm(name, **hparams), make_minibatches()
     x, y = (torch.cat([batch[i] for batch in minibatches]) for i in (0, 1))
     monkeypatch.setattr(np.random, "beta", lambda a, b: 0.75)
@@ -158,7 +158,7 @@ def test_cutmix_with_probability_zero_is_erm():
 
 
 def _miro(name="MIRO", **hparams):
-    """Return MIRO away from its oracle, and the oracle's weights."""
+    """Return MIRO with perturbed weights, and the weights of its oracle."""
     algorithm = make_algorithm(name, backbone="small_cnn", ld=0.3, **hparams)
     inner = algorithm.inner if "+" in name else algorithm
     with torch.no_grad():
@@ -198,7 +198,7 @@ def test_miros_penalty_and_its_gradient_by_hand(name):
     assert_close([parameter.grad for parameter in trained], list(gradients), rtol=1e-3, atol=1e-6)
 
 
-def test_miros_penalty_is_of_plain_rows_where_twins_are_made_inside_the_featurizer():
+def test_miros_penalty_uses_plain_rows_with_batchformer_inside_the_featurizer():
     (plain, _), (inside, inner) = _miro(), _miro("MIRO+BFv2", bfv2_insert="blocks.0")
     inner.load_state_dict(plain.state_dict(), strict=False)  # all but BatchFormer
     minibatches = make_minibatches(n=3)
@@ -207,7 +207,7 @@ def test_miros_penalty_is_of_plain_rows_where_twins_are_made_inside_the_featuriz
 
 
 @pytest.mark.parametrize(("dataset", "stages"), [("Shapes", 2), ("Toy", 2)])
-def test_miros_oracle_is_the_featurizer_as_it_was_and_stays_so(dataset, stages):
+def test_miros_oracle_is_the_initial_featurizer_and_does_not_change(dataset, stages):
     algorithm = make_algorithm("MIRO+BF", dataset=dataset)
     oracle = algorithm.inner.oracle
     before = {name: value.clone() for name, value in oracle.state_dict().items()}
@@ -217,7 +217,7 @@ def test_miros_oracle_is_the_featurizer_as_it_was_and_stays_so(dataset, stages):
         penalties.append(algorithm.update(make_minibatches(seed=seed, dataset=dataset))["penalty"])
         algorithm.eval()
 
-    assert_close(penalties[0].item(), stages * log(0.1) / 2)  # nothing is away from it yet
+    assert_close(penalties[0].item(), stages * log(0.1) / 2)  # no weight has moved yet
     assert penalties[1] != penalties[0]
     assert_close(oracle.state_dict(), before, rtol=0, atol=0)
     algorithm.train()
@@ -240,7 +240,7 @@ def test_miro_refuses_a_featurizer_without_stages(monkeypatch):
         make_algorithm("MIRO")
 
 
-def test_weights_closer_to_the_oracle_are_what_a_heavier_penalty_gives():
+def test_a_larger_penalty_keeps_weights_closer_to_the_oracle():
     distances = []
     for ld in (0.0, 1.0, 100.0):
         algorithm = make_algorithm("MIRO", backbone="small_cnn", ld=ld, lr_mult=0.0)

@@ -1,4 +1,4 @@
-"""Methods that act on features, against their definitions."""
+"""Methods that act on features, compared with their definitions."""
 
 import numpy as np
 import pytest
@@ -40,14 +40,14 @@ def test_causirl_compares_two_pools_that_mix_all_domains(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["CausIRL_CORAL", "CausIRL_MMD"])
-def test_causirl_compares_nothing_with_a_pool_of_one(name, monkeypatch):
+def test_causirl_compares_nothing_if_a_pool_has_one_sample(name, monkeypatch):
     monkeypatch.setattr(np.random, "randint", lambda low, high: 0)
 
     assert make_algorithm(name, dataset="Toy").penalty([torch.randn(4, 3)] * 2) == 0
 
 
 @pytest.mark.parametrize("name", ["IB_ERM", "IB_IRM"])
-def test_the_bottleneck_is_the_variance_of_features_and_counts_from_its_update_on(name):
+def test_the_bottleneck_is_the_variance_of_features_and_starts_at_its_update(name):
     given = {"ib_penalty_anneal_iters": 2, "ib_lambda": 50.0}
     algorithm = make_algorithm(name, dataset="Toy", **given)
     weights = []
@@ -56,7 +56,7 @@ def test_the_bottleneck_is_the_variance_of_features_and_counts_from_its_update_o
         variance = torch.stack([algorithm.featurizer(x).var(dim=0).mean() for x, _ in minibatches]).mean().detach()
         metrics = algorithm.update(minibatches)
         assert_close(metrics["IB_penalty"], variance)
-        rest = metrics["loss"] - metrics["nll"] - metrics.get("IRM_penalty", 0)  # whose weight is 1 until update 500
+        rest = metrics["loss"] - metrics["nll"] - metrics.get("IRM_penalty", 0)  # its weight is 1 until update 500
         weights.append((rest / metrics["IB_penalty"]).item())
 
     assert weights == pytest.approx([0, 0, 50, 50], rel=1e-2, abs=1e-3)
@@ -77,7 +77,7 @@ def test_mixup_trains_on_convex_combinations_of_neighbours_in_a_ring(monkeypatch
     assert_close(loss, torch.stack(risks).mean().detach())
 
 
-def test_rsc_mutes_the_features_of_the_largest_gradients_in_the_samples_that_it_changes_most():
+def test_rsc_mutes_the_features_with_the_largest_gradients_in_the_most_affected_samples():
     algorithm = make_algorithm("RSC", dataset="Toy", rsc_f_drop_factor=0.25, rsc_b_drop_factor=0.5)
     z, y = torch.rand(8, algorithm.featurizer.n_outputs), torch.arange(8) % 3
     classifier = algorithm.classifier
@@ -135,7 +135,7 @@ def test_selfregs_partners_are_a_permutation_within_classes():
     assert all(len(reached[sample]) == int((y == y[sample]).sum()) for sample in reached)
 
 
-def test_selfreg_is_erm_where_classes_are_points_and_trains_its_projection_head():
+def test_selfreg_equals_erm_if_classes_are_points_and_trains_its_projection_head():
     algorithm = make_algorithm("SelfReg", dataset="Toy")
     z = torch.randn(3, 16)[[0, 1, 2, 0, 1, 2]]
     algorithm.projection = nn.Identity()
@@ -147,7 +147,7 @@ def test_selfreg_is_erm_where_classes_are_points_and_trains_its_projection_head(
     assert not torch.equal(algorithm.projection[0].weight, before)
 
 
-def test_mtl_classifies_with_a_moving_average_of_the_domains_mean_features():
+def test_mtl_classifies_with_a_moving_average_of_mean_features_of_domains():
     algorithm = make_algorithm("MTL", dataset="Toy", mtl_ema=0.75)
     embeddings = torch.zeros(3, 16)
     for seed in range(2):
@@ -201,7 +201,7 @@ def test_adrmxs_contrast_by_hand():
     z, y = torch.randn(6, 3), torch.tensor([0, 0, 1, 1, 1, 2])
     unit = z / z.norm(dim=1, keepdim=True)
     anchors = []
-    for i in range(5):  # the last one has no other of its class
+    for i in range(5):  # the last sample is the only one of its class
         similar = {j: (0.5 * (unit[i] @ unit[j] / 0.07).exp()).item() for j in range(6) if j != i}
         same = [j for j in similar if y[j] == y[i]]
         anchors.append(-np.mean([np.log(similar[j] / (sum(similar.values()) + 1e-5) + 1e-5) for j in same]))
@@ -209,7 +209,7 @@ def test_adrmxs_contrast_by_hand():
     assert domain_contrast(z, y, y).item() == pytest.approx(sum(anchors) / (5 + 1), rel=1e-4)
 
 
-def test_adrmx_remixes_two_samples_of_every_class_that_has_two():
+def test_adrmx_mixes_two_samples_of_every_class_with_at_least_two():
     y = torch.tensor([1, 0, 1, 2, 1, 2])
     drawn = set()
     for _ in range(100):
@@ -229,7 +229,7 @@ def test_adrmx_remixes_two_samples_of_every_class_that_has_two():
     assert not (domain.grad.abs().sum(dim=1) > 0)[touched].any()
 
 
-def test_urm_wants_its_adversary_to_take_features_for_noise():
+def test_urm_penalises_features_that_its_adversary_tells_from_noise():
     algorithm = make_algorithm("URM", dataset="Toy", urm_adv_lambda=0.5, urm_discriminator_lr=1e-2, lr=0.0)
     minibatches = make_minibatches(dataset="Toy")
     x, y = (torch.cat([batch[part] for batch in minibatches]) for part in (0, 1))
@@ -245,7 +245,7 @@ def test_urm_wants_its_adversary_to_take_features_for_noise():
     assert algorithm.discriminator(noise).mean() > 1 > -1 > algorithm.discriminator(z).mean()
 
 
-def test_cdann_weighs_classes_the_same():
+def test_cdann_weights_classes_equally():
     algorithm = make_algorithm("CDANN", dataset="Toy")
     y = torch.tensor([0, 0, 0, 0, 1, 2, 2])
 

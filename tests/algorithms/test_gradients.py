@@ -1,4 +1,4 @@
-"""Methods that act on the environments' gradients, against their definitions."""
+"""Methods that act on gradients of environments, compared with their definitions."""
 
 import copy
 
@@ -10,14 +10,14 @@ from torch.testing import assert_close
 
 
 def _gradients(algorithm, minibatches):
-    """Return the gradients of all environments, stacked, for every parameter of the network."""
+    """Return the stacked gradients of all environments for every parameter of the network."""
     parameters = list(algorithm.network.parameters())
     risks = [F.cross_entropy(algorithm.predict(x), y) for x, y in minibatches]
     by_env = [torch.autograd.grad(risk, parameters, retain_graph=True, create_graph=True) for risk in risks]
     return [torch.stack(gradients) for gradients in zip(*by_env, strict=True)]
 
 
-def test_fish_goes_part_of_the_way_of_a_walk_whose_adam_goes_on():
+def test_fish_moves_part_of_the_way_of_the_inner_loop_and_keeps_its_adam_state():
     algorithm = make_algorithm("Fish", dataset="Toy", meta_lr=0.25, lr=1e-2)
     walker = copy.deepcopy(algorithm.network)
     adam = torch.optim.Adam(walker.parameters(), lr=1e-2)
@@ -38,7 +38,7 @@ def test_fish_goes_part_of_the_way_of_a_walk_whose_adam_goes_on():
 
 
 @pytest.mark.parametrize("tau", [0.3, 1.0])
-def test_andmask_zeroes_gradients_that_disagree_and_scales_up_the_rest(tau):
+def test_andmask_zeroes_disagreeing_gradients_and_scales_up_the_others(tau):
     algorithm, minibatches = make_algorithm("ANDMask", dataset="Toy", tau=tau), make_minibatches(dataset="Toy")
     expected = []
     for gradients in _gradients(algorithm, minibatches):
@@ -52,7 +52,7 @@ def test_andmask_zeroes_gradients_that_disagree_and_scales_up_the_rest(tau):
     assert_close([parameter.grad for parameter in algorithm.network.parameters()], expected)
 
 
-def test_sandmask_trains_at_tau_1_where_all_signs_agree_and_nowhere_else():
+def test_sandmask_with_tau_1_updates_only_weights_whose_signs_all_agree():
     algorithm, minibatches = make_algorithm("SANDMask", dataset="Toy", tau=1.0), make_minibatches(dataset="Toy")
     agrees = [gradients.sign().sum(dim=0).abs() == 3 for gradients in _gradients(algorithm, minibatches)]
     before = [parameter.detach().clone() for parameter in algorithm.network.parameters()]
@@ -66,7 +66,7 @@ def test_sandmask_trains_at_tau_1_where_all_signs_agree_and_nowhere_else():
 
 def test_sandmasks_mask_grows_with_agreement_and_similarity():
     algorithm = make_algorithm("SANDMask", dataset="Toy", tau=0.0, k=0.1)
-    gradients = torch.tensor([[1.0, 1.0, 1.0], [1.0, 3.0, 1.0], [1.0, 2.0, -1.0]])  # equal, alike, one disagrees
+    gradients = torch.tensor([[1.0, 1.0, 1.0], [1.0, 3.0, 1.0], [1.0, 2.0, -1.0]])  # equal, similar, one disagrees
 
     mask = algorithm.mask(gradients)
 
@@ -89,7 +89,7 @@ def test_iga_penalises_the_distances_of_gradients_to_their_mean():
 
 
 @pytest.mark.parametrize("nonlinear", [False, True])
-def test_fishrs_variances_are_those_of_explicit_per_sample_gradients(nonlinear):
+def test_fishrs_variances_equal_those_of_explicit_per_sample_gradients(nonlinear):
     algorithm = make_algorithm("Fishr", dataset="Toy", ema=0.9, nonlinear_classifier=nonlinear)
     remembered = torch.zeros(3, 1)
 
@@ -104,7 +104,7 @@ def test_fishrs_variances_are_those_of_explicit_per_sample_gradients(nonlinear):
 
 
 def _variance(algorithm, x, y):
-    """Return the variance of the classifier's gradients, one backward per sample."""
+    """Return the variance of the classifier's gradients, with one backward pass per sample."""
     parameters = list(algorithm.classifier.parameters())
     rows = [
         torch.cat([g.flatten() for g in torch.autograd.grad(F.cross_entropy(algorithm.predict(a), b), parameters)])
@@ -113,7 +113,7 @@ def _variance(algorithm, x, y):
     return torch.stack(rows).var(dim=0, correction=0)
 
 
-def test_fishrs_penalty_counts_from_its_update_on_and_adam_starts_anew():
+def test_fishrs_penalty_starts_at_its_update_and_adam_is_reset():
     algorithm = make_algorithm("Fishr", dataset="Toy", penalty_anneal_iters=2, **{"lambda": 50.0})
     weights, optimizers = [], []
     for seed in range(4):

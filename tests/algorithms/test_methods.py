@@ -1,4 +1,4 @@
-"""Every method against its definition."""
+"""Methods compared with their definitions."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_irm_penalises_the_gradient_of_a_scale_estimated_on_two_halves(n):
     assert_close(metrics["penalty"], torch.stack(penalties).mean().detach())
 
 
-def test_irms_halves_share_no_sample_under_batchformer_even_for_odd_batches():
+def test_irms_halves_are_disjoint_under_batchformer_even_for_odd_batches():
     algorithm = make_algorithm("IRM+BF").inner
     samples = torch.arange(7)
     rows = torch.cat([samples, samples])
@@ -43,7 +43,7 @@ def test_irms_halves_share_no_sample_under_batchformer_even_for_odd_batches():
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("IRM", "irm"), ("VREx", "vrex")])
-def test_the_penalty_jumps_to_its_weight_and_adam_starts_anew(name, prefix):
+def test_the_penalty_jumps_to_its_weight_and_adam_is_reset(name, prefix):
     algorithm = make_algorithm(name, **{f"{prefix}_penalty_anneal_iters": 2, f"{prefix}_lambda": 50.0})
     weights, optimizers = [], []
     for seed in range(4):
@@ -95,7 +95,7 @@ def test_coral_with_one_domain_is_erm():
     assert_close(coral.predictor.state_dict(), erm.predictor.state_dict())
 
 
-def test_dann_takes_turns_and_moves_only_whose_turn_it_is():
+def test_dann_alternates_and_updates_only_one_player():
     algorithm = make_algorithm("DANN", d_steps_per_g_step=2, grad_penalty=0.5)
     turns = []
     for seed in range(6):
@@ -121,7 +121,7 @@ def test_mldg_leaves_a_domain_to_train_on_with_two_domains():
     assert not torch.equal(algorithm.predictor.state_dict()["1.weight"], before)
 
 
-def test_mldg_brings_batch_norm_statistics_back_from_its_clones():
+def test_mldg_copies_batch_norm_statistics_back_from_its_clones():
     algorithm = make_algorithm("MLDG", backbone="wrn16_2")
 
     algorithm.update(make_minibatches())

@@ -1,4 +1,4 @@
-"""Methods that act on risks, logits or weights, against their definitions."""
+"""Methods that act on risks, logits or weights, compared with their definitions."""
 
 import copy
 
@@ -49,11 +49,11 @@ def test_the_smooth_quantile_has_that_share_of_the_kernel_density_below_it(quant
     found.backward()
 
     assert Normal(values.detach(), width).cdf(found.detach()).mean().item() == pytest.approx(quantile, abs=1e-5)
-    assert values.grad.sum().item() == pytest.approx(1)  # all risks up by one: the quantile too
+    assert values.grad.sum().item() == pytest.approx(1)  # if all risks grow by one, so does the quantile
 
 
 @pytest.mark.parametrize("burnin", [2, 1.5])
-def test_eqrm_minimises_the_mean_then_the_quantile_with_a_new_adam(burnin):
+def test_eqrm_minimises_the_mean_and_then_the_quantile_with_a_new_adam(burnin):
     algorithm = make_algorithm("EQRM", dataset="Toy", eqrm_burnin_iters=burnin, eqrm_quantile=0.9, eqrm_lr=1e-6)
     optimizers, rates = [], []
     for update in range(4):
@@ -88,7 +88,7 @@ def test_rdm_matches_the_losses_of_the_worst_domain_with_all_losses():
         assert (algorithm.optimizer.param_groups[0]["lr"] == 1e-7) == (update > 0)
 
 
-def test_trm_minimises_the_risk_of_each_domains_own_head_in_the_other_domains():
+def test_trm_minimises_the_risk_of_the_head_of_each_domain_in_the_other_domains():
     algorithm = make_algorithm("TRM", dataset="Toy", iters=0, cos_lambda=0.0, groupdro_eta=1.0)
     minibatches = make_minibatches(dataset="Toy")
     pairs = [(algorithm.featurizer(x).detach(), y) for x, y in minibatches]
@@ -99,7 +99,7 @@ def test_trm_minimises_the_risk_of_each_domains_own_head_in_the_other_domains():
     transfers = torch.tensor([[F.cross_entropy(head(z), y).item() for z, y in pairs] for head in algorithm.heads])
     apart = 1 - torch.eye(3)
     assert_close(trm_loss, (transfers * apart / 2).sum(dim=1).mean())
-    assert_close(algorithm.alpha, apart / 2 * (transfers / 2).exp())  # the harder a domain, the more it weighs
+    assert_close(algorithm.alpha, apart / 2 * (transfers / 2).exp())  # harder domains have larger weights
     for head, start, (z, y) in zip(algorithm.heads, unfitted, pairs, strict=True):
         assert F.cross_entropy(head(z), y) < F.cross_entropy(start(z), y)
 
@@ -152,7 +152,7 @@ def test_transfers_features_close_the_gap():
 
 
 def _gap(algorithm, minibatches, classifier=None):
-    """Return the largest difference of the risks that a classifier, else the algorithm's own, has in the domains."""
+    """Return the largest difference between domains of the risk of a classifier, by default the algorithm's."""
     classifier = algorithm.classifier if classifier is None else classifier
     risks = [F.cross_entropy(classifier(algorithm.featurizer(x)), y).item() for x, y in minibatches]
     return max(risks) - min(risks)
@@ -172,7 +172,7 @@ def test_erm_plus_plus_trains_the_classifier_first_and_then_everything(lars):
 
 
 @pytest.mark.parametrize("suffix", ["", "+BF"])
-def test_the_warm_up_of_erm_plus_plus_leaves_no_gradient_of_the_featurizer_behind(suffix):
+def test_the_warm_up_of_erm_plus_plus_leaves_no_featurizer_gradients(suffix):
     algorithm = make_algorithm(f"ERMPlusPlus{suffix}", dataset="Toy", linear_steps=1)
     inner = algorithm.inner if suffix else algorithm
     gradients = []

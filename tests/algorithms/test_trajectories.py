@@ -1,4 +1,4 @@
-"""Ours take DomainBed's steps: six updates, recorded by ``tools/compare_upstream.py`` from a checkout."""
+"""Six updates equal DomainBed's, which ``tools/compare_upstream.py`` recorded from a checkout."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,12 @@ from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.catalog.datasets import DOMAINBED_ORDER
 
 RECORDED = json.loads((Path(__file__).parents[1] / "data" / "upstream_trajectories.json").read_text())
-# One or more for every way to update; the others are variations, or slow.
+# At least one for every way to update; the others are variations, or slow.
 ALWAYS = {
     "ERM", "IRM", "VREx", "GroupDRO", "CORAL", "MMD", "SD", "ANDMask", "IGA", "IB_ERM", "IB_IRM", "EQRM", "Fish", "RSC",
     "DANN", "CDANN", "ERMPlusPlus",
 }  # fmt: skip
-# The docstrings say why: upstream's own do not what their papers say.
+# The docstrings say why: upstream's code differs from the papers.
 OTHER_UPDATES = {"ADRMX", "ARM", "MTL", "SelfReg"}
 
 
@@ -26,7 +26,7 @@ def test_six_updates_equal_domainbeds(name):
     assert set(differences(ours(name), RECORDED[name])) == REPORTED_OTHERWISE.get(name, set())
 
 
-def test_every_algorithm_of_domainbed_is_held_to_it_or_says_why_not():
+def test_every_algorithm_of_domainbed_is_compared_or_documents_why_not():
     assert set(RECORDED) == set(DOMAINBED_ORDER) - OTHER_UPDATES
     for name in OTHER_UPDATES | set(REPORTED_OTHERWISE):
         assert "Differs from DomainBed" in ALGORITHMS[name].__doc__

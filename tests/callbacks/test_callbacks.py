@@ -1,4 +1,4 @@
-"""Callbacks: what they are told of a run, and that none of them can end it."""
+"""Callbacks: what they are told about a run, and that they cannot end it."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_a_callback_follows_a_run_from_its_beginning_to_its_end(tmp_path):
     assert "validation_accuracy" not in json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
 
 
-def test_a_callback_hears_that_a_run_was_interrupted_and_resumes(tmp_path):
+def test_a_callback_is_told_that_a_run_was_interrupted_and_resumes(tmp_path):
     first, second = Diary(), Diary()
     with pytest.raises(Exception, match="saved"):
         run_quickly(quick_spec(steps=4), tmp_path, callbacks=[first], stop=lambda: first.calls[-1] == 1)
@@ -92,7 +92,7 @@ def test_a_callback_of_a_plug_in_follows_the_runs_of_a_sweep(tmp_path, monkeypat
     assert (tmp_path / "counted.txt").read_text().split() == ["0", "2"]
 
 
-def test_an_unknown_callback_is_named_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+def test_an_unknown_callback_is_reported_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     assert main(["train", "--dataset", "Toy", "--protocol", "quick", "--log", "tensorbord"]) == 2
@@ -101,7 +101,7 @@ def test_an_unknown_callback_is_named_before_anything_is_trained(tmp_path, monke
     assert not (tmp_path / "results").exists()
 
 
-def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(monkeypatch):
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
     with pytest.raises(InputError, match=r"pip install 'dg_batchformer\[mlflow\]'"):

@@ -1,4 +1,4 @@
-"""TensorBoard, read back with its own event reader."""
+"""The TensorBoard callback, read with TensorBoard's event reader."""
 
 import json
 
@@ -12,11 +12,11 @@ event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.ev
 
 
 class Killed(BaseException):
-    """Stands for a signal that leaves no time for anything."""
+    """Stands for SIGKILL."""
 
 
 class KilledAt(TensorBoard):
-    """Kills the run when the evaluation of a step is logged, before the run can save its state."""
+    """Kills the run when it logs the evaluation of a step, before it can save its state."""
 
     step_of_death = 8
 
@@ -49,7 +49,7 @@ def test_curves_are_those_of_the_records(tmp_path):
     assert {"loss", "validation_accuracy", "test_accuracy"} <= set(curves)
 
 
-def test_a_run_that_was_killed_has_the_curves_of_one_that_was_not(tmp_path):
+def test_a_killed_run_has_the_curves_of_an_undisturbed_one(tmp_path):
     run_quickly(quick_spec(), tmp_path / "whole", log=("tensorboard",))
     with pytest.raises(Killed):
         run_quickly(quick_spec(), tmp_path / "killed", callbacks=[KilledAt()], save_seconds=0.0)
@@ -59,7 +59,7 @@ def test_a_run_that_was_killed_has_the_curves_of_one_that_was_not(tmp_path):
     assert _curves(tmp_path / "killed") == _curves(tmp_path / "whole")
 
 
-def test_records_of_a_trained_run_are_exported_once_however_often(tmp_path, capsys):
+def test_repeated_exports_of_a_trained_run_write_its_records_once(tmp_path, capsys):
     run_quickly(quick_spec(), tmp_path)
 
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What is a class, what is an image, what is left out: never silent, and the same for everybody who asks."""
+"""Class folders: which are classes, which files are images, and what is left out with a note."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ def _open(root, name="Mine"):
 
 
 def _nest(domain, *below):
-    """Put the class folders of a domain into folders below it."""
+    """Move the class folders of a domain one level down."""
     classes = list(domain.iterdir())
     for name in below:
         for kind in classes:
@@ -53,7 +53,7 @@ def test_classes_are_folders_and_images_are_what_lies_in_and_below_them(tmp_path
 
 
 @pytest.mark.parametrize("ending", [".PNG", ".Jpeg", ".jfif", ".JPE"])
-def test_endings_are_read_in_any_case_and_so_are_other_endings_of_jpeg(tmp_path, ending):
+def test_extensions_are_case_insensitive_and_include_all_of_jpeg(tmp_path, ending):
     write_images(tmp_path / "cat", 2)
     _rename(tmp_path / "cat", ending)
 
@@ -64,7 +64,7 @@ def test_endings_are_read_in_any_case_and_so_are_other_endings_of_jpeg(tmp_path,
 
 
 @pytest.mark.parametrize("name", [".git", ".ipynb_checkpoints", "__MACOSX", "@eaDir", "#recycle", "lost+found"])
-def test_folders_of_tools_are_no_classes_and_nothing_in_them_is_an_image(tmp_path, name):
+def test_tool_folders_are_not_classes_and_contain_no_images(tmp_path, name):
     write_images(tmp_path / "cat", 1)
     write_images(tmp_path / name, 1)
     write_images(tmp_path / "cat" / name / "deep", 1)
@@ -78,7 +78,7 @@ def test_folders_of_tools_are_no_classes_and_nothing_in_them_is_an_image(tmp_pat
     assert not found.empty
 
 
-def test_what_could_be_an_image_is_told_by_its_ending_or_its_first_bytes(tmp_path):
+def test_possible_images_are_recognised_by_extension_or_first_bytes(tmp_path):
     write_images(tmp_path / "cat", 3)
     (tmp_path / "cat" / "0.png").rename(tmp_path / "cat" / "0")
     (tmp_path / "cat" / "1.png").rename(tmp_path / "cat" / "1.png~")
@@ -94,7 +94,7 @@ def test_what_could_be_an_image_is_told_by_its_ending_or_its_first_bytes(tmp_pat
     assert [file.name for file in found.beside] == ["other.png"]
 
 
-def test_links_that_lead_back_are_followed_once(tmp_path):
+def test_circular_links_are_followed_once(tmp_path):
     write_images(tmp_path / "a", 1)
     write_images(tmp_path / "b", 1)
     (tmp_path / "a" / "up").symlink_to(tmp_path)
@@ -107,7 +107,7 @@ def test_links_that_lead_back_are_followed_once(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_a_class_folder_that_cannot_be_read_is_named(tmp_path):
+def test_an_unreadable_class_folder_is_reported(tmp_path):
     write_images(tmp_path / "cat", 1)
     (tmp_path / "cat").chmod(0)
     try:
@@ -130,7 +130,7 @@ def test_one_folder_level_too_many_is_refused_with_what_to_move(tmp_path, below,
     assert "error: nested: " in capsys.readouterr().out
 
 
-def test_a_level_too_many_in_one_domain_or_beside_classes_is_enough(tmp_path):
+def test_an_extra_level_in_one_domain_or_beside_classes_is_refused_too(tmp_path):
     root = write_own(tmp_path)
     _nest(root / "Mine" / "night", "images")
     write_images(root / "Mine" / "night" / "cat")
@@ -139,7 +139,7 @@ def test_a_level_too_many_in_one_domain_or_beside_classes_is_enough(tmp_path):
         _open(root)
 
 
-def test_splits_that_hold_domains_are_no_domains(tmp_path):
+def test_splits_that_contain_domains_are_not_domains(tmp_path):
     root = write_own(tmp_path)
     for split in ("train", "val"):
         shutil.copytree(root / "Mine", root / "Split" / split)
@@ -174,13 +174,13 @@ def test_a_single_class_is_refused(tmp_path):
         _open(root)
 
 
-def test_domains_called_as_splits_are_noted(tmp_path):
+def test_domains_named_like_splits_are_noted(tmp_path):
     dataset = _open(write_own(tmp_path, ("train", "test")))
 
     assert any("the domains of Mine have names of splits (test, train)" in note for note in dataset.notes)
 
 
-def test_files_that_are_not_read_are_said_by_all_who_read_folders(tmp_path, capsys):
+def test_ignored_files_are_reported_by_all_readers_of_folders(tmp_path, capsys):
     root = write_own(tmp_path)
     for domain in (root / "Mine").iterdir():
         write_images(domain / "zebra", 2)
@@ -205,7 +205,7 @@ def test_files_that_are_not_read_are_said_by_all_who_read_folders(tmp_path, caps
     assert len(files) == 31
 
 
-def test_a_domain_without_an_image_that_is_read_says_what_is_there(tmp_path, capsys):
+def test_a_domain_without_readable_images_reports_what_it_contains(tmp_path, capsys):
     root = write_own(tmp_path)
     for kind in ("cat", "dog"):
         _rename(root / "Mine" / "night" / kind, ".heic")
@@ -220,7 +220,7 @@ def test_a_domain_without_an_image_that_is_read_says_what_is_there(tmp_path, cap
 def test_a_manifest_lists_only_what_can_be_read(tmp_path):
     root = write_own(tmp_path)
     file = root / "Mine" / "day" / "cat" / "0.png"
-    file.rename(file.with_name("0"))  # no ending, and a PNG all the same
+    file.rename(file.with_name("0"))  # a PNG without extension
     (root / "Mine" / "day" / "cat" / "1.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
     rows = ["Mine/day/cat/0,cat,day", "Mine/night/dog/0.png,dog,night"]
     (root / "Good.csv").write_text("\n".join(["path,label,domain", *rows]))

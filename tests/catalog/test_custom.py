@@ -1,4 +1,4 @@
-"""Data of one's own: found by name, refused with what is wrong, the same as a folder and as a manifest."""
+"""Custom datasets, as folders and as manifests: how they are found, and why they are refused."""
 
 import json
 import shutil
@@ -74,7 +74,7 @@ def test_a_folder_and_its_manifest_are_the_same_data(tmp_path):
         (".git", r"unknown dataset '.git'"),
     ],
 )
-def test_a_name_that_leads_nowhere_is_answered_with_what_is_near_or_wrong(name, message, tmp_path):
+def test_an_unknown_name_is_answered_with_similar_names_or_the_reason(name, message, tmp_path):
     root = write_own(tmp_path)
     for file in ("Listed.csv", "Two.csv", "Two.json", "pacs/a/x/y", "office_home/a/x/y", "One/day/cat/1", ".git/a/b/c"):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def test_a_name_that_leads_nowhere_is_answered_with_what_is_near_or_wrong(name, 
         find_dataset(name, root)
 
 
-def test_data_that_is_called_as_a_known_dataset_and_not_read_is_said(tmp_path):
+def test_ignored_data_with_the_name_of_a_known_dataset_is_reported(tmp_path):
     root = write_own(tmp_path)
     (root / "Shapes" / "day").mkdir(parents=True)
     (root / "pacs.csv").touch()
@@ -108,7 +108,7 @@ def test_data_that_is_called_as_a_known_dataset_and_not_read_is_said(tmp_path):
         ),
     ],
 )
-def test_a_folder_of_a_known_dataset_that_is_not_it_is_answered_with_what_to_rename(folder, message, tmp_path):
+def test_a_different_folder_with_a_known_name_is_answered_with_what_to_rename(folder, message, tmp_path):
     (tmp_path / folder).mkdir(parents=True)
 
     with pytest.raises(InputError, match=message):
@@ -139,7 +139,7 @@ def test_two_unicode_forms_of_a_domain_or_label_are_one_and_their_folders_are_no
         find_dataset("Mine", root)
 
 
-def test_the_folder_itself_is_no_data_dir(tmp_path):
+def test_the_folder_of_a_dataset_is_not_a_data_dir(tmp_path):
     root = write_own(tmp_path)
     with pytest.raises(InputError, match=rf"has no folder Mine; give its parent: --data_dir {root}"):
         find_dataset("Mine", root / "Mine")
@@ -202,7 +202,7 @@ def test_a_json_manifest_is_refused_with_its_line_or_entry(content, message, tmp
         read_manifest(tmp_path / "Listed.json")
 
 
-def test_a_listed_file_that_is_missing_is_named_with_its_line(tmp_path):
+def test_a_missing_listed_file_is_reported_with_its_line(tmp_path):
     root = write_own(tmp_path)
     write_manifest(root, *_lines(root), "Mine/day/cat/99.png,cat,day")
 
@@ -226,7 +226,7 @@ def test_a_column_split_says_which_images_validate(tmp_path):
         _open("Listed", root, holdout_fraction=0.3)
 
 
-def test_what_is_odd_about_classes_is_said(tmp_path):
+def test_oddities_of_classes_are_reported(tmp_path):
     root = write_own(tmp_path)
     write_images(root / "Mine" / "night" / "zebra", 16)
     spec, dataset = _open("Mine", root, test_envs=["night"])
@@ -252,7 +252,7 @@ def test_class_folders_in_two_unicode_forms_are_one_class(tmp_path):
     assert read_tree("Mine", root).counts() == dataset.counts()
 
 
-def test_classes_that_differ_in_case_alone_are_named(tmp_path):
+def test_classes_that_differ_only_in_case_are_reported(tmp_path):
     root = write_own(tmp_path)
     (root / "Mine" / "night" / "cat").rename(root / "Mine" / "night" / "Cat")
 
@@ -261,7 +261,7 @@ def test_classes_that_differ_in_case_alone_are_named(tmp_path):
     assert "Mine has different classes Cat and cat" in dataset.notes
 
 
-def test_data_that_changed_its_domains_is_not_what_a_run_was_asked_on(tmp_path):
+def test_data_with_changed_domains_is_not_the_data_of_the_run(tmp_path):
     root = write_own(tmp_path)
     spec, _ = _open("Mine", root)
     (root / "Mine" / "rain").rename(root / "Mine" / "fog")

@@ -14,7 +14,7 @@ from dg_batchformer.registry import ALGORITHMS, WRAPPERS
 
 
 @pytest.mark.parametrize("given", [3, "3", "S", "s", "sketch", "Sketch"])
-def test_an_environment_is_known_by_index_label_and_name(given):
+def test_an_environment_is_selected_by_index_label_or_name(given):
     assert dataset_facts("PACS").environment_index(given) == 3
 
 
@@ -22,7 +22,7 @@ def test_an_environment_is_known_by_index_label_and_name(given):
     ("given", "message"),
     [("sktch", "did you mean 'sketch'"), (4, "out of range: PACS has 0 art_painting"), (-1, "out of range")],
 )
-def test_an_unknown_environment_is_answered_with_those_there_are(given, message):
+def test_an_unknown_environment_is_answered_with_the_known_ones(given, message):
     with pytest.raises(InputError, match=message):
         dataset_facts("PACS").environment_index(given)
 
@@ -50,7 +50,7 @@ def test_an_exact_name_comes_before_another_spelling():
         facts.environment_index("DAY")
 
 
-def test_where_environments_are_called_by_numbers_a_typed_number_is_a_name_and_an_int_an_index():
+def test_with_numbers_as_names_a_typed_number_is_a_name_and_an_int_an_index():
     facts = dataset_facts("Sites", ("1", "10", "2", "-3"))
 
     assert [facts.environment_index(name) for name in facts.names] == [0, 1, 2, 3]
@@ -91,5 +91,5 @@ def test_the_wrappers_that_return_another_model_are_those_that_act_on_weights():
     assert set(AVERAGING_WRAPPERS) == {name for name in WRAPPERS if WRAPPERS[name].acts_on == "weights"}
 
 
-def test_every_algorithm_of_domainbed_is_there():
+def test_every_algorithm_of_domainbed_exists():
     assert set(DOMAINBED_ORDER) <= set(ALGORITHMS)

@@ -1,4 +1,4 @@
-"""What people are told to type: every flag is one where it is said, every command parses, and the cheap ones run."""
+"""Commands in messages: every flag exists, every command parses, and cheap ones run."""
 
 import argparse
 import ast
@@ -30,7 +30,7 @@ CSS = {"accent", "ink", "muted", "paper", "rule", "row", "tint"}
 
 
 def _flags(parser, name=""):
-    """Return the flags of every verb, by its name: ``data verify`` is one."""
+    """Return the flags of every command by name, such as ``data verify``."""
     found = {name: {flag.lstrip("-") for action in parser._actions for flag in action.option_strings}}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -54,14 +54,14 @@ def _constants():
             yield path, node.value
 
 
-def test_every_flag_that_the_program_speaks_of_exists():
+def test_every_flag_in_messages_exists():
     known = set().union(*FLAGS.values()) | FOREIGN | CSS
     strange = {(path.name, flag) for path, text in _constants() for flag in FLAG.findall(text) if flag not in known}
 
     assert not strange
 
 
-def test_every_command_that_stands_whole_in_the_code_parses_and_is_spelled_in_one_place():
+def test_every_complete_command_in_the_code_parses_and_is_written_once():
     calls = [node for _, node in _nodes() if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "command"]
     whole = [call for call in calls if not call.keywords and all(isinstance(word, ast.Constant) for word in call.args)]
 
@@ -73,7 +73,7 @@ def test_every_command_that_stands_whole_in_the_code_parses_and_is_spelled_in_on
 
 
 def _check(verb, said):
-    """Hold the flags of what was said against those of the verbs that it names, or of the verb that said it."""
+    """Compare the flags in a message with those of the commands that it names, or of the command that printed it."""
     for sentence in said.splitlines():
         commands = re.findall(rf"{PROGRAM} (.*?)(?=; |\)|$)", sentence)
         for line in commands:
@@ -88,7 +88,7 @@ def _check(verb, said):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with data, sweep files, sweeps and runs in many states, in which people stand and type."""
+    """A working folder with data, sweep files, and sweeps and runs in many states."""
     monkeypatch.chdir(tmp_path)
     write_own(Path("data"))
     Path("sweeps").mkdir()
@@ -182,7 +182,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("typed", WRONG)
-def test_advice_speaks_of_flags_that_the_verb_has(typed, place, capsys, monkeypatch):
+def test_advice_names_flags_that_the_command_has(typed, place, capsys, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(place))
     words = shlex.split(typed)
     capsys.readouterr()
@@ -202,7 +202,7 @@ def test_advice_speaks_of_flags_that_the_verb_has(typed, place, capsys, monkeypa
         (["--keep", "best", "--predictions"], set()),
     ],
 )
-def test_a_launch_says_first_which_verbs_will_lack_what_they_need(options, lacking, place, capsys):
+def test_a_launch_first_notes_which_commands_will_lack_files(options, lacking, place, capsys):
     capsys.readouterr()
 
     main(["sweep", "sweeps/toy.yaml", *options])
@@ -210,8 +210,8 @@ def test_a_launch_says_first_which_verbs_will_lack_what_they_need(options, lacki
     assert set(re.findall(r"note: runs keep no (\w+); add", capsys.readouterr().out)) == lacking
 
 
-def test_every_command_that_a_sweep_prints_works_from_where_it_is_printed(tmp_path, monkeypatch, capsys):
-    """Status, tables and report continue the sweep with its own file, data and options; all of them run."""
+def test_every_command_that_a_sweep_prints_works_in_the_working_folder(tmp_path, monkeypatch, capsys):
+    """The commands of status, tables and report have the file, data and options of the sweep, and run."""
     place = tmp_path / "it's 100% new"
     place.mkdir()
     monkeypatch.chdir(place)
@@ -250,7 +250,7 @@ def test_every_command_that_a_sweep_prints_works_from_where_it_is_printed(tmp_pa
     [("data/kfold", "data/kfold"), ("data/kfold", "data"), ("data/PACS", "data/PACS"), ("data/PACS/kfold", "data"),
      ("my data/PACS", "my data/PACS"), ("it's/k fold", "it's")],
 )  # fmt: skip
-def test_what_is_advised_for_pacs_in_another_folder_leads_to_training(there, data_dir, tmp_path, monkeypatch, capsys):
+def test_the_advice_for_pacs_in_another_folder_leads_to_training(there, data_dir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for environment in ("art_painting", "cartoon", "photo", "sketch"):
         for kind in ("dog", "house"):

@@ -1,4 +1,4 @@
-"""Reading what others trained runs none of their code, whatever their folders name or hold."""
+"""Reading folders of others never runs their code, whatever the folders contain."""
 
 import json
 import os
@@ -20,7 +20,7 @@ ASKED = SweepSpec("foreign", ("Toy",), (Row("planted", "Planted+BF"),), "quick",
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-    """Stand in a stranger's folder: a sweep of a plug-in, done, its models kept, and the plug-in beside it."""
+    """Work in the folder of somebody else: a finished sweep of a plug-in with kept models, and the plug-in."""
     folder = write_sweep(tmp_path / "sweep", ASKED, lambda run: 0.5, hparams={})
     for place in (tmp_path, folder.path, *folder.runs.iterdir()):
         (place / "planted.py").write_text(PLANTED)
@@ -48,7 +48,7 @@ VERBS = (
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_no_verb_imports_the_plug_in_that_a_folder_names(foreign, tmp_path, capsys, verb):
+def test_no_command_imports_a_plugin_named_by_a_folder(foreign, tmp_path, capsys, verb):
     run = next(foreign.runs.iterdir())
 
     main(verb.replace("SWEEP", str(foreign.path)).replace("RUN", str(run)).split())

@@ -1,4 +1,4 @@
-"""The command line as a person meets it."""
+"""The command line, end to end."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ def _train(tmp_path, *more):
     return main([*command, "--hparams", small, "--device", "cpu", "--output_dir", str(tmp_path / "out"), *more])
 
 
-def test_train_says_what_it_does_and_what_came_out(tmp_path, capsys):
+def test_train_prints_its_settings_and_its_result(tmp_path, capsys):
     assert _train(tmp_path, "--algorithm", "SWAD+BF", "--test_envs", "D") == 0
     said = capsys.readouterr().out
 
@@ -74,20 +74,20 @@ def test_results_are_not_mixed_with_other_results(tmp_path, capsys):
     assert "out, the folder of a run" in capsys.readouterr().err
 
 
-def test_a_wrong_hparam_is_said_before_the_folder_of_another_run(tmp_path, capsys):
+def test_a_wrong_hparam_is_reported_before_an_occupied_folder(tmp_path, capsys):
     assert _train(tmp_path) == 0
 
     assert _train(tmp_path, "--hparams", '{"lrr": 1}') == 2
     assert "unknown hparam of ERM on Toy: 'lrr'; did you mean 'lr'?" in capsys.readouterr().err
 
 
-def test_a_run_that_diverged_is_said_to_have_each_time(tmp_path, capsys):
+def test_a_diverged_run_is_reported_as_such_each_time(tmp_path, capsys):
     for _ in range(2):
         assert _train(tmp_path, "--algorithm", "SWAD", "--hparams", '{"lr": 1e30}') == 1
         assert "diverged: loss or metrics are not finite; try a smaller lr" in capsys.readouterr().out
 
 
-def test_a_run_that_somebody_trains_is_left_to_them(tmp_path, capsys):
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path, capsys):
     with RunFolder(tmp_path / "out").lock():
         assert _train(tmp_path) == 1
     assert f"error: {tmp_path / 'out'} is in use by process {os.getpid()} on" in capsys.readouterr().err
@@ -139,7 +139,7 @@ def test_wrong_input_is_one_sentence_and_status_2(arguments, message, tmp_path, 
         (["list", "algoritms"], "'algorithms'"),
     ],
 )
-def test_wrong_words_are_answered_with_what_is_near(arguments, near, capsys):
+def test_misspelled_words_are_answered_with_similar_ones(arguments, near, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
 
@@ -174,7 +174,7 @@ def test_wrong_usage_is_one_sentence_and_status_2(arguments, capsys):
     assert "--help" in said
 
 
-def test_another_run_is_not_written_over(tmp_path, capsys):
+def test_another_run_is_not_overwritten(tmp_path, capsys):
     _train(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
@@ -187,7 +187,7 @@ def test_another_run_is_not_written_over(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("held", ["", "[]", "{", '{"hparams": []}', '{"lrr": 1}', "\N{REPLACEMENT CHARACTER}"])
-def test_a_folder_whose_spec_cannot_be_read_is_not_written_over(held, tmp_path, capsys):
+def test_a_folder_with_an_unreadable_spec_is_not_overwritten(held, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "spec.json").write_text(held)
     (tmp_path / "out" / "results.jsonl").write_text("")
@@ -196,7 +196,7 @@ def test_a_folder_whose_spec_cannot_be_read_is_not_written_over(held, tmp_path, 
     assert "spec.json cannot be read; give another --output_dir" in capsys.readouterr().err
 
 
-def test_an_output_that_cannot_be_written_to_is_named(tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_reported(tmp_path, capsys):
     (tmp_path / "out").write_text("a file")
 
     assert _train(tmp_path) == 2
@@ -213,7 +213,7 @@ def test_a_failing_file_system_is_one_sentence(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == f"error: {tmp_path / 'out' / 'done'}: Input/output error\n"
 
 
-def test_tables_that_cannot_be_written_are_named(tmp_path, capsys):
+def test_tables_that_cannot_be_written_are_reported(tmp_path, capsys):
     sweep = load_sweep(SWEEPS / "quickstart.yaml")
     SweepFolder(tmp_path).write(manifest_content(sweep, expand(sweep)))
     (tmp_path / "file").write_text("")
@@ -222,7 +222,7 @@ def test_tables_that_cannot_be_written_are_named(tmp_path, capsys):
     assert capsys.readouterr().err == f"error: {tmp_path / 'file'}: File exists\n"
 
 
-def test_the_full_view_of_an_algorithm_says_what_a_prediction_and_batchformer_look_at(capsys):
+def test_the_full_view_of_an_algorithm_says_what_predictions_and_batchformer_depend_on(capsys):
     def shown(name):
         assert main(["list", "algorithms", name]) == 0
         return " ".join(capsys.readouterr().out.split())
@@ -297,14 +297,14 @@ def test_hparams_can_be_set_without_json(given, hparams):
         (["--dataset", "pacs"], "did you mean 'PACS'?"),
     ],
 )
-def test_what_train_cannot_take_is_answered_with_what_it_takes(given, message, tmp_path, capsys, monkeypatch):
+def test_invalid_input_of_train_is_answered_with_what_is_valid(given, message, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     assert main(["train", *given]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m dg_batchformer list hparams SWAD+DANN+BF | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
 
@@ -313,7 +313,7 @@ def test_a_reader_that_leaves_early_is_no_error():
 
 
 @pytest.mark.parametrize("verb", ["train", "sweep", "status", "tables", "compare", "list"])
-def test_help_reads_without_holes(verb, capsys):
+def test_help_has_no_gaps(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
 
@@ -321,7 +321,7 @@ def test_help_reads_without_holes(verb, capsys):
     assert "None" not in capsys.readouterr().out
 
 
-def test_data_cache_builds_both_planes_once_and_says_where(image_folder, tmp_path, capsys, monkeypatch):
+def test_data_cache_builds_both_planes_once_and_prints_their_paths(image_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     command = ["data", "cache", "PACS", "--data_dir", str(image_folder()), "--image_size", "32"]
 
@@ -336,6 +336,6 @@ def test_data_cache_builds_both_planes_once_and_says_where(image_folder, tmp_pat
         assert re.search(rf"cache/dg_batchformer/pixels/\w+/{plane}: 0.00 GiB", second)
 
 
-def test_data_cache_of_what_is_in_memory_is_refused(capsys):
+def test_data_cache_of_a_dataset_in_memory_is_refused(capsys):
     assert main(["data", "cache", "Shapes"]) == 2
     assert "Shapes is not read from image folders, so it has no cache" in capsys.readouterr().err

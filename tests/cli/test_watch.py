@@ -1,4 +1,4 @@
-"""``watch``: what its screen says of a sweep, in 80 columns."""
+"""The screen of ``watch``, in 80 columns."""
 
 import tarfile
 from pathlib import Path
@@ -21,7 +21,7 @@ def folder(tmp_path):
     return SweepFolder(tmp_path / "earlier")
 
 
-def test_the_screen_shows_rows_runs_in_training_and_failures_in_80_columns(folder):
+def test_the_screen_shows_rows_running_runs_and_failures_in_80_columns(folder):
     manifest = read_sweep_manifest(folder)
     states = run_states(folder, manifest.runs)
     first, second = manifest.runs[0], manifest.runs[1]

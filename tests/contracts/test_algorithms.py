@@ -1,4 +1,4 @@
-"""What every registered algorithm promises, plain and in every composition.
+"""Properties of every registered algorithm, plain and in every composition.
 
 ``make test`` runs every composition once, over settings that cover all pairs; ``make test-all`` runs the product.
 """
@@ -23,7 +23,7 @@ from dg_batchformer.training.loop import seed_everything
 
 SHAPES = ("{}", "{}+BF", "SWAD+{}", "SWAD+{}+BF")
 NAMES = [shape.format(name) for name in ALGORITHMS for shape in SHAPES]
-# Few updates must show what an annealed penalty, a warm-up or a rare turn does.
+# A few updates must reach the effects of annealed penalties, warm-ups and alternation.
 SOON = {
     "irm_penalty_anneal_iters": 3,
     "vrex_penalty_anneal_iters": 3,
@@ -36,7 +36,7 @@ SOON = {
     "linear_lr": 1e-3,
     "d_steps_per_g_step": 1,
 }
-# Where the classes are learned slowly by design: the weights with which they are learned in forty updates.
+# Methods that learn classes slowly by design, with weights that suffice in forty updates.
 EAGER = {
     "ADRMX": {"d_steps_per_g_step": 1, "lr": 3e-2},
     "ERMPlusPlus": {"linear_steps": 0},
@@ -45,7 +45,7 @@ EAGER = {
 
 
 class Setting(NamedTuple):
-    """How an algorithm is built and fed."""
+    """A setting in which an algorithm is built and trained."""
 
     dataset: str  # images or vectors
     num_domains: int
@@ -53,12 +53,12 @@ class Setting(NamedTuple):
 
 
 SETTINGS = [Setting(*values) for values in product(("Shapes", "Toy"), (2, 3), (0, 1))]
-# All pairs of values, in as few settings as there are shapes: the third value follows from the other two.
+# All pairs of values in as few settings as there are shapes: the third value follows from the other two.
 COVERING = [Setting("Shapes", 2, 1), Setting("Shapes", 3, 0), Setting("Toy", 2, 0), Setting("Toy", 3, 1)]
 
 
 def _cases():
-    """Return every name with every setting; each algorithm's shapes take turns in the covering ones."""
+    """Return every name with every setting; the covering ones alternate the shapes of each algorithm."""
     cases = []
     for index, name in enumerate(ALGORITHMS):
         for turn, shape in enumerate(SHAPES):
@@ -77,7 +77,7 @@ def _make(name, *, dataset="Toy", hparams_seed=0, **given):
     own = get_algorithm_class(name).search_space(dataset)
     soon = {key: value for key, value in SOON.items() if key in own}
     if hparams_seed:
-        soon |= {key: 1e-3 for key in ("lr", "lr_g") if key in own or key == "lr"}  # what is drawn moves no float32
+        soon |= {key: 1e-3 for key in ("lr", "lr_g") if key in own or key == "lr"}  # draws change nothing in float32
     return make_algorithm(name, dataset=dataset, hparams_seed=hparams_seed, **{**soon, **given})
 
 
@@ -121,7 +121,7 @@ def test_one_training_environment_is_enough(name):
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ("ERM", "MLDG")])
-def test_a_method_that_is_erm_on_one_training_environment_declares_it(name):
+def test_a_method_that_equals_erm_on_one_training_environment_declares_it(name):
     algorithm, erm = (_make(each, dataset="Toy", num_domains=1) for each in (name, "ERM"))
     start = erm.predictor.state_dict()
     if algorithm.predictor.state_dict().keys() == start.keys():
@@ -138,7 +138,7 @@ def test_a_method_that_is_erm_on_one_training_environment_declares_it(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_state_reloads_strictly_and_goes_on_exactly(name, tmp_path):
+def test_a_state_reloads_strictly_and_resumes_exactly(name, tmp_path):
     algorithm, fresh = _make(name), _make(name, seed=1)
     _updates(algorithm, 4)
     algorithm.observe(3, Validation(1.0, 0.5), None)
@@ -156,7 +156,7 @@ def test_a_state_reloads_strictly_and_goes_on_exactly(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_prediction_depends_on_the_batch_only_where_a_method_says_so(name):
+def test_predictions_depend_on_the_batch_only_if_a_method_declares_it(name):
     algorithm = _make(name, dataset="Shapes").eval()
     x = make_minibatches(n=3)[0][0]
 
@@ -167,7 +167,7 @@ def test_prediction_depends_on_the_batch_only_where_a_method_says_so(name):
 
 
 @pytest.mark.parametrize("name", [f"{name}{suffix}" for name in ALGORITHMS for suffix in ("", "+BF")])
-def test_the_loss_falls_on_classes_that_can_be_told_apart(name):
+def test_the_loss_falls_on_separable_classes(name):
     algorithm = make_algorithm(  # before any penalty jumps
         name, dataset="Toy", **{"lr_g" if "DANN" in name else "lr": 1e-2, **EAGER.get(_base(name), {})}
     )

@@ -1,4 +1,4 @@
-"""What every registered algorithm promises under BatchFormer: where twins count, and where they must not."""
+"""Properties of every registered algorithm under BatchFormer: where twins count, and where they must not."""
 
 from collections import Counter
 
@@ -24,9 +24,9 @@ SOON = {
     "TRM": {"iters": 0}, "ERMPlusPlus": {"linear_steps": 2}, "DANN": {"d_steps_per_g_step": 2},
     "CDANN": {"d_steps_per_g_step": 2},
 }  # fmt: skip
-# Functions of the environments' risks, which are of both streams; the docstrings say so.
+# Functions of the risks of environments, which include both streams, as the docstrings say.
 ON_RISKS = {"IRM", "VREx", "GroupDRO", "EQRM"}
-# Metrics of plain rows beside those called penalties.
+# Metrics of plain rows, apart from penalties.
 OF_PLAIN = {
     "DANN": ["disc_loss"], "CDANN": ["disc_loss"], "CAD": ["bn_loss"], "CondCAD": ["bn_loss"],
     "ADRMX": ["loss_disc"], "TRM": ["trm_loss"],
@@ -49,7 +49,7 @@ def _encoder(algorithm):
 
 @pytest.mark.parametrize("full", [*(f"{name}+BF" for name in ALGORITHMS), "SagNet+BFv2", "Transfer+BFv2"])
 def test_the_encoder_takes_one_step_in_an_update_in_which_the_featurizer_learns(full):
-    """Gradients of zero count as a step: along them Adam goes on by its momentum."""
+    """A gradient of zero counts as a step: Adam still moves by its momentum."""
     v2 = full.endswith("v2")
     algorithm = make_algorithm(full) if v2 else _make(full)
     weights = {id(parameter) for parameter in _encoder(algorithm)}
@@ -73,7 +73,7 @@ def test_the_encoder_takes_one_step_in_an_update_in_which_the_featurizer_learns(
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_twins_of_no_weight_leave_the_base_algorithm(name):
+def test_twins_of_weight_zero_leave_the_base_algorithm(name):
     plain, wrapped = _make(name), _make(f"{name}+BF", bf_loss_weight=1e-30, bf_dropout=0.0)
 
     for seed in range(6):
@@ -86,7 +86,7 @@ def test_twins_of_no_weight_leave_the_base_algorithm(name):
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ON_RISKS])
 def test_penalties_are_those_of_the_base_algorithm_on_plain_rows(name):
     plain, wrapped = _make(name, lr=0.0), _make(f"{name}+BF", lr=0.0, bf_loss_weight=0.9)
-    for seed in range(3 if name == "RDM" else 1):  # in which other environments are the worst
+    for seed in range(3 if name == "RDM" else 1):  # with other worst environments
         base, metrics = _update(plain, seed), _update(wrapped, seed)
         for key in [*(key for key in base if "penalty" in key and key != "IRM_penalty"), *OF_PLAIN.get(name, [])]:
             assert_close(metrics[key], base[key])
@@ -140,8 +140,8 @@ def test_selfreg_weighs_distances_by_the_risk_of_plain_rows():
 
 
 @pytest.mark.parametrize("full", [f"{name}{suffix}" for name in ALGORITHMS if name != "IGA" for suffix in ("", "+BF")])
-def test_no_gradient_is_read_after_a_later_forward(full, monkeypatch):
-    """A CUDA graph overwrites at the next forward what its backward has returned; IGA is never compiled."""
+def test_no_gradient_is_read_after_another_forward_pass(full, monkeypatch):
+    """The next forward pass of a CUDA graph overwrites the gradients of its backward pass; IGA is never compiled."""
     expected = _make(full)
     for seed in range(2):
         _update(expected, seed)

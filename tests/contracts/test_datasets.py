@@ -1,4 +1,4 @@
-"""What every dataset promises, on the smallest data of its kind."""
+"""Properties of every dataset, on minimal data of each kind."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def test_every_known_dataset_can_be_loaded():
     assert set(FACTS) == set(DATASETS)
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name != "Shapes"])  # drawn elsewhere: it takes seconds
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "Shapes"])  # slow, tested elsewhere
 def test_a_dataset_has_the_environments_and_shapes_that_the_catalog_says(name, tmp_path, monkeypatch):
     spec = resolved(dataset=name, protocol="quick")
     root = write_dataset(name, tmp_path / "data", monkeypatch)
@@ -35,7 +35,7 @@ def test_a_dataset_has_the_environments_and_shapes_that_the_catalog_says(name, t
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if FACTS[name].folder])
-def test_missing_data_is_one_sentence_with_a_way_out(name, tmp_path, monkeypatch):
+def test_missing_data_is_one_sentence_with_a_remedy(name, tmp_path, monkeypatch):
     write_dataset(name, tmp_path / "there", monkeypatch)
     (tmp_path / "empty").mkdir()
     for root in (None, tmp_path / "empty"):
@@ -55,7 +55,7 @@ def test_all_trials_have_one_fingerprint(name, tmp_path, monkeypatch):
     assert len(first) == 64
 
 
-def test_spawrious_misleads_only_on_test(tmp_path, monkeypatch):
+def test_spawrious_is_misleading_only_in_test_environments(tmp_path, monkeypatch):
     root = write_dataset("SpawriousM2M_easy", tmp_path, monkeypatch)
     dataset = open_dataset(resolved(dataset="SpawriousM2M_easy"), root, {"image_size": 8})
     places = [{(file.parent.parent.name, file.parent.name) for file in environment.files} for environment in dataset]
@@ -70,7 +70,7 @@ def test_spawrious_misleads_only_on_test(tmp_path, monkeypatch):
     )
 
 
-def test_spawrious_o2o_takes_its_share_of_every_folder(tmp_path, monkeypatch):
+def test_spawrious_o2o_samples_its_share_of_every_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("dg_batchformer.datasets.spawrious._IN_FOLDER", 2)
     monkeypatch.setattr("dg_batchformer.datasets.spawrious._AT_HOME", (2, 1))
     root = write_dataset("SpawriousO2O_easy", tmp_path, monkeypatch)
@@ -91,7 +91,7 @@ def test_digits_of_both_parts_are_pooled(tmp_path, monkeypatch):
     assert [len(environment) for environment in dataset] == [12] * 4
 
 
-def test_wilds_are_read_by_their_package_or_it_is_said_how_to_get_it(tmp_path, monkeypatch):
+def test_wilds_are_read_by_their_package_or_its_installation_is_explained(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r'needs the wilds package .*: pip install "dg_batchformer\[wilds\]"'):
         open_dataset(resolved(dataset="WILDSCamelyon"), tmp_path, {"image_size": 8})
     root = write_dataset("WILDSCamelyon", tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""Killed and resumed equals never killed, for every algorithm in every composition, at any moment."""
+"""Killed and resumed runs equal undisturbed ones, for all algorithms and compositions, at any moment."""
 
 import json
 import os
@@ -23,18 +23,18 @@ VOLATILE = ("step_time", "mem_gb")
 
 
 class Killed(BaseException):
-    """Stands for a signal that leaves no time for anything."""
+    """Stands for SIGKILL."""
 
 
 class Killer(Silence):
-    """Kills the run at one of its moments, if asked to, and counts them.
+    """Counts the moments of a run, and kills it at one of them if asked to.
 
     Moments are: every update, before and after every evaluation, every record, and inside every file that is
     written (records, checkpoint, model, done), when it is not yet in its place.
 
     Args:
-        at: how many moments are left; None for all.
-        saves_every: at which steps there is a checkpoint.
+        at: number of moments before the kill; None: never.
+        saves_every: number of steps between checkpoints.
 
     """
 
@@ -58,7 +58,7 @@ class Killer(Silence):
         monkeypatch.setattr(os, "fsync", self.sync)
 
     def sync(self, descriptor):
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # folders are synced when files are in their place
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # folders are synced after files are in place
             self.moment()
 
     def moment(self):
@@ -75,7 +75,7 @@ class Killer(Silence):
 
 
 def _train_whole(spec, path, monkeypatch, *, saves_every=1, **given):
-    """Train a run without a break; return its number of moments."""
+    """Train a run without interruption; return its number of moments."""
     with monkeypatch.context() as patch:
         watcher = Killer(patch, saves_every=saves_every)
         assert run_quickly(spec, path, watcher=watcher, save_seconds=0.0, **given) is State.DONE
@@ -119,7 +119,7 @@ def test_killed_and_resumed_equals_never_killed(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("offset", range(4))
-def test_every_moment_can_be_the_last(offset, tmp_path, monkeypatch):
+def test_a_run_can_be_killed_at_every_moment(offset, tmp_path, monkeypatch):
     spec = quick_spec(algorithm="SWAD+IRM+BF", steps=7, checkpoint_freq=3, hparams={"irm_penalty_anneal_iters": 3})
     moments = _train_whole(spec, tmp_path / "whole", monkeypatch, keep="best")
 
@@ -164,7 +164,7 @@ def test_killed_once_done_is_written_it_is_done(tmp_path, monkeypatch):
     _equal(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_asked_to_stop_it_saves_and_goes_on_from_there(tmp_path):
+def test_a_run_that_is_asked_to_stop_saves_its_state_and_resumes(tmp_path):
     spec = quick_spec(algorithm="SWAD+BF")
     run_quickly(spec, tmp_path / "whole")
     asked = iter([False] * 6 + [True])
@@ -180,7 +180,7 @@ def test_asked_to_stop_it_saves_and_goes_on_from_there(tmp_path):
     _equal(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_a_run_after_another_equals_the_run_alone(tmp_path):
+def test_a_run_after_another_in_one_process_equals_the_run_alone(tmp_path):
     spec = quick_spec(algorithm="MLDG+BF")
     run_quickly(spec, tmp_path / "alone")
 

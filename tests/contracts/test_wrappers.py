@@ -1,4 +1,4 @@
-"""What every registered wrapper promises around algorithms of every kind; ``make test-all`` takes all algorithms."""
+"""Properties of every registered wrapper around algorithms of every kind; ``make test-all`` uses all algorithms."""
 
 import pytest
 import torch
@@ -14,9 +14,9 @@ from dg_batchformer.spec.names import canonical_name
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
 
-# One for every way to update; each takes its turn beside BatchFormer.
+# One for every way to update; each is also combined with BatchFormer.
 KINDS = ("ADRMX", "CutMix", "ERMPlusPlus", "Fish", "MIRO", "SAGM")
-# ``make test`` has SWAD and BF around every algorithm elsewhere.
+# ``make test`` runs SWAD and BF around every algorithm elsewhere.
 NEW = [name for name in WRAPPERS if name not in ("BF", "SWAD")]
 
 
@@ -40,7 +40,7 @@ def _observe(algorithm, step):
 
 
 @pytest.mark.parametrize("name", list(_cases()))
-def test_it_trains_reloads_and_goes_on_exactly(name, tmp_path):
+def test_it_trains_reloads_and_resumes_exactly(name, tmp_path):
     soon = {"linear_steps": 0} if "ERMPlusPlus" in name else {}  # or it trains its classifier alone
     algorithm, fresh = make_algorithm(name, **soon), make_algorithm(name, seed=1, **soon)
     encoder = [parameter.detach().clone() for layer in batchformers(algorithm) for parameter in layer.parameters()]

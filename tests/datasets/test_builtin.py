@@ -18,8 +18,8 @@ def test_shapes_are_drawn_from_a_seed():
     assert (sketch[:, 0] == sketch[:, 1]).all(), "a sketch has no colour"
 
 
-def test_a_style_that_was_not_seen_is_harder_than_those_that_were_and_not_hopeless():
-    """By a linear probe on pixels: what a network makes of Shapes takes minutes."""
+def test_an_unseen_style_is_harder_than_seen_ones_but_not_impossible():
+    """With a linear probe on pixels, because networks take minutes."""
     dataset = get_dataset_class("Shapes")(None, [0], {})
     pixels = [F.avg_pool2d(environment.images / 255, 2).flatten(1) for environment in dataset]
     labels = [torch.as_tensor(environment.labels) for environment in dataset]

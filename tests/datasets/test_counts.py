@@ -1,4 +1,4 @@
-"""The published counts, held against the catalog and against what they add up to."""
+"""The published counts, compared with the catalog and with their sums."""
 
 import csv
 from importlib.resources import files
@@ -41,7 +41,7 @@ def test_terra_incognita_has_two_versions_told_apart_by_environment():
     assert nearest_version("TerraIncognita", lacking).differences(lacking) == {("location_46", "*"): (5882, 5883)}
 
 
-def test_a_known_fingerprint_is_recognised_whatever_else():
+def test_a_known_fingerprint_is_recognised_regardless_of_counts():
     [version] = known_versions("PACS")
 
     assert str(recognise("PACS", {}, version.fingerprint)) == "PACS-9991"

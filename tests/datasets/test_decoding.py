@@ -1,4 +1,4 @@
-"""Images of strangers: only named formats are decoded, none starts a program or takes more memory than it may."""
+"""Untrusted images: only supported formats are decoded, within a memory limit and without starting programs."""
 
 import random
 import struct
@@ -21,20 +21,20 @@ def _chunk(kind, content):
 
 
 def _png(width, height):
-    """Return a small file that claims a size."""
+    """Return a small file that declares a size."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(b"\0" * 100_000)) + _chunk(b"IEND", b"")
 
 
 def _tiff(width, height, tile):
-    """Return a small file with one tile that claims a size."""
+    """Return a small file with one tile that declares a size."""
     long, tags = 4, {256: width, 257: height, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 200, 325: 50}
     entries = b"".join(struct.pack("<HHII", tag, long, 1, value) for tag, value in tags.items())
     return (b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries).ljust(200, b"\0") + zlib.compress(b"\0" * 100_000)
 
 
 @pytest.mark.parametrize("name", _ENDINGS)
-def test_a_named_format_is_decoded_whatever_its_ending_says(tmp_path, name):
+def test_a_supported_format_is_decoded_whatever_its_extension(tmp_path, name):
     file = tmp_path / "image.jpg"
     Image.new("RGB", (12, 9), (200, 30, 90)).save(file, name)
 
@@ -77,7 +77,7 @@ def test_of_several_frames_the_first_is_read(tmp_path, name):
     [_png(9_460, 9_460), _png(60_000, 60_000), _tiff(16, 16, 16_384), _tiff(12_000, 12_000, 64)],
     ids=["PNG", "larger PNG", "tile of a TIFF", "TIFF"],
 )
-def test_what_would_take_too_much_memory_is_refused_by_its_header(tmp_path, content):
+def test_images_that_need_too_much_memory_are_refused_from_their_header(tmp_path, content):
     file = tmp_path / "image.png"
     file.write_bytes(content)
 
@@ -103,7 +103,7 @@ def test_formats_whose_decoder_needs_more_memory_may_have_fewer_pixels(tmp_path)
 
 
 @pytest.mark.parametrize("name", _ENDINGS)
-def test_damaged_bytes_never_raise_anything_but_a_sentence(tmp_path, name):
+def test_damaged_bytes_raise_only_one_sentence_errors(tmp_path, name):
     file, rng = tmp_path / "image.png", random.Random(0)
     Image.effect_noise((20, 20), 80).convert("RGB").save(file, name)
     content = file.read_bytes()

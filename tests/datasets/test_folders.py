@@ -27,7 +27,7 @@ def test_environments_and_labels_are_domainbeds(image_folder):
     assert dataset.notes == [f"{SHORT}: dog, house"]
 
 
-def test_a_missing_class_shifts_no_label_and_is_reported(image_folder):
+def test_a_missing_class_does_not_shift_labels_and_is_reported(image_folder):
     root = image_folder(classes=("dog", "elephant", "house"))
     shutil.rmtree(root / "PACS" / "cartoon" / "elephant")
     for file in (root / "PACS" / "photo" / "dog").iterdir():
@@ -40,7 +40,7 @@ def test_a_missing_class_shifts_no_label_and_is_reported(image_folder):
     assert dataset.notes[:2] == ["PACS/cartoon has no images of: elephant", "PACS/photo has no images of: dog"]
 
 
-def test_stray_folders_are_no_environments_and_are_reported(image_folder):
+def test_stray_folders_are_not_environments_and_are_reported(image_folder):
     root = image_folder()
     for stray in ("__MACOSX", ".git", "kfold"):
         (root / "PACS" / stray / "dog").mkdir(parents=True)
@@ -54,7 +54,7 @@ def test_stray_folders_are_no_environments_and_are_reported(image_folder):
     ]
 
 
-def test_missing_data_is_named_with_the_way_out(image_folder, tmp_path):
+def test_missing_data_is_reported_with_a_remedy(image_folder, tmp_path):
     root = image_folder()
     with pytest.raises(InputError, match=r"PACS needs --data_dir: the folder that holds PACS/art_painting"):
         _pacs(None)
@@ -69,7 +69,7 @@ def test_missing_data_is_named_with_the_way_out(image_folder, tmp_path):
         _pacs(root)
 
 
-def test_a_truncated_image_gives_what_is_there_and_is_reported(tmp_path):
+def test_a_truncated_image_is_decoded_as_far_as_possible_and_reported(tmp_path):
     file = tmp_path / "torn.jpg"
     Image.effect_noise((64, 64), 100).convert("RGB").save(file)
     file.write_bytes(file.read_bytes()[:-400])
@@ -81,7 +81,7 @@ def test_a_truncated_image_gives_what_is_there_and_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"just text"])
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path, content):
+def test_an_undecodable_image_is_named(tmp_path, content):
     file = tmp_path / "broken.jpg"
     file.write_bytes(content)
 
@@ -89,7 +89,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path, content):
         decode(file)
 
 
-def test_the_fingerprint_is_of_the_content_wherever_it_lies(image_folder, tmp_path):
+def test_the_fingerprint_depends_on_the_content_and_not_on_the_place(image_folder, tmp_path):
     root = image_folder()
     before = _pacs(root).fingerprint()
     shutil.copytree(root, tmp_path / "elsewhere")
@@ -104,12 +104,12 @@ def test_the_fingerprint_is_of_the_content_wherever_it_lies(image_folder, tmp_pa
 
 
 def _tie(folder):
-    """Give all files of a folder one size and one time, as archives and bitmaps do."""
+    """Give all files of a folder the same size and time, as with archives and bitmaps."""
     for file in folder.rglob("*.bmp"):
         os.utime(file, (315532800, 315532800))
 
 
-def test_class_folders_that_swap_their_names_are_other_data_whatever_sizes_and_times_say(image_folder):
+def test_swapped_class_folders_change_the_data_despite_equal_sizes_and_times(image_folder):
     root = image_folder()
     for number, file in enumerate(sorted((root / "PACS").rglob("*.png"))):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(file.with_suffix(".bmp"))
@@ -125,7 +125,7 @@ def test_class_folders_that_swap_their_names_are_other_data_whatever_sizes_and_t
     assert _pacs(root).identity().arrangement != before.arrangement
 
 
-def test_a_file_written_over_with_its_size_and_time_is_another_file(image_folder):
+def test_an_overwritten_file_of_equal_size_and_time_is_another_file(image_folder):
     root = image_folder()
     file = root / "PACS" / "photo" / "dog" / "0.bmp"
     Image.new("RGB", (8, 8), (1, 2, 3)).save(file)
@@ -141,7 +141,7 @@ def test_a_file_written_over_with_its_size_and_time_is_another_file(image_folder
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:30], lambda text: text.swapcase(), lambda text: ""])
-def test_a_remembered_identity_that_is_damaged_is_found_anew(image_folder, tmp_path, monkeypatch, damage):
+def test_a_damaged_cached_identity_is_computed_again(image_folder, tmp_path, monkeypatch, damage):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = image_folder()
     before = _pacs(root).identity()

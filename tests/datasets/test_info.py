@@ -1,4 +1,4 @@
-"""What a dataset holds, told as a table and drawn as a contact sheet."""
+"""The contents of a dataset, as a table and as a contact sheet."""
 
 import re
 from itertools import pairwise
@@ -15,7 +15,7 @@ from dg_batchformer.datasets.contact_sheet import CELL, draw_contact_sheet
 
 
 class Planted(Dataset):
-    """Images of one colour: red tells the environment, green the class."""
+    """Images of one color: red encodes the environment, green the class."""
 
     registered = False
 
@@ -32,7 +32,7 @@ class Planted(Dataset):
 
 
 def _at_cells(dataset):
-    """Return the colours in the middle of the samples of every cell, by (environment, class)."""
+    """Return the center colors of the samples of every cell, by (environment, class)."""
     sheet = draw_contact_sheet(dataset)
     layout = contact_sheet.plan_layout(dataset)
     colours = {}
@@ -65,7 +65,7 @@ def test_more_classes_than_fit_are_sampled_evenly_and_all_cells_lie_on_the_sheet
         assert seen == {(50 * (env + 1), 255 - label % 256, label // 256)}
 
 
-def test_a_class_without_images_leaves_a_hole():
+def test_a_class_without_images_leaves_a_gap():
     colours = _at_cells(Planted(3, without={(1, 2)}))
 
     assert colours[1, 2] == {(0xF0, 0xF0, 0xF0)}
@@ -99,7 +99,7 @@ def test_info_counts_and_draws_image_folders(image_folder, tmp_path, capsys):
         assert f"{sheet.width} x {sheet.height} pixels" in said.out
 
 
-def test_info_says_of_built_in_data_what_they_are(tmp_path, capsys):
+def test_info_describes_built_in_data(tmp_path, capsys):
     assert main(["data", "info", "Toy"]) == 0
     assert "480 vectors of 8, not images" in capsys.readouterr().out
 

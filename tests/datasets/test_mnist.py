@@ -1,4 +1,4 @@
-"""ColoredMNIST and RotatedMNIST, recomputed from generated files of MNIST's format."""
+"""ColoredMNIST and RotatedMNIST, recomputed from generated files in the format of MNIST."""
 
 import gzip
 
@@ -17,7 +17,7 @@ def _open(name, root, trial=0):
 
 
 def _draws(trial, env_sizes):
-    """Draw what DomainBed draws under ``--seed trial``: an order, then two numbers for each image."""
+    """Draw as DomainBed does with ``--seed trial``: a permutation, then two numbers per image."""
     torch.manual_seed(trial)
     order = torch.randperm(sum(env_sizes)).numpy()
     return order, [(torch.rand(size).numpy(), torch.rand(size).numpy()) for size in env_sizes]
@@ -39,7 +39,7 @@ def test_colours_and_labels_are_drawn_as_domainbed_draws_them(trial, tmp_path):
         assert not kept[np.arange(24), 1 - colours.astype(int)].any()
 
 
-def test_digits_are_dealt_out_and_turned(tmp_path):
+def test_digits_are_distributed_and_rotated(tmp_path):
     images, digits = write_mnist(tmp_path)
     order, _ = _draws(1, [72])
     dataset = _open("RotatedMNIST", tmp_path, trial=1)

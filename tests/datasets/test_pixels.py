@@ -1,4 +1,4 @@
-"""The pixel cache: exact where it promises to be, built once, atomically, and again when the data change."""
+"""The pixel cache: exact where documented, built once and atomically, and rebuilt when the data change."""
 
 import errno
 import os
@@ -76,7 +76,7 @@ def _flip(file, place):
 
 @pytest.mark.parametrize("kind", [SQUARED, WHOLE], ids=["squared", "whole"])
 @pytest.mark.parametrize("resident", [False, True])
-def test_a_flipped_bit_of_an_image_is_noticed_and_mended(root, kind, resident):
+def test_a_flipped_bit_of_a_cached_image_is_detected_and_repaired(root, kind, resident):
     dataset = _pacs(root)
     expected = [image.clone() for image in map(_open(dataset, kind).image, range(len(dataset.files)))]
     plane = _open(dataset, kind)
@@ -139,7 +139,7 @@ def test_images_that_change_while_they_are_decoded_are_not_cached(root, tmp_path
     assert not list((tmp_path / "cache").rglob("pixels/*/*eval*"))
 
 
-def test_it_is_built_once_and_again_when_the_data_change(root):
+def test_it_is_built_once_and_rebuilt_when_the_data_change(root):
     built = []
     for _ in range(2):
         _open(_pacs(root), SQUARED, lambda done, images: built.append(done))
@@ -164,7 +164,7 @@ def test_files_renamed_into_another_order_are_another_cache(root):
         assert torch.equal(after.image(index).permute(1, 2, 0), torch.from_numpy(image))
 
 
-def test_two_at_once_build_it_once(root):
+def test_two_processes_build_it_once(root):
     built, datasets = [], [_pacs(root) for _ in range(2)]
     threads = [
         threading.Thread(target=_open, args=(dataset, SQUARED, lambda done, images: built.append(done)))
@@ -178,7 +178,7 @@ def test_two_at_once_build_it_once(root):
     assert built == list(range(1, 26))
 
 
-def test_a_truncated_image_gives_what_is_there_and_is_noted(root):
+def test_a_truncated_image_is_decoded_as_far_as_possible_and_noted(root):
     torn = root / "PACS" / "photo" / "dog" / "torn.jpg"
     Image.effect_noise((64, 64), 100).convert("RGB").save(torn)
     torn.write_bytes(torn.read_bytes()[:-400])
@@ -188,7 +188,7 @@ def test_a_truncated_image_gives_what_is_there_and_is_noted(root):
     assert plane.notes == [f"{torn} is truncated; the decodable part is used"]
 
 
-def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_left(root, tmp_path):
+def test_an_undecodable_image_is_named_and_nothing_is_left_behind(root, tmp_path):
     broken = root / "PACS" / "photo" / "dog" / "broken.jpg"
     broken.write_bytes(b"text")
 
@@ -198,7 +198,7 @@ def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_left(root, tmp_
     assert not list((tmp_path / "cache").rglob("*eval*"))
 
 
-def test_a_full_disk_is_said_with_the_way_out_and_nothing_is_left(root, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_with_a_remedy_and_nothing_is_left_behind(root, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -210,7 +210,7 @@ def test_a_full_disk_is_said_with_the_way_out_and_nothing_is_left(root, tmp_path
     assert not list((tmp_path / "cache").rglob("*eval*"))
 
 
-def test_without_fallocate_the_free_space_tells_whether_the_cache_fits(root, monkeypatch):
+def test_without_fallocate_the_free_space_decides_whether_the_cache_fits(root, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate", raising=False)
     _open(_pacs(root), SQUARED)
     usage = shutil.disk_usage(root)._replace(free=1024)
@@ -220,7 +220,7 @@ def test_without_fallocate_the_free_space_tells_whether_the_cache_fits(root, mon
         _open(_pacs(root), WHOLE)
 
 
-def test_what_a_killed_build_left_is_cleared_away(root, tmp_path):
+def test_leftovers_of_a_killed_build_are_removed(root, tmp_path):
     dataset = _pacs(root)
     left_over = tmp_path / "cache" / "dg_batchformer" / "pixels" / dataset.identity().arrangement[:16] / ".eval-32.dead"
     left_over.mkdir(parents=True)

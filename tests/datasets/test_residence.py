@@ -1,4 +1,4 @@
-"""Planes on a GPU take at most a quarter of it, whoever else works there."""
+"""Planes take at most a quarter of a GPU's memory, shared with other workers."""
 
 import torch
 from stand_in_gpus import GIB, Gpus
@@ -9,7 +9,7 @@ GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 
 class _Plane:
-    """Images of so many GiB that do not exist."""
+    """Images that do not exist, with a size in GiB."""
 
     def __init__(self, size, *, fits=True):
         self.num_bytes, self.resident, self.fits = size * GIB, None, fits
@@ -51,7 +51,7 @@ def test_half_of_what_is_free_stays_free(monkeypatch):
     assert _held(planes) == [False, True, False]
 
 
-def test_planes_of_earlier_runs_make_room_where_it_is_needed_only(monkeypatch):
+def test_planes_of_earlier_runs_are_evicted_only_if_needed(monkeypatch):
     Gpus(monkeypatch, 1, free=80 * GIB, total=80 * GIB)
     earlier, small, large = [_Plane(8)], [_Plane(8)], [_Plane(10)]
     residence = Residence()
@@ -63,7 +63,7 @@ def test_planes_of_earlier_runs_make_room_where_it_is_needed_only(monkeypatch):
     assert _held(earlier + small + large) == [False, False, True]
 
 
-def test_planes_that_were_given_up_do_not_come_back(monkeypatch):
+def test_evicted_planes_do_not_come_back(monkeypatch):
     Gpus(monkeypatch, 1)
     planes, residence = [_Plane(1)], Residence()
     residence.hold(planes, GPU)
@@ -72,10 +72,10 @@ def test_planes_that_were_given_up_do_not_come_back(monkeypatch):
     residence.hold(planes, GPU)
 
     assert _held(planes) == [False]
-    assert not residence.give_up(), "there was nothing left that helps"
+    assert not residence.give_up(), "nothing was left to evict"
 
 
-def test_a_plane_that_finds_no_room_after_all_stays_in_its_file(monkeypatch):
+def test_a_plane_without_room_stays_in_its_file(monkeypatch):
     Gpus(monkeypatch, 1)
     planes, residence = [_Plane(1, fits=False)], Residence()
 
@@ -85,7 +85,7 @@ def test_a_plane_that_finds_no_room_after_all_stays_in_its_file(monkeypatch):
     assert not residence.give_up()
 
 
-def test_a_cpu_holds_none():
+def test_a_cpu_holds_no_planes():
     planes = [_Plane(1)]
 
     Residence().hold(planes, CPU)

@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset, each found and named."""
+"""Verification of datasets: every kind of finding."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from dg_batchformer.datasets.verify import verify
 
 @pytest.fixture
 def mine(image_folder):
-    """Return a sound dataset of one's own: four environments of dog and house, five images each."""
+    """Return a valid custom dataset: four environments of dog and house, five images each."""
     root = image_folder()
     (root / "PACS").rename(root / "Mine")
     return root / "Mine"
@@ -29,7 +29,7 @@ def mine(image_folder):
 
 @pytest.fixture
 def pacs(image_folder, monkeypatch):
-    """Return a PACS that is as if published: two classes of five images in each environment."""
+    """Return a PACS that counts as published: two classes of five images in each environment."""
     root = image_folder()
     environments = ("art_painting", "cartoon", "photo", "sketch")
     published = {environment: {"dog": 5, "house": 5} for environment in environments}
@@ -52,14 +52,14 @@ def _photo(folder, size=(64, 48)):
     return file, Image.effect_noise(size, 100).convert("RGB")
 
 
-def test_environments_and_classes_that_differ_in_case_alone_are_named(mine):
+def test_environments_and_classes_that_differ_only_in_case_are_reported(mine):
     shutil.copytree(mine / "photo", mine / "Photo")
     (mine / "cartoon" / "dog").rename(mine / "cartoon" / "Dog")
 
     assert _found(mine)["case", WARNING] == ("environments: Photo, photo", "classes: Dog, dog")
 
 
-def test_sound_data_are_right_and_described(mine):
+def test_sound_data_are_right_and_are_described(mine):
     verification = _verify(mine)
 
     assert verification.is_right
@@ -72,7 +72,7 @@ def test_sound_data_are_right_and_described(mine):
 @pytest.mark.parametrize(
     ("content", "kind"), [(b"", "empty"), (b"<html>Quota exceeded</html>", "no image"), (None, "unreadable")]
 )
-def test_what_is_no_image_is_named(mine, content, kind):
+def test_files_that_are_not_images_are_named(mine, content, kind):
     file = mine / "photo" / "dog" / "new.jpg"
     if content is None:
         file.symlink_to("nowhere.jpg")
@@ -86,7 +86,7 @@ def test_what_is_no_image_is_named(mine, content, kind):
 
 
 @pytest.mark.parametrize(("kept", "kind"), [(0.6, "truncated"), (0.05, "broken")])
-def test_a_torn_image_is_named(mine, kept, kind):
+def test_a_truncated_image_is_named(mine, kept, kind):
     file, image = _photo(mine)
     image.save(file)
     content = file.read_bytes()
@@ -99,8 +99,8 @@ def test_a_torn_image_is_named(mine, kept, kind):
 
 
 @pytest.mark.parametrize("settings", [{}, {"progressive": True}])
-def test_a_jpeg_cut_anywhere_is_torn_here_as_in_a_full_decode(tmp_path, settings):
-    """What is decoded at an eighth of the size misses nothing."""
+def test_a_jpeg_truncated_anywhere_is_found_as_in_a_full_decode(tmp_path, settings):
+    """Decoding at an eighth of the size finds every truncation."""
     file = tmp_path / "image.jpg"
     Image.effect_noise((48, 40), 100).convert("RGB").save(file, **settings)
     content = file.read_bytes()
@@ -116,7 +116,7 @@ def test_a_jpeg_cut_anywhere_is_torn_here_as_in_a_full_decode(tmp_path, settings
         assert (inspect_file(file).defect == "") == whole, length
 
 
-def test_odd_images_are_named_and_are_no_errors(mine):
+def test_odd_images_are_named_but_are_not_errors(mine):
     folder = mine / "photo" / "dog"
     _, image = _photo(mine)
     image.convert("CMYK").save(folder / "cmyk.jpg")
@@ -151,7 +151,7 @@ def test_warnings_are_errors_if_strict_and_notes_are_not(mine):
     assert {severity for _, severity in _found(mine, strict=True)} == {ERROR, NOTE}
 
 
-def test_equal_content_is_named_under_the_worst_that_it_means(mine):
+def test_equal_content_is_reported_with_its_most_severe_meaning(mine):
     for source, target in (
         ("photo/dog/0.png", "sketch/dog/leak.png"),
         ("photo/dog/1.png", "photo/house/other.png"),
@@ -181,7 +181,7 @@ def test_a_missing_class_is_a_warning_in_data_of_your_own_and_an_error_in_publis
     assert _found(pacs)["missing class", ERROR] == ("photo/dog",)
 
 
-def test_what_no_run_reads_is_named(mine):
+def test_files_that_no_run_reads_are_named(mine):
     for folder in ("__MACOSX", "photo/empty"):
         (mine / folder).mkdir()
     for file in (".DS_Store", "photo/Thumbs.db", "photo/dog/notes.txt"):
@@ -207,7 +207,7 @@ def test_a_part_of_a_published_dataset_is_a_subset_with_its_counts(pacs):
     assert finding.message == "a subset of PACS-40: 39 of 40 images"
 
 
-def test_folders_that_are_no_class_or_environment_are_named(pacs):
+def test_folders_that_are_neither_class_nor_environment_are_named(pacs):
     (pacs / "photo" / "dog").rename(pacs / "photo" / "Dog")
     (pacs / "sketch").rename(pacs / "Sketch")
 
@@ -239,7 +239,7 @@ def test_a_published_dataset_is_recognised_by_its_counts_or_its_fingerprint(pacs
     )
 
 
-def test_the_fingerprint_is_the_one_of_records_wherever_the_files_lie(pacs, tmp_path):
+def test_the_fingerprint_equals_that_of_records_wherever_the_files_are(pacs, tmp_path):
     expected = get_dataset_class("PACS")(pacs.parent, [0], {"image_size": 32}).fingerprint()
     shutil.copytree(pacs, tmp_path / "elsewhere" / "PACS", copy_function=shutil.copyfile)
     elsewhere = tmp_path / "elsewhere" / "PACS" / "photo" / "dog"
@@ -259,7 +259,7 @@ def test_many_files_are_inspected_by_processes_with_equal_results_in_their_order
     assert list(inspect_files(files)) == [inspect_file(file) for file in files]
 
 
-def test_the_exit_status_is_1_with_the_list_where_something_is_wrong(mine, capsys):
+def test_with_errors_the_exit_status_is_1_and_they_are_listed(mine, capsys):
     command = ["data", "verify", "Mine", "--data_dir", str(mine.parent)]
     assert main(command) == 0
     assert "Mine is intact; no published counts are available to compare it with" in capsys.readouterr().out
@@ -272,7 +272,7 @@ def test_the_exit_status_is_1_with_the_list_where_something_is_wrong(mine, capsy
     assert said.rstrip().endswith("Mine is not right: 1 error")
 
 
-def test_the_text_shows_both_counts_where_they_differ(pacs, capsys):
+def test_the_text_shows_both_counts_if_they_differ(pacs, capsys):
     (pacs / "photo" / "dog" / "0.png").unlink()
 
     assert main(["data", "verify", "PACS", "--data_dir", str(pacs.parent)]) == 1
@@ -322,6 +322,6 @@ def test_a_name_that_is_not_utf_8_can_be_printed(mine, capsys):
         (["Shapes"], "Shapes is not stored as environment/class/image"),
     ],
 )
-def test_a_name_that_cannot_be_verified_is_answered_with_the_way_out(arguments, sentence, capsys):
+def test_a_name_that_cannot_be_verified_is_answered_with_a_remedy(arguments, sentence, capsys):
     assert main(["data", "verify", *arguments]) == 2
     assert sentence in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``explain``, as people call it: from a run that train kept to pictures, tables and words."""
+"""The command ``explain``: from a kept run to pictures, tables and words."""
 
 import shutil
 from xml.etree import ElementTree
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Return the folder of a run that train kept."""
+    """Return the folder of a run with a kept model."""
     path = tmp_path_factory.mktemp("explain") / "run"
     small = ["--hparams", '{"mlp_width": 16, "batch_size": 8, "bf_layers": 2}', "--steps", "3", "--device", "cpu"]
     command = ["train", "--dataset", "Toy", "--algorithm", "SWAD+CORAL+BF", "--protocol", "quick", "--test_envs", "D"]
@@ -83,7 +83,7 @@ _POINTS = ["plain_pc1", "plain_pc2", "batchformer_pc1", "batchformer_pc2"]
 
 
 @pytest.mark.parametrize("base", ALGORITHMS)
-def test_features_logits_and_batchformer_come_back_as_any_algorithm_left_them(base, tmp_path):
+def test_features_logits_and_batchformer_are_recorded_for_any_algorithm(base, tmp_path):
     spec = resolved(dataset="Toy", algorithm=f"{base}+BF", test_envs=(3,), hparams={"mlp_width": 16})
     algorithm, minibatches = make_algorithm(f"{base}+BF", dataset="Toy"), make_minibatches(dataset="Toy")
     algorithm.update(minibatches)
@@ -117,7 +117,7 @@ def _refusal(path, capsys):
     return capsys.readouterr().err
 
 
-def test_what_is_missing_is_said_with_the_flag_that_keeps_it(run, tmp_path, capsys):
+def test_missing_files_are_reported_with_the_flag_that_keeps_them(run, tmp_path, capsys):
     lacking = shutil.copytree(run, tmp_path / "run")
     RunFolder(lacking).batchformer_file.unlink()
     SweepFolder(tmp_path / "sweep").write({})
@@ -127,7 +127,7 @@ def test_what_is_missing_is_said_with_the_flag_that_keeps_it(run, tmp_path, caps
     assert "is a sweep folder; give the folder of one of its runs" in _refusal(tmp_path / "sweep", capsys)
 
 
-def test_a_run_that_is_not_at_its_end_is_said_to_be_on_its_way(run, tmp_path, capsys):
+def test_an_unfinished_run_is_reported_as_unfinished(run, tmp_path, capsys):
     path = shutil.copytree(run, tmp_path / "run")
     folder = RunFolder(path)
     for file in (folder.model_file, folder.batchformer_file, folder.done_file):
@@ -149,19 +149,19 @@ def test_a_run_that_is_not_at_its_end_is_said_to_be_on_its_way(run, tmp_path, ca
         ({"hparams": {"bf_loss_weight": 0.0}}, "bf_loss_weight is 0, so BatchFormer was never trained"),
     ],
 )
-def test_a_run_in_which_nothing_attends_is_refused_with_the_reason(given, said, tmp_path, capsys):
+def test_a_run_without_batchformer_is_refused_with_the_reason(given, said, tmp_path, capsys):
     run_quickly(quick_spec(**{"algorithm": "BF", "steps": 1, **given}), tmp_path)
 
     assert said in _refusal(tmp_path, capsys)
 
 
-def test_files_that_are_torn_or_of_another_run_are_refused(run, tmp_path, capsys):
+def test_files_that_are_truncated_or_of_another_run_are_refused(run, tmp_path, capsys):
     path = shutil.copytree(run, tmp_path / "run")
     folder = RunFolder(path)
     whole = folder.model_file.read_bytes()
     folder.model_file.write_bytes(whole[: len(whole) // 2])
     assert "model.pt is damaged: it differs from what its run wrote" in _refusal(path, capsys)
-    write_json(folder.done_file, {"outcome": "done"})  # as older versions, without digests
+    write_json(folder.done_file, {"outcome": "done"})  # as in older versions, without digests
     assert "model.pt cannot be read (" in _refusal(path, capsys)
 
     folder.model_file.write_bytes(whole)

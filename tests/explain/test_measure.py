@@ -1,4 +1,4 @@
-"""Attention, gradients and features, each against what it says it is."""
+"""Measurements of attention, gradients and features, compared with their definitions."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def _batchformer(scope="joint", layers=2, norm_first=False):
 
 
 @pytest.mark.parametrize(("scope", "shape"), [("joint", (1, 6, 6)), ("per_domain", (2, 3, 3))])
-def test_recorded_attention_is_a_distribution_for_every_sample_and_layer(scope, shape):
+def test_recorded_attention_is_a_distribution_for_each_sample_and_layer(scope, shape):
     with recorded_attention(_batchformer(scope)) as weights:
         pass
     assert weights == []
@@ -51,7 +51,7 @@ def test_recorded_attention_is_a_distribution_for_every_sample_and_layer(scope, 
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
-def test_recording_leaves_the_output_of_every_layer_as_it_is(norm_first):
+def test_recording_does_not_change_the_output_of_any_layer(norm_first):
     batchformer, z = _batchformer(norm_first=norm_first), torch.randn(2, 3, 8)
     expected = batchformer(z)
 
@@ -61,7 +61,7 @@ def test_recording_leaves_the_output_of_every_layer_as_it_is(norm_first):
 
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_recorded_attention_rebuilds_the_output_of_its_layer(norm_first):
-    """With one head, the weights times the values, through the rest of the layer, are what the layer returns."""
+    """With one head, attention times values, passed through the rest of the layer, equals its output."""
     torch.manual_seed(2)
     batchformer = BatchFormer(5, heads=1, layers=1, dropout=0.5, scope="joint").eval()
     [layer] = batchformer.layers
@@ -82,7 +82,7 @@ def test_recorded_attention_rebuilds_the_output_of_its_layer(norm_first):
     assert_close(got, expected)
 
 
-def test_gradients_between_samples_are_those_taken_one_by_one():
+def test_gradients_between_samples_equal_those_computed_one_by_one():
     batchformer, classify = _batchformer(), torch.nn.Linear(8, 3)
     z, labels, rows = torch.randn(2, 3, 8), torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([4, 1])
 
@@ -118,7 +118,7 @@ def test_principal_components_find_the_plane_that_features_lie_in():
     assert_close(torch.cdist(points, points), torch.cdist(centred, centred), atol=1e-4, rtol=1e-4)
 
 
-def test_principal_components_are_not_mirrored_beside_others_of_the_same_rows():
+def test_principal_components_of_the_same_rows_are_not_mirrored():
     z = torch.randn(20, 5)
     first = principal_components(z)
 
@@ -127,7 +127,7 @@ def test_principal_components_are_not_mirrored_beside_others_of_the_same_rows():
     assert_close(beside.points, -first.points)
 
 
-def test_groups_account_for_all_variance_where_they_are_points_and_for_none_where_they_are_alike():
+def test_groups_explain_all_variance_if_they_are_points_and_none_if_they_are_equal():
     groups = torch.tensor([0, 0, 1, 1])
     z = torch.tensor([[0.0, 1], [0, 1], [2, 5], [2, 5]])
 
@@ -149,7 +149,7 @@ def test_batches_hold_equally_many_of_every_domain_no_image_twice_and_are_always
 
 
 def _planted():
-    """Return a BatchFormer that attends to its class, and images whose features are their class, with some noise."""
+    """Return a BatchFormer that attends within classes, and images whose features are their class plus noise."""
     spec = quick_spec(algorithm="ERM+BF")
     predictor = make_algorithm("ERM", dataset="Toy").predictor
     batchformer = BatchFormer(16, heads=1, layers=1, dropout=0.5, scope="joint").eval()
@@ -163,7 +163,7 @@ def _planted():
     return kept, HeldOut(z, classes, domains, torch.arange(120))
 
 
-def test_attention_that_is_planted_on_the_own_class_is_found_there():
+def test_attention_planted_on_the_own_class_is_found():
     measured = measure(*_planted(), batches=3)
 
     [attention] = measured.attention

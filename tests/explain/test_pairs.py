@@ -24,7 +24,7 @@ def _batch(seed, sequences=2, samples=9, rows=(0, 4, 5)):
 
 
 def _pairs(batches):
-    """Yield value, rows of i and j, and domain and class of both, one pair at a time."""
+    """Yield (value, rows of i and j, domains, classes) of each pair."""
     for values, rows, domains, classes in batches:
         for s, (r, i), j in product(range(len(values)), enumerate(rows.tolist()), range(values.shape[2])):
             yield values[s, r, j].item(), i, j, *(labels[s, k].item() for labels in (domains, classes) for k in (i, j))
@@ -37,7 +37,7 @@ def _means(batches):
     return means
 
 
-def test_means_by_domain_and_class_are_those_of_a_loop_over_other_samples():
+def test_means_by_domain_and_class_equal_those_of_a_loop_over_other_samples():
     batches = [_batch(0), _batch(1)]
 
     means = _means(batches)
@@ -50,7 +50,7 @@ def test_means_by_domain_and_class_are_those_of_a_loop_over_other_samples():
         assert means.by_class[a, b].item() == pytest.approx(by_class)
 
 
-def test_relations_are_those_of_a_loop():
+def test_relations_equal_those_of_a_loop():
     batches = [_batch(0), _batch(1)]
     means = _means(batches)
 
@@ -66,7 +66,7 @@ def test_relations_are_those_of_a_loop():
     assert means.standard_error(0) == pytest.approx(stdev(of_batches) / 2**0.5)
 
 
-def test_relations_divide_the_whole():
+def test_shares_of_relations_sum_to_one():
     means = _means([_batch(2)])
 
     for parts in (range(len(RELATIONS)), (*ITSELF, *SAME_CLASS, *OTHER_CLASS), (*ITSELF, *SAME_DOMAIN, *OTHER_DOMAIN)):

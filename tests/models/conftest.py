@@ -1,4 +1,4 @@
-"""One kept run on images, trained once for all tests of what is done with it."""
+"""A kept run on images, trained once for all tests."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from dg_batchformer.cli.main import main
 
 @pytest.fixture(scope="session")
 def kept_run(tmp_path_factory):
-    """Return the folder of a composed run on Shapes that kept its model and predictions."""
+    """Return the folder of a composed run on Shapes with kept model and predictions."""
     path = tmp_path_factory.mktemp("kept") / "run"
     small = ["--hparams", '{"backbone": "tiny", "batch_size": 8}', "--steps", "4", "--device", "cpu"]
     command = ["train", "--algorithm", "SWAD+CORAL+BF", "--protocol", "quick", "--test_envs", "sketch", *small]

@@ -1,4 +1,4 @@
-"""Kept models compute in the precision of their runs, or say in which they do."""
+"""Kept models compute in the precision of their runs, or report another one."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ CPU, SKETCH = torch.device("cpu"), 3
 
 @pytest.fixture(scope="module")
 def run_in_bf16(tmp_path_factory):
-    """Return the folder of a run that asked for bf16 by name, which every device then takes."""
+    """Return the folder of a run with precision bf16, which every device accepts."""
     folder = RunFolder(tmp_path_factory.mktemp("bf16") / "run")
     small = {"backbone": "tiny", "batch_size": 8}
     asked = {"dataset": "Shapes", "protocol": "quick", "test_envs": (SKETCH,), "precision": "bf16", "steps": 4}
@@ -33,7 +33,7 @@ def run_in_bf16(tmp_path_factory):
 
 @pytest.fixture
 def run_in_auto(run_in_bf16, tmp_path):
-    """Return the same as a run that asked for auto, on a device that has bf16."""
+    """Return the same run with precision auto, on a device that supports bf16."""
     folder = RunFolder(tmp_path / "auto")
     shutil.copytree(run_in_bf16.path, folder.path)
     asked = {**json.loads(folder.spec_file.read_text()), "precision": "auto"}
@@ -81,21 +81,21 @@ def test_a_run_in_tf32_is_computed_in_fp32_on_a_cpu_and_says_so(run_in_bf16, tmp
     assert _precision(RunFolder(tmp_path / "tf32")).deviation == "computed in fp32, but trained and evaluated in tf32"
 
 
-def test_runs_that_differ_are_computed_in_fp32(run_in_bf16, tmp_path):
+def test_runs_of_different_precision_are_computed_in_fp32(run_in_bf16, tmp_path):
     other = RunFolder(tmp_path / "other")
     run_quickly(quick_spec(steps=1), other.path)
 
     assert _precision(run_in_bf16, other) == Precision("fp32", ("bf16", "fp32"))
 
 
-def test_a_run_without_records_is_computed_as_it_asked(run_in_bf16, tmp_path):
+def test_a_run_without_records_is_computed_in_the_precision_of_its_spec(run_in_bf16, tmp_path):
     shutil.copytree(run_in_bf16.path, tmp_path / "bare")
     (tmp_path / "bare" / "results.jsonl").unlink()
 
     assert _precision(RunFolder(tmp_path / "bare")) == Precision("bf16", ("bf16",))
 
 
-def test_what_auto_means_is_what_the_device_has(monkeypatch):
+def test_auto_means_what_the_device_supports(monkeypatch):
     capabilities = {"avx512_bf16": False, "amx_bf16": False}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert not compute_mode.has_bf16(CPU)

@@ -1,4 +1,4 @@
-"""``predict``, as people call it: from a kept run and image files to class probabilities."""
+"""The command ``predict``: from a kept run and image files to class probabilities."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ SKETCH = 3
 
 @pytest.fixture
 def images(kept_run, tmp_path):
-    """Write the first images that the run evaluated to files; return their folder and what the run predicted."""
+    """Write the first evaluated images to files; return their folder and the predictions of the run."""
     environment = get_dataset_class("Shapes")(None, [SKETCH], {})[SKETCH]
     with np.load(kept_run / "predictions.npz") as arrays:
         rows = np.flatnonzero((arrays["env"] == SKETCH) & (arrays["split"] == "in"))[:5]
@@ -60,7 +60,7 @@ def test_bad_images_are_named_and_the_rest_predicted(kept_run, images, capsys):
     assert f"error: {missing} does not exist" in said.err
 
 
-def test_the_file_that_is_asked_for_is_written_in_the_format_of_its_ending(kept_run, images, tmp_path, capsys):
+def test_the_output_file_has_the_format_of_its_extension(kept_run, images, tmp_path, capsys):
     folder, expected = images
     file = tmp_path / "found.json"
 
@@ -81,7 +81,7 @@ def test_text_shows_the_three_most_probable_classes(kept_run, images, capsys):
     assert row.count("%") == 3
 
 
-def test_more_images_than_a_batch_are_read_ahead_in_order(images):
+def test_more_images_than_a_batch_are_prefetched_in_order(images):
     from dg_batchformer.models.images import read_images
 
     files = [images[0] / f"{place % 5}.png" for place in range(300)]
@@ -92,7 +92,7 @@ def test_more_images_than_a_batch_are_read_ahead_in_order(images):
     assert all(torch.equal(image.pixels, read[place % 5].pixels) for place, image in enumerate(read))
 
 
-def test_what_cannot_be_predicted_with_is_refused_in_a_sentence(kept_run, images, tmp_path, capsys):
+def test_runs_that_cannot_predict_are_refused_in_one_sentence(kept_run, images, tmp_path, capsys):
     image = str(images[0] / "0.png")
     shutil.copytree(kept_run, tmp_path / "torn")
     (tmp_path / "torn" / "model.pt").write_bytes((kept_run / "model.pt").read_bytes()[:900])

@@ -1,4 +1,4 @@
-"""Soups: means of weights that began alike, from the arithmetic to the command and its rows in tables."""
+"""Soups (means of weights with a common start): arithmetic, command, and rows in tables."""
 
 import json
 import shutil
@@ -27,15 +27,15 @@ CPU = torch.device("cpu")
 STATES = [{"w": torch.tensor([value, 1.0]), "count": torch.tensor(7 + value, dtype=torch.long)} for value in (0, 4, 8)]
 
 
-def test_a_uniform_soup_is_the_mean_of_all_weights_and_takes_counters_as_they_are():
+def test_a_uniform_soup_is_the_mean_of_all_weights_and_keeps_counters():
     soup = uniform_soup(3, STATES.__getitem__)
 
     assert_close(dict(soup.state), {"w": torch.tensor([4.0, 1.0]), "count": torch.tensor(7)})
     assert soup.members == [0, 1, 2]
 
 
-def test_a_greedy_soup_begins_with_the_best_and_keeps_what_makes_it_no_worse():
-    """The nearer to 6 the better: 4 and 8 are there, and 0 beside them leads away."""
+def test_a_greedy_soup_starts_with_the_best_and_adds_models_that_do_not_lower_it():
+    """Values nearer to 6 are better: 4 and 8 average to it, and 0 leads away from it."""
     soup = greedy_soup([0.2, 0.9, 0.5], STATES.__getitem__, lambda state: 1 - 0.1 * abs(state["w"][0].item() - 6))
 
     assert_close(soup.state["w"], torch.tensor([6.0, 1.0]))
@@ -137,7 +137,7 @@ def test_draws_that_trained_on_different_environments_share_no_soup(tmp_path, ca
         assert all(row["cells"][0]["mean"] is not None for row in table["rows"])
 
 
-def test_what_is_no_soup_is_refused_in_a_sentence(related, tmp_path, capsys):
+def test_models_that_cannot_form_a_soup_are_refused_in_one_sentence(related, tmp_path, capsys):
     unrelated = _sweep(tmp_path / "unrelated", "none", ROWS[:1])
     bare = tmp_path / "bare"
     shutil.copytree(related.path, bare)
@@ -164,7 +164,7 @@ def test_what_is_no_soup_is_refused_in_a_sentence(related, tmp_path, capsys):
     assert not unrelated.soups.exists()
 
 
-def test_a_file_as_init_is_where_runs_begin_and_one_that_does_not_fit_is_refused(related, tmp_path, capsys):
+def test_runs_start_from_an_init_file_and_one_that_does_not_fit_is_refused(related, tmp_path, capsys):
     file = next(related.runs.glob("*/model.pt"))
     spec = quick_spec(steps=1, hparams={"init": str(file), "lr": 0.0})
 

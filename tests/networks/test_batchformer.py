@@ -98,7 +98,7 @@ def test_a_copy_is_tied_to_its_own_encoder():
     assert _paired(featurizer[0], x, 4)[:, 1].abs().sum() > 0
 
 
-def test_rows_that_are_no_whole_minibatches_are_refused_with_the_reason():
+def test_rows_that_are_not_whole_minibatches_are_refused_with_the_reason():
     featurizer = _featurizer()
     featurizer.batchformer.paired_rows = 4
 

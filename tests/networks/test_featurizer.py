@@ -18,13 +18,13 @@ SIZES = {"wrn16_2": 32, "mnist_cnn": 28, "tiny": 20}
     ("shape", "backbone"),
     [((8,), "mlp"), ((1, 28, 28), "mnist_cnn"), ((3, 32, 32), "wrn16_2"), ((3, 224, 224), "resnet50")],
 )
-def test_auto_goes_by_the_input_shape_as_domainbed(shape, backbone):
+def test_auto_chooses_by_input_shape_as_domainbed_does(shape, backbone):
     assert backbone_for("auto", shape) == backbone
 
 
 @pytest.mark.parametrize("backbone", [name for name in BACKBONES if name != "mlp"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_backbone_gives_as_many_features_as_it_says(backbone, channels):
+def test_every_backbone_returns_as_many_features_as_declared(backbone, channels):
     size = SIZES.get(backbone, 64)
     featurizer = Featurizer(
         (channels, size, size), {"backbone": backbone, "weights": "none", "resnet_dropout": 0.0, "lite_dropout": 0.0}
@@ -34,7 +34,7 @@ def test_every_backbone_gives_as_many_features_as_it_says(backbone, channels):
         assert featurizer(torch.randn(2, channels, size, size)).shape == (2, featurizer.n_outputs)
 
 
-def test_sizes_are_upstreams():
+def test_sizes_equal_upstreams():
     def count(module):
         return sum(parameter.numel() for parameter in module.parameters())
 
@@ -59,8 +59,8 @@ def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_scale(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_resnets_are_torchvisions_with_statistics_fixed_or_not(name):
-    """Fixed ones are taken over by the convolutions: outputs and gradients stay, also those of scale and shift."""
+def test_resnets_equal_torchvisions_with_statistics_fixed_or_not(name):
+    """Fixed statistics are folded into the convolutions; outputs and gradients, also of scale and shift, are equal."""
     torch.manual_seed(0)
     ours = ResNet(name, 3, dropout=0.0).double()
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A frozen prefix keeps its weights and statistics; what comes after it learns."""
+"""A frozen prefix keeps its weights and statistics; later layers are trained."""
 
 import copy
 
@@ -67,12 +67,12 @@ def test_batchformer_trains_behind_a_featurizer_that_is_frozen_whole():
     assert {name.partition(".")[0] for name, p in featurizer.named_parameters() if p.requires_grad} == {"batchformer"}
 
 
-def test_an_unknown_stage_is_answered_with_those_there_are():
+def test_an_unknown_stage_is_answered_with_the_known_ones():
     with pytest.raises(InputError, match=r"blocks\.2"):
         check_freeze(_featurizer("small_cnn", (3, 32, 32)), "block.2", None)
 
 
-def test_batchformer_v2_is_refused_inside_the_frozen_part_and_taken_behind_it():
+def test_batchformer_v2_is_refused_inside_the_frozen_part_and_accepted_behind_it():
     featurizer = _featurizer("small_cnn", (3, 32, 32))
 
     check_freeze(featurizer, "blocks.1", "blocks.1")

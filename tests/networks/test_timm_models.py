@@ -13,7 +13,7 @@ from dg_batchformer.networks.weights import fetch_weights
 from dg_batchformer.training import checkpoint
 
 
-def test_without_timm_its_backbones_say_how_to_get_it(monkeypatch):
+def test_without_timm_its_backbones_explain_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
 
     with pytest.raises(InputError, match=r"timm/test_vit needs timm, which is not installed.*pip install timm"):
@@ -44,7 +44,7 @@ def test_features_are_those_in_front_of_the_classifier(name, channels, size):
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
-def test_stages_are_shown_changed_and_left_alone_again(name):
+def test_stages_are_observed_changed_and_restored(name):
     featurizer = _featurizer(name).eval()
     x = torch.randn(2, 3, 32, 32)
     places = []
@@ -69,7 +69,7 @@ def test_stages_are_shown_changed_and_left_alone_again(name):
         ("test_vit.r160_in1k", "includes a weights tag; set it as a hparam: weights r160_in1k"),
     ],
 )
-def test_unknown_models_are_answered_with_what_is_near(name, message):
+def test_unknown_models_are_answered_with_similar_ones(name, message):
     with pytest.raises(InputError, match=message):
         BACKBONE.parse("backbone", f"timm/{name}")
 
@@ -85,17 +85,17 @@ def test_unknown_models_are_answered_with_what_is_near(name, message):
         ("test_vit", 8, "patches of 16 pixels.*; set hparam image_size 16$"),
     ],
 )
-def test_images_that_a_model_cannot_take_are_refused(name, size, message):
+def test_unsupported_image_sizes_are_refused(name, size, message):
     with pytest.raises(InputError, match=message):
         backbone_for(f"timm/{name}", (3, size, size))
 
 
-def test_tags_are_explicit_and_others_are_answered_with_what_is_near():
+def test_tags_are_explicit_and_unknown_ones_are_answered_with_similar_ones():
     with pytest.raises(InputError, match=r"it can be none, r160_in1k, or the path.*did you mean 'r160_in1k'"):
         fetch_weights("timm/test_vit", "r160_in12k")
 
 
-def test_weights_that_cannot_be_downloaded_are_named_with_what_to_do(monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_reported_with_a_remedy(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
 
     def refuse(*arguments, local_files_only):
@@ -107,7 +107,7 @@ def test_weights_that_cannot_be_downloaded_are_named_with_what_to_do(monkeypatch
         fetch_weights("timm/test_vit", "r160_in1k")
 
 
-def test_a_tag_that_is_on_this_machine_is_read_from_there(tmp_path, monkeypatch):
+def test_a_cached_tag_is_read_from_disk(tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     from safetensors.torch import save_file
 
@@ -179,7 +179,7 @@ def test_styles_are_mixed_as_in_a_resnet_and_tokens_have_none():
 
 
 @pytest.mark.parametrize("name", ["ERM+BF", "SWAD+CORAL+BFv2", "IGA+BFv2"])
-def test_algorithms_train_on_a_vit_and_go_on_exactly_from_a_checkpoint(name, tmp_path):
+def test_algorithms_train_on_a_vit_and_resume_exactly_from_a_checkpoint(name, tmp_path):
     one, other = (make_algorithm(name, backbone="timm/test_vit", seed=seed) for seed in (0, 1))
     one.update(make_minibatches(n=2))
 
@@ -192,7 +192,7 @@ def test_algorithms_train_on_a_vit_and_go_on_exactly_from_a_checkpoint(name, tmp
     assert_close(one.state_dict(), other.state_dict(), rtol=0, atol=0)
 
 
-def test_a_kept_model_is_rebuilt_without_the_weights_that_it_began_with(tmp_path):
+def test_a_kept_model_is_rebuilt_without_its_initial_weights(tmp_path):
     torch.save(timm.create_model("test_vit", num_classes=0, img_size=32).state_dict(), tmp_path / "vit.pth")
     hparams = {**default_hparams("ERM", "Shapes", protocol="quick"), "timm_dropout": 0.0, "backbone": "timm/test_vit"}
     trained, rebuilt = (

@@ -26,12 +26,12 @@ def _offline(tmp_path, monkeypatch):
         ("resnet50", "ram_in1k", "resnet50_ram-a26f946b.pth"),
     ],
 )
-def test_weights_that_cannot_be_had_are_named_with_where_to_put_them(tmp_path, backbone, weights, file):
+def test_unavailable_weights_are_reported_with_where_to_put_them(tmp_path, backbone, weights, file):
     with pytest.raises(InputError, match=rf"{file}, which is not in {tmp_path}/hub/checkpoints .*no network"):
         fetch_weights(backbone, weights)
 
 
-def test_a_file_that_is_no_state_dict_or_does_not_fit_is_named(tmp_path):
+def test_a_file_that_is_not_a_state_dict_or_does_not_fit_is_named(tmp_path):
     broken, other, list_ = tmp_path / "broken.pth", tmp_path / "other.pth", tmp_path / "list.pth"
     broken.write_bytes(b"not a checkpoint")
     torch.save({"layer.weight": torch.zeros(1)}, other)
@@ -57,6 +57,6 @@ def test_code_in_a_weights_file_is_not_run(tmp_path):
         Featurizer((3, 32, 32), {"backbone": "tiny", "weights": str(tmp_path / "evil.pth")})
 
 
-def test_weights_of_another_backbone_are_refused_with_those_there_are():
+def test_weights_of_another_backbone_are_refused_with_the_known_ones():
     with pytest.raises(InputError, match=r"for backbone resnet18 it can be none, imagenet_v1, or the path"):
         fetch_weights("resnet18", "ram_in1k")

@@ -1,4 +1,4 @@
-"""Algorithms that other people wrote, as they wrote them."""
+"""Algorithms of other people as plug-ins, unchanged."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.training.stop import Interrupted
 
-# As people have them: DomainBed's style, nothing of ours but the networks.
+# DomainBed's style; only the networks are ours.
 UPSTREAM = """
 import torch
 from torch import nn
@@ -68,7 +68,7 @@ SMALL = '{"mlp_width": 16, "batch_size": 8}'
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Return a function that writes a plug-in module and returns its name; what it registers is forgotten after."""
+    """Return a function that writes a plug-in module and returns its name; its classes are unregistered afterwards."""
     monkeypatch.setattr(ALGORITHMS, "_classes", dict(ALGORITHMS._classes))
     monkeypatch.setattr(load, "_loaded", set())
     monkeypatch.syspath_prepend(tmp_path)
@@ -97,7 +97,7 @@ def test_a_class_of_domainbeds_signature_trains_as_it_is_and_is_part_of_the_run(
     assert "holds another run" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(write, tmp_path):
+def test_an_interrupted_run_resumes_exactly(write, tmp_path):
     spec = quick_spec(algorithm="SWAD+MyAlgo+BF", plugins=(write(),))
     asked = iter([False] * 6 + [True])
     with pytest.raises(Interrupted):
@@ -133,7 +133,7 @@ def test_batchformer_around_a_pasted_class_is_cross_entropy_over_both_streams_an
         ("# logits[::2]", {"batch_size": 9}, "into different halves; give an even batch_size"),
     ],
 )
-def test_what_pairing_would_get_wrong_is_refused_with_the_reason(write, more, hparams, message):
+def test_updates_that_pairing_would_break_are_refused_with_the_reason(write, more, hparams, message):
     load.load_plugins([write(UPSTREAM.replace("return {", f"{more}\n        return {{"))])
 
     with pytest.raises(InputError, match=message.replace("[", r"\[")):
@@ -159,7 +159,7 @@ def test_an_update_that_cannot_be_paired_is_refused_with_the_reason(write, line,
         make_algorithm("MyAlgo+BF").update(make_minibatches())
 
 
-def test_a_class_on_our_base_keeps_what_it_says_of_itself(write):
+def test_a_class_derived_from_our_base_keeps_its_declarations(write):
     ours = """
     from dg_batchformer.algorithms.sd import SD
     from dg_batchformer.hparams import HParam
@@ -234,9 +234,7 @@ def test_a_plugin_that_cannot_be_used_is_one_sentence(write, text, message, caps
         ("return self.network(x)", "return x[:1]", r"MyAlgo.predict returns a tensor \(1, \d+\); it must"),
     ],
 )
-def test_methods_that_return_something_else_are_named_with_what_they_have_to_return(
-    write, line, instead, message, capsys
-):
+def test_methods_with_wrong_return_values_are_named_with_what_they_must_return(write, line, instead, message, capsys):
     text = UPSTREAM.replace("F.cross_entropy(self.predict(all_x)", "F.cross_entropy(self.network(all_x)")
     name = write(text.replace(line, instead))
 
@@ -247,7 +245,7 @@ def test_methods_that_return_something_else_are_named_with_what_they_have_to_ret
         assert said.count("\n") == 1
 
 
-def test_an_error_within_a_plugin_is_one_sentence_that_says_where_its_traceback_is(write, capsys, tmp_path):
+def test_an_error_in_a_plugin_is_one_sentence_that_names_the_file_with_its_traceback(write, capsys, tmp_path):
     name = write(UPSTREAM.replace("loss.backward()", "loss.backwards()"))
 
     assert _train("--algorithm", "MyAlgo", "--plugins", name) == 1
@@ -267,7 +265,7 @@ def test_hparams_may_be_declared_on_the_class(write):
     assert make_algorithm("MyAlgo", my_weight=3).hparams["my_weight"] == 3.0
 
 
-def test_a_class_that_two_plugins_offer_is_one(write):
+def test_a_class_in_two_plugins_is_registered_once(write):
     first = write()
     second = write(f"from {first} import MyAlgo\nMyAlgo.__module__ = __name__\n", more="HPARAMS = {'my_weight': 1.0}")
 
@@ -279,7 +277,7 @@ def test_a_class_that_two_plugins_offer_is_one(write):
     ("name", "message"),
     [("nobody_has_this", "there is no module nobody_has_this; run from"), ("my_module.py", "is not a module name")],
 )
-def test_a_module_that_is_not_there_is_one_sentence(name, message, capsys):
+def test_a_missing_module_is_one_sentence(name, message, capsys):
     assert _train("--plugins", name) == 2
     assert message in capsys.readouterr().err
 
@@ -302,14 +300,14 @@ def test_a_sweep_names_its_plugins_and_its_workers_import_them(write, tmp_path, 
     assert "MyAlgo+BF" in capsys.readouterr().out
 
 
-def test_plugins_are_part_of_what_a_run_is_and_their_order_is_not():
+def test_plugins_are_part_of_the_identity_of_a_run_and_their_order_is_not():
     assert resolved(plugins=()).id == resolved().id
     assert resolved(plugins=("b", "a")).id == resolved(plugins=["a", "b", "a"]).id != resolved().id
     assert RunSpec.from_dict(json.loads(json.dumps(resolved(plugins=("a",)).as_dict()))) == resolved(plugins=("a",))
     assert split_name("SWAD+domainbed/CORAL") == ("domainbed/CORAL", ("SWAD",))
 
 
-def test_an_installed_package_announces_algorithms_by_an_entry_point(write, monkeypatch, capsys):
+def test_an_installed_package_provides_algorithms_by_an_entry_point(write, monkeypatch, capsys):
     module = write()
     entries = [SimpleNamespace(name=name, module=module, value=f"{module}:{name}") for name in ("MyAlgo", "Broken")]
     for entry in entries:

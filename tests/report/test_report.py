@@ -1,4 +1,4 @@
-"""The report: every part of it, of sweeps of any state, on a page that loads nothing and takes no label for markup."""
+"""The report: all sections, for sweeps in any state, self-contained, with escaped labels."""
 
 import json
 import re
@@ -32,7 +32,7 @@ PARTS = ["tables", "accuracy", "gain", "curves", "valley", "transfer", "draws", 
 
 
 class _Page(HTMLParser):
-    """What a browser would make of a page: its tags, its links, what it says by part."""
+    """A parsed page: its tags, its links, and its text by section."""
 
     def __init__(self, text):
         super().__init__()
@@ -60,7 +60,7 @@ def _page(*folders):
 
 
 def _become(run):
-    """Some run of every state: of trial 1, draw 1."""
+    """Assign every state to some run of trial 1, draw 1."""
     if run.spec.hparams_seed == 0 or run.spec.trial_seed == 0:
         return State.DONE
     return {"ERM": State.FAILED, "SWAD": State.DIVERGED, "ERM+BF": State.DUE}.get(run.label, State.DONE)
@@ -81,14 +81,14 @@ def page(text):
     return _Page(text)
 
 
-def test_every_part_is_there_and_drawn(page):
+def test_every_section_exists_and_is_drawn(page):
     assert [part for part in page.said if part] == PARTS
     for part in ("accuracy", "gain", "curves", "valley", "transfer", "draws"):
         assert "PACS" in page.said[part]
         assert page.tags[part, "svg"], part
 
 
-def test_no_label_is_markup(page, text):
+def test_labels_are_never_markup(page, text):
     assert "</script>" not in text
     assert page.tags["script"] == 0
     assert LABEL in page.said["tables"]
@@ -104,12 +104,12 @@ def test_the_page_loads_nothing(page, text):
     assert "Content-Security-Policy\" content=\"default-src 'none'" in text
 
 
-def test_names_inside_figures_are_those_of_one_figure(page):
+def test_ids_inside_figures_are_unique(page):
     assert len(page.ids) == len(set(page.ids))
     assert {link[1:] for link in page.loaded if link.startswith("#")} <= set(page.ids)
 
 
-def test_the_header_says_what_came_out(page, sweep):
+def test_the_header_states_the_outcome(page, sweep):
     collection = collect([sweep.path])
     table = build_sections(collection, ["training-domain"])[0].tables[0]
     best = max(table.rows, key=lambda label: table.rows[label][4].mean)
@@ -123,7 +123,7 @@ def test_the_header_says_what_came_out(page, sweep):
     assert f"{trained} of 80 runs are trained." in page.said[""]
 
 
-def test_the_report_claims_what_compare_claims(page, sweep):
+def test_the_report_agrees_with_compare(page, sweep):
     [gain] = compare_rows(collect([sweep.path]), "ERM", ["ERM+BF"], ["training-domain"])
 
     assert gain.interval is not None
@@ -131,10 +131,10 @@ def test_the_report_claims_what_compare_claims(page, sweep):
     assert re.search(r"The (lead is more than|order may be) chance.*95 % interval", page.said[""])
 
 
-def test_tables_stand_by_every_selection_that_says_something_else(page):
+def test_tables_are_shown_for_every_selection_that_differs(page):
     said = page.said["tables"]
 
-    assert {f"by-{name}" for name in METHODS} - set(page.ids) == {"by-auto-lr"}  # which has nothing to say
+    assert {f"by-{name}" for name in METHODS} - set(page.ids) == {"by-auto-lr"}  # which has no values
     for name in ("training-domain", "oracle", "swad-averaged"):
         assert METHODS[name].title in said
         assert METHODS[name].about[1:] in said
@@ -192,7 +192,7 @@ def test_gains_are_differences_within_a_trial(sweep):
     )
 
 
-def test_curves_are_means_over_trials_and_end_in_what_was_averaged(sweep):
+def test_curves_are_means_over_trials_and_show_the_averaged_span(sweep):
     choices = Choices(collect([sweep.path]), METHODS["training-domain"])
     runs = [choice.run for choice in choices.trials("PACS", "SWAD", 0).values()]
 
@@ -204,7 +204,7 @@ def test_curves_are_means_over_trials_and_end_in_what_was_averaged(sweep):
     assert curve.window == pytest.approx((200, 600, values[:, -1].mean()))
 
 
-def test_draws_stand_on_an_axis_that_suits_the_hyper_parameter(tmp_path):
+def test_the_axis_of_draws_suits_the_hyper_parameter(tmp_path):
     folder = write_sweep(tmp_path, algorithms=ROWS[:1], draws=12, trials=1, test_envs=("0",), records=2)
     choices = Choices(collect([folder.path]), METHODS["training-domain"])
 
@@ -215,14 +215,14 @@ def test_draws_stand_on_an_axis_that_suits_the_hyper_parameter(tmp_path):
     assert {"batch_size", "16", "32", "class_balanced", "True", "False"} <= set(said)  # by name
 
 
-def test_labels_that_xml_cannot_hold_are_drawn_all_the_same(tmp_path):
+def test_labels_with_invalid_xml_characters_are_drawn(tmp_path):
     rows = (Row("bell \x07 ￾ 🤖", "ERM"),)
     folder = write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("0",), records=2)
 
     assert r"bell \u0007 � 🤖" in _page(folder.path).said["accuracy"]
 
 
-def test_without_a_pair_and_draws_the_page_says_less(tmp_path):
+def test_without_pairs_and_draws_the_page_is_shorter(tmp_path):
     rows = (Row("ERM", "ERM"), Row("CORAL", "CORAL"))
     page = _page(write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("sketch",)).path)
 
@@ -246,7 +246,7 @@ def test_of_many_rows_the_best_are_drawn_and_the_page_says_so(tmp_path):
     assert "The order may be chance: one trial cannot separate" in page.said[""]
 
 
-def test_a_sweep_that_only_started_has_a_page(tmp_path):
+def test_a_sweep_that_has_only_started_has_a_page(tmp_path):
     page = _page(write_sweep(tmp_path, lambda run: State.DUE).path)
 
     assert "No row has all test environments of a trial yet" in page.said[""]
@@ -282,7 +282,7 @@ def test_domainbeds_sweeps_have_a_page(tmp_path):
     assert f"python -m dg_batchformer report {tmp_path}" in page.said["reproduce"]
 
 
-def test_the_verb_writes_the_page_or_says_in_a_sentence_why_not(tmp_path, capsys):
+def test_the_command_writes_the_page_or_reports_the_reason_in_one_sentence(tmp_path, capsys):
     folder = write_sweep(tmp_path / "mine", trials=1, draws=1, algorithms=ROWS[:1], test_envs=("0",), records=2).path
 
     assert main(["report", str(folder)]) == 0

@@ -1,4 +1,4 @@
-"""Runs that ``train`` left, shown alone or several of a folder: tables, report, status."""
+"""Tables, report and status of single runs of ``train``, and of folders of them."""
 
 import re
 import shlex
@@ -86,7 +86,7 @@ def test_a_run_of_a_sweep_is_continued_with_the_options_of_that_sweep(given, kee
     assert options_of_run(sweep.run("0")) == {"data_dir": Path("my data"), "keep": keep}
 
 
-def test_where_nobody_kept_where_data_lie_the_command_says_data(tmp_path):
+def test_commands_contain_data_if_the_data_folder_is_unknown(tmp_path):
     spec = _write(tmp_path / "run", dataset="PACS", done=False)
 
     assert "--data_dir DATA" in train_command(spec, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Reading run folders: what is remembered, and what is not trusted."""
+"""Reading of run folders, and its cache."""
 
 import json
 import math
@@ -28,7 +28,7 @@ def _columns(evaluations):
     return evaluations.keys, evaluations.steps.tolist(), evaluations.recorded.tolist(), values.tolist()
 
 
-def test_a_second_call_reads_no_file_and_says_the_same(sweep, monkeypatch):
+def test_a_second_call_reads_no_file_and_returns_the_same(sweep, monkeypatch):
     first = read_folders(sweep)
 
     def refuse(content):
@@ -53,7 +53,7 @@ def test_only_what_changed_is_read_again(sweep, monkeypatch):
     assert len(files[file.parent.name].runs[0].evaluations) == 10
 
 
-def test_what_is_remembered_loses_neither_nan_nor_odd_names(tmp_path):
+def test_the_cache_keeps_nan_and_odd_names(tmp_path):
     record = {"step": 0, "args": {"dataset": "PACS", "lr": float("nan"), "big": 10**30}, "env0_in_acc": 0.5}
     for name in ("plain", os.fsdecode(b"caf\xe9")):
         (tmp_path / name).mkdir()
@@ -67,7 +67,7 @@ def test_what_is_remembered_loses_neither_nan_nor_odd_names(tmp_path):
         assert (math.isnan(args["lr"]), args["big"]) == (True, 10**30)
 
 
-def test_a_run_that_was_deleted_is_forgotten(sweep):
+def test_a_deleted_run_is_removed_from_the_cache(sweep):
     read_folders(sweep)
     file = next(sweep.glob("*/results.jsonl"))
     file.unlink()
@@ -76,7 +76,7 @@ def test_a_run_that_was_deleted_is_forgotten(sweep):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK no archive", None])
-def test_a_damaged_memory_is_read_past(sweep, damage):
+def test_a_damaged_cache_is_ignored(sweep, damage):
     first = _everything(read_folders(sweep))
     [memory] = (cache_dir() / "records").glob(f"{cache.cache_file(sweep).name}")
     memory.write_bytes(memory.read_bytes()[:-400] if damage is None else damage)
@@ -84,7 +84,7 @@ def test_a_damaged_memory_is_read_past(sweep, damage):
     assert _everything(read_folders(sweep)) == first
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(sweep, monkeypatch):
+def test_an_unwritable_cache_only_costs_time(sweep, monkeypatch):
     (sweep.parent / "a file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(sweep.parent / "a file"))
 

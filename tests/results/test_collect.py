@@ -1,4 +1,4 @@
-"""Sweeps read back, ours and DomainBed's, alone and together."""
+"""Collection of sweeps, ours and DomainBed's, alone and together."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def test_a_sweep_of_domainbed_has_its_algorithms_as_rows(tmp_path):
     assert not section.tables[0].has_empty_cells
 
 
-def test_what_is_not_done_is_left_out_and_what_cannot_be_read_is_named(tmp_path, capsys):
+def test_unfinished_runs_are_left_out_and_unreadable_ones_are_named(tmp_path, capsys):
     write_sweep(tmp_path, SMALL, seed=0)
     first, second, third, *_ = sorted(tmp_path.iterdir())
     (first / "done").unlink()
@@ -80,7 +80,7 @@ def test_a_copy_without_done_files_can_be_read_or_marked_and_nothing_is_advised_
     assert collect([tmp_path]).skipped == []
 
 
-def test_unfinished_runs_give_way_to_the_same_runs_trained_to_their_end(tmp_path):
+def test_finished_runs_replace_the_same_unfinished_runs(tmp_path):
     for name in ("copied", "whole"):
         write_sweep(tmp_path / name, SMALL, seed=0)
     _unmark(tmp_path / "copied")
@@ -91,7 +91,7 @@ def test_unfinished_runs_give_way_to_the_same_runs_trained_to_their_end(tmp_path
         assert (collection.skipped, collection.commands) == ([], [])
 
 
-def test_what_is_no_number_is_said_to_be_of_which_run_and_what_is_empty_is_named(tmp_path, capsys):
+def test_invalid_numbers_are_reported_with_their_run_and_empty_folders_are_named(tmp_path, capsys):
     write_sweep(tmp_path, SMALL._replace(draws=1, trials=1, evaluations=1), seed=0)
     second = sorted(tmp_path.iterdir())[1]
     (second / "results.jsonl").write_text("")
@@ -112,7 +112,7 @@ def _held_out(record):
     return env
 
 
-def test_datasets_that_nobody_knows_stand_last_with_what_the_records_say(tmp_path):
+def test_unknown_datasets_come_last_with_the_environments_of_their_records(tmp_path):
     write_sweep(tmp_path, SMALL._replace(datasets=("Nowhere", "PACS")), seed=0)
 
     collection = collect([tmp_path])
@@ -143,7 +143,7 @@ def test_the_same_trials_under_other_conditions_are_no_repetition(tmp_path, caps
     assert "mixes runs of different protocol" in capsys.readouterr().err
 
 
-def test_an_algorithm_of_another_suite_is_read_whatever_it_is_called(tmp_path):
+def test_an_algorithm_of_another_suite_is_read_whatever_its_name(tmp_path):
     write_sweep(tmp_path, SMALL._replace(algorithms=("SWAD", "EMA")), seed=0)
 
     [section] = build_sections(collect([tmp_path]), ["training-domain"])
@@ -151,7 +151,7 @@ def test_an_algorithm_of_another_suite_is_read_whatever_it_is_called(tmp_path):
     assert not section.tables[0].has_empty_cells
 
 
-def test_runs_on_environments_that_nobody_evaluated_are_named_not_believed(tmp_path):
+def test_runs_on_environments_without_evaluations_are_named_and_not_counted(tmp_path):
     write_sweep(tmp_path, SMALL._replace(datasets=("Nowhere", "PACS")), seed=0)
     for file in sorted(tmp_path.glob("*/results.jsonl"))[:3]:
         record = json.loads(file.read_text().splitlines()[0])
@@ -165,7 +165,7 @@ _ASKED = ("task", "steps", "checkpoint_freq", "holdout_fraction", "compile", "pl
 
 
 @pytest.mark.parametrize("name", [*_OF_RECORDS, *_ASKED])
-def test_what_differs_within_a_cell_is_refused_unless_it_is_to_be_mixed(name, tmp_path, capsys):
+def test_different_conditions_within_a_cell_are_refused_without_mix(name, tmp_path, capsys):
     def change(record):
         if name in _ASKED:
             return {**record, "args": {**record["args"], name: "other"}}
@@ -188,7 +188,7 @@ def _later_trials(record):
     return {**record, "args": {**record["args"], "trial_seed": record["args"]["trial_seed"] + 7}}
 
 
-def test_every_field_of_a_run_is_an_axis_of_the_tables_or_must_be_equal_in_a_cell(tmp_path):
+def test_every_field_of_a_run_is_an_axis_of_tables_or_must_be_equal_within_a_cell(tmp_path):
     write_sweep(tmp_path, SMALL, seed=0)
 
     known = set(collect([tmp_path]).runs[0].conditions.fields)
@@ -206,7 +206,7 @@ def test_every_field_of_a_run_is_an_axis_of_the_tables_or_must_be_equal_in_a_cel
     ],
     ids=["seed", "hparams", "checkpoint_freq"],
 )
-def test_equal_trials_that_differ_in_anything_are_no_doubles(first, second, refused, tmp_path, capsys):
+def test_equal_trials_that_differ_in_any_field_are_not_duplicates(first, second, refused, tmp_path, capsys):
     for name, changed in (("a", first), ("b", second)):
         write_sweep(tmp_path / name, SMALL, seed=0)
         _rewrite(tmp_path / name, lambda record, changed=changed: {**record, "args": {**record["args"], **changed}})
@@ -216,7 +216,7 @@ def test_equal_trials_that_differ_in_anything_are_no_doubles(first, second, refu
 
 
 def test_code_that_was_edited_between_two_sweeps_is_refused(tmp_path, capsys):
-    """Whoever sets ResNet-18 in DomainBed's source leaves no trace in what was asked."""
+    """ResNet-18 set in DomainBed's source leaves no trace in the arguments."""
     for name in ("a", "b"):
         write_sweep(tmp_path / name, SMALL, seed=0)
         hparams = {"resnet18": name == "a"}
@@ -227,7 +227,7 @@ def test_code_that_was_edited_between_two_sweeps_is_refused(tmp_path, capsys):
     assert "mixes runs of different resnet18: true" in capsys.readouterr().err
 
 
-def test_a_later_version_that_records_more_makes_no_other_run(tmp_path):
+def test_more_recorded_values_in_a_later_version_do_not_make_another_run(tmp_path):
     for name, more in (("a", {}), ("b", {"new": 1})):
         write_sweep(tmp_path / name, SMALL, seed=0)
         _rewrite(tmp_path / name, lambda record, more=more: {**record, "hparams": {**record["hparams"], **more}})
@@ -239,7 +239,7 @@ def test_a_later_version_that_records_more_makes_no_other_run(tmp_path):
     assert "32 runs are duplicated" in collection.skipped[0]
 
 
-def test_different_data_in_different_rows_are_no_mixture(tmp_path):
+def test_different_data_in_different_rows_are_not_mixed(tmp_path):
     write_sweep(tmp_path / "a", SMALL, seed=0)
     write_sweep(tmp_path / "b", SMALL._replace(algorithms=("CORAL",)), seed=1)
     _rewrite(tmp_path / "b", lambda record: {**record, "protocol": "other"})

@@ -1,4 +1,4 @@
-"""Rows that differ in more than the algorithm, or deviate from their protocol, say so wherever they stand."""
+"""Rows that differ in more than the algorithm, or deviate from their protocol, are marked in all outputs."""
 
 import json
 
@@ -78,7 +78,7 @@ def test_compare_says_in_its_sentence_that_rows_differ_in_more_than_the_algorith
     assert "deviates from protocol domainbed-2020: steps 801, not 5001" in said
 
 
-def test_the_report_says_so_below_its_tables_and_in_its_headline(tmp_path):
+def test_the_report_says_so_below_its_tables_and_in_its_summary(tmp_path):
     folder = _sweep(tmp_path, algorithms=(ROWS[0], SMALL), test_envs=None)
 
     page = build_page(collect([folder]), [folder])
@@ -128,7 +128,7 @@ def test_a_soup_is_of_all_draws_of_its_row():
     assert by_benchmark([*draws, soup], ["ERM", "soup"])["Toy"].differs == {}
 
 
-def test_switches_that_records_hold_are_conditions_and_no_measurements():
+def test_switches_in_records_are_conditions_and_not_measurements():
     record = {"args": {}, "step": 0, "env0_in_acc": 0.5, "tf32": False, "soup_members": 3}
 
     [run] = parse_records(json.dumps(record).encode()).runs
@@ -137,7 +137,7 @@ def test_switches_that_records_hold_are_conditions_and_no_measurements():
     assert run.constant == {"args": {}, "tf32": False, "soup_members": 3}
 
 
-def test_an_hparam_that_other_rows_do_not_have_is_of_the_algorithm(tmp_path):
+def test_an_hparam_that_other_rows_lack_belongs_to_the_algorithm(tmp_path):
     rows = (Row("ERM", "ERM"), Row("BF", "ERM+BF", {"bf_layers": 1}), Row("2 layers", "ERM+BF", {"bf_layers": 2}))
 
     assert _table(_sweep(tmp_path, algorithms=rows)).conditions.differs == {"2 layers": ["bf_layers 2, not 1"]}
@@ -151,7 +151,7 @@ def test_averages_over_datasets_say_on_which_a_row_deviates(tmp_path):
     assert "steps 5001, not 15001 on DomainNet" in table.conditions.deviations["ERM"]
 
 
-def test_the_protocol_as_it_is_deviates_in_nothing(tmp_path):
+def test_the_unchanged_protocol_has_no_deviations(tmp_path):
     asked = {"protocol": "swad-2021", "steps": None, "data_path": "exact", "precision": "fp32", "compile": "off"}
 
     conditions = _table(_sweep(tmp_path, algorithms=ROWS[:2], **asked)).conditions
@@ -174,7 +174,7 @@ def test_rows_of_domainbed_differ_by_the_network_that_their_hparams_say(tmp_path
     assert conditions.deviations == {}
 
 
-def test_what_records_of_others_say_of_themselves_is_printed_in_one_line(tmp_path):
+def test_foreign_texts_in_records_are_printed_in_one_line(tmp_path):
     for name, hparam in (("a", "x"), ("b", "y\x1b[31m\n\u202e")):
         kind = Kind(datasets=("PACS",), algorithms=("ERM" if name == "a" else "MMD",), trials=1, draws=1)
         write_domainbed_sweep(tmp_path / name, kind, seed=0)

@@ -1,4 +1,4 @@
-"""What happens to a finished run after its end: damaged files, deleted folders, older versions."""
+"""Finished runs with damaged files, deleted folders, or of older versions."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def _states(folder):
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_damaged_records_are_named_and_not_counted_by_any_verb(damage, sweep, capsys):
     file = sweep.run(expand(SWEEP)[0].spec.id).records_file
-    main(["tables", str(sweep.path)])  # what it remembers must not hide the damage
+    main(["tables", str(sweep.path)])  # the cache must not hide the damage
     assert "damaged" not in capsys.readouterr().err
     if damage == "gone":
         file.unlink()
@@ -51,7 +51,7 @@ def test_damaged_records_are_named_and_not_counted_by_any_verb(damage, sweep, ca
     assert "1 damaged" in capsys.readouterr().out
 
 
-def test_equal_size_and_time_do_not_hide_a_flipped_bit(sweep):
+def test_a_flipped_bit_is_found_despite_equal_size_and_time(sweep):
     file = sweep.run(expand(SWEEP)[0].spec.id).records_file
     collect([sweep.path])
     status = file.stat()
@@ -133,7 +133,7 @@ def test_a_damaged_run_is_trained_again_to_the_same_numbers(tmp_path, capsys):
     assert _states(folder) == [State.DONE]
 
 
-def test_damaged_predictions_and_models_are_named_by_what_reads_them(tmp_path, capsys):
+def test_damaged_predictions_and_models_are_reported_by_the_commands_that_read_them(tmp_path, capsys):
     folder, run = _trained(tmp_path, quick_spec())
     for file in (run.predictions_file, run.model_file):
         content = bytearray(file.read_bytes())

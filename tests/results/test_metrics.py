@@ -1,4 +1,4 @@
-"""Metrics of predictions, against their definitions; and the tables that they make."""
+"""Metrics of predictions, compared with their definitions, and their tables."""
 
 import json
 
@@ -22,16 +22,16 @@ def _predictions(label, predicted, confidence=None):
     return Predictions(np.zeros(n, int), np.full(n, "in"), np.array(label), np.array(predicted), confidence)
 
 
-def test_balanced_and_worst_class_accuracy_count_classes_alike_and_only_those_that_have_images():
-    """Class 1 has no image, though it is predicted; class 0 has recall 3/4, class 2 has 1/2."""
+def test_balanced_and_worst_class_accuracy_weight_classes_with_images_equally():
+    """Class 1 has no images but is predicted; class 0 has a recall of 3/4, class 2 of 1/2."""
     predictions = _predictions([0, 0, 0, 0, 2, 2], [0, 0, 0, 1, 2, 1])
 
     assert balanced_accuracy(predictions) == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert worst_class_accuracy(predictions) == pytest.approx(1 / 2)
 
 
-def test_calibration_error_is_the_weighted_gap_of_bins_that_hold_their_upper_edge():
-    """0.2 = 3/15 belongs to the third bin, with 0.15; 1.0 to the last."""
+def test_calibration_error_is_the_weighted_gap_of_bins_that_include_their_upper_edge():
+    """0.2 = 3/15 is in the third bin, with 0.15; 1.0 is in the last."""
     predictions = _predictions([0, 0, 0, 0], [0, 1, 0, 0], [0.2, 0.15, 0.9, 1.0])
 
     gaps = abs(1 / 2 - 0.175) * 2 / 4, abs(1 - 0.9) / 4, 0
@@ -48,7 +48,7 @@ def test_calibrated_confidence_has_no_calibration_error():
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    """Return a trained sweep of two rows whose second has written no predictions."""
+    """Return a trained sweep of two rows, the second without predictions."""
     rows = (Row("ERM", "ERM"), Row("SWAD", "SWAD"), Row("late", "SD"))
     small = {"mlp_width": 16, "batch_size": 8}
     asked = SweepSpec("mine", ("Toy",), rows, "quick", 1, 1, ("D",), steps=6, checkpoint_freq=2, hparams=small)
@@ -60,7 +60,7 @@ def sweep(tmp_path_factory):
 
 
 @pytest.mark.parametrize("label", ["ERM", "SWAD"])
-def test_predictions_are_of_the_model_that_the_run_returns(sweep, label):
+def test_predictions_are_those_of_the_returned_model(sweep, label):
     run = sweep[1][label]
     returned = json.loads(run.records_file.read_text().splitlines()[-1])
 
@@ -71,7 +71,7 @@ def test_predictions_are_of_the_model_that_the_run_returns(sweep, label):
         assert (part.label == part.predicted).mean() == pytest.approx(returned[f"env{env}_{split}_acc"])
 
 
-def test_every_metric_has_a_table_and_lacking_predictions_are_named_with_their_flag(sweep, capsys):
+def test_every_metric_has_a_table_and_missing_predictions_are_reported_with_their_flag(sweep, capsys):
     folder, runs = sweep
     predictions = read_predictions(runs["SWAD"].predictions_file).of(3, "in")
 
@@ -95,7 +95,7 @@ def test_every_metric_has_a_table_and_lacking_predictions_are_named_with_their_f
         assert best(("ERM", "SWAD"), key=means.get) in marked
 
 
-def test_what_is_about_accuracy_alone_refuses_other_metrics(sweep, capsys):
+def test_options_for_accuracy_refuse_other_metrics(sweep, capsys):
     for flag in (["--published"], ["--compare_to", "ERM"], ["--expect"], ["--format", "domainbed"]):
         assert main(["tables", str(sweep[0].path), "--metric", "ece", *flag]) == 2
         assert "drop" in capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_a_damaged_file_of_predictions_counts_as_none(tmp_path):
         assert read_predictions(tmp_path / "predictions.npz") is None
 
 
-def test_predictions_that_unpack_to_more_than_any_data_set_are_none(tmp_path, monkeypatch):
+def test_predictions_that_unpack_to_too_many_bytes_are_ignored(tmp_path, monkeypatch):
     columns = {name: np.zeros(1000, np.int64) for name in ("env", "label", "predicted")}
     np.savez_compressed(file := tmp_path / "predictions.npz", **columns, split=["in"] * 1000, confidence=[0.0] * 1000)
     assert read_predictions(file) is not None

@@ -1,4 +1,4 @@
-"""Packed records: one file gives the tables, comparisons and report that the run folders give, to the byte."""
+"""Packed records: one file gives the same tables, comparisons and report as the run folders, byte for byte."""
 
 import json
 import re
@@ -87,7 +87,7 @@ def test_the_report_is_equal_but_for_its_time(sweep, packed, tmp_path, monkeypat
     assert "CUDA out of memory" in pages[0]
 
 
-def test_records_come_back_as_they_were(sweep, packed):
+def test_records_are_restored_unchanged(sweep, packed):
     for run, back in zip(collect([sweep.path]).runs, collect([packed]).runs, strict=True):
         assert (run.label, run.state, run.constant) == (back.label, back.state, back.constant)
         assert run.evaluations.steps.tolist() == back.evaluations.steps.tolist()
@@ -96,7 +96,7 @@ def test_records_come_back_as_they_were(sweep, packed):
             assert repr(run.evaluations.column(key).tolist()) == repr(back.evaluations.column(key).tolist())
 
 
-def test_pandas_reads_a_row_for_every_record(packed):
+def test_pandas_reads_one_row_per_record(packed):
     frame = pandas.read_parquet(packed / "records.parquet")
 
     rows = frame[(frame.label == "ERM") & (frame.test_envs == "art_painting") & (frame.trial_seed == 0)]
@@ -105,7 +105,7 @@ def test_pandas_reads_a_row_for_every_record(packed):
     assert json.loads(rows.constant.iloc[0])["protocol"] == "domainbed-2020"
 
 
-def test_run_folders_count_where_both_are_there(sweep, packed):
+def test_run_folders_take_precedence_over_packed_records(sweep, packed):
     sweep.packed_file.write_bytes(b"damaged")
 
     assert len(collect([sweep.path]).runs) == len(collect([packed]).runs)
@@ -120,14 +120,14 @@ def test_a_damaged_file_is_one_sentence(damage, packed, tmp_path, capsys):
     assert "cannot be read as packed records" in capsys.readouterr().err
 
 
-def test_a_table_of_another_program_is_no_sweep(tmp_path, capsys):
+def test_a_table_of_another_program_is_not_a_sweep(tmp_path, capsys):
     pandas.DataFrame({"run": ["a"]}).to_parquet(tmp_path / "records.parquet")
 
     assert main(["tables", str(tmp_path)]) == 2
     assert "dg_batchformer did not write it" in capsys.readouterr().err
 
 
-def test_more_rows_than_a_sweep_has_are_not_read(tmp_path):
+def test_too_many_rows_are_not_read(tmp_path):
     rows = pyarrow.array([0]).take(pyarrow.array([0] * 3_500_000))
     pyarrow_parquet.write_table(pyarrow.table([rows] * 10, names=list("abcdefghij")), tmp_path / "records.parquet")
     with pytest.raises(InputError, match="more than the records of a sweep"):
@@ -143,7 +143,7 @@ def test_a_sweep_without_any_record_is_packed_too(tmp_path, capsys):
     assert "0 of 1 runs trained, 1 due" in capsys.readouterr().out
 
 
-def test_verbs_that_need_run_folders_say_so(packed, capsys):
+def test_commands_that_need_run_folders_say_so(packed, capsys):
     assert main(["status", str(packed)]) == 2
     assert "packed records" in capsys.readouterr().err
     assert main(["pack", str(packed)]) == 2

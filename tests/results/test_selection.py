@@ -25,14 +25,14 @@ def _select(method, runs, env=0, num_envs=3):
     return None if score is None else (pytest.approx(score.validation), pytest.approx(score.test), score.step)
 
 
-def test_training_domain_takes_the_step_with_the_best_mean_validation():
+def test_training_domain_selects_the_step_with_the_best_mean_validation():
     first = _record(0, env0_in=0.1, env1_out=0.6, env2_out=0.7)
     second = _record(1, env0_in=0.3, env1_out=0.7, env2_out=0.8)
 
     assert _select("training-domain", [_run([0], first, second)]) == (0.75, 0.3, 1)
 
 
-def test_the_earliest_of_equal_steps_is_taken():
+def test_the_earliest_of_equal_steps_is_selected():
     records = [_record(step, env0_in=test, env1_out=0.5) for step, test in ((0, 0.1), (300, 0.2))]
 
     assert _select("training-domain", [_run([0], *records)]) == (0.5, 0.1, 0)
@@ -46,7 +46,7 @@ def test_leave_one_out_validates_by_the_pairs():
     assert _select("leave-one-domain-out", [single, pairs[0]]) is None
 
 
-def test_oracle_takes_the_last_step():
+def test_oracle_selects_the_last_step():
     records = [_record(0, env0_out=0.7, env0_in=0.75), _record(1, env0_out=0.6, env0_in=0.65)]
 
     assert _select("oracle", [_run([0], *records)]) == (0.6, 0.65, 1)
@@ -82,14 +82,14 @@ def test_the_model_that_a_method_returns_is_preferred_and_swads_rows_ignore_it()
 
 @pytest.mark.parametrize("algorithm", ["SWAD+BF", "IIDMax", "SMA+SAM", "EMA"])
 @pytest.mark.parametrize("method", METHODS)
-def test_of_a_diverged_run_that_never_averaged_only_swads_rows_select(method, algorithm):
+def test_only_swads_rows_select_from_a_diverged_run_that_never_averaged(method, algorithm):
     record = _record(0, env0_in=0.1, env0_out=0.9, env1_out=0.9)
     runs = [_run(envs, record, algorithm=algorithm, state=State.DIVERGED) for envs in ([0], [0, 1], [0, 2])]
 
     assert (_select(method, runs) is not None) is (method in ("swad-iid", "swad-last", "swad-oracle"))
 
 
-def test_a_score_knows_the_accuracy_on_the_domains_trained_on_whatever_it_validates_by():
+def test_a_score_has_the_accuracy_on_training_domains_whatever_the_selection():
     run = _run([0], _record(0, env0_in=0.1, env0_out=0.9, env1_out=0.6, env2_out=0.8))
 
     for method in ("training-domain", "oracle", "swad-iid", "swad-last", "swad-oracle"):

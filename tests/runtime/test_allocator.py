@@ -1,4 +1,4 @@
-"""Which allocator a process gets is decided before it starts; here by what its environment says."""
+"""The choice of the allocator, from the environment of a process."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ def _replaced_by(monkeypatch):
     return calls
 
 
-def test_a_command_starts_over_as_it_was_given_with_tcmalloc_loaded_first(monkeypatch):
+def test_a_command_restarts_itself_with_tcmalloc_preloaded(monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["python", "-X", "dev", "-m", "dg_batchformer", "train"])
 
     [(program, command, environment)] = _replaced_by(monkeypatch)
@@ -31,7 +31,7 @@ def test_a_command_starts_over_as_it_was_given_with_tcmalloc_loaded_first(monkey
     assert environment == {**os.environ, "LD_PRELOAD": "libtcmalloc_minimal.so.4"}
 
 
-def test_it_starts_over_once_and_programs_it_starts_keep_their_own_allocator(monkeypatch):
+def test_it_restarts_once_and_child_programs_keep_their_allocator(monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "libtcmalloc_minimal.so.4")
 
     assert _replaced_by(monkeypatch) == []
@@ -39,7 +39,7 @@ def test_it_starts_over_once_and_programs_it_starts_keep_their_own_allocator(mon
 
 
 @pytest.mark.parametrize("theirs", ["libjemalloc.so.2", ""])
-def test_what_somebody_chose_to_load_first_or_not_to_is_left_alone(monkeypatch, theirs):
+def test_a_users_choice_of_preloaded_libraries_is_kept(monkeypatch, theirs):
     monkeypatch.setenv("LD_PRELOAD", theirs)
 
     assert _replaced_by(monkeypatch) == []
@@ -56,14 +56,14 @@ def test_without_tcmalloc_nothing_changes(monkeypatch):
         assert "LD_PRELOAD" not in os.environ
 
 
-def test_only_processes_started_within_load_it():
+def test_only_processes_started_inside_the_context_load_it():
     with allocator.preloaded():
         assert os.environ["LD_PRELOAD"] == "libtcmalloc_minimal.so.4"
 
     assert "LD_PRELOAD" not in os.environ
 
 
-def test_where_a_gpu_computes_the_allocator_stays(monkeypatch, tmp_path):
+def test_the_allocator_is_not_changed_on_gpus(monkeypatch, tmp_path):
     monkeypatch.undo()
     monkeypatch.setattr(allocator, "_GPUS", (tmp_path,))
 

@@ -1,4 +1,4 @@
-"""Work in every core: as if it were done here, in order, and said where a process dies of it."""
+"""Parallel work: same results in the same order, and an error if a process dies."""
 
 import os
 
@@ -10,7 +10,7 @@ from dg_batchformer.runtime.parallel import in_every_core, usable_cores
 MANY = range(2000)
 
 
-def test_results_come_in_the_order_of_items_from_other_processes():
+def test_results_of_other_processes_are_in_the_order_of_items():
     found = list(in_every_core(lambda item: (item**2, os.getpid()), MANY))
 
     assert [square for square, _ in found] == [item**2 for item in MANY]
@@ -18,12 +18,12 @@ def test_results_come_in_the_order_of_items_from_other_processes():
         assert os.getpid() not in {process for _, process in found}
 
 
-def test_what_work_raises_is_raised_here():
+def test_exceptions_of_workers_are_raised_in_the_caller():
     with pytest.raises(ZeroDivisionError):
         list(in_every_core(lambda item: 1 // (1000 - item), MANY))
 
 
 @pytest.mark.skipif(usable_cores() == 1, reason="one core, so that no process is started")
-def test_a_process_that_is_killed_ends_the_work_with_a_sentence():
+def test_a_killed_worker_raises_a_one_sentence_error():
     with pytest.raises(InputError, match="a process that reads files was killed"):
         list(in_every_core(lambda item: os._exit(9) if item == 1000 else item, MANY))

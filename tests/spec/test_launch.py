@@ -1,4 +1,4 @@
-"""How a run and a sweep are started again: the command asks for what was asked."""
+"""Commands that start a run or sweep again, with its original settings."""
 
 import json
 import shlex
@@ -32,7 +32,7 @@ def _parsed(line):
         {"algorithm": "SWAD+BF", "hparams": {"lr": 1e-4}, "plugins": ("mine",), "seed": 3, "holdout_fraction": 0.5},
     ],
 )
-def test_the_options_of_a_run_ask_for_that_run(asked):
+def test_the_command_of_a_run_selects_that_run(asked):
     spec = resolved(**asked)
 
     options = _parsed(command("train", **spec.options()))
@@ -49,7 +49,7 @@ def _continued(folder, launch):
 
 
 def test_a_sweep_is_continued_by_the_file_and_the_options_that_it_was_started_with(tmp_path, monkeypatch):
-    """From any folder, and with the paths that lead there from it."""
+    """From any folder, with paths relative to it."""
     monkeypatch.chdir(tmp_path)
     given = {"data_dir": Path("my data"), "keep": "final", "predictions": True, "slurm": ["gpus=1", "time=1:00"]}
     line = _continued(Path("results/mine"), Launch(Path("my sweeps/mine.yaml"), given))
@@ -84,11 +84,11 @@ def test_a_sweep_folder_that_was_renamed_gets_its_name_back_first(tmp_path, monk
     [None, [], {}, {"file": 3}, {"file": "a\nb"}, {"file": "a"}, {"file": "a", "options": {"results_dir": "x"}},
      {"file": "a", "options": {"keep": {}}}, {"file": "a", "options": {"slurm": ["\x1b[2J"]}}],
 )  # fmt: skip
-def test_what_no_launch_wrote_is_ignored(content, tmp_path):
+def test_launch_files_of_unknown_origin_are_ignored(content, tmp_path):
     assert Launch.read(content, tmp_path) is None
 
 
-def test_a_sweep_of_an_earlier_version_is_continued_from_where_sweeps_lie(tmp_path, monkeypatch):
+def test_a_sweep_of_an_earlier_version_is_continued_from_the_default_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     asked = _parsed(_continued(Path("results/mine"), None))

@@ -1,4 +1,4 @@
-"""``sweep.json`` may have been written by anybody."""
+"""Reading of ``sweep.json``, which is untrusted."""
 
 import json
 
@@ -14,7 +14,7 @@ from dg_batchformer.sweep.expand import expand
 SWEEP = SweepSpec("mine", ("PACS",), (Row("ERM", "ERM"), Row("2 layers", "ERM+BF", {"bf_layers": 2})), trials=1)
 
 
-def test_what_is_written_is_read_back(tmp_path):
+def test_a_manifest_is_read_back_as_written(tmp_path):
     runs = expand(SWEEP)
     folder = SweepFolder(tmp_path)
     folder.write(manifest_content(SWEEP, runs))
@@ -57,7 +57,7 @@ def _change(key, value):
         _change("of_a_newer_version", 1),
     ],
 )
-def test_a_file_that_is_no_declaration_is_one_sentence(tmp_path, capsys, verb, write):
+def test_a_file_that_is_not_a_manifest_is_one_sentence(tmp_path, capsys, verb, write):
     text = write(json.loads(json.dumps(manifest_content(SWEEP, expand(SWEEP)))))
     (tmp_path / "sweep.json").write_bytes(text.encode("latin-1"))
 

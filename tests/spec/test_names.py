@@ -32,12 +32,12 @@ def test_every_spelling_has_one_canonical_name_and_one_class(name, canonical, ba
         ("SWAD+IIDMax", "both act on the weights"),
     ],
 )
-def test_a_name_that_means_nothing_is_refused_with_the_reason(name, message):
+def test_a_meaningless_name_is_refused_with_the_reason(name, message):
     with pytest.raises(InputError, match=message):
         get_algorithm_class(name)
 
 
-def test_wrappers_stand_inside_out_whatever_the_spelling():
+def test_wrappers_are_ordered_from_the_inside_out_whatever_the_spelling():
     composed = get_algorithm_class("SWAD+CORAL+BF")
 
     assert composed.__name__ == "BF+CORAL+SWAD"

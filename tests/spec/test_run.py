@@ -14,10 +14,10 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "domainbed_golden.json
 def test_the_identity_of_a_run_never_changes():
     assert resolved().id == "f3bd56f3b07bdd33"
     assert resolved(dataset="PACS", algorithm="SWAD+CORAL+BF", test_envs=["sketch"]).id == "d577ab323f7b6c7b"
-    assert "train_envs" not in resolved(dataset="PACS").as_dict()  # as specs were written before they had the field
+    assert "train_envs" not in resolved(dataset="PACS").as_dict()  # as in specs before the field existed
 
 
-def test_what_is_not_tested_on_is_trained_on_and_the_other_way_round():
+def test_training_environments_are_the_complement_of_test_environments():
     rest = resolved(dataset="PACS", test_envs=["A", "C", "S"])
     source = resolved(dataset="PACS", train_envs=["photo"])
 
@@ -29,7 +29,7 @@ def test_what_is_not_tested_on_is_trained_on_and_the_other_way_round():
     assert RunSpec.from_dict(json.loads(json.dumps(few.as_dict()))) == few
 
 
-def test_data_of_ones_own_carries_its_environments():
+def test_own_data_carries_its_environments():
     spec = resolved(dataset="Mine", environments=("day", "night"), test_envs=["night"])
 
     assert (spec.train_envs, spec.checkpoint_freq, spec.facts.shape) == ((0,), 300, (3, 224, 224))
@@ -37,7 +37,7 @@ def test_data_of_ones_own_carries_its_environments():
     assert spec.id != resolved(dataset="Mine", environments=("day", "noon"), test_envs=[1]).id
 
 
-def test_indices_stay_indices_where_environments_are_called_by_numbers():
+def test_indices_stay_indices_if_environments_have_numbers_as_names():
     asked = {"dataset": "Sites", "environments": ("1", "10", "2")}
 
     assert resolved(test_envs=["2"], **asked) == resolved(test_envs=[2], **asked)
@@ -66,11 +66,11 @@ def test_spellings_and_defaults_that_mean_the_same_run_have_one_identity():
         {"trial_seed": 1},
     ],
 )
-def test_whatever_can_change_a_number_changes_the_identity(change):
+def test_every_setting_that_can_change_results_changes_the_identity(change):
     assert resolved(**change).id != resolved().id
 
 
-def test_the_seed_is_domainbeds_and_wrappers_share_it():
+def test_the_seed_equals_domainbeds_and_is_the_same_under_wrappers():
     jobs = [case["train_args"] for case in GOLDEN["job_hash"]]
     for job in jobs:
         spec = resolved(
@@ -86,7 +86,7 @@ def test_the_seed_is_domainbeds_and_wrappers_share_it():
     assert resolved(seed=0).seed == 0
 
 
-def test_steps_and_frequency_come_from_protocol_and_dataset():
+def test_steps_and_checkpoint_frequency_come_from_protocol_and_dataset():
     assert (resolved(dataset="PACS").steps, resolved(dataset="PACS").checkpoint_freq) == (5001, 300)
     swad = resolved(dataset="DomainNet", protocol="swad-2021")
     assert (swad.steps, swad.checkpoint_freq) == (15001, 500)
@@ -128,11 +128,11 @@ def test_every_step_on_the_grid_and_the_last_is_evaluated():
         ({"evaluate": "some"}, "unknown value of evaluate"),
     ],
 )
-def test_what_cannot_be_run_is_refused_with_the_rule(given, message):
+def test_invalid_runs_are_refused_with_the_rule(given, message):
     with pytest.raises(InputError, match=message):
         resolved(**given)
 
 
-def test_a_field_from_another_version_is_named():
+def test_a_field_of_another_version_is_named():
     with pytest.raises(InputError, match="unknown field of a run 'algoritm'; did you mean 'algorithm'"):
         RunSpec.from_dict({"algoritm": "ERM"})

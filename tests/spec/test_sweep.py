@@ -38,7 +38,7 @@ def test_a_sweep_file_declares_rows_with_labels_and_numbers(tmp_path):
 @pytest.mark.parametrize(
     "written", ["2", "01", "010", "1:30", "no", "Yes", "1e3", "1_000", "0x10", "~", "null", "2020-01-01", "-1", "+1.0"]
 )
-def test_a_name_is_what_is_written_whatever_else_yaml_would_make_of_it(tmp_path, written):
+def test_names_are_kept_as_written_whatever_yaml_would_make_of_them(tmp_path, written):
     for domain in (written, "other"):
         (tmp_path / written / domain / "cat").mkdir(parents=True)
     text = f"""
@@ -130,7 +130,7 @@ def test_a_missing_file_is_named(tmp_path):
         load_sweep(tmp_path / "nowhere.yaml")
 
 
-def test_what_a_sweep_expects_is_of_its_datasets_and_rows(tmp_path):
+def test_expectations_are_of_datasets_and_rows_of_the_sweep(tmp_path):
     text = "datasets: [PACS]\nalgorithms: [ERM]\nexpected:\n  source: a paper\n  tolerance: 1.5\n  PACS: {ERM: 85.5}\n"
 
     assert _load(tmp_path, text).expected == {"source": "a paper", "tolerance": 1.5, "PACS": {"ERM": 85.5}}
@@ -169,7 +169,7 @@ def test_every_committed_sweep_expands_and_resolves(file):
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
-def test_sweeps_under_the_protocols_of_papers_take_large_images_as_the_papers_did(file):
+def test_sweeps_under_protocols_of_papers_load_large_images_as_in_the_papers(file):
     sweep = load_sweep(file)
     large = {"VLCS", "OfficeHome", "TerraIncognita", "DomainNet"} & {*sweep.datasets}
 

@@ -1,4 +1,4 @@
-"""``compare`` and significance marks: what is said of rows with planted differences."""
+"""``compare`` and significance marks, on rows with planted differences."""
 
 import json
 import subprocess
@@ -15,12 +15,12 @@ from dg_batchformer.sweep.expand import expand
 
 TWO = ("PACS", "VLCS")
 ROWS = {"ERM": "ERM", "ERM+BF": "ERM+BF", "a_b": "CORAL"}
-PLACES = {0: 0.4, 1: -0.3, 2: 0.2, 3: -0.3}  # how far an environment is from the mean gain, in points
+PLACES = {0: 0.4, 1: -0.3, 2: 0.2, 3: -0.3}  # deviations of environments from the mean gain, in points
 
 
 @pytest.fixture
 def compare(tmp_path, capsys):
-    """Return a function that writes a sweep whose rows are some points above ERM, and compares them."""
+    """Return a function that writes a sweep with rows above ERM by given points, and compares them."""
 
     def run(gains, *more, datasets=TWO, trials=3, accuracy=None, verb=("compare", "ERM", "ERM+BF"), **asked):
         rows = tuple(Row(label, algorithm) for label, algorithm in ROWS.items() if label in {"ERM", *gains})
@@ -63,14 +63,14 @@ def _finish(files, env, test):
         ),
     ],
 )
-def test_one_sentence_says_whether_it_helps_and_by_how_much(gain, sentence, compare):
+def test_one_sentence_states_whether_it_helps_and_by_how_much(gain, sentence, compare):
     said = compare({"ERM+BF": gain})
 
     assert sentence in said
     assert "Environments of a dataset share training data" in said
 
 
-def test_every_environment_has_its_line_and_tests_stand_below(compare):
+def test_every_environment_has_a_line_and_tests_follow_below(compare):
     lines = compare({"ERM+BF": 1}).splitlines()
 
     table = [line.split() for line in lines]
@@ -82,7 +82,7 @@ def test_every_environment_has_its_line_and_tests_stand_below(compare):
     assert not any(line.startswith("warning") for line in lines)
 
 
-def test_one_trial_claims_nothing_and_says_why(compare):
+def test_one_trial_gives_no_verdict_and_the_reason(compare):
     said = compare({"ERM+BF": 3}, datasets=("PACS",), trials=1)
 
     assert (
@@ -92,7 +92,7 @@ def test_one_trial_claims_nothing_and_says_why(compare):
     assert "interval" not in said.splitlines()[1]
 
 
-def test_few_environments_have_no_p_values_and_few_trials_are_named(compare):
+def test_few_environments_have_no_p_values_and_few_trials_are_noted(compare):
     said = compare({"ERM+BF": 3}, datasets=("PACS",), trials=2)
 
     assert "ERM+BF improves on ERM by 3.0 points (95 % interval 2.4 to 3.6)" in said
@@ -103,8 +103,8 @@ def test_few_environments_have_no_p_values_and_few_trials_are_named(compare):
     assert "p = 0.0" not in said.replace("p = 0.05", "")
 
 
-def test_chance_that_the_environments_of_a_trial_share_widens_the_interval(compare):
-    """All environments gain alike in every trial, but the trials disagree: the p-values do not see it."""
+def test_noise_that_environments_of_a_trial_share_widens_the_interval(compare):
+    """All environments gain equally in every trial, but trials disagree, which p-values do not reflect."""
     shift = {0: 0.5, 1: -0.3, 2: 3.0}
 
     def accuracy(run, test):
@@ -123,7 +123,7 @@ def test_one_environment_has_no_interval(compare):
     assert "interval" not in said
 
 
-def test_pairs_that_are_missing_are_counted_and_named(compare):
+def test_missing_pairs_are_counted_and_named(compare):
     def accuracy(run, test):
         place = (run.label, run.spec.dataset, run.spec.test_envs[0])
         if place == ("ERM+BF", "VLCS", 1) and run.spec.trial_seed > 0:
@@ -137,7 +137,7 @@ def test_pairs_that_are_missing_are_counted_and_named(compare):
     assert "over 7 environments" in said
 
 
-def test_a_row_without_results_is_no_failure(compare):
+def test_a_row_without_results_is_not_an_error(compare):
     said = compare({"ERM+BF": 1}, accuracy=lambda run, test: test if run.label == "ERM" else None)
 
     assert "ERM and ERM+BF cannot be compared: no trial has a test accuracy for both." in said
@@ -150,14 +150,14 @@ def test_a_selection_that_needs_pairs_of_environments_says_so(compare):
     assert "no trial has a test accuracy for both; it needs a sweep with 'pairs: true'." in said
 
 
-def test_rows_that_are_equal_are_called_level(compare):
+def test_equal_rows_are_reported_as_equal(compare):
     said = compare({"ERM+BF": 0}, accuracy=lambda run, test: 0.5)
 
     assert "ERM+BF is level with ERM, to 0.1 points (95 % interval 0.0 to 0.0), on average over 8" in said
     assert "wins 0, ties 8, loses 0" in said
 
 
-def test_many_rows_are_corrected_for_their_number(compare):
+def test_p_values_of_many_rows_are_corrected(compare):
     said = compare({"ERM+BF": 1, "a_b": -2}, "--also", "a_b")
 
     assert said.count("p = 0.008; Holm-corrected for 2 rows: p = 0.016") == 4
@@ -177,7 +177,7 @@ def test_further_rows_widen_the_interval(compare):
     assert [json.loads(said)[0]["corrected_for"] for said in (one, two)] == [1, 2]
 
 
-def test_markdown_escapes_and_json_holds_the_numbers(compare):
+def test_markdown_is_escaped_and_json_contains_the_numbers(compare):
     markdown = compare({"a_b": 1}, "--format", "markdown", verb=("compare", "ERM", "a_b"))
     found = json.loads(compare({"a_b": 1}, "--format", "json", "--selection", "all", verb=("compare", "ERM", "a_b")))
 
@@ -220,7 +220,7 @@ def test_tables_mark_rows_that_differ_significantly_and_explain_the_mark(form, a
         assert "† above, ‡ below ERM significantly (95 % interval of the mean paired difference" in said
 
 
-def test_tables_mark_nothing_where_nothing_differs_or_nobody_asked(compare):
+def test_tables_mark_nothing_without_differences_or_without_asking(compare):
     same = compare({"ERM+BF": -0.05}, verb=(*TABLES, "text"))
     unasked = compare({"ERM+BF": 5}, verb=("tables",))
 
@@ -243,7 +243,7 @@ def test_tables_mark_nothing_where_nothing_differs_or_nobody_asked(compare):
         (["tables", "mine", "--compare_to", "ERM+BT"], "unknown row 'ERM+BT'; did you mean 'ERM+BF'"),
     ],
 )
-def test_rows_and_folders_that_are_not_there_are_named(arguments, message, compare, tmp_path, capsys, monkeypatch):
+def test_missing_rows_and_folders_are_named(arguments, message, compare, tmp_path, capsys, monkeypatch):
     compare({"ERM+BF": 1})
     monkeypatch.chdir(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Statistics of a difference: held against hand calculation, against scipy, and against planted effects."""
+"""Statistics of a difference, compared with calculations by hand, scipy and planted effects."""
 
 import random
 
@@ -15,7 +15,7 @@ NAMES = {name: facts.names for name, facts in DATASETS.items()}
 
 
 def _scores(gains, base=0.5):
-    """Return scores of rows A and B; B is above A by points for (dataset, env), one for each trial."""
+    """Return scores of rows A and B, with B above A by the points of (dataset, env), one per trial."""
     scores = {}
     for (dataset, env), points in gains.items():
         for trial, gain in enumerate(points):
@@ -35,7 +35,7 @@ def _of(*points):
     return _blocks({place: [gain] for place, gain in zip(places, points, strict=False)})
 
 
-def test_only_trials_that_both_rows_have_with_a_number_are_paired():
+def test_only_trials_with_finite_scores_of_both_rows_are_paired():
     scores = _scores({("PACS", 2): [1, 2, 3], ("VLCS", 0): [5, 5], ("PACS", 0): [1]})
     del scores["PACS", "A", 2, 0]
     scores["PACS", "B", 2, 1] = Score(0.9, float("nan"), 0)
@@ -59,7 +59,7 @@ def test_the_mean_is_over_environments_then_over_datasets():
     assert average(blocks, [4, 1, 1, 1, 1]) == pytest.approx(2.5)
 
 
-def test_signed_rank_is_wilcoxons():
+def test_signed_rank_equals_wilcoxons_test():
     # ranks of losses sum to 6; 14 of the 64 subsets of 1..6 sum to at most 6, and as many to at least 15
     assert signed_rank_p(_of(1, 2, 3, 4, 5, -6)) == pytest.approx(28 / 64)
     assert signed_rank_p(_of(1, 2, 3, 4, 5, 6)) == pytest.approx(2 / 64)
@@ -67,7 +67,7 @@ def test_signed_rank_is_wilcoxons():
     assert signed_rank_p(_of(*points)) == pytest.approx(stats.wilcoxon(points).pvalue)
 
 
-def test_sign_test_is_of_wins_and_losses_alone():
+def test_the_sign_test_counts_only_wins_and_losses():
     blocks = _of(1, 1, 1, 1, 1, 1, 1, -1, 0.04, -0.04)
 
     assert count_outcomes(blocks) == Outcomes(wins=7, ties=2, losses=1)
@@ -92,7 +92,7 @@ def test_rows_that_are_equal_up_to_rounding_errors_do_not_differ():
     assert (signed_rank_p(almost), sign_test_p(almost)) == (1, 1)
 
 
-def test_holm_multiplies_by_what_is_left_and_never_falls():
+def test_holm_multiplies_by_the_number_of_remaining_tests_and_is_monotonic():
     assert holm([0.01, 0.04, 0.03, None]) == pytest.approx([0.03, 0.06, 0.06, None])
     assert holm([0.5, 0.9]) == [1, 1]
     assert holm([]) == []
@@ -187,7 +187,7 @@ def test_intervals_of_a_family_are_wider_than_one():
     [(("PACS",), 1, 0, 1), (("PACS",), 0, 2, 1), (("PACS", "VLCS", "OfficeHome"), 0.5, 1, 0.5)],
     ids=["environments vary", "trials vary", "both"],
 )
-def test_intervals_hold_a_planted_effect_as_often_as_they_say(datasets, between, shared, noise):
+def test_intervals_cover_a_planted_effect_at_their_nominal_rate(datasets, between, shared, noise):
     rng, truth, times = np.random.default_rng(0), 1.3, 300
     held = 0
     for _ in range(times):

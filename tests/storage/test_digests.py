@@ -41,7 +41,7 @@ def test_damage_to_a_file_is_named(folder, name, damage):
         refuse_damaged(folder, file)
 
 
-def test_records_that_are_gone_are_damage_and_models_may_be_left_out_of_a_copy(folder):
+def test_missing_records_are_damage_but_models_may_be_left_out_of_a_copy(folder):
     folder.model_file.unlink()
     assert damaged(folder) == []
 
@@ -65,7 +65,7 @@ def test_a_run_of_an_older_version_or_of_domainbed_is_read_without_digests(folde
     assert is_intact("results.jsonl", b"", content) is None
 
 
-def test_a_name_that_is_not_a_runs_file_is_damage_and_not_opened(folder):
+def test_a_name_outside_the_files_of_a_run_is_damage_and_not_opened(folder):
     folder.done_file.write_text(json.dumps({"sha256": {"../../etc/passwd": "0", "/dev/zero": "0"}}))
 
     assert damaged(folder) == ["../../etc/passwd", "/dev/zero"]

@@ -20,7 +20,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_states_follow_from_what_is_there(tmp_path):
+def test_states_follow_from_the_files_in_the_folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
     assert folder.state() is State.DUE
     with folder.lock():
@@ -38,7 +38,7 @@ def test_states_follow_from_what_is_there(tmp_path):
     assert State.DIVERGED.is_final
 
 
-def test_why_a_run_failed_is_left_where_it_can_be_and_else_given_up(tmp_path):
+def test_the_reason_of_a_failure_is_written_if_possible(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.fail("no such \udcff image", "traceback")
     assert folder.failure() == "no such \\udcff image"
@@ -47,7 +47,7 @@ def test_why_a_run_failed_is_left_where_it_can_be_and_else_given_up(tmp_path):
     RunFolder(tmp_path / "file").fail("cannot be written")  # raises nothing
 
 
-def test_a_folder_that_is_no_sweep_says_so(tmp_path):
+def test_a_folder_that_is_not_a_sweep_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"is not a sweep folder: it has no sweep.json"):
         SweepFolder(tmp_path).read()
     write_text(tmp_path / "sweep.json", "{")
@@ -55,7 +55,7 @@ def test_a_folder_that_is_no_sweep_says_so(tmp_path):
         SweepFolder(tmp_path).read()
 
 
-def test_a_launch_removes_what_killed_launches_left_and_leaves_others_alone(tmp_path):
+def test_a_launch_removes_leftovers_of_killed_launches_and_nothing_else(tmp_path):
     folder = SweepFolder(tmp_path)
     folder.launches.mkdir()
     killed = folder.launches / "killed"
@@ -70,7 +70,7 @@ def test_a_launch_removes_what_killed_launches_left_and_leaves_others_alone(tmp_
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"pid": "../self"}', '{"pid": -1}', "\0", "[1]", ""])
-def test_a_lock_that_somebody_made_up_is_held_by_nobody(tmp_path, content):
+def test_a_forged_lock_is_held_by_nobody(tmp_path, content):
     folder = SweepFolder(tmp_path)
     folder.launches.mkdir()
     (lock := folder.launches / "made_up").write_text(content)

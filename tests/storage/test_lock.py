@@ -19,7 +19,7 @@ HOLD += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); ti
 
 @pytest.fixture
 def hold():
-    """Return a function that starts a process which holds a run."""
+    """Return a function that starts a process that locks a run."""
     processes = []
 
     def start(path):
@@ -38,7 +38,7 @@ def _holder(path):
     return process
 
 
-def test_a_live_owner_keeps_its_run_and_a_dead_ones_is_taken_over(tmp_path, hold):
+def test_a_live_owner_keeps_its_run_and_a_dead_owner_loses_it(tmp_path, hold):
     holder = hold(tmp_path)
     folder = RunFolder(tmp_path)
     with pytest.raises(Busy, match=f"process {holder.pid}"), folder.lock():
@@ -51,7 +51,7 @@ def test_a_live_owner_keeps_its_run_and_a_dead_ones_is_taken_over(tmp_path, hold
     assert not folder.lock_file.exists()
 
 
-def test_of_several_who_take_over_a_dead_owners_run_one_succeeds(tmp_path, hold):
+def test_one_of_several_processes_takes_over_the_run_of_a_dead_owner(tmp_path, hold):
     holder = hold(tmp_path)
     holder.kill()
     holder.wait()
@@ -84,7 +84,7 @@ def test_of_several_who_take_over_a_dead_owners_run_one_succeeds(tmp_path, hold)
     assert sorted(answers) == ["busy"] * 5 + ["mine"]
 
 
-def test_an_owner_elsewhere_lives_as_long_as_its_heart_beats(tmp_path):
+def test_an_owner_on_another_machine_lives_as_long_as_its_heartbeat(tmp_path):
     folder = RunFolder(tmp_path)
     write_text(folder.lock_file, json.dumps({"host": "elsewhere", "pid": 1}))
     assert folder.state() is State.RUNNING
@@ -97,7 +97,7 @@ def test_an_owner_elsewhere_lives_as_long_as_its_heart_beats(tmp_path):
         assert json.loads(folder.lock_file.read_text())["pid"] == os.getpid()
 
 
-def test_one_who_takes_over_waits_for_another_who_is_at_it(tmp_path, hold):
+def test_a_process_that_takes_over_waits_for_another_that_does(tmp_path, hold):
     holder = hold(tmp_path)
     holder.kill()
     holder.wait()
@@ -139,7 +139,7 @@ def test_a_lock_taken_over_is_neither_kept_alive_nor_removed(tmp_path, monkeypat
     with folder.lock() as lock:
         lock.check()
         write_text(folder.lock_file, json.dumps({"host": "elsewhere", "pid": 7, "token": "other"}))
-        time.sleep(0.1)  # for a beat that had begun
+        time.sleep(0.1)  # time for a heartbeat that had begun
         os.utime(folder.lock_file, (1000, 1000))
         time.sleep(0.1)
 
@@ -150,7 +150,7 @@ def test_a_lock_taken_over_is_neither_kept_alive_nor_removed(tmp_path, monkeypat
     assert folder.lock_file.stat().st_mtime == 1000
 
 
-def test_the_heart_beats_while_a_run_is_held(tmp_path, monkeypatch):
+def test_the_heartbeat_continues_while_a_run_is_held(tmp_path, monkeypatch):
     monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.01)
     folder = RunFolder(tmp_path)
     with folder.lock():
@@ -178,7 +178,7 @@ def test_a_lock_needs_no_hard_links(tmp_path, hold, monkeypatch):
             pass
 
 
-def test_a_lock_that_is_just_being_written_is_held_and_one_left_empty_is_taken_over(tmp_path):
+def test_a_lock_being_written_is_held_and_an_abandoned_empty_one_is_taken_over(tmp_path):
     folder = RunFolder(tmp_path)
     folder.lock_file.touch()
     with pytest.raises(Busy, match="another process"), folder.lock():
@@ -191,7 +191,7 @@ def test_a_lock_that_is_just_being_written_is_held_and_one_left_empty_is_taken_o
         assert lock.is_mine
 
 
-def test_a_lock_of_somebody_in_between_is_put_back(tmp_path, monkeypatch):
+def test_a_lock_taken_in_between_is_restored(tmp_path, monkeypatch):
     file = tmp_path / "lock"
     owners = iter([{"pid": 1}, {"pid": 2}])
     write_text(file, json.dumps({"pid": 2}))
@@ -215,7 +215,7 @@ def test_a_lock_is_not_written_through_a_symbolic_link(tmp_path):
     assert not target.exists()
 
 
-def test_who_waits_for_a_lock_gets_it_next(tmp_path, monkeypatch):
+def test_a_waiting_process_gets_the_lock_next(tmp_path, monkeypatch):
     monkeypatch.setattr(lock_module, "_WAIT_SECONDS", 0.01)
     file, order = tmp_path / "lock", []
 

@@ -1,4 +1,4 @@
-"""Processes are told apart by their start, with /proc and without."""
+"""Start times of processes, with and without /proc."""
 
 import subprocess
 import sys
@@ -19,13 +19,13 @@ def _system(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("_system")
-def test_a_process_has_one_start_until_it_ends():
+def test_the_start_of_a_process_is_constant_until_it_ends():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     started = processes.process_start(child.pid)
 
     assert started
     assert processes.process_start(child.pid) == started
-    child.kill()  # and nobody waits for it: a zombie
+    child.kill()  # not waited for: a zombie
     deadline = time.monotonic() + 20
     while processes.process_start(child.pid) is not None and time.monotonic() < deadline:
         time.sleep(0.05)

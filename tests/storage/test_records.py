@@ -6,7 +6,7 @@ import pytest
 from dg_batchformer.storage.records import read_line, to_line
 
 
-def test_a_record_reads_back_as_it_was_written():
+def test_a_record_is_read_back_as_written():
     values = {"step": 3, "env0_in_acc": 0.5, "env10_out_acc": 1e-9, "args": {"dataset": "PACS"}, "final": True}
 
     assert read_line(to_line(values).encode()) == values
@@ -23,7 +23,7 @@ def test_a_line_is_written_as_domainbed_writes_it_and_its_nan_is_read():
     "line",
     ['{"step": 1, "env0_in', "[]", '{"step": 1}', "null", "", '{"step": "1", "args": {}}', '{"step": 1, "args": 2}'],
 )
-def test_a_torn_or_foreign_line_is_a_value_error(line):
+def test_a_truncated_or_foreign_line_is_a_value_error(line):
     with pytest.raises(ValueError, match=r".*"):
         read_line(line.encode())
 

@@ -23,7 +23,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("read", [open_regular, read_bytes, read_text])
-def test_what_is_not_a_regular_file_is_refused_before_it_is_read(kind, read, tmp_path, monkeypatch):
+def test_anything_but_a_regular_file_is_refused_before_it_is_read(kind, read, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     KINDS[kind](path := Path("results.jsonl"))
 
@@ -62,7 +62,7 @@ def test_files_without_a_size_are_read_up_to_the_limit():
         read_bytes("/proc/self/status", 100)
 
 
-def test_links_to_regular_files_are_read_and_line_ends_are_pythons(tmp_path):
+def test_links_to_regular_files_are_read_and_line_endings_are_pythons(tmp_path):
     (tmp_path / "a").write_bytes(b"one\r\ntwo\r\xc3\xa9")
     (path := tmp_path / "b").symlink_to("a")
 
@@ -70,6 +70,6 @@ def test_links_to_regular_files_are_read_and_line_ends_are_pythons(tmp_path):
     assert read_bytes(path, 12) == b"one\r\ntwo\r\xc3\xa9"
 
 
-def test_a_missing_file_is_missing(tmp_path):
+def test_a_missing_file_raises_file_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_bytes(tmp_path / "no", 100)

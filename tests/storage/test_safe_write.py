@@ -19,7 +19,7 @@ def test_nothing_is_written_through_a_symbolic_link(mode, tmp_path):
     assert target.read_text() == "mine"
 
 
-def test_a_link_is_said_in_a_sentence(tmp_path):
+def test_a_link_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "log.txt").symlink_to(tmp_path / "nowhere")
 
     with pytest.raises(InputError, match=r"cannot write to .*log\.txt: it is a symbolic link") as raised:
@@ -70,7 +70,7 @@ def test_a_states_log_that_is_a_link_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_what_is_made_has_the_rights_that_the_umask_leaves(umask, tmp_path):
+def test_new_files_have_the_permissions_of_the_umask(umask, tmp_path):
     before = os.umask(umask)
     try:
         with SweepFolder(tmp_path / "sweep").launching(), SweepFolder(tmp_path / "sweep").run("0").lock():

@@ -14,13 +14,13 @@ def _zip(method=zipfile.ZIP_DEFLATED, entries=1):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_what_unpacks_to_what_it_tells_is_read(method):
+def test_a_zip_that_unpacks_to_its_declared_size_is_read(method):
     with open_zip(_zip(method), 1000) as content:
         assert content.read("0") == b"content"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_what_may_unpack_to_more_than_it_tells_is_refused(method):
+def test_a_zip_that_may_unpack_to_more_than_declared_is_refused(method):
     with pytest.raises(zipfile.BadZipFile, match="'0' is compressed by a method other than deflate"):
         open_zip(_zip(method), 1000)
 

@@ -38,12 +38,12 @@ def test_time_is_read_as_sbatch_reads_it(text, minutes):
         ("time=soon", "slurm time is 'soon'; write minutes, 4:00:00"),
     ],
 )
-def test_what_slurm_cannot_be_asked_for_is_refused(given, message):
+def test_invalid_slurm_settings_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         load_cluster([given], None)
 
 
-def test_a_file_without_settings_says_what_it_lacks(tmp_path):
+def test_a_file_without_settings_reports_what_is_missing(tmp_path):
     file = tmp_path / "mine.yaml"
     for content in ("partition: gpu", "slurm: gpu", "{", ""):
         file.write_text(content)

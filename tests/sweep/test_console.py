@@ -6,7 +6,7 @@ from dg_batchformer.sweep.console import SweepConsole
 from dg_batchformer.sweep.expand import expand
 
 
-def test_a_note_that_was_said_before_is_not_repeated_by_every_run(tmp_path, capsys):
+def test_a_note_is_not_repeated_by_every_run(tmp_path, capsys):
     file = tmp_path / "one.yaml"
     file.write_text("datasets: [Toy]\nalgorithms: [ERM]\nprotocol: quick\ntrials: 1\ntest_envs: [A]\nsteps: 10")
     [run] = expand(load_sweep(file))
@@ -22,7 +22,7 @@ def test_a_note_that_was_said_before_is_not_repeated_by_every_run(tmp_path, caps
 
 
 @pytest.mark.parametrize("start", [0, 1, 600])
-def test_the_time_left_is_judged_by_the_updates_of_this_launch(start, tmp_path, monkeypatch, capsys):
+def test_the_time_left_is_estimated_from_updates_of_this_launch(start, tmp_path, monkeypatch, capsys):
     file = tmp_path / "two.yaml"
     file.write_text(
         "datasets: [Toy]\nalgorithms: [ERM, CORAL]\nprotocol: quick\ntrials: 1\ntest_envs: [A]\nsteps: 1000"
@@ -41,7 +41,7 @@ def test_the_time_left_is_judged_by_the_updates_of_this_launch(start, tmp_path, 
     assert "(ETA 17 min)" in capsys.readouterr().out
 
 
-def test_what_ends_has_a_line_with_what_came_out_and_no_time_left_before_an_update(tmp_path, monkeypatch, capsys):
+def test_a_finished_run_has_a_line_and_no_time_left_is_shown_before_an_update(tmp_path, monkeypatch, capsys):
     file = tmp_path / "two.yaml"
     file.write_text("datasets: [Toy]\nalgorithms: [ERM]\nprotocol: quick\ntrials: 3\ntest_envs: [A]\nsteps: 100")
     first, second, third = expand(load_sweep(file))

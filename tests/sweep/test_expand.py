@@ -27,12 +27,12 @@ def test_trials_can_be_listed_by_their_seeds():
     assert runs[0].spec.id == expand(_sweep(trials=61, test_envs=("sketch",)))[-1].spec.id
 
 
-def test_more_runs_than_anybody_trains_are_refused_before_they_are_listed():
+def test_too_many_runs_are_refused_before_they_are_listed():
     with pytest.raises(InputError, match=r"at least 1,000,000,000,000,000,000 runs, and a sweep may have 200,000"):
         expand(_sweep(trials=10**9, draws=10**9))
 
 
-def test_pairs_follow_the_environment_they_begin_with():
+def test_pairs_follow_their_first_environment():
     runs = expand(_sweep(pairs=True))
 
     envs = [run.spec.test_envs for run in runs]
@@ -46,7 +46,7 @@ def test_pairs_of_some_environments_are_those_that_selection_reads():
 
 
 @pytest.mark.parametrize("given", [{}, {"train_envs": "all"}, {"pairs": True}])
-def test_environments_called_by_numbers_give_the_runs_of_any_others(given):
+def test_environments_with_numbers_as_names_expand_like_others(given):
     runs = {
         names: expand(_sweep(datasets=("Sites",), environments={"Sites": names}, **given))
         for names in [("1", "2", "3"), ("a", "b", "c")]
@@ -72,7 +72,7 @@ def test_variants_share_the_seed_and_differ_in_identity():
     assert plain.spec.id != variant.spec.id
 
 
-def test_the_declaration_says_everything_that_status_needs():
+def test_the_manifest_has_everything_that_status_needs():
     sweep = _sweep()
     declared = manifest_content(sweep, expand(sweep))
 

@@ -26,7 +26,7 @@ def test_jobs_are_remembered_beyond_a_torn_line(tmp_path):
         ("", {}),
     ],
 )
-def test_what_accounting_says_is_told_of_every_task(line, states, monkeypatch):
+def test_states_from_accounting_are_returned_for_every_task(line, states, monkeypatch):
     monkeypatch.setattr(jobs, "ask", lambda *command: f"{line}\n")
 
     assert ended_states([Job("7_1", [])]) == states

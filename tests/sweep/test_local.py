@@ -1,4 +1,4 @@
-"""Real worker processes."""
+"""The local launcher with real worker processes."""
 
 import json
 import os
@@ -44,7 +44,7 @@ from dg_batchformer.sweep.console import SweepConsole
 SweepConsole.note = lambda *given: signal.raise_signal(signal.SIGINT)
 sys.exit(main(sys.argv[1:]))
 """
-PATIENCE = 300  # seconds; a busy machine is slow, not wrong
+PATIENCE = 300  # seconds; tests must pass on busy machines
 VOLATILE = ("step_time", "mem_gb")
 
 
@@ -68,12 +68,12 @@ def _records(folder, spec):
 def _wait_for(condition, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
 def _kill_worker(folder):
-    """Kill the worker that trains a run, once it does."""
+    """Kill the worker of a run once it trains."""
     _wait_for(folder.lock_file.exists)
     os.kill(json.loads(folder.lock_file.read_text())["pid"], signal.SIGKILL)
 
@@ -92,7 +92,7 @@ def test_two_launches_at_once_train_each_run_once(tmp_path):
 
 
 @pytest.mark.system
-def test_a_failing_run_stops_no_other_and_is_tried_again_only_when_asked(tmp_path):
+def test_a_failing_run_does_not_stop_others_and_is_retried_only_when_asked(tmp_path):
     text = SWEEP.replace(
         "algorithms: [ERM, SWAD+BF]", "algorithms: [ERM, {{name: ERM, label: 1e30, hparams: {{lr: 1e30}}}}]"
     )
@@ -111,7 +111,7 @@ def test_a_failing_run_stops_no_other_and_is_tried_again_only_when_asked(tmp_pat
     assert "not done: 1 failed, 2 diverged; see: python -m dg_batchformer status" in output
     again = _start(file)
     assert "To start: 0." in again.communicate(timeout=PATIENCE)[0]
-    assert again.returncode == 1, "what an earlier launch left undone is said by every later one"
+    assert again.returncode == 1, "every launch reports runs that earlier ones left undone"
     assert main(["status", str(folder.path)]) == 1
     retried = _start(file, "--retry", "failed")
     assert "To start: 1" in retried.communicate(timeout=PATIENCE)[0]
@@ -120,7 +120,7 @@ def test_a_failing_run_stops_no_other_and_is_tried_again_only_when_asked(tmp_pat
 
 
 @pytest.mark.system
-def test_ctrl_c_leaves_a_state_that_the_same_command_continues(tmp_path):
+def test_the_same_command_resumes_after_ctrl_c(tmp_path):
     file, folder, specs = _sweep(tmp_path, steps=1501)
     whole_file, whole, _ = _sweep(tmp_path, steps=1501, name="whole")
     launch = _start(file)
@@ -155,7 +155,7 @@ def test_one_ctrl_c_is_enough_even_while_a_lost_worker_is_being_replaced(tmp_pat
 
 
 @pytest.mark.system
-def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
+def test_a_killed_worker_is_replaced_and_its_run_resumes(tmp_path):
     file, folder, specs = _sweep(tmp_path, steps=801)
     launch = _start(file)
     _kill_worker(folder.run(specs[0].id))
@@ -174,14 +174,14 @@ def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(tmp_path):
         ("cpu,,cpu", "has an empty entry"),
     ],
 )
-def test_devices_that_are_not_there_are_refused(devices, message, monkeypatch):
+def test_unknown_devices_are_refused(devices, message, monkeypatch):
     Gpus(monkeypatch, 0)
     with pytest.raises(InputError, match=message):
         parse_devices(devices)
 
 
 @pytest.mark.parametrize("data_dir", [None, Path("a folder/data")])
-def test_a_dry_run_prints_what_workers_would_be_told(tmp_path, data_dir):
+def test_a_dry_run_prints_the_commands_of_workers(tmp_path, data_dir):
     row = "{{name: SWAD+BF, label: 2 layers, hparams: {{bf_layers: 2, lr: 5e-5}}}}"
     rows = f"algorithms: [ERM, {row}]\ndraws: 2\npairs: true"
     file, folder, _ = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, C")
@@ -237,7 +237,7 @@ def test_a_row_that_cannot_be_trained_is_named_with_file_and_line(tmp_path, caps
     assert f"error: {file}{message}" in capsys.readouterr().err
 
 
-def test_a_sweep_that_lost_a_row_says_that_its_runs_are_kept_and_left_out(tmp_path, capsys):
+def test_runs_of_a_removed_row_are_kept_and_left_out_with_a_note(tmp_path, capsys):
     file, folder, specs = _sweep(tmp_path)
     for spec in specs:
         folder.run(spec.id).path.mkdir(parents=True)
@@ -250,7 +250,7 @@ def test_a_sweep_that_lost_a_row_says_that_its_runs_are_kept_and_left_out(tmp_pa
     assert f"note: {folder.runs} has 1 more runs that are not in {file}; {kept}" in capsys.readouterr().out
 
 
-def test_cancel_ends_a_launch_from_elsewhere_with_its_runs_saved(tmp_path, capsys):
+def test_cancel_stops_a_launch_of_another_process_and_its_runs_are_saved(tmp_path, capsys):
     file, folder, specs = _sweep(tmp_path, steps=1_000_000)
     launch = _start(file)
     _wait_for(lambda: all(folder.run(spec.id).records_file.exists() for spec in specs))
@@ -266,7 +266,7 @@ def test_cancel_ends_a_launch_from_elsewhere_with_its_runs_saved(tmp_path, capsy
 
 
 @pytest.mark.system
-def test_a_run_whose_memory_runs_out_is_tried_once_more_alone(tmp_path):
+def test_a_run_that_is_out_of_memory_is_retried_once_alone(tmp_path):
     rows = "algorithms: [{{name: ERM, label: huge, hparams: {{mlp_width: 10000000}}}}, ERM]"
     file, folder, specs = _sweep(tmp_path, text=SWEEP.replace("algorithms: [ERM, SWAD+BF]", rows), envs="A, B")
 
@@ -305,7 +305,7 @@ def test_a_worker_that_is_asked_to_stop_before_it_is_ready_stops(tmp_path):
     assert worker.bury() == 0, "it ended by itself"
 
 
-def test_a_device_that_is_not_there_fails_no_run_and_leaves_the_others_their_work(tmp_path):
+def test_a_missing_device_fails_no_run_and_other_devices_go_on(tmp_path):
     file, folder, _ = _sweep(tmp_path, envs="A, B")
     report = _Running()
 
@@ -334,7 +334,7 @@ def test_workers_wait_while_memory_is_short(tmp_path, monkeypatch):
 
 
 class _Running:
-    """A report that counts the runs that are under way together."""
+    """A report that counts simultaneous runs."""
 
     def __init__(self):
         self.now, self.most, self.how = set(), 0, []

@@ -1,4 +1,4 @@
-"""The local launcher where GPUs fail or are full, with workers that follow a script."""
+"""The local launcher with failing or full GPUs, with scripted workers."""
 
 from multiprocessing import Pipe
 
@@ -18,10 +18,10 @@ FAULT = {"event": "fault", "sentence": "cuda:0 failed (ECC)", "leaves": True}
 
 
 class _Worker:
-    """A worker that tells what a script says, instead of training."""
+    """A worker that sends the messages of a script instead of training."""
 
     script = staticmethod(lambda worker, run: [BEGIN, DONE])
-    alive: list["_Worker"] = []  # of all, as processes are
+    alive: list["_Worker"] = []  # over all workers
     started: list["_Worker"] = []
 
     def __init__(self, device, threads, log, sharing):
@@ -70,7 +70,7 @@ class _Report:
 
 @pytest.fixture
 def launched(tmp_path, monkeypatch):
-    """Return a function that launches ERM, SD and CORAL on devices, by a script; and its report."""
+    """Return a function that launches ERM, SD and CORAL on devices with a script, and returns the report."""
     monkeypatch.setattr(local, "WorkerProcess", _Worker)
     monkeypatch.setattr(admission, "available_memory", lambda: None)
     monkeypatch.setattr(_Worker, "started", [])
@@ -88,7 +88,7 @@ def launched(tmp_path, monkeypatch):
     return launch
 
 
-def test_a_run_that_ran_out_of_memory_is_tried_again_in_a_new_process_with_no_other_alive(launched):
+def test_a_run_that_is_out_of_memory_is_retried_in_a_new_process_alone(launched):
     tried = []
 
     def script(worker, run):
@@ -101,7 +101,7 @@ def test_a_run_that_ran_out_of_memory_is_tried_again_in_a_new_process_with_no_ot
 
     assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
     assert report.notes == ["out of memory on cuda:0; the run is retried alone at the end"]
-    assert tried[1] == (1, 3), "nobody else holds memory on the card"
+    assert tried[1] == (1, 3), "no other worker is on the card"
 
 
 def test_a_run_whose_gpu_failed_is_resumed_by_a_new_worker(launched):
@@ -120,7 +120,7 @@ def test_a_run_whose_gpu_failed_is_resumed_by_a_new_worker(launched):
     assert report.notes == ["its worker process ended as cuda:0 failed (ECC); the run resumes in another one"]
 
 
-def test_a_run_over_which_gpus_fail_again_and_again_fails(launched):
+def test_a_run_fails_after_repeated_gpu_faults(launched):
     report = launched(["cuda:0"], lambda worker, run: [BEGIN, FAULT if run.label == "SD" else DONE])
 
     [sentence] = [sentence for label, how, sentence in report.ended_as if how == "failed"]
@@ -128,7 +128,7 @@ def test_a_run_over_which_gpus_fail_again_and_again_fails(launched):
     assert [label for label, how, _ in report.ended_as if how == "done"] == ["ERM", "CORAL"]
 
 
-def test_progress_between_faults_counts(launched):
+def test_progress_between_faults_resets_the_count(launched):
     starts = iter([0, 0, 100, 100, 200])
 
     def script(worker, run):
@@ -149,10 +149,10 @@ def test_a_run_waits_while_its_card_is_too_full_for_it(monkeypatch):
 
     judge.hear(worker, {"memory": 0, "card": CardMemory(free=10 * GIB, held=5 * GIB, most=20 * GIB)})
     assert judge.is_short(worker)
-    assert not judge.is_short(other), "nothing is known of that card"
+    assert not judge.is_short(other), "the memory of that card is unknown"
 
     judge.hear(worker, {"memory": 0, "card": CardMemory(free=16 * GIB, held=5 * GIB, most=8 * GIB)})
-    assert not judge.is_short(worker), "what it holds already counts"
+    assert not judge.is_short(worker), "memory that the worker already holds is included"
 
 
 def test_workers_learn_how_many_share_their_card(launched):
@@ -165,7 +165,7 @@ def test_workers_learn_how_many_share_their_card(launched):
     ]
 
 
-def test_a_worker_that_finds_no_room_on_its_card_leaves_the_runs_to_the_others(launched):
+def test_a_worker_without_room_on_its_card_leaves_runs_to_others(launched):
     def script(worker, run):
         usable = worker is _Worker.started[0]
         return [BEGIN, DONE] if usable else [{"event": "unusable", "sentence": "full", "leaves": True}]

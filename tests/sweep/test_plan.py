@@ -27,7 +27,7 @@ def _folder(tmp_path, runs, sweep=SWEEP):
     return folder
 
 
-def test_a_plan_starts_what_is_due_and_prices_it_from_what_is_done(tmp_path):
+def test_a_plan_starts_missing_runs_and_estimates_their_cost_from_finished_ones(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     assert set(plan(folder, runs).seconds) == {None}
@@ -45,7 +45,7 @@ def test_a_plan_starts_what_is_due_and_prices_it_from_what_is_done(tmp_path):
     assert len(plan(folder, runs, retry=[State.FAILED]).due) == 6
 
 
-def test_an_interrupted_run_is_priced_by_what_is_left_of_it(tmp_path):
+def test_the_cost_of_an_interrupted_run_is_that_of_its_remaining_steps(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     for run in runs[:3] + runs[4:]:
@@ -59,7 +59,7 @@ def test_an_interrupted_run_is_priced_by_what_is_left_of_it(tmp_path):
     assert planned.text(4) == "8 runs: 1 interrupted, 7 done. To start: 1, about 8 min on 1 worker."
 
 
-def test_nothing_to_start_has_no_price(tmp_path):
+def test_an_empty_plan_has_no_cost(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     for run in runs:
@@ -79,7 +79,7 @@ def test_runs_that_a_changed_sweep_no_longer_declares_are_counted(tmp_path):
     assert plan(SweepFolder(tmp_path / "new"), runs).states.undeclared == 0
 
 
-def test_what_slurm_has_in_hand_is_not_started_again(tmp_path):
+def test_runs_queued_in_slurm_are_not_started_again(tmp_path):
     runs = expand(SWEEP)
 
     planned = plan(SweepFolder(tmp_path), runs, queued={runs[0].spec.id, runs[5].spec.id})
@@ -87,8 +87,8 @@ def test_what_slurm_has_in_hand_is_not_started_again(tmp_path):
     assert [run.spec.id for run in planned.due] == [run.spec.id for run in runs[1:5] + runs[6:]]
 
 
-def test_a_trained_run_is_looked_into_once(tmp_path, monkeypatch):
-    """Its state is logged by whoever trained it, or by the first who finds it; a torn line counts for nothing."""
+def test_a_trained_run_is_inspected_once(tmp_path, monkeypatch):
+    """Its state is logged by the process that trained it or first found it; truncated lines are ignored."""
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     write_json(folder.run(runs[0].spec.id).done_file, {"outcome": "done", "seconds": 7})
@@ -107,7 +107,7 @@ def test_a_trained_run_is_looked_into_once(tmp_path, monkeypatch):
     assert looked == [run.spec.id for run in runs[2:]]
 
 
-def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):
+def test_status_shows_failures_their_reasons_and_the_next_command(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     folder.run(runs[3].spec.id).error_file.write_bytes(b"image x\xff.jpg cannot be decoded\n\nTraceback ...")
@@ -128,8 +128,8 @@ def test_status_says_what_failed_and_why_and_how_to_go_on(tmp_path):
     assert f"tables: python -m dg_batchformer tables {tmp_path / 's'}" in text
 
 
-def test_a_deleted_run_folder_is_said_and_trained_again(tmp_path):
-    """The log of states is a cache, the folder is the truth."""
+def test_a_deleted_run_folder_is_reported_and_trained_again(tmp_path):
+    """The log of states is only a cache of the folder."""
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     for run in runs:
@@ -147,7 +147,7 @@ def test_a_deleted_run_folder_is_said_and_trained_again(tmp_path):
     assert f"continue: {_sweep_again(tmp_path)}\n" in text
 
 
-def test_a_run_that_begins_again_is_no_longer_known_as_trained(tmp_path):
+def test_a_restarted_run_is_no_longer_recorded_as_trained(tmp_path):
     runs = expand(SWEEP)
     folder = _folder(tmp_path, runs)
     run_id = runs[0].spec.id

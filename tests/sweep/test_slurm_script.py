@@ -1,4 +1,4 @@
-"""What is handed to sbatch: names, settings and paths of any kind are data in it, never commands."""
+"""Scripts for sbatch: any names, settings and paths are data, never commands."""
 
 import os
 import re
@@ -28,7 +28,7 @@ COMMANDS = {
 
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
-    """Put commands of SLURM on the path that keep what they get; return the folder where."""
+    """Put fake SLURM commands on the path that store their input; return the folder."""
     (programs := tmp_path / "programs").mkdir()
     (kept := tmp_path / "kept").mkdir()
     for name, text in COMMANDS.items():
@@ -60,7 +60,7 @@ def _parameters(script):
     "name",
     ["plain", "a b", 'it\'s "so"', "$(touch x)", "`touch x`", "50%", "100% u %u", "-x", "#x", "a;touch x", "~", "é 晴"],
 )
-def test_names_and_paths_reach_slurm_as_they_are(cluster, tmp_path, name):
+def test_names_and_paths_reach_slurm_unchanged(cluster, tmp_path, name):
     jobs = _submit(path := tmp_path / name)
 
     script = (cluster / "script.sh").read_text()
@@ -76,14 +76,14 @@ def test_names_and_paths_reach_slurm_as_they_are(cluster, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["a\ntouch x", "a\\b", "%j", "run%A", "\x1b[1m"])
-def test_paths_that_slurm_would_take_for_something_else_are_refused(cluster, tmp_path, name):
+def test_paths_that_slurm_would_misread_are_refused(cluster, tmp_path, name):
     with pytest.raises(InputError, match=r"cannot be used for SLURM logs"):
         _submit(tmp_path / name)
     assert not (cluster / "script.sh").exists()
 
 
 @pytest.mark.parametrize("value", ["$(touch x)", "a;touch x", "it's", "a b", "%j"])
-def test_settings_reach_slurm_as_they_are(cluster, tmp_path, value):
+def test_settings_reach_slurm_unchanged(cluster, tmp_path, value):
     settings = load_cluster([f"{name}={value}" for name in ("partition", "account", "qos", "constraint", "mem")], None)
 
     _submit(tmp_path / "tiny", settings)

@@ -1,4 +1,4 @@
-"""Workers that are killed at random cost time, never a result."""
+"""Workers killed at random cost time but no results."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.system
 TOOL = Path(__file__).parents[2] / "tools" / "chaos.py"
 
 
-def test_200_runs_under_fire_equal_those_left_in_peace():
+def test_200_disturbed_runs_equal_undisturbed_ones():
     done = subprocess.run(
         [sys.executable, TOOL, "--runs", "200", "--every", "0.75"], capture_output=True, text=True, timeout=1200
     )

@@ -20,7 +20,7 @@ from dg_batchformer.spec.sweep import load_sweep
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
 
-# Commands that no machine without a network, a GPU or SLURM runs in minutes, by a part of each.
+# Parts of commands that need a network, a GPU, SLURM or more than minutes.
 NEEDS = {
     "git clone": "a network",
     "cd dg_batchformer": "the clone",
@@ -38,13 +38,13 @@ NEEDS = {
     "make demo": "minutes, which the README takes",
     "source .venv": "the environment that is active already",
 }
-# data verify exits with 1 where data deserve a look, as a few random pixels in the place of PACS do.
+# data verify exits with 1 if data have findings, as the random pixels in place of PACS do.
 FINDS = "data verify"
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """Copy the project, with an environment that has this one's packages in place of a download."""
+    """Copy the project, with an environment that uses the packages of this one."""
     copy = tmp_path_factory.mktemp("clone") / "dg_batchformer"
     listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
     for name in listed.stdout.decode().splitlines():
@@ -66,7 +66,7 @@ def clone(tmp_path_factory):
 
 
 def _write_placeholders(folder):
-    """Write what documents take for granted: data, a module, photos, a trained sweep and one of DomainBed."""
+    """Write the files that documents assume: data, a module, photos, a trained sweep and one of DomainBed."""
     rng = random.Random(0)
     domains = {"PACS": dataset_facts("PACS").names, "Streets": ("rain", "night", "fog")}
     places = [
@@ -101,7 +101,7 @@ DOCUMENTS = [path for path in (*sorted(ROOT.glob("docs/*.md")), ROOT / "sweeps" 
 
 
 def _run(commands, folder):
-    """Run commands one after another in one shell; stop at the first that fails."""
+    """Run commands in one shell; stop at the first that fails."""
     lines = [f"{command} || test $? = 1" if FINDS in command else command for command in commands]
     script = "\n".join(["set -ex", *lines])
     environment = {"PATH": f"{folder / '.venv' / 'bin'}:/usr/bin:/bin", "XDG_CACHE_HOME": str(folder / ".cache")}

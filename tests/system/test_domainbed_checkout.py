@@ -1,4 +1,4 @@
-"""A real checkout of DomainBed, driven both ways, where one is given."""
+"""A real checkout of DomainBed, if given: its algorithms here, and our wrappers there."""
 
 import os
 import subprocess

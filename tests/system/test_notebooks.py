@@ -1,4 +1,4 @@
-"""The notebooks of the manual: each runs from its first cell to its last, and its outputs are committed."""
+"""The notebooks of the manual: each runs, and has its outputs committed."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The Python API in a script as people write them: without a guard around its main part."""
+"""The Python API in a script without a ``__main__`` guard."""
 
 import subprocess
 import sys

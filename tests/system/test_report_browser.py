@@ -1,4 +1,4 @@
-"""The report in a real browser: it loads nothing, obeys the keyboard, needs no scripts, goes dark, prints whole."""
+"""The report in a real browser: self-contained, usable by keyboard, without scripts, in dark mode, and printed."""
 
 import shutil
 import time
@@ -37,7 +37,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, address):
-    """Return a function that opens the report, with the settings of a visitor."""
+    """Return a function that opens the report with given browser settings."""
     contexts = []
 
     def _visit(**settings):
@@ -52,11 +52,11 @@ def visit(browser, address):
 
 
 def _shown(page):
-    """Return the selection methods whose tables can be seen."""
+    """Return the selection methods whose tables are visible."""
     return [name for name, title in TITLES.items() if page.get_by_role("heading", name=title, exact=True).is_visible()]
 
 
-def test_nothing_is_asked_of_the_network_and_nothing_goes_wrong(browser, address):
+def test_the_page_makes_no_requests_and_logs_no_errors(browser, address):
     page = browser.new_page()
     asked, said = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -89,7 +89,7 @@ def test_the_keyboard_switches_the_selection(visit, scripts):
     assert _shown(page) == ["swad-averaged"]
 
 
-def test_a_dark_page_has_dark_paper_and_figures_that_can_be_seen_on_it(visit):
+def test_a_dark_page_has_a_dark_background_and_readable_figures(visit):
     def colours(scheme):
         page = visit(color_scheme=scheme)
         style = "element => { const style = getComputedStyle(element); return [style.backgroundColor, style.fill] }"
@@ -118,7 +118,7 @@ def _contrast(one, other):
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
 
 
-def test_on_paper_every_selection_is_there_and_no_control(visit):
+def test_a_printed_page_shows_every_selection_and_no_controls(visit):
     page = visit()
     on_screen = page.locator("input[name=method]").count()
 

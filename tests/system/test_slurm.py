@@ -1,4 +1,4 @@
-"""A real SLURM of four nodes: what it trains is what a local launch trains, whatever is done to it."""
+"""A real SLURM of four nodes: its results equal those of a local launch despite disturbances."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from dg_batchformer.sweep.jobs import queued_states, read_jobs
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "tools" / "local_slurm.sh"
-PATIENCE = 400  # seconds; a busy machine is slow, not wrong
+PATIENCE = 400  # seconds; tests must pass on busy machines
 VOLATILE = ("step_time", "mem_gb")
 SWEEP = """
 datasets: [Toy]
@@ -36,7 +36,7 @@ TASKS = ("--slurm", "cpus=1", "mem=1G", "time=30", "signal=30")
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory):
-    """Bring a cluster up, install it where it is missing, and end it."""
+    """Start a cluster, install it if missing, and stop it."""
     if os.geteuid() != 0:
         pytest.skip("slurmd needs root to start jobs as their users")
     state = tmp_path_factory.mktemp("slurm") / "s"
@@ -74,7 +74,7 @@ class Sweep:
         return self.run("--launcher", "slurm", *TASKS, *more)
 
     def local(self):
-        """Train the same locally, with as many threads."""
+        """Train the same runs locally with the same number of threads."""
         return self.run("--devices", "cpu,cpu", "--threads", "1")
 
     def verb(self, *words):
@@ -88,7 +88,7 @@ class Sweep:
         return [_records(self.folder.run(spec.id)) for spec in self.specs]
 
     def starts(self):
-        """How often each run was begun or went on."""
+        """Return how often each run started or resumed."""
         logs = [self.folder.run(spec.id).log_file for spec in self.specs]
         return [log.read_text().count("from step") if log.exists() else 0 for log in logs]
 
@@ -132,7 +132,7 @@ def test_forty_runs_over_four_nodes_equal_the_same_sweep_run_locally(tmp_path):
 
     assert "submitted 4 tasks of up to 10 runs; 0 tasks were already queued" in output
     again = sweep.submit()
-    assert "0 tasks" in again or "To start: 0" in again, "what SLURM has in hand is not submitted twice"
+    assert "0 tasks" in again or "To start: 0" in again, "queued runs are not submitted twice"
     sweep.wait_until_done()
     assert len(sweep.specs) == 40
     assert sweep.starts() == [1] * 40
@@ -148,11 +148,11 @@ def test_a_time_limit_too_short_for_a_chunk_requeues_it_until_all_is_done(tmp_pa
     sweep.wait_until_done()
 
     assert "Requeued job" in "".join(sweep.logs())
-    assert max(sweep.starts()) > 1, "a run went on in a later start of its task"
+    assert max(sweep.starts()) > 1, "a run resumed in a later start of its task"
     _same_as_local(sweep, tmp_path / "local")
 
 
-def test_requeued_cancelled_and_killed_tasks_lose_nothing(tmp_path):
+def test_requeued_cancelled_and_killed_tasks_lose_no_results(tmp_path):
     sweep = Sweep(tmp_path / "cluster", envs="[A]", steps=6_001)
     sweep.submit("--runs_per_task", "2")
     owner = sweep.wait_until_under_way()
@@ -218,7 +218,7 @@ def test_two_submissions_at_once_train_each_run_once_and_a_failing_run_takes_no_
     sweep.wait_until_done()
 
 
-def test_a_task_without_the_gpu_it_asked_for_says_so_and_fails_no_run(tmp_path):
+def test_a_task_without_its_gpu_says_so_and_fails_no_run(tmp_path):
     sweep = Sweep(tmp_path / "cluster", envs="[A]")
 
     sweep.submit("--slurm", "gpus=1", "cpus=1", "mem=1G", "--runs_per_task", "2")  # these GPUs are null devices
@@ -228,7 +228,7 @@ def test_a_task_without_the_gpu_it_asked_for_says_so_and_fails_no_run(tmp_path):
     assert sweep.states() == [State.DUE, State.DUE]
 
 
-def test_what_slurm_refuses_is_said_in_a_sentence(tmp_path):
+def test_errors_of_slurm_are_reported_in_one_sentence(tmp_path):
     sweep = Sweep(tmp_path)
 
     refused = sweep.start("--launcher", "slurm", "--slurm", "partition=nowhere").communicate(timeout=PATIENCE)[0]

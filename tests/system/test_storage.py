@@ -1,4 +1,4 @@
-"""Disks that fill up or turn read-only: a sentence, nothing corrupt, and the sweep goes on once that is mended."""
+"""Full and read-only disks: an error without corrupt files, and the sweep resumes afterwards."""
 
 import errno
 import json
@@ -68,7 +68,7 @@ def _fill(path):
             pass
 
 
-def test_a_full_disk_stops_runs_without_harm_and_they_go_on_when_there_is_room(tmp_path, small_disk):
+def test_a_full_disk_stops_runs_and_they_resume_when_there_is_room(tmp_path, small_disk):
     command, folder, specs = _sweep(tmp_path, small_disk)
     whole_command, whole, _ = _sweep(tmp_path, tmp_path / "whole")
     launch = _start(command)
@@ -97,8 +97,8 @@ def test_a_full_disk_stops_runs_without_harm_and_they_go_on_when_there_is_room(t
         assert _records(folder, spec) == _records(whole, spec)
 
 
-def test_a_checkpoint_that_finds_no_room_is_trouble_with_the_disk(small_disk):
-    """PyTorch raises what hides the disk's own word, and leaves nothing half written."""
+def test_a_checkpoint_without_room_is_a_disk_error(small_disk):
+    """PyTorch raises an error that hides that of the disk; no partial file is left."""
     with pytest.raises(RuntimeError) as raised:
         checkpoint.save(small_disk / "checkpoint.pt", {"weights": torch.zeros(10**6)})
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_finds_no_room_is_trouble_with_the_disk(small_disk):
     assert list(small_disk.iterdir()) == []
 
 
-def test_a_read_only_disk_is_said_in_a_sentence(tmp_path, small_disk):
+def test_a_read_only_disk_is_reported_in_one_sentence(tmp_path, small_disk):
     command, folder, specs = _sweep(tmp_path, small_disk)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
 

@@ -1,4 +1,4 @@
-"""Training processes on a CPU really run on tcmalloc; programs that they start do not."""
+"""Training processes on CPUs use tcmalloc; their child programs do not."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.system,
     pytest.mark.skipif(tcmalloc() is None, reason="needs tcmalloc, see tools/install_tcmalloc.sh, and no GPU"),
 ]
-# An algorithm that writes down whether the process that trains it is on tcmalloc, and a program that this starts.
+# An algorithm that records whether its process, and a child program, use tcmalloc.
 PLUGIN = """
 import json, subprocess, sys
 from pathlib import Path

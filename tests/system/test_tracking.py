@@ -1,4 +1,4 @@
-"""W&B and MLflow with the real packages, offline: what they hold of a run, also of one that was killed."""
+"""W&B and MLflow with the real packages, offline: their records of a run, also after a kill."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The package works as a wheel: built, installed into an environment of its own, run from another folder."""
+"""The package as a wheel: built, installed into a new environment, and run from another folder."""
 
 import shutil
 import subprocess

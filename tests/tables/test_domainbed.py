@@ -29,7 +29,7 @@ def test_a_selection_is_printed_alone_and_one_that_domainbed_lacks_is_refused(tm
     assert "DomainBed has no selection method 'swad-iid'" in capsys.readouterr().err
 
 
-def test_a_dataset_that_domainbed_does_not_know_is_said_to_be_left_out(tmp_path, capsys):
+def test_datasets_unknown_to_domainbed_are_left_out_with_a_note(tmp_path, capsys):
     write_sweep(tmp_path, Kind(datasets=("PACS", "Nowhere"), trials=1, draws=1), seed=0)
 
     assert main(["tables", str(tmp_path), "--format", "domainbed"]) == 0
@@ -56,7 +56,7 @@ def test_auto_lr_joins_the_two_stages_of_a_run(tmp_path, capsys):
         assert shown in capsys.readouterr().out
 
 
-def test_methods_that_domainbed_lacks_come_as_they_are_found_behind_those_that_it_knows(tmp_path, capsys):
+def test_methods_unknown_to_domainbed_come_after_the_known_ones(tmp_path, capsys):
     for folder, algorithm in (("a", "MIRO"), ("b", "SAM"), ("c", "CORAL")):
         args = {"dataset": "PACS", "algorithm": algorithm, "test_envs": [0], "trial_seed": 0, "hparams_seed": 0}
         record = {"step": 0, "args": args, "env0_in_acc": 0.5, **{f"env{env}_out_acc": 0.5 for env in range(4)}}

@@ -1,4 +1,4 @@
-"""Which draw won: by row, environment and trial, with what it had drawn, in every format."""
+"""Selected draws by row, environment and trial, with their hparams, in every format."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ ASKED = SweepSpec("mine", ("Toy",), (Row("ERM", "ERM"), Row("a & b", "ERM+BF")),
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sweep in which the second draw wins on every environment but A, where the defaults do."""
+    """A sweep in which draw 1 is selected on every environment but A, where the defaults are."""
     folder = write_sweep(tmp_path / "mine", ASKED, lambda run: 0.5, hparams={})
     for run in expand(ASKED):
         file = folder.run(run.spec.id).records_file
@@ -35,7 +35,7 @@ def _shown(folder, capsys, name, *more):
     return capsys.readouterr().out
 
 
-def test_the_draw_that_was_selected_stands_with_what_differs_from_the_others(folder, capsys):
+def test_the_selected_draw_is_listed_with_what_differs_from_others(folder, capsys):
     [section] = json.loads(_shown(folder, capsys, "json", "--hparams"))["sections"]
 
     draws = section["tables"][0]["draws"]
@@ -47,7 +47,7 @@ def test_the_draw_that_was_selected_stands_with_what_differs_from_the_others(fol
     assert {draw["step"] for draw in draws} == {300}
 
 
-def test_every_cell_of_csv_names_its_draws_where_they_are_asked_for(folder, capsys):
+def test_every_cell_of_csv_names_its_draws_if_asked(folder, capsys):
     assert "draw" not in _shown(folder, capsys, "csv")
 
     lines = csv.DictReader(_shown(folder, capsys, "csv", "--hparams").splitlines())
@@ -59,12 +59,12 @@ def test_every_cell_of_csv_names_its_draws_where_they_are_asked_for(folder, caps
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "csv"])
-def test_every_format_for_people_shows_draws_where_they_are_asked_for(name, folder, capsys):
+def test_every_text_format_shows_draws_if_asked(name, folder, capsys):
     assert "0.0005" not in _shown(folder, capsys, name)
     assert _shown(folder, capsys, name, "--hparams").count("0.0005") == 6
 
 
-def test_the_report_shows_draws_where_there_are_some(folder, tmp_path, capsys):
+def test_the_report_shows_draws_if_there_are_any(folder, tmp_path, capsys):
     assert main(["report", str(folder)]) == 0
     assert "<td>lr 0.0005</td>" in (folder / "report.html").read_text()
 
@@ -73,6 +73,6 @@ def test_the_report_shows_draws_where_there_are_some(folder, tmp_path, capsys):
     assert 'class="draws"' not in (defaults.path / "report.html").read_text()
 
 
-def test_what_domainbed_prints_has_no_draws(folder, capsys):
+def test_domainbeds_tables_have_no_draws(folder, capsys):
     assert main(["tables", str(folder), "--format", "domainbed", "--hparams"]) == 2
     assert "drop --hparams" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A reproduction beside what it set out to find."""
+"""Results compared with expected averages."""
 
 import json
 
@@ -19,7 +19,7 @@ def _sweep(path, *, trials=3, keep=lambda run: True, expected=EXPECTED):
     found = {"ERM": 0.81, "SWAD": 0.82}
 
     def accuracy(run):
-        return found[run.label] + 0.002 * run.spec.trial_seed  # standard error of 3: 0.12 of a sample, in points
+        return found[run.label] + 0.002 * run.spec.trial_seed  # standard error of 3 trials, in points
 
     return write_sweep(path, spec, accuracy, hparams={"backbone": "resnet50", "weights": "imagenet_v1"}, keep=keep)
 
@@ -29,7 +29,7 @@ def _verdicts(capsys):
     return {line.split()[1]: line for line in lines if line.startswith("PACS")}
 
 
-def test_the_scatter_over_trials_decides_and_one_outside_is_status_1(tmp_path, capsys):
+def test_the_spread_over_trials_decides_and_one_deviation_gives_status_1(tmp_path, capsys):
     _sweep(tmp_path, expected={**EXPECTED, "PACS": {"ERM": 80.5, "SWAD": 85.0}})
 
     assert main(["tables", str(tmp_path), "--expect"]) == 1
@@ -39,7 +39,7 @@ def test_the_scatter_over_trials_decides_and_one_outside_is_status_1(tmp_path, c
     assert lines["SWAD"].split()[2:] == ["85.0", "82.2", "±", "0.1", "(n=3)", "-2.8", "0.8", "outside"]
 
 
-def test_a_tolerance_of_the_sweep_file_goes_before_and_all_inside_is_status_0(tmp_path, capsys):
+def test_a_tolerance_of_the_sweep_file_takes_precedence_and_agreement_gives_status_0(tmp_path, capsys):
     _sweep(tmp_path, expected={**EXPECTED, "tolerance": 3})
 
     assert main(["tables", str(tmp_path), "--expect"]) == 0
@@ -50,7 +50,7 @@ def test_a_tolerance_of_the_sweep_file_goes_before_and_all_inside_is_status_0(tm
     assert "Expected: a paper" in said
 
 
-def test_what_is_not_run_is_neither_inside_nor_outside(tmp_path, capsys):
+def test_a_missing_average_is_neither_inside_nor_outside(tmp_path, capsys):
     _sweep(tmp_path, keep=lambda run: run.label == "SWAD" and run.spec.test_envs != (0,))
 
     assert main(["tables", str(tmp_path), "--expect"]) == 0
@@ -68,7 +68,7 @@ def test_a_selection_that_the_sweep_has_no_runs_for_says_what_it_needs(tmp_path,
     assert "2 expected: 2 not run" in said
 
 
-def test_one_trial_has_no_scatter_and_asks_for_a_tolerance(tmp_path, capsys):
+def test_one_trial_has_no_spread_and_needs_a_tolerance(tmp_path, capsys):
     _sweep(tmp_path, trials=1)
 
     assert main(["tables", str(tmp_path), "--expect"]) == 0
@@ -84,7 +84,7 @@ def test_the_default_tolerance_is_two_standard_errors_of_a_difference_and_half_a
     assert default_tolerance(Cell()) is None
 
 
-def test_a_sweep_that_expects_nothing_says_how_it_could(tmp_path, capsys):
+def test_a_sweep_without_expectations_is_told_how_to_add_them(tmp_path, capsys):
     _sweep(tmp_path, expected={})
 
     assert main(["tables", str(tmp_path), "--expect"]) == 2
@@ -103,7 +103,7 @@ def test_a_sweep_that_expects_nothing_says_how_it_could(tmp_path, capsys):
         (lambda declared: declared.pop("algorithms"), "lacks the content of the sweep file"),
     ],
 )
-def test_what_anybody_wrote_into_the_declaration_is_refused_in_a_sentence(tmp_path, capsys, change, sentence):
+def test_a_malformed_manifest_is_refused_in_one_sentence(tmp_path, capsys, change, sentence):
     folder = _sweep(tmp_path)
     content = folder.read()
     change(content["declared"])

@@ -1,4 +1,4 @@
-"""Tables on their way into a paper: JSON, CSV, and what LaTeX makes of them."""
+"""Tables for papers: JSON, CSV and compiled LaTeX."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def test_every_format_renders_into_a_file_of_its_own(sections):
     assert len({form.file for form in FORMATS.values()}) == len(FORMATS)
 
 
-def test_json_holds_ours_the_published_and_how_it_was_made(sections):
+def test_json_has_our_rows_published_rows_and_provenance(sections):
     content = json.loads(render(sections, "json"))
 
     assert content["format"] == 1
@@ -66,7 +66,7 @@ def test_a_page_sets_published_rows_apart(sections):
     assert '<tr class="published"><th scope="row">ERM (DomainBed 2021)</th><td>84.7 ± 0.4</td>' in page
 
 
-def test_csv_says_whose_number_it_is(sections):
+def test_csv_names_the_source_of_every_number(sections):
     lines = list(csv.DictReader(io.StringIO(render(sections, "csv"))))
 
     ours = [line for line in lines if not line["source"]]
@@ -94,7 +94,7 @@ def test_provenance_is_one_sentence(sections):
     )
 
 
-def test_a_fragment_is_no_document_and_says_what_it_needs(sections):
+def test_a_fragment_is_not_a_document_and_lists_the_packages_it_needs(sections):
     shown = render(sections, "latex_fragment")
 
     assert shown.startswith(r"% For \input; needs \usepackage{booktabs} and \usepackage{graphicx}.")
@@ -105,7 +105,7 @@ def test_a_fragment_is_no_document_and_says_what_it_needs(sections):
 
 
 def _check(said, sections):
-    """Hold every row that a PDF shows against the tables: label, citation, and all numbers in order."""
+    """Compare every row of a PDF with the tables: label, citation, and numbers in order."""
     words = " ".join(said.split())
     for table in (table for section in sections for table in section.tables):
         rows = [f"ERM {' '.join(number(cell, ' ± ', table.trials) for cell in table.rows['ERM'])}"]
@@ -120,7 +120,7 @@ def _check(said, sections):
 
 
 @pytest.mark.system
-def test_the_document_says_what_the_tables_say_and_every_citation_resolves(tmp_path, sections):
+def test_the_document_has_the_numbers_of_the_tables_and_every_citation_resolves(tmp_path, sections):
     said, log = typeset(tmp_path, render(sections, "latex"), tables=bibliography(sections))
 
     assert "Overfull" not in log

@@ -1,4 +1,4 @@
-"""Published numbers: what is carried, what is shown beside which runs, and what is cited."""
+"""Published numbers: the data, the rows shown beside runs, and the citations."""
 
 import re
 from statistics import fmean
@@ -33,11 +33,11 @@ def test_every_number_is_of_a_known_dataset_environment_and_selection():
         assert number.error is None or 0 <= number.error < 25
 
 
-def test_the_names_of_selections_that_sweep_files_take_are_those_that_there_are():
+def test_selections_in_sweep_files_are_the_existing_ones():
     assert tuple(METHODS) == SELECTION_NAMES
 
 
-# As printed by their authors; the first is a misprint, those of EoA too, the others are rounded beyond 0.1.
+# As printed by their authors: the first and those of EoA are misprints, the others have larger rounding errors.
 _ODD_MEANS = {
     ("MixStyle (TLlib 2020)", "OfficeHome"),
     ("GroupDRO (TLlib 2020)", "OfficeHome"),
@@ -47,7 +47,7 @@ _ODD_MEANS = {
 }
 
 
-def test_averages_are_the_means_of_what_they_are_over_but_for_the_named():
+def test_averages_are_the_means_of_their_columns_but_for_named_exceptions():
     odd, checked = set(), 0
     for entry, (dataset, environment), number in NUMBERS:
         if environment != AVERAGE:
@@ -77,7 +77,7 @@ def test_averages_are_the_means_of_what_they_are_over_but_for_the_named():
         ("SWAD (SWAD 2021)", "training-domain", "VLCS", "Average", 79.1),
     ],
 )
-def test_numbers_stand_where_they_belong(label, selection, dataset, environment, mean):
+def test_numbers_are_in_the_right_cells(label, selection, dataset, environment, mean):
     found = [
         number.mean
         for entry, key, number in NUMBERS
@@ -86,7 +86,7 @@ def test_numbers_stand_where_they_belong(label, selection, dataset, environment,
     assert found == [mean]
 
 
-def test_values_quoted_from_papers_of_other_protocols_stand_beside_no_selection_of_ours():
+def test_values_of_other_protocols_are_not_shown_beside_our_selections():
     older = {"MASF", "DMG", "MetaReg", "ER", "pAdaIN", "EISNet", "DSON"}
 
     selections = [entry.selection for entry, _, _ in NUMBERS if entry.algorithm in older]
@@ -119,7 +119,7 @@ def test_every_source_has_an_entry_that_agrees_on_arxiv_and_year():
         ("PACS", "torn", None),
     ],
 )
-def test_the_network_of_a_run_is_read_off_our_hparams_and_domainbeds(dataset, hparams, setting):
+def test_the_network_of_a_run_is_derived_from_our_hparams_and_domainbeds(dataset, hparams, setting):
     assert run_setting(dataset, hparams) == setting
 
 
@@ -149,7 +149,7 @@ def test_rows_of_the_sweeps_algorithms_stand_below_ours_unmarked_and_untested(tm
     )
 
 
-def test_nothing_is_shown_of_another_backbone_weights_or_selection(tmp_path):
+def test_rows_of_another_backbone_weights_or_selection_are_not_shown(tmp_path):
     resnet18, augmix = {**V1, "backbone": "resnet18"}, {**V1, "weights": "ram_in1k"}
 
     shown = _sections(tmp_path / "18", hparams=resnet18)[0].tables[0].published
@@ -161,7 +161,7 @@ def test_nothing_is_shown_of_another_backbone_weights_or_selection(tmp_path):
     assert not any("SWAD" in row.algorithm for row in oracle)
 
 
-def test_where_nothing_matches_one_note_says_what_was_looked_for_and_what_there_is(tmp_path):
+def test_without_matches_one_note_says_what_was_searched_and_what_exists(tmp_path):
     [section] = _sections(tmp_path, hparams={**V1, "weights": "ram_in1k"}, rows=("SWAD+BF",))
 
     [note] = [note for note in section.tables[0].notes if note.startswith("Published rows")]
@@ -178,7 +178,7 @@ def test_tables_by_source_have_no_published_rows_and_say_why(tmp_path):
     assert "Published rows: none, as they are trained on all environments except the tested one" in table.notes
 
 
-def test_a_sweep_without_records_says_why_nothing_is_beside_it(tmp_path):
+def test_a_sweep_without_records_explains_why_no_published_rows_are_shown(tmp_path):
     spec = SweepSpec("mine", ("PACS",), (Row("ERM", "ERM"),), trials=1)
     collection = collect([write_sweep(tmp_path, spec, lambda run: 0.8, hparams=V1, keep=lambda run: False).path])
 
@@ -198,7 +198,7 @@ def test_named_algorithms_are_shown_however_they_are_spelled(tmp_path):
         algorithms("typo", "CORL")
 
 
-def test_who_ran_it_is_preferred_to_who_quotes_it(tmp_path):
+def test_original_numbers_are_preferred_to_quoted_ones(tmp_path):
     labels = [row.label for row in _sections(tmp_path, "SWAD", "Fish", "GENIE")[0].tables[0].published]
 
     assert "SWAD (SWAD 2021)" in labels
@@ -216,7 +216,7 @@ def test_an_average_is_shown_only_over_the_same_environments(tmp_path):
     assert "ERM (SWAD 2021)" not in shown
 
 
-def test_the_table_of_averages_has_published_ones_where_the_datasets_are_the_same(tmp_path):
+def test_the_table_of_averages_has_published_ones_for_the_same_datasets(tmp_path):
     five = ("VLCS", "PACS", "OfficeHome", "TerraIncognita", "DomainNet")
     tables = _sections(tmp_path, "SWAD", "ERM", datasets=five)[0].tables
 
@@ -225,7 +225,7 @@ def test_the_table_of_averages_has_published_ones_where_the_datasets_are_the_sam
     assert shown["ERM (DomainBed 2021)"] == [77.5, 85.5, 66.5, 46.1, 40.9, None]  # published over seven datasets only
 
 
-def test_the_bibliography_holds_what_is_cited_and_nothing_else(tmp_path):
+def test_the_bibliography_has_exactly_the_cited_works(tmp_path):
     sections = _sections(tmp_path, hparams={**V1, "backbone": "resnet18"})
 
     assert bibliography(sections).startswith("@inproceedings{hou2022batchformer,")

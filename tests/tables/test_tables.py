@@ -1,4 +1,4 @@
-"""From run folders to tables: numbers, marks, and a reason for every empty cell."""
+"""Tables from run folders: numbers, marks, and a reason for every empty cell."""
 
 import csv
 import io
@@ -90,7 +90,7 @@ def test_a_cell_chosen_among_fewer_draws_than_declared_says_so(tmp_path):
     assert table.notes[0] == "ERM (sketch): 1 of 4 runs trained, 3 due"
 
 
-def test_diverged_runs_are_counted_below_the_table_also_where_a_value_stands(tmp_path):
+def test_diverged_runs_are_counted_below_the_table_even_if_the_cell_has_a_value(tmp_path):
     folder = _sweep(tmp_path, trials=1, keep=lambda run: run.spec.test_envs != (0,))
     for run in expand(SweepSpec("mine", ("PACS",), ROWS, trials=1)):
         if run.spec.test_envs == (0,):
@@ -102,7 +102,7 @@ def test_diverged_runs_are_counted_below_the_table_also_where_a_value_stands(tmp
     assert "50% off & _more_ (art_painting): 1 run diverged" in table.notes[0]
 
 
-def test_summary_columns_say_what_they_are_over_where_that_is_not_plain(tmp_path):
+def test_summary_columns_say_what_they_average_if_unclear(tmp_path):
     def about(name, **asked):
         return [note for note in _sections(_sweep(tmp_path / name, **asked))[0].tables[0].notes if "Average" in note]
 
@@ -199,7 +199,7 @@ def test_latex_spells_unicode_out(text, printed):
     assert escape(text) == printed
 
 
-def test_latex_leaves_what_no_command_spells_out_to_fonts_and_escapes_what_no_font_has():
+def test_latex_leaves_other_characters_to_fonts_and_escapes_those_no_font_has():
     assert escape("BF 晴雨 é") == r"BF \resulttext{26228 }{晴雨} \'{e}"
     assert escape("a\x00\udcff") == r"a\textbackslash{}u0000\textbackslash{}udcff"
 
@@ -216,7 +216,7 @@ def test_a_name_that_pdflatex_cannot_print_leaves_every_format_written(tmp_path,
 
 
 @pytest.mark.parametrize("name", ["latex", "latex_fragment"])
-def test_only_a_document_with_names_that_pdflatex_cannot_print_asks_for_fonts(name, tmp_path):
+def test_only_documents_with_names_that_pdflatex_cannot_print_need_fonts(name, tmp_path):
     plain = render(_sections(_sweep(tmp_path / "plain")), name)
     named = render(_sections(_sweep(tmp_path / "named", algorithms=(Row("晴 & 雨", "ERM"),))), name)
 
@@ -226,7 +226,7 @@ def test_only_a_document_with_names_that_pdflatex_cannot_print_asks_for_fonts(na
 
 
 @pytest.mark.system
-def test_latex_compiles_and_says_what_the_table_says(tmp_path):
+def test_latex_compiles_and_shows_the_numbers_of_the_table(tmp_path):
     sections = _sections(_sweep(tmp_path, datasets=("PACS", "DomainNet"), pairs=True, trials=1))
 
     said, log = typeset(tmp_path, render(sections, "latex"))
@@ -247,7 +247,7 @@ def test_a_name_that_pdflatex_cannot_print_is_in_the_document_of_xelatex(tmp_pat
 
 
 @pytest.mark.system
-def test_every_sign_that_is_spelled_out_compiles(tmp_path):
+def test_every_transcribed_character_compiles(tmp_path):
     body = escape(" ".join([*TEXT, *MATHS, *"éüçñåűēǖž"]))
 
     said, _ = typeset(tmp_path, rf"\documentclass{{article}}\begin{{document}}{body}\end{{document}}")
@@ -255,7 +255,7 @@ def test_every_sign_that_is_spelled_out_compiles(tmp_path):
     assert "→" in said
 
 
-def test_all_selections_stand_side_by_side_with_the_averages_of_their_tables(tmp_path, capsys):
+def test_all_selections_are_shown_side_by_side_with_the_averages_of_their_tables(tmp_path, capsys):
     folder = _sweep(tmp_path)
 
     assert main(["tables", str(folder.path), "--selection", "all", "--format", "json"]) == 0
@@ -282,7 +282,7 @@ def test_all_selections_stand_side_by_side_with_the_averages_of_their_tables(tmp
         ("json", '"error": null'),
     ],
 )
-def test_one_trial_has_its_n_and_no_error(form, shown, tmp_path):
+def test_one_trial_has_n_but_no_error(form, shown, tmp_path):
     text = render(_sections(_sweep(tmp_path, trials=1, test_envs=("cartoon",), algorithms=ROWS[:1])), form)
 
     assert shown in text

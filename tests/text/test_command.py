@@ -1,4 +1,4 @@
-"""Commands to paste: what a shell makes of them is what was meant."""
+"""Commands to paste into a shell."""
 
 import shlex
 import subprocess
@@ -26,7 +26,7 @@ def test_commands_begin_as_the_program_was_started(path, said):
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_a_shell_hands_over_every_word_as_it_was_meant(name):
+def test_a_shell_passes_every_word_unchanged(name):
     line = command("tables", Path(name), Path(f"-{name}"), output=Path(name), mix=True, published=["ERM", name])
     show = f"{sys.executable} -c 'import sys; print(ascii(sys.argv[1:]))'"
 
@@ -36,7 +36,7 @@ def test_a_shell_hands_over_every_word_as_it_was_meant(name):
     assert said == ascii(words) + "\n"
 
 
-def test_what_is_not_given_is_left_out_and_a_value_with_a_dash_is_no_option():
+def test_omitted_options_are_left_out_and_a_value_with_a_dash_is_not_an_option():
     assert command("tables", Path("a"), mix=False, output=None, selection=[]) == f"{PROGRAM} tables a"
     line = command("tables", Path("a"), compare_to="-x")
     assert parser().parse_args(shlex.split(line.removeprefix(PROGRAM))).compare_to == "-x"

@@ -1,4 +1,4 @@
-"""Text of strangers in every format that shows it: nothing moves the cursor, nothing becomes markup."""
+"""Untrusted text in every output format: no control characters, no markup."""
 
 import csv
 import io
@@ -21,12 +21,12 @@ from dg_batchformer.text.printable import in_csv, in_markdown, one_line, printab
 
 
 def _made_up(count):
-    """Return texts put together of hostile and plain parts."""
+    """Return texts composed of hostile and plain parts."""
     return [*TEXTS, *texts(random.Random(0), count)]
 
 
 @pytest.mark.parametrize("shown", [printable, one_line, in_markdown, in_csv, escape])
-def test_nothing_unseen_is_left_in_any_format(shown):
+def test_no_format_contains_invisible_characters(shown):
     for text in _made_up(500):
         assert not UNSEEN.search(shown(text)), repr(text)
         shown(text).encode()
@@ -40,27 +40,27 @@ def test_ordinary_text_stays_as_it_is(text):
     assert one_line(text) == " ".join(text.split())
 
 
-def test_what_is_spelled_out_is_json_too():
+def test_escaped_text_is_valid_json():
     unseen = "\x9b\u202e\U000e0041"
 
     assert json.loads(f'"{printable(unseen)}"') == unseen
 
 
-def test_markdown_has_no_markup_but_ours():
+def test_markdown_contains_only_our_markup():
     for text in _made_up(500):
         left = re.sub(r"\\[!-/:-@\[-`{-~]", "", in_markdown(text))  # escaped punctuation
         assert not re.search(r"[\[\]<>`*|]|://|www\.|&#?\w+;", left), repr(text)
         assert "\n" not in left
 
 
-def test_csv_has_no_formula_and_numbers_stay():
+def test_csv_has_no_formulas_and_numbers_are_unchanged():
     for text in _made_up(500):
         assert not re.match(r"\s*[=+\-@\t\r]", in_csv(text)) or float(text)
     assert in_csv("-1.5") == "-1.5"
     assert in_csv("ERM+BF") == "ERM+BF"
 
 
-def test_latex_has_no_command_but_ours_and_no_row_begins_with_its_spacing():
+def test_latex_has_only_our_commands_and_no_row_starts_with_optional_spacing():
     for text in _made_up(500):
         shown = escape(text)
         assert not re.search(r"\\(input|write)", shown)
@@ -68,7 +68,7 @@ def test_latex_has_no_command_but_ours_and_no_row_begins_with_its_spacing():
         assert shown.count("{") - shown.count(r"\{") == shown.count("}") - shown.count(r"\}")
 
 
-def test_files_hold_only_what_shows(tmp_path):
+def test_files_contain_only_visible_characters(tmp_path):
     write_text(tmp_path / "tables.txt", "".join(TEXTS))
 
     assert not UNSEEN.search((tmp_path / "tables.txt").read_text())

@@ -1,4 +1,4 @@
-"""Standard output and error: readers that leave, full disks, closed streams, old encodings."""
+"""Standard streams: closed pipes, full disks, closed streams, old encodings."""
 
 import os
 import signal
@@ -14,14 +14,14 @@ READER_LEFT = 128 + signal.SIGPIPE
 
 
 def _shell(command, cwd, **environment):
-    """Run a line of a shell in which PYTHON is this program's command line."""
+    """Run a shell line in which PYTHON stands for the command line of this program."""
     line = command.replace("PYTHON", f"{sys.executable} -m dg_batchformer")
     root = str(Path(__file__).parents[2])
     more = {"PYTHONPATH": root, **environment}
     return subprocess.run(["bash", "-c", line], cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True)
 
 
-def test_training_outlives_its_reader(tmp_path):
+def test_training_continues_after_its_reader_exits(tmp_path):
     done = _shell(f"PYTHON {TRAIN} '{SMALL}' | true; echo ${{PIPESTATUS[0]}}", tmp_path)
 
     assert done.stdout == "0\n"
@@ -31,14 +31,14 @@ def test_training_outlives_its_reader(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 @pytest.mark.system
-def test_training_outlives_a_full_disk_behind_its_output_and_closed_streams(tmp_path):
+def test_training_continues_with_a_full_disk_behind_its_output_and_closed_streams(tmp_path):
     assert _shell(f"PYTHON {TRAIN} '{SMALL}' >/dev/full 2>/dev/full", tmp_path).returncode == 0
     assert (tmp_path / "run" / "done").exists()
     assert _shell(f"PYTHON {TRAIN} '{SMALL}' <&- >&- 2>&-", tmp_path).returncode == 0
 
 
 @pytest.mark.system
-def test_a_sweep_outlives_its_reader(tmp_path):
+def test_a_sweep_continues_after_its_reader_exits(tmp_path):
     text = f"datasets: [Toy]\nalgorithms: [ERM]\nprotocol: quick\ntrials: 1\ntest_envs: [A]\nsteps: 3\nhparams: {SMALL}"
     (tmp_path / "tiny.yaml").write_text(text)
     done = _shell("PYTHON sweep tiny.yaml --devices cpu | true; echo ${PIPESTATUS[0]}", tmp_path)
@@ -47,14 +47,14 @@ def test_a_sweep_outlives_its_reader(tmp_path):
     assert len(list(tmp_path.glob("results/tiny/runs/*/done"))) == 1
 
 
-def test_a_verb_that_prints_ends_quietly_with_its_reader(tmp_path):
+def test_a_printing_command_ends_quietly_with_its_reader(tmp_path):
     done = _shell("PYTHON list hparams SWAD+DANN+BF | true; echo ${PIPESTATUS[0]}", tmp_path)
 
     assert (done.stdout, done.stderr) == (f"{READER_LEFT}\n", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_verb_that_prints_says_that_its_output_is_lost(tmp_path):
+def test_a_printing_command_reports_lost_output(tmp_path):
     done = _shell("PYTHON list algorithms >/dev/full", tmp_path)
 
     assert done.returncode == 2
@@ -62,7 +62,7 @@ def test_a_verb_that_prints_says_that_its_output_is_lost(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_what_an_encoding_lacks_is_spelled_out(encoding, tmp_path):
+def test_characters_missing_in_an_encoding_are_escaped(encoding, tmp_path):
     code = "from dg_batchformer.text.terminal import *; prepare_streams(); print('1.0 ± 0.2 × 3 … é 狗 \\udcff')"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True

@@ -1,4 +1,4 @@
-"""Augmentation on tensors against torchvision's on Pillow images."""
+"""Augmentation of tensors, compared with torchvision's on Pillow images."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def _tensor(picture):
         (batch_augment.hue, functional.adjust_hue, (-0.3, -0.1, 0.0, 0.1, 0.3), 3.0),
     ],
 )
-def test_every_jitter_is_pillows_but_for_rounding(operation, reference, factors, bound):
+def test_every_jitter_equals_pillows_up_to_rounding(operation, reference, factors, bound):
     pictures = [_picture(seed) for seed in range(len(factors))]
     x = torch.stack([_tensor(picture) for picture in pictures]).float()
 
@@ -41,7 +41,7 @@ def test_every_jitter_is_pillows_but_for_rounding(operation, reference, factors,
     assert ((x - expected).abs().mean(dim=(1, 2, 3)) < bound).all()
 
 
-def test_grey_flip_and_crop_are_pillows_but_for_rounding():
+def test_grey_flip_and_crop_equal_pillows_up_to_rounding():
     picture = _picture(0)
     x = _tensor(picture)[None].float()
     batch_augment.grayscale(x)
@@ -56,7 +56,7 @@ def test_grey_flip_and_crop_are_pillows_but_for_rounding():
         assert (resized - _tensor(functional.resized_crop(picture, 5, 10, 50, 60, [size, size]))).abs().mean() < 1.5
 
 
-def test_parameters_are_distributed_as_torchvisions():
+def test_parameters_are_distributed_like_torchvisions():
     count, size = 4000, (60, 100)
     parameters = draw(range(count), torch.tensor([size] * count))
     torch.manual_seed(0)
@@ -90,7 +90,7 @@ def test_crops_stay_inside_images_of_any_shape(size):
     assert (left + width <= size[1]).all()
 
 
-def test_a_sample_is_augmented_by_its_seed_alone_and_whatever_is_beside_it():
+def test_the_augmentation_of_a_sample_depends_only_on_its_seed():
     images = [_tensor(_picture(seed, (40 + seed, 50))) for seed in range(6)]
     sizes = torch.tensor([image.shape[1:] for image in images])
     together = augment(images, draw(range(6), sizes), 32)
@@ -101,7 +101,7 @@ def test_a_sample_is_augmented_by_its_seed_alone_and_whatever_is_beside_it():
     assert not torch.equal(together, augment(images, draw(range(1, 7), sizes), 32))
 
 
-def test_all_at_once_as_on_a_gpu_is_one_by_one_as_on_a_cpu(monkeypatch):
+def test_augmenting_a_batch_as_on_gpus_equals_augmenting_one_by_one_as_on_cpus(monkeypatch):
     images = [_tensor(_picture(seed)) for seed in range(12)]
     parameters = draw(range(12), torch.tensor([image.shape[1:] for image in images]))
     one_by_one = augment(images, parameters, 32)
@@ -109,10 +109,10 @@ def test_all_at_once_as_on_a_gpu_is_one_by_one_as_on_a_cpu(monkeypatch):
     monkeypatch.setattr(batch_augment, "_on_cpu", lambda device: False)
     at_once = augment(images, parameters, 32)
 
-    assert (at_once - one_by_one).abs().mean() < 0.01  # only here bytes are rounded after resizing
+    assert (at_once - one_by_one).abs().mean() < 0.01  # only one by one, bytes are rounded after resizing
 
 
-def test_a_whole_pipeline_is_torchvisions_with_the_same_parameters():
+def test_the_whole_pipeline_equals_torchvisions_with_the_same_parameters():
     pictures = [_picture(seed) for seed in range(20)]
     images = [_tensor(picture) for picture in pictures]
     parameters = draw(range(20), torch.tensor([image.shape[1:] for image in images]))

@@ -13,7 +13,7 @@ from dg_batchformer.training.trust import Refused
 
 
 class Holder(nn.Module):
-    """One attribute of every kind that a method may hold."""
+    """An algorithm with an attribute of every kind that methods may have."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ def _through_disk(state, path):
     return checkpoint.load(path / "c.pt", torch.device("cpu"))
 
 
-def test_everything_that_changes_comes_back(tmp_path):
+def test_all_changing_state_is_restored(tmp_path):
     one, other = Holder(), Holder()
     one.live()
     checkpoint.restore(other, _through_disk(checkpoint.capture(one), tmp_path))
@@ -77,7 +77,7 @@ def test_every_backbone_can_be_kept(backbone, tmp_path):
 
 
 @pytest.mark.parametrize("value", [object(), [nn.Linear(1, 1)], [torch.cdist, 3], (i for i in "ab")])
-def test_what_cannot_be_kept_is_named(value):
+def test_state_that_cannot_be_saved_is_named(value):
     holder = Holder()
     holder.layer.odd = value
 
@@ -94,7 +94,7 @@ def test_state_for_something_not_built_yet_is_named(tmp_path):
 
 
 class Average:
-    """State in an object that is no module."""
+    """State in an object that is not a module."""
 
     def __init__(self):
         self.values, self.updates, self.rule = {}, 0, max

@@ -1,4 +1,4 @@
-"""Fast modes compute what the reference mode computes, and say in the records which they were."""
+"""Fast modes agree with the reference mode, and are named in the records."""
 
 import copy
 import json
@@ -54,7 +54,7 @@ def test_a_cached_run_trains_and_says_so(name, data_dir, tmp_path):
 
 
 def test_cached_and_exact_evaluate_alike(data_dir, tmp_path):
-    """Before the first update nothing differs but the path of the pixels; lr 0 keeps it so."""
+    """With lr 0, only the data path differs."""
     runs = []
     for path in ("exact", "cached"):
         spec = _folders_spec(data_path=path)
@@ -128,7 +128,7 @@ def test_bf16_covers_the_featurizer_only_and_its_loss_is_near(name):
     assert losses[1] != losses[0]
 
 
-def test_compiled_evaluation_predicts_alike_for_batches_of_any_size_and_copies_go_their_own_way():
+def test_compiled_evaluation_agrees_for_any_batch_size_and_copies_are_independent():
     algorithm = make_algorithm("BF", backbone="small_cnn").eval()
     x = make_minibatches(n=9)[0][0]
     with torch.no_grad():
@@ -193,7 +193,7 @@ def test_clones_that_live_for_one_update_are_compiled_without_cuda_graphs(name):
 
 
 class _NoWaiting(TorchDispatchMode):
-    """Fails where a GPU would have to be waited for: a tensor's value is read, or decides a shape."""
+    """Fails where a GPU would be synchronized: the value of a tensor is read, or determines a shape."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
@@ -203,15 +203,15 @@ class _NoWaiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("shape", ["{}", "{}+BF", "SWAD+{}"])
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_no_update_waits_for_the_device(name, shape):
+def test_no_update_synchronises_with_the_device(name, shape):
     algorithm = make_algorithm(shape.format(name))
-    algorithm.update(make_minibatches())  # what is set up at first may wait
+    algorithm.update(make_minibatches())  # setup in the first update may synchronize
 
     with _NoWaiting():
         algorithm.update(make_minibatches(seed=1))
 
 
-def test_fp32_is_fp32_unless_tf32_is_asked_for():
+def test_fp32_is_exact_unless_tf32_is_requested():
     algorithm = make_algorithm("ERM")
     allowed = []
     for precision in ("tf32", "fp32", "tf32", "bf16"):
@@ -231,7 +231,7 @@ def test_tf32_is_refused_where_no_gpu_has_it(data_dir, monkeypatch):
         compute_mode.settle(spec, dataset, CPU, 10)
 
 
-def test_what_a_run_began_with_replaces_what_auto_would_mean_now():
+def test_a_resumed_run_keeps_what_auto_meant_at_its_start():
     algorithm = make_algorithm("ERM", backbone="small_cnn").eval()
     apply(Execution("bf16", "exact", "on"), algorithm, CPU, 18)
 
@@ -241,7 +241,7 @@ def test_what_a_run_began_with_replaces_what_auto_would_mean_now():
     assert not algorithm.featurizer.compiles_evaluation
 
 
-def test_gpus_compile_training_too_and_replay_it_where_batches_are_small(monkeypatch):
+def test_gpus_compile_training_too_and_replay_it_for_small_batches(monkeypatch):
     algorithm, twice = make_algorithm("BF", backbone="small_cnn"), make_algorithm("SWAD+IGA", backbone="small_cnn")
     for images, graphs in ((24, True), (96, False)):
         apply(Execution("bf16", "exact", "on"), algorithm, torch.device("cuda"), images)
@@ -253,13 +253,13 @@ def test_gpus_compile_training_too_and_replay_it_where_batches_are_small(monkeyp
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Compile without a compiler: graphs are traced, differentiated and run as they are."""
+    """Compile without a compiler: graphs are traced, differentiated and run eagerly."""
     monkeypatch.setattr(base, "_compiled", lambda graphs: torch.compile(base._features, backend="aot_eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch looks at it itself
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch reads it too
 @pytest.mark.parametrize("shape", ["{}", "{}+BF"])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_compiled_training_updates_as_plain_training_does(name, shape, traced):
@@ -284,7 +284,7 @@ def test_runs_of_one_process_share_what_was_compiled(traced):
         assert graphs == 1, f"{graphs} graphs after {seed + 1} runs"
 
 
-def test_a_run_that_meets_too_many_shapes_goes_on_uncompiled_and_says_so(data_dir, tmp_path, monkeypatch):
+def test_a_run_with_too_many_shapes_continues_uncompiled_with_a_note(data_dir, tmp_path, monkeypatch):
     def give_up(*given):
         raise FailOnRecompileLimitHit("too many")
 

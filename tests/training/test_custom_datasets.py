@@ -1,4 +1,4 @@
-"""Runs, sweeps and tables of one's own data, and of runs that say what they train on, as a person meets them."""
+"""Runs, sweeps and tables of custom datasets and of given training environments, end to end."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def _records(path):
 
 
 def _sweep(tmp_path, text):
-    """Declare a sweep as the verb does, and train its runs here and now, without processes of their own."""
+    """Write the manifest of a sweep as the command does, and train its runs in this process."""
     file = tmp_path / "mine.yaml"
     file.write_text(text + SWEEP)
     asked = load_sweep(file, tmp_path)
@@ -44,7 +44,7 @@ def _sweep(tmp_path, text):
     return folder
 
 
-def test_a_folder_is_trained_on_by_name_and_again_says_what_came_out(tmp_path, capsys):
+def test_a_folder_is_trained_on_by_name_and_a_repeated_command_prints_the_result(tmp_path, capsys):
     write_own(tmp_path)
 
     assert _train(tmp_path, "--test_envs", "night") == 0
@@ -57,7 +57,7 @@ def test_a_folder_is_trained_on_by_name_and_again_says_what_came_out(tmp_path, c
     assert "already has this run, done" in capsys.readouterr().out
 
 
-def test_what_is_neither_trained_nor_tested_on_is_not_evaluated(tmp_path, capsys):
+def test_environments_neither_trained_nor_tested_on_are_not_evaluated(tmp_path, capsys):
     write_own(tmp_path)
 
     assert _train(tmp_path, "--train_envs", "day", "--test_envs", "rain") == 0
@@ -148,7 +148,7 @@ def test_a_sweep_by_source_has_a_table_for_each_and_is_validated_on_it_alone(tmp
         ("environments: {Mine: [a, b]}", r"mine.yaml:2: unknown key 'environments'"),
     ],
 )
-def test_sources_that_cannot_be_had_are_refused_with_their_line(keys, message, tmp_path):
+def test_invalid_training_environments_are_refused_with_their_line(keys, message, tmp_path):
     write_own(tmp_path, n=1)
     (tmp_path / "mine.yaml").write_text(f"datasets: [Mine]\n{keys}\n{SWEEP}")
 
@@ -187,7 +187,7 @@ def test_a_dry_run_prints_commands_that_name_the_same_runs(domains, tmp_path, ca
     assert asked == [run.spec for run in expand(load_sweep(tmp_path / "mine.yaml", tmp_path))]
 
 
-def test_domains_called_by_numbers_are_trained_on_by_name_and_again_say_what_came_out(tmp_path, capsys):
+def test_domains_with_numbers_as_names_are_trained_on_and_a_repeated_command_prints_the_result(tmp_path, capsys):
     write_own(tmp_path, ("1", "2", "3"))
 
     assert _train(tmp_path, "--test_envs", "2") == 0

@@ -1,4 +1,4 @@
-"""Transforms and loaders against torchvision and Pillow."""
+"""Transforms and loaders, compared with torchvision and Pillow."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def _image():
     return Image.effect_noise((60, 40), 80).convert("RGB")
 
 
-def test_plain_images_are_bit_equal_to_domainbeds():
+def test_unaugmented_images_equal_domainbeds_bit_for_bit():
     image = _image()
     theirs = transforms.Compose(
         [
@@ -48,7 +48,7 @@ def test_augmentation_depends_on_the_seed_alone_and_leaves_the_generator_alone()
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_needs_no_normalisation_gets_none():
+def test_inputs_that_need_no_normalisation_get_none():
     vectors = torch.randn(3, 8)
     assert normalise(vectors) is vectors
     grey = torch.full((1, 1, 2, 2), 255, dtype=torch.uint8)
@@ -56,7 +56,7 @@ def test_what_needs_no_normalisation_gets_none():
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_batches_come_in_the_order_asked_however_many_workers(image_folder, workers):
+def test_the_order_of_batches_does_not_depend_on_the_number_of_workers(image_folder, workers):
     dataset = get_dataset_class("PACS")(image_folder(), [0], {"image_size": 16})
     tasks = [[Request(env, [step % 10, 3], [step, 7]) for env in (0, 2)] for step in range(20)]
     notes = []
@@ -101,7 +101,7 @@ def test_batches_that_shared_memory_has_no_room_for_come_through_pipes_and_a_not
     assert note.startswith("/dev/shm has space for 0 MiB of images: larger batches use pipes, which are slower; in")
 
 
-def test_a_repaired_image_is_noted_once_and_a_broken_one_ends_it(image_folder):
+def test_a_repaired_image_is_noted_once_and_a_broken_one_raises(image_folder):
     root = image_folder()
     file = root / "PACS" / "photo" / "dog" / "0.png"
     file.write_bytes(file.read_bytes()[:-200])
@@ -117,7 +117,7 @@ def test_a_repaired_image_is_noted_once_and_a_broken_one_ends_it(image_folder):
             list(loader.stream([[Request(2, [0])]]))
 
 
-def test_workers_end_with_a_parent_that_is_killed(image_folder):
+def test_workers_end_when_their_parent_is_killed(image_folder):
     code = f"""
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Devices by name, with a stand-in for torch.cuda."""
+"""Devices by name, with a fake torch.cuda."""
 
 import os
 
@@ -28,7 +28,7 @@ GPU, *SLICES = (line.rpartition(": ")[2].rstrip(")") for line in LISTED.splitlin
 
 @pytest.fixture(autouse=True)
 def _settings_as_before(monkeypatch):
-    """Give back what the process was told of devices."""
+    """Restore the device settings of the process."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
@@ -43,7 +43,7 @@ def listed(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
-def test_a_gpu_has_an_index_however_it_is_called(name, index, monkeypatch):
+def test_every_name_of_a_gpu_resolves_to_an_index(name, index, monkeypatch):
     gpus = Gpus(monkeypatch, 2)
 
     device = parse_device(name)
@@ -87,7 +87,7 @@ def test_a_uuid_hides_the_other_devices_from_the_process_that_uses_it(listed, mo
     Gpus(monkeypatch, 1)
 
     assert parse_devices(f"{GPU[:12]},{SLICES[1]}") == [GPU, SLICES[1]]
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "", "workers are forked from a server that must see all of them"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "", "workers are forked from a server that must see all devices"
     assert parse_device(SLICES[1]) == torch.device("cuda", 0)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == SLICES[1]
 
@@ -101,11 +101,11 @@ def test_a_uuid_that_is_not_listed_is_refused(name, message, listed):
         parse_devices(name)
 
 
-def test_a_uuid_that_cuda_does_not_find_is_refused_where_it_is_used(monkeypatch):
+def test_a_uuid_that_cuda_does_not_find_is_refused_by_the_process_that_uses_it(monkeypatch):
     Gpus(monkeypatch, 0)
     monkeypatch.setattr(devices, "_nvidia_smi", lambda *arguments: "")
 
-    assert parse_devices("GPU-1") == ["GPU-1"], "nobody here can tell"
+    assert parse_devices("GPU-1") == ["GPU-1"], "this process cannot know"
     with pytest.raises(InputError, match="device GPU-1 cannot be used: CUDA does not find GPU-1; nvidia-smi -L"):
         parse_device("GPU-1")
 

@@ -27,7 +27,7 @@ def test_accuracy_and_loss_are_means_over_a_split():
     assert validation.accuracy == sum(evaluation.accuracy[env, "out"] for env in range(3)) / 3
 
 
-def test_evaluation_leaves_the_training_alone(tmp_path):
+def test_evaluation_does_not_change_training(tmp_path):
     models = []
     for freq in (1, 6, 13):
         run_quickly(quick_spec(algorithm="MLDG+BF", checkpoint_freq=freq), tmp_path / str(freq))
@@ -38,7 +38,7 @@ def test_evaluation_leaves_the_training_alone(tmp_path):
 
 
 class _Cramped(type(make_algorithm("ERM", dataset="Toy"))):
-    """Has memory for a few rows at a time."""
+    """An algorithm that only has memory for a few rows."""
 
     room = 10
 
@@ -48,7 +48,7 @@ class _Cramped(type(make_algorithm("ERM", dataset="Toy"))):
         return super().predict(x)
 
 
-def test_where_memory_runs_out_evaluation_halves_its_batches_and_evaluates_every_image_once():
+def test_out_of_memory_evaluation_halves_its_batches_and_evaluates_every_image_once():
     dataset = get_dataset_class("Toy")(None, [3], {})
     algorithm, spec = make_algorithm("ERM", dataset="Toy"), quick_spec()
     splits = {(env, "out"): list(range(90)) for env in range(3)}
@@ -59,7 +59,7 @@ def test_where_memory_runs_out_evaluation_halves_its_batches_and_evaluates_every
 
         cramped = evaluate(algorithm, 0)
 
-        assert evaluate.batch_size == 8, "and it stays so"
+        assert evaluate.batch_size == 8, "the smaller batch is kept"
         assert cramped.accuracy == expected.accuracy
         assert cramped.loss == pytest.approx(expected.loss)
         algorithm.room = 0

@@ -1,4 +1,4 @@
-"""Memory that runs out and GPUs that fail are told apart from faults of a run, and say what helps."""
+"""Out of memory and GPU faults are distinguished from failures of a run, with remedies."""
 
 import pytest
 import torch
@@ -28,12 +28,12 @@ ECC = "CUDA error: uncorrectable ECC error encountered"
         RuntimeError("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 20 MiB"),
     ],
 )
-def test_every_librarys_words_for_no_memory_are_known(error):
+def test_out_of_memory_errors_of_every_library_are_recognised(error):
     assert is_out_of_memory(error)
     assert not is_device_fault(error)
 
 
-def test_memory_that_ran_out_is_found_behind_another_error():
+def test_an_out_of_memory_error_is_found_behind_another_error():
     error = ValueError("the run stopped")
     error.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
 
@@ -50,12 +50,12 @@ def test_memory_that_ran_out_is_found_behind_another_error():
         "CUDA error: unknown error",
     ],
 )
-def test_gpus_that_fail_are_known(message):
+def test_gpu_faults_are_recognised(message):
     assert is_device_fault(RuntimeError(message))
     assert not is_out_of_memory(RuntimeError(message))
 
 
-def test_a_full_gpu_says_how_full_it_is_and_what_needs_less(monkeypatch):
+def test_out_of_memory_on_a_gpu_reports_its_use_and_how_to_need_less(monkeypatch):
     Gpus(monkeypatch, 1, free=GIB // 2, total=24 * GIB)
 
     assert str(out_of_memory(torch.device("cuda", 0))) == (
@@ -82,7 +82,7 @@ def test_a_gpu_that_fails_leaves_its_run_to_be_resumed(tmp_path, monkeypatch):
         assert not RunFolder(tmp_path / name).state().is_final
 
 
-def test_images_leave_a_full_gpu_before_a_run_fails(tmp_path, monkeypatch):
+def test_cached_images_are_evicted_from_a_full_gpu_before_a_run_fails(tmp_path, monkeypatch):
     given_up, watcher, evaluate = [], Silence(), Evaluator._evaluate
 
     def give_up():

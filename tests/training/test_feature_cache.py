@@ -1,4 +1,4 @@
-"""Training on cached features of a frozen prefix is training on images with that prefix frozen."""
+"""Training on cached features of a frozen prefix equals training on images with that prefix frozen."""
 
 import json
 import shutil
@@ -18,14 +18,14 @@ from dg_batchformer.training.data_path import check_features
 from dg_batchformer.training.stop import Interrupted
 
 ON_FEATURES = [name for name in ALGORITHMS if not get_algorithm_class(name).needs_pixels]
-# Distances that cancel and signs of small gradients amplify the rounding of batches of another size.
+# Cancelling distances and signs of small gradients amplify rounding differences between batch sizes.
 AMPLIFY = {"ANDMask", "CausIRL_MMD", "MMD", "RDM", "SANDMask"}
 STAGES = ["layers.1", "featurizer"]
 
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """Write weights of the tiny backbone; every test has a cache of its own."""
+    """Write weights of the tiny backbone; every test has its own cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(3)
     featurizer = Featurizer((3, 32, 32), {"backbone": "tiny", "weights": "none"})
@@ -55,7 +55,7 @@ def _losses(spec, path, data_dir, **given):
 
 @pytest.mark.parametrize(
     "algorithm", [f"{name}{('', '+BF')[turn % 2]}" for turn, name in enumerate(ON_FEATURES)]
-)  # plain and with BatchFormer in turns
+)  # plain and with BatchFormer alternately
 def test_every_algorithm_trains_on_features_as_on_images_with_the_same_frozen_prefix(
     algorithm, weights, image_folder, tmp_path
 ):
@@ -95,7 +95,7 @@ def test_augmented_views_are_computed_once_and_drawn_again_by_a_repeated_run(wei
     assert again == first != plain
 
 
-def test_a_build_ends_when_asked_to_and_the_same_run_goes_on_with_it(weights, image_folder, tmp_path):
+def test_a_build_stops_when_asked_to_and_the_same_run_continues_it(weights, image_folder, tmp_path):
     spec, console = _spec(weights=weights, steps=1), Console()
     given = {"data_dir": image_folder(n=40), "watcher": console}
 
@@ -119,7 +119,7 @@ def test_a_compiled_prefix_computes_the_same_features(weights, image_folder, tmp
         assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_flipped_bit_in_the_cache_is_noticed_and_the_features_are_computed_again(weights, image_folder, tmp_path):
+def test_a_flipped_bit_in_the_cache_is_detected_and_features_are_computed_again(weights, image_folder, tmp_path):
     from dg_batchformer.training.feature_cache import open_features
 
     data_dir, spec = image_folder(), _spec(weights=weights)

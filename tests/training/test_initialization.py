@@ -22,7 +22,7 @@ def test_any_composed_algorithm_predicts_from_the_weights_it_is_given(base):
     assert_close(algorithm.eval().predict(x), given.eval().predict(x))
 
 
-def test_what_erm_plus_plus_trains_begins_there_too():
+def test_erm_plus_plus_starts_from_these_weights_too():
     given, algorithm = (make_algorithm("ERMPlusPlus", dataset="Toy", seed=seed) for seed in (1, 0))
 
     algorithm.begin_from(given.predictor.state_dict())
@@ -30,7 +30,7 @@ def test_what_erm_plus_plus_trains_begins_there_too():
     assert_close(algorithm.network.state_dict(), given.network_sma.state_dict())
 
 
-def test_a_probe_is_where_its_loss_has_no_slope():
+def test_a_probe_is_a_stationary_point_of_its_loss():
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn(200, 4, generator=generator), torch.randint(0, 3, (200,), generator=generator)
     classifier = nn.Linear(4, 3)
@@ -43,7 +43,7 @@ def test_a_probe_is_where_its_loss_has_no_slope():
 
 
 def _begun(path, **given):
-    """Return identity and weights of a run that learns nothing."""
+    """Return the identity and the weights of a run with lr 0."""
     hparams = {"init": "linear_probe", "lr": 0.0, **given.pop("hparams", {})}
     run_quickly(quick_spec(steps=1, hparams=hparams, **given), path)
     kept = torch.load(path / "model.pt", weights_only=True)
@@ -69,6 +69,6 @@ def test_draws_and_wrappers_of_a_trial_share_a_probe_and_other_trials_do_not(tmp
         assert _begun(tmp_path / name, **given)[0] != first[0]
 
 
-def test_what_has_no_classifier_of_its_own_cannot_be_probed(tmp_path):
+def test_algorithms_without_a_classifier_cannot_be_probed(tmp_path):
     with pytest.raises(InputError, match=r"init linear_probe needs a classifier .* which MTL has not"):
         _begun(tmp_path, algorithm="MTL")

@@ -9,7 +9,7 @@ ACCURACIES = {f"env{env}_{part}_acc": 0.5 for env in range(4) for part in ("in",
 
 
 @pytest.mark.parametrize("start", [0, 60])
-def test_the_time_left_is_measured_between_evaluations_and_not_guessed_from_the_first(start, monkeypatch):
+def test_the_time_left_is_measured_between_evaluations_and_not_extrapolated_from_the_first(start, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(lines_module.time, "monotonic", lambda: now[0])
     lines = Lines(quick_spec(steps=100), "ERM")

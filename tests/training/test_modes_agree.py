@@ -1,4 +1,4 @@
-"""Fast modes trade no accuracy: over several seeds they learn what the reference mode learns."""
+"""Fast modes reach the accuracy of the reference mode, over several seeds."""
 
 import json
 from itertools import product
@@ -20,7 +20,7 @@ MODES = {
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """JPEG files of mixed sizes, some beyond what the cache keeps; a class is a direction of stripes."""
+    """JPEG files of mixed sizes, some larger than the cache keeps; classes are directions of stripes."""
     folder, random = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
     for (env, name), label, number in product(enumerate(dataset_facts("PACS").names), range(7), range(12)):
         height, width = random.integers(60, 120, size=2) * (4 if number == 0 else 1)
@@ -58,4 +58,4 @@ def test_the_fast_mode_learns_as_well_as_the_reference_mode(photographs, tmp_pat
     differences = [own - other for own, other in zip(fast, reference, strict=True)]
     noise = stdev(differences) / len(SEEDS) ** 0.5
     assert abs(fmean(differences)) < 3 * noise, (reference, fast)
-    assert noise < 0.1 * fmean(reference)  # or nothing could be seen
+    assert noise < 0.1 * fmean(reference)  # else there is nothing to compare

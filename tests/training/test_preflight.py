@@ -16,6 +16,6 @@ def test_a_method_without_enough_training_environments_is_refused_before_anythin
         check_runs([enough, too_few], None)
 
 
-def test_wrappers_need_what_they_wrap_needs():
+def test_wrappers_need_as_many_environments_as_what_they_wrap():
     assert get_algorithm_class("SWAD+MLDG+BF").min_domains == 2
     assert get_algorithm_class("SWAD+ERM+BF").min_domains == 1

@@ -45,7 +45,7 @@ def test_records_have_domainbeds_keys_and_ours(tmp_path):
     assert final["averaged_to"] == 12
 
 
-def test_evaluate_all_adds_the_images_trained_on_and_changes_nothing_else(tmp_path):
+def test_evaluate_all_adds_training_images_and_changes_nothing_else(tmp_path):
     for evaluate in ("needed", "all"):
         run_quickly(quick_spec(evaluate=evaluate), tmp_path / evaluate)
     needed, everything = _lines(tmp_path / "needed"), _lines(tmp_path / "all")
@@ -67,7 +67,7 @@ def test_erm_and_erm_bf_share_data_and_base_initialisation(tmp_path):
     }
 
 
-def test_a_diverging_run_ends_as_diverged_and_writes_nan_as_domainbed(tmp_path):
+def test_a_diverging_run_ends_as_diverged_and_writes_nan_as_domainbed_does(tmp_path):
     state = run_quickly(quick_spec(hparams={"lr": 1e30}), tmp_path)
 
     assert state is State.DIVERGED
@@ -103,7 +103,7 @@ def test_a_kept_model_rebuilds_as_the_algorithm_without_its_wrappers_and_predict
     assert encoder["hparams"]["bf_heads"] == 4
 
 
-def test_keep_best_keeps_the_weights_that_validate_best_and_none_none(tmp_path):
+def test_keep_best_keeps_the_weights_that_validate_best_and_keep_none_keeps_none(tmp_path):
     spec = quick_spec(steps=33, hparams={"lr": 0.1})
     run_quickly(spec, tmp_path / "best", keep="best")
     validation = {
@@ -119,7 +119,7 @@ def test_keep_best_keeps_the_weights_that_validate_best_and_none_none(tmp_path):
 
 
 class Replacing(get_algorithm_class("ERM")):
-    """Returns another object than it trained: one whose weights are all zero."""
+    """Returns another model than it trained, with zero weights."""
 
     def finalize(self, batches):
         other = copy.deepcopy(self)

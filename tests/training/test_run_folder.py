@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, and what becomes of it when something is wrong there."""
+"""The files of a run folder, and how a run handles unexpected ones."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ def _images(**given):
 
 
 def _interrupted(spec, path, **given):
-    """Train three steps, the state saved."""
+    """Train three steps and save the state."""
     asked = iter([False, False, True])
     with pytest.raises(Interrupted):
         run_quickly(spec, path, stop=lambda: next(asked), **given)
@@ -39,7 +39,7 @@ def _records(path):
     return [{key: value for key, value in line.items() if key not in ("step_time", "mem_gb")} for line in lines]
 
 
-def test_bad_input_leaves_nothing_behind(tmp_path, capsys):
+def test_invalid_input_leaves_no_files(tmp_path, capsys):
     command = ["train", "--dataset", "Toy", "--device", "cpu", "--output_dir", str(tmp_path / "out")]
 
     assert main([*command, "--hparams", '{"mlp_widht": 16}']) == 2
@@ -49,7 +49,7 @@ def test_bad_input_leaves_nothing_behind(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_built_takes_no_folder(image_folder, tmp_path):
+def test_a_run_that_cannot_be_built_creates_no_folder(image_folder, tmp_path):
     data_dir = image_folder(n=2)
     with pytest.raises(InputError, match=r"PACS/art_painting has 4 images, which holdout_fraction 0.2 splits into 0"):
         run_quickly(_images(), tmp_path / "run", data_dir=data_dir)
@@ -58,7 +58,7 @@ def test_what_cannot_be_built_takes_no_folder(image_folder, tmp_path):
     assert run_quickly(_images(holdout_fraction=0.5), tmp_path / "run", data_dir=data_dir) is State.DONE
 
 
-def test_a_folder_whose_run_never_began_is_anybodys(tmp_path):
+def test_a_folder_whose_run_never_began_can_be_reused(tmp_path):
     write_json(RunFolder(tmp_path).spec_file, quick_spec(trial_seed=1).as_dict())
 
     assert run_quickly(quick_spec(), tmp_path) is State.DONE
@@ -66,7 +66,7 @@ def test_a_folder_whose_run_never_began_is_anybodys(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["results.jsonl", "done", "checkpoint.pt", "model.pt"])
-def test_files_of_somebody_else_are_not_written_over(name, tmp_path):
+def test_files_of_other_programs_are_not_overwritten(name, tmp_path):
     (tmp_path / name).write_text("theirs")
 
     with pytest.raises(InputError, match=f"has {name} but no spec.json, so dg_batchformer did not write it; give"):
@@ -76,7 +76,7 @@ def test_files_of_somebody_else_are_not_written_over(name, tmp_path):
     assert (tmp_path / name).read_text() == "theirs"
 
 
-def test_another_run_is_not_written_over(tmp_path):
+def test_another_run_is_not_overwritten(tmp_path):
     _interrupted(quick_spec(), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -86,7 +86,7 @@ def test_another_run_is_not_written_over(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_run_goes_on_only_with_the_data_it_was_begun_on(image_folder, tmp_path):
+def test_a_run_resumes_only_with_its_data(image_folder, tmp_path):
     data_dir = image_folder()
     image = data_dir / "PACS" / "photo" / "dog" / "0.png"
     content = image.read_bytes()
@@ -105,7 +105,7 @@ def test_a_run_goes_on_only_with_the_data_it_was_begun_on(image_folder, tmp_path
     assert watcher.starts == [3]
 
 
-def test_a_run_goes_on_only_with_the_keep_it_was_begun_with(tmp_path):
+def test_a_run_resumes_only_with_its_keep_option(tmp_path):
     _interrupted(quick_spec(), tmp_path, keep="final")
 
     with pytest.raises(
@@ -131,7 +131,7 @@ def _half(file):
         (lambda file: _half(file.with_name("results.jsonl")), "lacks records from before the checkpoint"),
     ],
 )
-def test_what_cannot_be_gone_on_from_begins_anew_with_a_note(spoil, note, tmp_path):
+def test_a_run_that_cannot_resume_starts_over_with_a_note(spoil, note, tmp_path):
     spec, watcher = quick_spec(algorithm="SWAD+BF"), Silence()
     run_quickly(spec, tmp_path / "whole")
     _interrupted(spec, tmp_path / "spoilt")
@@ -156,7 +156,7 @@ def test_records_are_on_the_disk_before_a_checkpoint_counts_on_them(tmp_path, mo
     assert [name for file in synced for name in names if name in file] == list(names)
 
 
-def test_who_lost_the_run_to_another_writes_nothing_more(tmp_path):
+def test_a_process_that_lost_its_run_writes_nothing_more(tmp_path):
     folder = RunFolder(tmp_path)
 
     class TakenOver(Silence):
@@ -177,7 +177,7 @@ def test_who_lost_the_run_to_another_writes_nothing_more(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "log.txt"} == watcher.before
 
 
-def test_why_a_run_failed_is_written_while_it_is_held(tmp_path, monkeypatch):
+def test_the_reason_of_a_failure_is_written_while_the_run_is_locked(tmp_path, monkeypatch):
     held, whole = [], RunFolder.fail
 
     def fail(folder, *why):
@@ -196,7 +196,7 @@ def test_why_a_run_failed_is_written_while_it_is_held(tmp_path, monkeypatch):
     assert "_evaluate" in RunFolder(tmp_path).error_file.read_text()
 
 
-def test_memory_that_runs_out_is_a_sentence_with_the_way_out(tmp_path, monkeypatch):
+def test_out_of_memory_is_one_sentence_with_a_remedy(tmp_path, monkeypatch):
     def run_out(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory, with many numbers")
 
@@ -208,7 +208,7 @@ def test_memory_that_runs_out_is_a_sentence_with_the_way_out(tmp_path, monkeypat
     assert RunFolder(tmp_path).failure() == "out of memory on cpu; use a smaller batch_size or image_size"
 
 
-def test_memory_that_runs_out_on_a_cpu_is_told_apart_from_other_failures(tmp_path):
+def test_out_of_memory_on_a_cpu_is_distinguished_from_other_failures(tmp_path):
     event, values = _serve_run(tmp_path, hparams={"mlp_width": 10**7})  # 400 TB
 
     assert event == "failed"
@@ -221,7 +221,7 @@ def _serve_run(path, **given):
     return train_task(task, torch.device("cpu"), Silence(), lambda: False)
 
 
-def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_path, monkeypatch):
+def test_a_full_disk_or_read_only_folder_does_not_kill_workers(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
@@ -230,7 +230,7 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_p
         event, values = _serve_run(tmp_path / "full")
     assert event == "stopped"
     assert "No space left on device; fix the disk, then rerun the command" in values["sentence"]
-    assert RunFolder(tmp_path / "full").state() is not State.FAILED, "a full disk is no fault of the run"
+    assert RunFolder(tmp_path / "full").state() is not State.FAILED, "a full disk is not a failure of the run"
     (tmp_path / "file").touch()
     event, values = _serve_run(tmp_path / "file")
     assert event == "failed"
@@ -240,7 +240,7 @@ def test_a_full_disk_or_a_folder_that_cannot_be_written_to_kills_no_worker(tmp_p
     assert (event, values["state"]) == ("end", "done")
 
 
-def test_a_run_that_failed_and_is_tried_again_gives_what_one_without_trouble_gives(tmp_path):
+def test_a_retried_run_equals_an_undisturbed_one(tmp_path):
     run_quickly(quick_spec(), tmp_path / "whole")
     RunFolder(tmp_path / "again").fail("something that was wrong")
 
@@ -251,7 +251,7 @@ def test_a_run_that_failed_and_is_tried_again_gives_what_one_without_trouble_giv
     assert_close(models[0]["predictor"], models[1]["predictor"], rtol=0, atol=0)
 
 
-def test_a_disk_that_takes_no_line_of_the_log_prints_no_traceback(tmp_path, capsys, monkeypatch):
+def test_a_log_that_cannot_be_written_prints_no_traceback(tmp_path, capsys, monkeypatch):
     def full(text):
         raise OSError(28, "No space left on device")
 

@@ -14,7 +14,7 @@ def _handlers():
 
 
 @pytest.mark.usefixtures("_handlers")
-def test_a_terminal_that_closes_asks_a_run_to_stop_and_nohup_lets_it_go_on():
+def test_a_closed_terminal_stops_a_run_unless_started_with_nohup():
     stop = StopOnSignal()
     signal.raise_signal(signal.SIGHUP)
     assert stop()

@@ -1,4 +1,4 @@
-"""Checkpoints that others wrote: nothing is set but what the algorithm itself would have saved."""
+"""Untrusted checkpoints: only state that the algorithm itself would save is restored."""
 
 import copy
 import random
@@ -86,7 +86,7 @@ def test_a_path_that_is_not_a_module_is_refused(path):
     ],
     ids=str,
 )
-def test_another_kind_than_was_built_is_refused(name, value):
+def test_a_value_of_another_type_is_refused(name, value):
     state = _state()
     assert name in _inner(state)
     _inner(state)[name] = value
@@ -105,7 +105,7 @@ def test_texts_of_hparams_stay_those_of_the_run():
 
 
 @pytest.mark.parametrize("change", ["missing", "added", "shape", "number", "sparse"])
-def test_other_tensors_than_those_of_the_algorithm_are_refused(change):
+def test_tensors_of_other_names_or_shapes_are_refused(change):
     state = _state()
     tensors = state["modules"]
     name = next(iter(tensors))
@@ -140,7 +140,7 @@ def test_a_refused_state_changes_nothing():
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_a_state_with_anything_in_any_place_is_taken_or_refused_in_a_sentence(seed):
+def test_a_corrupted_state_is_accepted_or_refused_in_one_sentence(seed):
     dice, algorithm, state = random.Random(seed), _algorithm(), _state()
     modules, paths, search = set(sys.modules), list(sys.path), vars(type(algorithm)).copy()
     for _ in range(dice.randrange(1, 4)):
@@ -153,7 +153,7 @@ def test_a_state_with_anything_in_any_place_is_taken_or_refused_in_a_sentence(se
 
 
 def _spoil(part, dice, strange):
-    """Put something strange into a random place of a state."""
+    """Put an unexpected value into a random place of a state."""
     while True:
         keys = list(part) if isinstance(part, dict) else range(len(part))
         if not keys:
@@ -170,7 +170,7 @@ def _spoil(part, dice, strange):
 
 
 class Later(nn.Module):
-    """Sets one attribute while it trains, beside a default of its class."""
+    """Sets an attribute in training, and has a class default."""
 
     finished = False
 
@@ -184,7 +184,7 @@ class Later(nn.Module):
         self.queue.append(torch.ones(1))
 
 
-def test_what_the_algorithms_own_code_sets_while_it_trains_comes_back():
+def test_attributes_that_the_algorithm_sets_in_training_are_restored():
     one, other = Later(), Later()
     one.update()
 
@@ -194,7 +194,7 @@ def test_what_the_algorithms_own_code_sets_while_it_trains_comes_back():
 
 
 @pytest.mark.parametrize("value", ["text", {KIND: "list", "value": [], "maxlen": None}], ids=str)
-def test_a_default_of_the_class_keeps_its_kind(value):
+def test_a_class_default_keeps_its_type(value):
     with pytest.raises(Refused, match="finished"):
         checkpoint.restore(Later(), {"modules": {}, "attributes": {"": {"finished": value}}})
 

@@ -11,7 +11,7 @@ from dg_batchformer.registry import WRAPPERS
 
 
 class Copying(get_algorithm_class("ERM")):
-    """Returns another object than it trained, whose parameters and prediction are its own."""
+    """Returns another model than it trained, with its own parameters and predictions."""
 
     def finalize(self, batches):
         other = copy.deepcopy(self)
@@ -20,7 +20,7 @@ class Copying(get_algorithm_class("ERM")):
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_a_wrapper_goes_on_with_what_its_algorithm_returns(name):
+def test_a_wrapper_continues_with_the_model_that_its_algorithm_returns(name):
     wrapper = WRAPPERS[name].around(Copying)
     algorithm = wrapper((3, 32, 32), 7, 3, {**default_hparams(f"{name}+ERM", "Shapes"), "backbone": "tiny"})
     trained = algorithm.inner

@@ -40,7 +40,7 @@ def test_weight_zero_gives_the_base_algorithm_bit_for_bit(base):
     assert_close(states[0], states[1], rtol=0, atol=0)
 
 
-def test_a_vanishing_weight_comes_near_the_base_algorithm_through_the_twins():
+def test_a_vanishing_weight_approaches_the_base_algorithm_through_the_twins():
     states = []
     for name, hparams in (("ERM", {}), ("ERM+BF", {"bf_loss_weight": 1e-6})):
         algorithm = make_algorithm(name, **hparams)
@@ -65,7 +65,7 @@ def test_evaluation_of_a_sample_does_not_depend_on_its_batch():
     assert_close(together, alone)
 
 
-def test_nothing_of_the_pairing_is_left_behind_even_by_an_update_that_fails():
+def test_pairing_is_undone_even_after_a_failing_update():
     algorithm = make_algorithm("ERM+BF")
     minibatches = make_minibatches()
 
@@ -101,7 +101,7 @@ def _encoder_moves(algorithm, seed):
 
 
 @pytest.mark.parametrize("base", ["IRM", "VREx", "IB_ERM", "IB_IRM", "RDM"])
-def test_the_encoder_is_trained_on_after_an_optimizer_begins_anew(base):
+def test_the_encoder_is_still_trained_after_an_optimizer_reset(base):
     space = get_algorithm_class(base).search_space("Shapes")
     jumps = {name: 2 for name in space if name.endswith("penalty_anneal_iters")}
     algorithm = make_algorithm(f"{base}+BF", **jumps)

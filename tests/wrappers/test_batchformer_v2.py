@@ -19,7 +19,7 @@ BACKBONES = ["small_cnn", "mnist_cnn", "wrn16_2", "resnet18"]
 
 
 def _timm(*names):
-    """Return models of timm as parameters, skipped where it is not installed."""
+    """Return test parameters for timm models, skipped without timm."""
     try:
         import timm  # noqa: F401
     except ImportError:
@@ -43,7 +43,7 @@ def test_inserted_at_the_pooled_features_it_is_bf_bit_for_bit(hparams):
 
 
 def test_behind_a_stage_of_one_position_it_is_bf():
-    """At 32 pixels the last stage of a ResNet has a grid of 1 x 1, which pooling leaves as it is."""
+    """At 32 pixels the last stage of a ResNet is a 1 x 1 grid, which pooling does not change."""
     given = {"backbone": "resnet18", "bf_dropout": 0.0}
     inside, pooled = (
         make_algorithm(name, **given, **own) for name, own in (("BFv2", {"bfv2_insert": "layer4"}), ("BF", {}))
@@ -57,7 +57,7 @@ def test_behind_a_stage_of_one_position_it_is_bf():
 
 
 def _paired(algorithm, x):
-    """Return the features of minibatches x, (domains, n, ...), as (domains, 2, n, width), and what they came from."""
+    """Return the features (domains, 2, n, width) of minibatches x (domains, n, ...), and their inputs."""
     featurizer, x = algorithm.inner.featurizer, x.clone().requires_grad_()
     [layer] = batchformers(algorithm)
     layer.paired_rows = x.shape[1]
@@ -70,10 +70,10 @@ def _paired(algorithm, x):
 
 @pytest.mark.parametrize("backbone", [*BACKBONES, *_timm("timm/test_vit", "timm/test_convnext", "timm/test_resnet")])
 def test_twins_attend_the_batch_inside_and_plain_rows_are_the_features(backbone):
-    algorithm = make_algorithm("BFv2", backbone=backbone, bf_dropout=0.0).eval()  # of BatchNorm no sample sees another
+    algorithm = make_algorithm("BFv2", backbone=backbone, bf_dropout=0.0).eval()  # no batch statistics
     z, x = _paired(algorithm, torch.randn(2, 2, 3, 32, 32))
 
-    some = torch.randn(z.shape[-1])  # the mere sum of normalised features is constant
+    some = torch.randn(z.shape[-1])  # the sum of normalized features is constant
     plain, twin = (torch.autograd.grad(z[0, stream, 0] @ some, x, retain_graph=True)[0] for stream in (0, 1))
 
     reached = [gradient.flatten(2).abs().sum(dim=2).flatten() > 0 for gradient in (plain, twin)]
@@ -110,7 +110,7 @@ def test_every_algorithm_trains_it(base):
 
 
 @pytest.mark.parametrize("base", ["ERM", "CORAL", "IRM", "DANN", "ERMPlusPlus"])
-def test_a_state_goes_on_exactly_and_its_model_is_the_base_algorithms(base, tmp_path):
+def test_a_state_resumes_exactly_and_its_model_is_the_base_algorithms(base, tmp_path):
     name = f"SWAD+{base}+BFv2"
     one, other = make_algorithm(name), make_algorithm(name, seed=1)
     one.update(make_minibatches(n=4))
@@ -130,7 +130,7 @@ def test_a_state_goes_on_exactly_and_its_model_is_the_base_algorithms(base, tmp_
 
 
 @pytest.mark.parametrize("backbone", ["tiny", *_timm("timm/test_vit")])
-def test_the_view_without_it_has_nothing_of_it_left(backbone):
+def test_the_view_without_it_has_none_of_its_parameters(backbone):
     network = make_algorithm("BFv2", backbone=backbone).inner.network
     network(torch.randn(2, 3, 32, 32))
     view = copy.deepcopy(without_batchformer(network))
@@ -158,7 +158,7 @@ def test_a_copy_is_tied_to_its_own_layer(monkeypatch):
     assert attended == batchformers(algorithm)
 
 
-def test_it_is_two_thirds_down_unless_told_and_other_places_are_answered_with_those_there_are():
+def test_it_is_at_two_thirds_of_the_depth_by_default_and_unknown_places_are_answered_with_the_known_ones():
     featurizer = make_algorithm("ERM", backbone="resnet18").featurizer
 
     assert stage_name(featurizer, "auto") == "layer3"

@@ -34,16 +34,16 @@ def test_the_released_bookkeeping(losses, units):
         ([3.0, 2.0, 1.0], [0, 0, 1]),
     ],
 )
-def test_clean_takes_every_segment_of_the_valley_once(losses, units):
+def test_the_clean_variant_uses_every_segment_of_the_valley_once(losses, units):
     assert loss_valley_weights(losses, mode="clean") == pytest.approx([unit / sum(units) for unit in units])
 
 
-def test_clean_ends_where_the_valley_dies_even_among_the_losses_that_it_was_found_by():
+def test_the_clean_variant_ends_with_the_valley_even_within_its_first_window():
     assert loss_valley_weights([0.3, 0.5, 0.6, 0.3, 0.9, 0.9, 0.9], 4, 2, 0.1, "clean") == [1, 0, 0, 0, 0, 0, 0]
 
 
 def _clean_by_definition(losses, n_converge, n_tolerance, ratio, iterates):
-    """Find the first window whose first loss is lowest; end before ``n_tolerance`` in a row above its threshold."""
+    """Find the first window that starts with its lowest loss; end before ``n_tolerance`` losses above its threshold."""
     for first in range(len(losses) - n_converge + 1):
         window = losses[first : first + n_converge]
         if window[0] == min(window):
@@ -57,7 +57,7 @@ def _clean_by_definition(losses, n_converge, n_tolerance, ratio, iterates):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_clean_is_its_definition_on_random_curves(seed):
+def test_the_clean_variant_equals_its_definition_on_random_curves(seed):
     rng = random.Random(seed)
     for _ in range(20):
         losses = [rng.choice([0.3, 0.31, 0.35, 0.5, 0.6, 0.9]) for _ in range(rng.randint(1, 25))]
@@ -69,7 +69,7 @@ def test_clean_is_its_definition_on_random_curves(seed):
         assert shares == pytest.approx(_clean_by_definition(losses, *asked, iterates), abs=1e-9)
 
 
-def test_clean_weighs_by_iterates():
+def test_the_clean_variant_weights_segments_by_iterates():
     weights = loss_valley_weights([0.3, 0.31, 0.32], mode="clean", iterates=[1, 20, 19])
 
     assert weights == pytest.approx([1 / 40, 20 / 40, 19 / 40])
@@ -90,6 +90,6 @@ def test_shares_sum_to_one(mode, n_tolerance):
         assert sum(loss_valley_weights(VALLEY[:cut], 3, n_tolerance, mode=mode)) == pytest.approx(1)
 
 
-def test_losses_and_counts_belong_together():
+def test_losses_and_counts_have_equal_lengths():
     with pytest.raises(ValueError, match="2 losses with 1 counts"):
         loss_valley_weights([1.0, 2.0], iterates=[1])

@@ -13,7 +13,7 @@ def _style(maps):
     return torch.stack([maps.mean(dim=(2, 3)), maps.std(dim=(2, 3), correction=0)])
 
 
-def test_content_is_kept_and_styles_are_mixed_by_their_shares():
+def test_content_is_kept_and_styles_are_mixed_by_their_weights():
     maps = torch.randn(4, 3, 6, 5) * torch.rand(4, 3, 1, 1) + torch.randn(4, 3, 1, 1)
     partners, shares = torch.tensor([2, 3, 1, 0]), torch.tensor([0.0, 0.25, 0.5, 1.0])
 
@@ -33,7 +33,7 @@ def test_no_gradient_flows_through_styles():
     mixed = mix_styles(maps, torch.tensor([1, 0]), torch.zeros(2))
     [gradient] = torch.autograd.grad(mixed[0].sum(), maps)
 
-    assert not gradient[1].any()  # the partner gave its style only
+    assert not gradient[1].any()  # only the style comes from the partner
     assert_close(gradient[0], (deviation[1] / deviation[0]).expand(1, 3, 3), rtol=1e-3, atol=1e-4)
 
 
@@ -42,7 +42,7 @@ def test_bf16_maps_stay_bf16():
 
 
 @pytest.mark.parametrize("domains", [2, 3, 5])
-def test_partners_of_another_domain_are_and_each_row_is_one_partner(domains):
+def test_partners_are_of_another_domain_and_each_row_is_a_partner_once(domains):
     for seed in range(20):
         torch.manual_seed(seed)
         partners = draw_partners(4 * domains, 4)
@@ -89,7 +89,7 @@ def test_the_method_trains_on_mixed_maps_of_plain_rows_and_nothing_is_left_after
     assert not rows
 
 
-def test_nothing_is_left_even_by_an_update_that_fails():
+def test_a_failing_update_leaves_no_hooks():
     algorithm = make_algorithm("MixStyle")
 
     with pytest.raises(IndexError):
@@ -101,7 +101,7 @@ def test_nothing_is_left_even_by_an_update_that_fails():
 @pytest.mark.parametrize("name", ["ERM", "BF", "SWAD+DANN+BF"])
 def test_with_probability_zero_nothing_changes(name):
     states = []
-    no_dropout = {"bf_dropout": 0.0} if "BF" in name else {}  # its draws would follow those of MixStyle
+    no_dropout = {"bf_dropout": 0.0} if "BF" in name else {}  # its random draws would come after those of MixStyle
     for full, hparams in ((name, {}), (f"{name}+MixStyle", {"mixstyle_p": 0.0})):
         algorithm = make_algorithm(full, **hparams, **no_dropout)
         for seed in range(2):

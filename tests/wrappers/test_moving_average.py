@@ -68,7 +68,7 @@ def test_averaging_leaves_training_alone(name):
 
 
 @pytest.mark.parametrize(("name", "first"), [("SMA", 5), ("EMA", 0)])
-def test_the_average_is_one_record_more(name, first, tmp_path):
+def test_the_average_adds_one_record(name, first, tmp_path):
     hparams = {"sma_burn_in": 5} if name == "SMA" else {}
 
     run_quickly(quick_spec(algorithm=name, hparams=hparams), tmp_path)

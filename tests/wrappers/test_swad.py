@@ -53,7 +53,7 @@ def test_the_final_weights_are_the_weighted_mean_of_stored_iterates(name, mode):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("mode", ["exact", "clean"])
-def test_training_averages_what_the_function_says_of_the_whole_curve(mode, seed):
+def test_training_averages_the_segments_that_the_function_selects_from_the_whole_curve(mode, seed):
     rng = random.Random(seed)
     for _ in range(4):
         losses = [rng.choice([0.3, 0.31, 0.35, 0.5, 0.6, 0.9]) for _ in range(rng.randint(1, 16))]
@@ -77,7 +77,7 @@ def test_training_averages_what_the_function_says_of_the_whole_curve(mode, seed)
         assert_close(_weights(algorithm), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_segment_is_what_torchs_averaged_model_gives():
+def test_a_segment_equals_torchs_averaged_model():
     algorithm = make_algorithm("SWAD")
     algorithm.update(make_minibatches())
     oracle = AveragedModel(algorithm.predictor)
@@ -100,7 +100,7 @@ def test_training_ends_when_the_valley_is_dead():
 
 
 @pytest.mark.parametrize("name", AVERAGING_WRAPPERS)
-def test_averaged_batch_norm_is_reestimated_when_live(name):
+def test_batch_norm_of_averages_is_reestimated_unless_frozen(name):
     algorithm = make_algorithm(name, backbone="wrn16_2")
     _train(algorithm, losses=[1.0], evaluate=lambda model: Validation(1.0, 0.5))
     x = make_minibatches(seed=5)[0][0]
@@ -132,7 +132,7 @@ def test_iidmax_averages_from_the_best_accuracy_and_returns_the_average_that_val
     assert (algorithm.summary["averaged_from"], algorithm.summary["averaged_to"]) == (1, 4)
 
 
-def test_trying_an_average_leaves_training_alone():
+def test_evaluating_an_average_does_not_change_training():
     algorithm = make_algorithm("IIDMax")
     algorithm.update(make_minibatches())
     algorithm.update(make_minibatches(seed=1))

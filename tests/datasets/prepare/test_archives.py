@@ -48,7 +48,7 @@ def _out(folder):
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
-def test_files_come_out_of_every_form_without_junk(tmp_path, form):
+def test_files_are_extracted_from_every_format_without_junk(tmp_path, form):
     path = tmp_path / f"PACS.{form}"
     if form == "zip":
         _zip(path, *GOOD.items())
@@ -76,7 +76,7 @@ def test_files_come_out_of_every_form_without_junk(tmp_path, form):
         ("PACS/e\nvil.jpg", "a name with control characters"),
     ],
 )
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path, write, name, reason):
+def test_a_name_outside_the_target_folder_is_refused(tmp_path, write, name, reason):
     path = write(tmp_path / "evil", ("good.jpg", b"good"), (name, b"evil"))
 
     with pytest.raises(InputError, match=rf"evil contains '.*', {reason}; such archives are not extracted"):
@@ -122,7 +122,7 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path, write, second):
 
 @pytest.mark.parametrize("write", [_zip, _tar])
 @pytest.mark.parametrize("wanted", [True, False])
-def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch, write, wanted):
+def test_an_archive_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch, write, wanted):
     monkeypatch.setattr(archives, "_ALWAYS_ALLOWED", 1 << 20)
     path = write(tmp_path / "bomb", *((f"{number}.jpg", bytes(500_000)) for number in range(20)))
 
@@ -161,7 +161,7 @@ def test_a_name_or_attributes_of_gigabytes_are_refused_before_they_are_read(tmp_
         extract(path, _out(tmp_path / "out"))
 
 
-def test_attributes_in_attributes_without_end_are_damage(tmp_path):
+def test_endlessly_nested_attributes_are_damage(tmp_path):
     info = _tar_entry("again", tarfile.GNUTYPE_LONGNAME)
     info.size = 1
     again = info.tobuf(tarfile.GNU_FORMAT) + bytes(512)
@@ -172,7 +172,7 @@ def test_attributes_in_attributes_without_end_are_damage(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_zips_that_may_unpack_to_more_than_they_tell_are_not_read(tmp_path, method):
+def test_zips_that_may_unpack_to_more_than_declared_are_not_read(tmp_path, method):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w", method) as archive:
         archive.writestr("1.jpg", bytes(100))
 
@@ -199,7 +199,7 @@ def test_an_xz_of_several_streams_is_read_to_its_end(tmp_path):
 
 
 @pytest.mark.parametrize("write", [_zip, _tar])
-def test_more_entries_than_its_size_explains_are_refused(tmp_path, monkeypatch, write):
+def test_more_entries_than_the_size_allows_are_refused(tmp_path, monkeypatch, write):
     monkeypatch.setattr(archives, "_FEW_MEMBERS", 50)
     monkeypatch.setattr(archives, "_BYTES_PER_MEMBER", 1000)
     path = write(tmp_path / "many", *((f"{number}.jpg", b"") for number in range(51)))
@@ -209,14 +209,14 @@ def test_more_entries_than_its_size_explains_are_refused(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("write", [_zip, _tar])
-def test_folders_in_folders_without_end_are_refused(tmp_path, write):
+def test_endlessly_nested_folders_are_refused(tmp_path, write):
     with pytest.raises(InputError, match=r"a path of more than 64 folders"):
         extract(write(tmp_path / "deep", ("a/" * 500 + "1.jpg", b"")), _out(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "tar.gz"])
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.9])
-def test_half_an_archive_is_said_to_be_damaged(tmp_path, form, left):
+def test_a_truncated_archive_is_reported_as_damaged(tmp_path, form, left):
     path = tmp_path / "half"
     content = [(f"{number}.jpg", bytes(range(256)) * 8) for number in range(50)]
     _zip(path, *content) if form == "zip" else _tar(path, *content, mode="w:" + form[4:])
@@ -227,7 +227,7 @@ def test_half_an_archive_is_said_to_be_damaged(tmp_path, form, left):
         extract(path, _out(tmp_path / "out"))
 
 
-def test_flipped_bytes_are_noticed(tmp_path):
+def test_flipped_bytes_are_detected(tmp_path):
     path = _zip(tmp_path / "flipped.zip", ("1.jpg", b"content"))
     content = path.read_bytes()
     path.write_bytes(content[:40] + bytes([content[40] ^ 255]) + content[41:])
@@ -238,7 +238,7 @@ def test_flipped_bytes_are_noticed(tmp_path):
 
 @pytest.mark.parametrize("write", [_zip, _tar])
 @pytest.mark.parametrize("count", [300, pytest.param(100_000, marks=pytest.mark.exhaustive)])
-def test_many_tiny_files_come_out(tmp_path, write, count):
+def test_many_tiny_files_are_extracted(tmp_path, write, count):
     path = write(tmp_path / "many", *((f"{number // 100}/{number}.png", b"%d" % number) for number in range(count)))
 
     extract(path, _out(tmp_path / "out"))

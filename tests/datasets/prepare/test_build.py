@@ -1,4 +1,4 @@
-"""Datasets in the forms in which people have them, down to the folders that runs read."""
+"""Preparation of datasets from every format to the folders that runs read."""
 
 import dataclasses
 import errno
@@ -37,7 +37,7 @@ def _images(folder, environments, classes, image="1.jpg"):
 
 
 def _zip(path, folder):
-    """Pack what a folder holds."""
+    """Pack the contents of a folder."""
     with zipfile.ZipFile(path, "w") as archive:
         for file in sorted(folder.rglob("*")):
             archive.write(file, file.relative_to(folder))
@@ -54,7 +54,7 @@ def _tree(folder):
 
 
 def _with_two_classes(monkeypatch, name):
-    """Let a dataset have two classes: hundreds of folders would show nothing more."""
+    """Reduce a dataset to two classes."""
     facts = dataclasses.replace(dataset_facts(name), num_classes=2)
     monkeypatch.setitem(DATASETS, name, facts)
     return facts
@@ -100,7 +100,7 @@ def test_the_official_archives_of_pacs_become_what_runs_read(tmp_path):
         ("TerraIncognita", "terra_incognita", list(dataset_facts("TerraIncognita").names)),
     ],
 )
-def test_folders_of_other_suites_are_linked_not_copied(tmp_path, monkeypatch, name, below, environments):
+def test_folders_of_other_suites_are_linked_and_not_copied(tmp_path, monkeypatch, name, below, environments):
     facts = _with_two_classes(monkeypatch, name)
     theirs = _images(tmp_path / "theirs" / below, environments, ["dog", "horse"])
     (theirs / "image_list").mkdir()
@@ -116,7 +116,7 @@ def test_folders_of_other_suites_are_linked_not_copied(tmp_path, monkeypatch, na
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
-def test_where_links_cannot_be_images_are_copied_which_is_said(tmp_path, monkeypatch, number):
+def test_images_are_copied_with_a_note_if_they_cannot_be_linked(tmp_path, monkeypatch, number):
     def link(*paths):
         raise OSError(number, os.strerror(number))
 
@@ -132,7 +132,7 @@ def test_where_links_cannot_be_images_are_copied_which_is_said(tmp_path, monkeyp
     assert dataset.files[0].stat().st_nlink == 1
 
 
-def test_dassls_splits_are_joined_and_numbered_classes_named(tmp_path):
+def test_dassls_splits_are_joined_and_its_numbered_classes_get_names(tmp_path):
     digits = [str(label) for label in range(5)]
     for environment in ("CALTECH", "LABELME", "PASCAL", "SUN"):
         _images(tmp_path / "VLCS" / environment, ["crossval", "full", "test", "train"], digits)
@@ -168,7 +168,7 @@ def test_domainnet_comes_from_an_archive_per_domain_without_its_duplicates(tmp_p
 
 
 def _camera_traps(tmp_path):
-    """Write the two archives of TerraIncognita: an image per location and class, and what is to be left out."""
+    """Write the two archives of TerraIncognita: an image per location and class, and images to leave out."""
     shots, marks = [], []
     names = [*CLASSES, "car"]
     for location in (38, 46, 100, 43, 7):
@@ -219,7 +219,7 @@ def test_terra_incognita_without_images_says_what_is_missing(tmp_path):
     assert _nothing_was_put_in_place(tmp_path, "terra_incognita")
 
 
-def test_what_is_incomplete_is_never_put_in_place(tmp_path):
+def test_an_incomplete_dataset_is_never_put_in_place(tmp_path):
     partial = _images(tmp_path / "partial", ["photo", "sketch"], PACS_CLASSES)
     with pytest.raises(
         InputError, match=r"contain photo, sketch, but lack the folders art_painting, cartoon; nothing was"
@@ -239,7 +239,7 @@ def test_what_is_incomplete_is_never_put_in_place(tmp_path):
     assert _nothing_was_put_in_place(tmp_path, "PACS")
 
 
-def test_what_a_killed_process_left_is_no_part_of_the_next_result(tmp_path):
+def test_leftovers_of_a_killed_process_are_not_part_of_the_next_result(tmp_path):
     space = Workspace(tmp_path / "data", "PACS")
     _images(space.built / "PACS", ["photo"], ["cat"])
     _images(space.unpacked, dataset_facts("PACS").names, ["cat"])
@@ -248,21 +248,21 @@ def test_what_a_killed_process_left_is_no_part_of_the_next_result(tmp_path):
     assert _prepare("PACS", tmp_path, theirs).classes == list(PACS_CLASSES)
 
 
-def test_two_processes_do_not_prepare_the_same_dataset(tmp_path):
+def test_two_processes_do_not_prepare_a_dataset_at_the_same_time(tmp_path):
     space = Workspace(tmp_path / "data", "PACS")
     space.folder.mkdir(parents=True)
     with held(space.lock_file), pytest.raises(Busy, match=r"\.prepare/PACS is in use by process"):
         _prepare("PACS", tmp_path, tmp_path)
 
 
-def test_nothing_is_built_over_what_is_there(tmp_path):
+def test_existing_data_is_not_overwritten(tmp_path):
     (tmp_path / "data" / "PACS").mkdir(parents=True)
 
     with pytest.raises(InputError, match=r"PACS exists already; check it with: data verify PACS, or move it away"):
         _prepare("PACS", tmp_path, tmp_path)
 
 
-def test_two_forms_of_one_dataset_are_not_mixed(tmp_path):
+def test_two_formats_of_one_dataset_are_not_mixed(tmp_path):
     _zip(tmp_path / "PACS.zip", _images(tmp_path / "zip", ["photo"], ["dog"]))
     (tmp_path / "0.parquet").write_bytes(b"PAR1")
 
@@ -270,7 +270,7 @@ def test_two_forms_of_one_dataset_are_not_mixed(tmp_path):
         _prepare("PACS", tmp_path, tmp_path)
 
 
-def test_a_name_that_two_folders_may_have_is_not_guessed(tmp_path):
+def test_an_ambiguous_folder_name_is_not_guessed(tmp_path):
     _images(tmp_path / "theirs", ["Art", "Clipart", "Product", "Real World", "Real_World"], ["Bed"])
 
     with pytest.raises(InputError, match=r"both .*Real World and .*Real_World may be Real World of OfficeHome"):
@@ -278,7 +278,7 @@ def test_a_name_that_two_folders_may_have_is_not_guessed(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"text"])
-def test_what_is_given_must_be_there_and_of_use(tmp_path, content):
+def test_given_paths_must_exist_and_be_usable(tmp_path, content):
     if content is not None:
         (tmp_path / "PACS.zip").write_bytes(content)
     message = r"PACS.zip does not exist" if content is None else r"PACS.zip cannot be used for PACS"
@@ -289,7 +289,7 @@ def test_what_is_given_must_be_there_and_of_use(tmp_path, content):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """A server with PACS.zip at /good, and PACS's mirrors /first and /good there."""
+    """A server with PACS.zip at /good, and the mirrors of PACS set to /first and /good."""
     monkeypatch.setenv("no_proxy", "*")
     folder = _images(tmp_path / "zip", dataset_facts("PACS").names, PACS_CLASSES)
     with serving() as server:
@@ -312,7 +312,7 @@ def server(monkeypatch, tmp_path):
         ),
     ],
 )
-def test_a_mirror_that_does_not_give_it_is_passed_over_and_said(server, tmp_path, answer, reason):
+def test_a_failing_mirror_is_skipped_with_a_note(server, tmp_path, answer, reason):
     server.serve("/first", answer)
     notes = []
 
@@ -324,7 +324,7 @@ def test_a_mirror_that_does_not_give_it_is_passed_over_and_said(server, tmp_path
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["PACS"]
 
 
-def test_only_the_mirror_asked_for_is_tried(server, tmp_path):
+def test_only_the_requested_mirror_is_tried(server, tmp_path):
     server.serve("/first", status(404))
 
     with pytest.raises(
@@ -336,7 +336,7 @@ def test_only_the_mirror_asked_for_is_tried(server, tmp_path):
     assert {path for path, _ in server.requests} == {"/first"}
 
 
-def test_a_damaged_download_is_fetched_anew_the_next_time(server, tmp_path):
+def test_a_damaged_download_is_fetched_again_next_time(server, tmp_path):
     good = (tmp_path / "PACS.zip").read_bytes()
     server.serve("/first", whole(good.replace(b"PK\x01\x02", b"PK\x01\x03", 1)), whole(good))
 
@@ -345,7 +345,7 @@ def test_a_damaged_download_is_fetched_anew_the_next_time(server, tmp_path):
     assert len(_prepare("PACS", tmp_path, mirror=1).files) == 28
 
 
-def test_parquet_mirrors_are_passed_over_without_pyarrow(server, tmp_path, monkeypatch):
+def test_parquet_mirrors_are_skipped_without_pyarrow(server, tmp_path, monkeypatch):
     def missing():
         raise mirrors.NoPyarrow("pip install pyarrow")
 
@@ -360,7 +360,7 @@ def test_parquet_mirrors_are_passed_over_without_pyarrow(server, tmp_path, monke
     assert notes == ["mirror 1: pip install pyarrow"]
 
 
-def test_the_command_says_what_is_there_and_what_comes_next(server, tmp_path, capsys):
+def test_the_command_prints_what_it_built_and_the_next_command(server, tmp_path, capsys):
     data = str(tmp_path / "data")
 
     assert main(["data", "prepare", "PACS", "--data_dir", data, "--mirror", "2"]) == 0
@@ -403,7 +403,7 @@ def test_wrong_input_is_one_sentence(tmp_path, capsys, monkeypatch, arguments, m
     assert message in capsys.readouterr().err
 
 
-def test_a_read_only_place_is_said_in_one_sentence(tmp_path):
+def test_a_read_only_folder_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "data").write_text("a file where a folder should be")
 
     with pytest.raises(InputError, match=rf"cannot read or write {tmp_path}/data"):

@@ -34,7 +34,7 @@ def _fetch(address, folder, patience=QUICK, **known):
     return fetch(RemoteFile("PACS.zip", address, **known), folder, patience).read_bytes()
 
 
-def test_a_cut_download_goes_on_where_it_was_cut(server, tmp_path):
+def test_an_interrupted_download_resumes(server, tmp_path):
     address = server.serve("/f", cut(CONTENT, 100_000, etag='"1"'), whole(CONTENT, etag='"1"'))
 
     assert _fetch(address, tmp_path) == CONTENT
@@ -45,7 +45,7 @@ def test_a_cut_download_goes_on_where_it_was_cut(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["PACS.zip"]
 
 
-def test_a_later_command_goes_on_too_and_a_whole_file_is_not_fetched_again(server, tmp_path):
+def test_a_later_command_resumes_too_and_does_not_fetch_a_complete_file_again(server, tmp_path):
     address = server.serve("/f", cut(CONTENT, 100_000), whole(CONTENT))
 
     with pytest.raises(
@@ -81,7 +81,7 @@ def test_parts_of_two_mirrors_never_mix(server, tmp_path):
     assert _fetch(server.serve("/b", whole(CONTENT[::-1])), tmp_path) == CONTENT[::-1]
 
 
-def test_a_web_page_in_between_costs_nothing_of_the_part(server, tmp_path):
+def test_a_web_page_as_answer_keeps_the_partial_download(server, tmp_path):
     page = whole(b"<html><title>Quota exceeded</title></html>", kind="text/html")
     address = server.serve("/f", cut(CONTENT, 100_000, etag='"1"'), page, whole(CONTENT, etag='"1"'))
 
@@ -91,7 +91,7 @@ def test_a_web_page_in_between_costs_nothing_of_the_part(server, tmp_path):
     assert server.requests[2][1]["Range"] == "bytes=100000-"
 
 
-def test_a_whole_part_is_not_fetched_again(server, tmp_path, monkeypatch):
+def test_a_complete_partial_download_is_not_fetched_again(server, tmp_path, monkeypatch):
     address = server.serve("/f", whole(CONTENT))
     with monkeypatch.context() as killed:
         killed.setattr(Part, "finish", lambda part, target: 1 / 0)
@@ -102,7 +102,7 @@ def test_a_whole_part_is_not_fetched_again(server, tmp_path, monkeypatch):
     assert len(server.requests) == 1
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server, tmp_path):
+def test_a_partial_download_longer_than_the_file_is_discarded(server, tmp_path):
     address = server.serve("/f", status(416), whole(CONTENT))
     part = Part(tmp_path / "PACS.zip", address)
     part.path.write_bytes(CONTENT * 2)
@@ -110,7 +110,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(server, tmp_path):
     assert _fetch(address, tmp_path) == CONTENT
 
 
-def test_a_busy_server_is_asked_again_each_time_later(server, tmp_path, waits):
+def test_a_busy_server_is_retried_with_growing_delays(server, tmp_path, waits):
     address = server.serve("/f", status(503), status(503), status(429, Retry_After="7"), whole(CONTENT))
 
     assert _fetch(address, tmp_path, Patience()) == CONTENT
@@ -123,7 +123,7 @@ def test_a_server_that_stays_busy_is_given_up(server, tmp_path, waits):
     assert waits == [1, 2, 4, 8, 16]
 
 
-def test_a_poor_line_that_still_brings_bytes_is_not_given_up(server, tmp_path, waits):
+def test_a_slow_connection_with_progress_is_not_given_up(server, tmp_path, waits):
     def piece(end):
         def answer(request):
             start = int(request.headers.get("Range", "bytes=0-")[6:-1])
@@ -153,7 +153,7 @@ def test_a_poor_line_that_still_brings_bytes_is_not_given_up(server, tmp_path, w
         ),
     ],
 )
-def test_a_slow_server_is_not_waited_for(server, tmp_path, every, patience, message):
+def test_a_stalled_server_times_out(server, tmp_path, every, patience, message):
     ended = threading.Event()
     address = server.serve("/f", stalling(CONTENT, 10, ended, every))
 
@@ -164,7 +164,7 @@ def test_a_slow_server_is_not_waited_for(server, tmp_path, every, patience, mess
         ended.set()
 
 
-def test_a_server_that_is_not_there_is_said_so(tmp_path, monkeypatch):
+def test_an_unreachable_server_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with serving() as server:
         address = server.address
@@ -173,7 +173,7 @@ def test_a_server_that_is_not_there_is_said_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/zip"])
-def test_a_web_page_is_no_archive(server, tmp_path, kind):
+def test_a_web_page_is_not_an_archive(server, tmp_path, kind):
     page = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head></html>"
     address = server.serve("/f", whole(page, kind=kind))
 
@@ -196,7 +196,7 @@ def test_redirects_are_followed_but_not_in_a_circle(server, tmp_path):
         _fetch(server.address + "/a", tmp_path)
 
 
-def test_a_file_is_held_against_its_published_checksum_and_size(server, tmp_path):
+def test_a_file_is_compared_with_its_published_checksum_and_size(server, tmp_path):
     address = server.serve("/f", whole(CONTENT))
     right = hashlib.sha256(CONTENT).hexdigest()
 
@@ -208,7 +208,7 @@ def test_a_file_is_held_against_its_published_checksum_and_size(server, tmp_path
     assert _fetch(address, tmp_path, size=len(CONTENT), sha256=right.upper()) == CONTENT
 
 
-def test_a_disk_too_small_is_noticed_before_and_the_way_out_is_said(server, tmp_path, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported_before_the_download(server, tmp_path, monkeypatch):
     usage = disk.shutil.disk_usage(tmp_path)._replace(free=1024)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda folder: usage)
 
@@ -217,7 +217,7 @@ def test_a_disk_too_small_is_noticed_before_and_the_way_out_is_said(server, tmp_
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
-def test_a_disk_that_fills_up_is_said_in_one_sentence(server, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_is_reported_in_one_sentence(server, tmp_path, monkeypatch):
     address = server.serve("/f", whole(CONTENT))
     monkeypatch.setattr(Part, "discard", lambda part: None)
 

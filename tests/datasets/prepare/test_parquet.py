@@ -45,7 +45,7 @@ def test_rows_become_files_in_folders_of_domain_and_class(tmp_path):
     assert dataset.files[0].read_bytes() == JPEG
 
 
-def test_file_names_are_kept_where_the_table_has_them(tmp_path):
+def test_file_names_in_the_table_are_kept(tmp_path):
     rows = _rows(lambda row: {"bytes": PNG, "path": "folder/pic_1.png"})
     first, second = _write(tmp_path / "0.parquet", rows), _write(tmp_path / "1.parquet", rows)
 
@@ -57,14 +57,14 @@ def test_file_names_are_kept_where_the_table_has_them(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["../../evil", "/etc/passwd", "a\0.jpg"])
-def test_a_path_in_a_table_leads_nowhere(tmp_path, path):
+def test_a_path_in_a_table_is_not_followed(tmp_path, path):
     dataset = _prepare(tmp_path, _write(tmp_path / "0.parquet", _rows(lambda row: {"bytes": PNG, "path": path})))
 
     assert dataset.files[0].name == "000000.png"
 
 
 @pytest.mark.parametrize("label", ["..", "a/b", ""])
-def test_a_label_that_is_no_folder_is_refused(tmp_path, label):
+def test_a_label_that_is_not_a_folder_name_is_refused(tmp_path, label):
     table = _write(tmp_path / "0.parquet", _rows(), [label] * 7)
 
     with pytest.raises(InputError, match=rf"label '{label}' is not a valid folder name"):
@@ -72,7 +72,7 @@ def test_a_label_that_is_no_folder_is_refused(tmp_path, label):
     assert not (tmp_path / "data" / "PACS").exists()
 
 
-def test_a_table_of_something_else_is_said_in_one_sentence(tmp_path):
+def test_another_kind_of_table_is_reported_in_one_sentence(tmp_path):
     with pytest.raises(InputError, match=r"lacks the columns image, domain; it has label, text"):
         _prepare(tmp_path, _write(tmp_path / "0.parquet", [{"label": 1, "text": "a"}]))
     with pytest.raises(InputError, match=r"PACS has no domain 'Clipart'; its domains are art_painting, cartoon"):
@@ -80,7 +80,7 @@ def test_a_table_of_something_else_is_said_in_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("break_it", [lambda content: content[:200], lambda content: b"PAR1" + b"\0" * 100 + b"PAR1"])
-def test_a_broken_table_is_said_in_one_sentence(tmp_path, break_it):
+def test_a_broken_table_is_reported_in_one_sentence(tmp_path, break_it):
     table = _write(tmp_path / "0.parquet", _rows())
     table.write_bytes(break_it(table.read_bytes()))
 
@@ -89,7 +89,7 @@ def test_a_broken_table_is_said_in_one_sentence(tmp_path, break_it):
 
 
 @pytest.mark.parametrize("image", [None, {"bytes": None, "path": "1.png"}, {"bytes": b"text", "path": None}])
-def test_a_row_without_an_image_is_said_in_one_sentence(tmp_path, image):
+def test_a_row_without_an_image_is_reported_in_one_sentence(tmp_path, image):
     table = _write(tmp_path / "0.parquet", [*_rows(), {**_rows()[0], "image": image}])
 
     with pytest.raises(Damaged, match=r"0.parquet cannot be read as images"):
@@ -97,7 +97,7 @@ def test_a_row_without_an_image_is_said_in_one_sentence(tmp_path, image):
 
 
 def _write_repeated(path, content, rows):
-    """Write a table whose rows all have one image, which is stored once."""
+    """Write a table whose rows share one image, which is stored once."""
     arrow = pytest.importorskip("pyarrow")
     from pyarrow.parquet import write_table
 
@@ -108,7 +108,7 @@ def _write_repeated(path, content, rows):
     return path
 
 
-def test_an_image_that_a_table_repeats_without_end_is_refused(tmp_path, monkeypatch):
+def test_an_image_that_a_table_repeats_too_often_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "_ALWAYS_ALLOWED", 1 << 20)
     table = _write_repeated(tmp_path / "0.parquet", PNG + bytes(200_000), 20)
 
@@ -116,7 +116,7 @@ def test_an_image_that_a_table_repeats_without_end_is_refused(tmp_path, monkeypa
         _prepare(tmp_path, table)
 
 
-def test_a_page_that_unpacks_to_more_than_images_have_is_refused_whatever_the_footer_says(tmp_path, monkeypatch):
+def test_a_page_that_unpacks_to_too_many_bytes_is_refused_whatever_the_footer_says(tmp_path, monkeypatch):
     table = _write_repeated(tmp_path / "0.parquet", PNG + bytes(200_000), 2)
     chunk = pytest.importorskip("pyarrow.parquet").ParquetFile(table).metadata.row_group(0).column(0)
     told, untrue = _varint(chunk.total_uncompressed_size), b"\x82\x80\x00"  # as long
@@ -130,7 +130,7 @@ def test_a_page_that_unpacks_to_more_than_images_have_is_refused_whatever_the_fo
 
 
 def _varint(number):
-    """Write a positive number as Thrift does in its compact protocol."""
+    """Encode a positive number in Thrift's compact protocol."""
     number, parts = 2 * number, []
     while number >= 128:
         parts.append(number & 127 | 128)
@@ -138,7 +138,7 @@ def _varint(number):
     return bytes([*parts, number])
 
 
-def test_without_pyarrow_the_way_out_is_said(tmp_path, monkeypatch):
+def test_missing_pyarrow_is_reported_with_a_remedy(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     (tmp_path / "0.parquet").write_bytes(b"PAR1")

@@ -9,7 +9,7 @@ from dg_batchformer.errors import InputError
 
 
 def camera_traps(images, boxes, seed=0):
-    """Draw annotations of so many images: unknown locations and classes, several boxes of one and of other classes."""
+    """Draw annotations of images, with unknown locations and classes, and several boxes per image."""
     draw = random.Random(seed)
     names = [*CLASSES, "car", "fox"]
     categories = [{"id": number * 3, "name": name} for number, name in enumerate(names)]
@@ -28,7 +28,7 @@ def _write(path, content):
 
 
 def _by_definition(content):
-    """DomainBed's rule, one image after another."""
+    """DomainBed's rule, image by image."""
     names = {category["id"]: category["name"] for category in content["categories"]}
     return {
         f"location_{image['location']}/{names[mark['category_id']]}/{image['file_name']}"
@@ -40,7 +40,7 @@ def _by_definition(content):
     }
 
 
-def test_images_go_where_domainbeds_rule_puts_them(tmp_path):
+def test_images_are_placed_by_domainbeds_rule(tmp_path):
     content = camera_traps(images=150, boxes=300)
 
     places = places_of([_write(tmp_path / "all.json", content)])
@@ -80,12 +80,12 @@ def test_two_versions_of_the_annotations_are_not_mixed(tmp_path):
         ([], "no annotations of camera traps were given"),
     ],
 )
-def test_malformed_annotations_are_said_in_one_sentence(tmp_path, content, message):
+def test_malformed_annotations_are_reported_in_one_sentence(tmp_path, content, message):
     with pytest.raises(InputError, match=message):
         places_of([_write(tmp_path / "bad.json", content)])
 
 
-def test_broken_json_is_named(tmp_path):
+def test_broken_json_is_reported(tmp_path):
     (tmp_path / "bad.json").write_text('{"images": [')
     with pytest.raises(InputError, match=r"bad.json is not valid JSON"):
         places_of([tmp_path / "bad.json"])
