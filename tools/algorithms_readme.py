@@ -26,30 +26,30 @@ TEMPLATE = """# Algorithms
 
 <!-- Written by tools/algorithms_readme.py from the registry and the docstrings: change those, then run it. -->
 
-Every algorithm runs plain and as `NAME+BF`, and both of these as {averaged};
-on images, with `+MixStyle` too. In the table,
+Every algorithm runs plain and as `NAME+BF`, and both as {averaged};
+on images, also with `+MixStyle`. In the table,
 
-* **attends to** is what a sample attends to under `+BF`: all environments in one sequence, or its own one, where the
-  method has to forward each environment alone;
-* **updates** is `=` if six updates equal DomainBed's, from equal weights on equal data, to a thousandth; `≠` if they
-  differ on purpose, for the reason below, and empty for methods that DomainBed lacks, which their definitions test.
-  `tools/compare_upstream.py` compares them, the tests hold them there.
+* **attends to** is what a sample attends to under `+BF`: all environments in one sequence, or only its own if the
+  method forwards each environment separately;
+* **updates** is `=` if six updates equal DomainBed's to a thousandth, from equal weights on equal data; `≠` if they
+  differ on purpose, for the reason below; empty for methods that are not in DomainBed, which tests compare with their
+  definitions. `tools/compare_upstream.py` makes the comparison, and tests repeat it.
 
 {overview}
 
-A prediction depends on the batch that it is made in, by definition of the method, for {batch_dependent}; for all others
-it does not.
+Predictions of {batch_dependent} depend on the other samples of the batch, by definition of the method; those of all
+others do not.
 
-With a single training environment, those that compare environments train much as ERM does, and say so: {compares}.
+With a single training environment, algorithms that compare environments train much like ERM, and say so: {compares}.
 
-## What is refused
+## Refused compositions
 
 {refusals}
 
-## One by one
+## Details
 
-Hparams are an algorithm's own, with their defaults on PACS; where `hparams_seed` is not 0, those with a * are drawn.
-`dg-batchformer list hparams NAME --dataset DATASET --protocol PROTOCOL` shows all of them, as they are there.
+The hparams are those of the algorithm itself, with defaults on PACS; those with a * are drawn if `hparams_seed` is not
+0. `dg-batchformer list hparams NAME --dataset DATASET --protocol PROTOCOL` lists all hparams of a run.
 
 {sections}
 """
@@ -87,7 +87,7 @@ def _section(name: str) -> str:
         [f"`{key}`{' *' if hparam.draw else ''}", _short(hparam.default), hparam.about, hparam.allowed]
         for key, hparam in space.items()
     ]
-    parts.append(_table(["hparam", "default", "what it is", "allowed"], rows) if rows else "No hparams of its own.")
+    parts.append(_table(["hparam", "default", "description", "allowed"], rows) if rows else "No hparams of its own.")
     return "\n\n".join(parts)
 
 
@@ -114,7 +114,7 @@ def _paper(name: str) -> str:
 
 
 def _refusals() -> str:
-    """Return the table of what cannot be built, found by building everything for 1, 2 and 3 training environments."""
+    """Return the table of compositions that cannot be built for 1, 2 or 3 training environments."""
     refused = defaultdict(list)
     facts = dataset_facts("Shapes")
     for name in NAMES:
@@ -126,12 +126,12 @@ def _refusals() -> str:
                 except InputError as reason:
                     refused[name, num_domains, str(reason)].append(full)
     if not refused:
-        return "Nothing: every algorithm runs in every composition, also with one training environment."
+        return "None: every algorithm runs in every composition, also with one training environment."
     rows = [
         ["all of " + name if len(fulls) == len(SHAPES) else ", ".join(fulls), num_domains, reason]
         for (name, num_domains, reason), fulls in refused.items()
     ]
-    return "Nothing else than:\n\n" + _table(["composition", "training environments", "reason"], rows)
+    return _table(["composition", "training environments", "reason"], rows)
 
 
 def _table(headers: list[str], rows: list[list[Any]]) -> str:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Hold tables against DomainBed's collect_results: tools/bench_collect.py [--domainbed DIR] [--parts same speed large]
+"""Compare tables with DomainBed's collect_results: tools/bench_collect.py [--domainbed DIR] [--parts same speed large]
 
-  same   made-up sweeps of every kind, with pairs, gaps, ties and NaN, and DomainBed's own fixture: whether the text and
-         the LaTeX are the same to the byte; needs --domainbed DIR, a checkout of facebookresearch/DomainBed
-  speed  a sweep of 97,200 records: seconds (the median of turns) and peak memory of whole processes, first (cold:
-         nothing remembered) and again (warm), and of DomainBed's script in the same turns
-  large  a sweep of a million records: the same in one turn, without DomainBed
---record writes what DomainBed prints for the made-up sweeps, for the tests. Figures go to standard output, as Markdown.
+  same   compares text and LaTeX byte by byte, on made-up sweeps of every kind (with pairs, gaps, ties and NaN) and on
+         DomainBed's own fixture; needs --domainbed DIR, a checkout of facebookresearch/DomainBed
+  speed  a sweep of 97,200 records: seconds (median of rounds) and peak memory of whole processes, without a cache
+         (cold), with it (warm), and of DomainBed's script in the same rounds
+  large  a sweep of a million records: the same in one round, without DomainBed
+--record writes DomainBed's output for the made-up sweeps, for the tests. Results are printed as Markdown.
 """
 
 import argparse

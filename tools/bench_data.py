@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Measure what is done to datasets, against plain Pillow loops on the same cores: tools/bench_data.py [--parts ...]
+"""Measure the processing of datasets against plain Pillow loops on the same cores: tools/bench_data.py [--parts ...]
 
-  verify  data verify, all of it, against a loop that opens and loads every image
+  verify  all of data verify, against a loop that opens and loads every image
   cache   both planes of data cache, against a loop that writes the same pixels, image by image, plane by plane
   terra   seconds to place the images of TerraIncognita by 60,000 made-up annotations, and by four times as many
 
---data_dir DIR takes the images of DIR/PACS; without it, 2,000 JPEGs of 500 x 375 pixels are made. Rounds alternate, so
-that both see the same machine; the files are in memory after the first, which does not count. Figures go to standard
-output, as Markdown, with the load of the machine: above the number of cores, others take part of what is measured, and
-only the CPU time per image, fastest round, can be trusted. It bounds the ratio: cores times loop by ours.
+--data_dir DIR uses the images of DIR/PACS; by default, 2,000 JPEGs of 500 x 375 pixels are made. Rounds alternate under
+equal conditions; the first, which reads the files into memory, does not count. Results are printed as Markdown, with
+the load of the machine: above the number of cores, only the CPU time per image of the fastest round is reliable. It bounds
+the ratio: cores times loop by ours.
 """
 
 import argparse

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Measure what a sweep costs beside its training: tools/bench_sweep.py [--runs 50000] [--parts plan submit overhead]
+"""Measure the overhead of sweeps: tools/bench_sweep.py [--runs 50000] [--parts plan submit overhead]
 
-  plan      plan and status of a sweep of so many runs, none, half and all of them trained: seconds and peak memory of
-            whole processes
-  submit    handing all of them to SLURM in tasks of 50 runs, cancelled afterwards; needs a SLURM that answers (for one
-            on this machine see tools/local_slurm.sh)
-  overhead  local launches of tiny runs against the seconds that their training takes: what the launcher adds to a run;
-            and how long it takes from the death of a worker until its run goes on in another
-Figures go to standard output, as Markdown.
+  plan      plan and status of a sweep of that many runs, with none, half and all of them trained: seconds and peak
+            memory of whole processes
+  submit    submission of all runs to SLURM in tasks of 50, cancelled afterwards; needs a working SLURM, such as that of
+            tools/local_slurm.sh
+  overhead  overhead of the local launcher per run, with tiny runs; and the time from the death of a worker until
+            another one resumes its run
+Results are printed as Markdown.
 """
 
 import argparse

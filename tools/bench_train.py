@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Measure how fast runs are: tools/bench_train.py [--domainbed DIR] [--data_dir DIR] [--parts runs loop floor ...]
+"""Measure the speed of runs: tools/bench_train.py [--domainbed DIR] [--data_dir DIR] [--parts runs loop floor ...]
 
-Everything that is compared is measured in one call on one machine, in turns where it is short:
-  runs   whole processes of ``train`` in every mode: seconds, and the memory of the largest process. With --domainbed
-         (a checkout of facebookresearch/DomainBed) also of DomainBed's own train, on the same data, with the same
-         steps, evaluations and random weights
-  loop   in every mode: images/s of training and evaluation, and where the time of a step goes: data, forward and
-         backward, optimizer
-  floor  how near training in every mode comes to a bare torchvision model and optimizer on one synthetic batch, at the
-         best precision, layout and compilation
-  added  in every mode: what BatchFormer and SWAD add to a step
-  start  how long a warm worker takes from the end of one run to the first update of the next
-Without --data_dir, 1,344 JPEG files of mixed sizes are made. Figures go to standard output, as Markdown.
+All compared figures are measured in one call on one machine, alternately if they are short:
+  runs   whole processes of ``train`` in every mode: seconds, and memory of the largest process. With --domainbed (a
+         checkout of facebookresearch/DomainBed) also DomainBed's train, on the same data, with the same steps,
+         evaluations and random weights
+  loop   in every mode: images/s of training and evaluation, and the parts of a step: data, forward and backward,
+         optimizer
+  floor  training in every mode compared with a bare torchvision model and optimizer on one synthetic batch, at the best
+         precision, layout and compilation
+  added  in every mode: time that BatchFormer and SWAD add to a step
+  start  time of a warm worker from the end of one run to the first update of the next
+Without --data_dir, 1,344 JPEG files of mixed sizes are made. Results are printed as Markdown.
 """
 
 import argparse

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Kill what trains a sweep, again and again, and see that nothing is lost: tools/chaos.py [--runs 200] [--seconds 0]
+"""Kill workers and launches of a sweep and check that no result is lost: tools/chaos.py [--runs 200] [--seconds 0]
 
-Trains a sweep of tiny runs twice: undisturbed, and while workers, and now and then the launch itself, are killed at
-random times by SIGKILL or SIGTERM; whatever ended is started again, until all is done. Then the records are compared.
-With --seconds it goes on with other sweeps for as long. Exit status 1 if a run is lost, differs, or was trained to its
-end twice.
+Trains a sweep of tiny runs twice: undisturbed, and while workers, and sometimes the launch itself, are killed at random
+times by SIGKILL or SIGTERM and started again until all runs are done. Then the records are compared. With --seconds,
+further sweeps follow for that time. Exit status 1 if a run is lost, differs, or was trained to its end twice.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Do fast modes learn what the reference mode learns? tools/compare_modes.py --data_dir DIR [--seeds 5]
+"""Compare the accuracy of fast modes with the reference mode: tools/compare_modes.py --data_dir DIR [--seeds 5]
 
 Trains the same runs (seeds 0, 1, ... of splits, order, augmentation and initialisation) in the reference mode and in
 the modes that --modes names, and prints, as Markdown, mean and standard error of validation and test accuracy, and of
-the difference to the reference mode seed by seed. The last step is looked at, so nothing is selected.
+the difference to the reference mode by seed. Accuracies are those of the last step, without selection.
 """
 
 import argparse

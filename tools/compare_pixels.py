@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How far are cached pixels from the exact ones? tools/compare_pixels.py FOLDER [--short_side N ...] [--images N]
+"""Compare crops of cached and original images: tools/compare_pixels.py FOLDER [--short_side N ...] [--images N]
 
-Cuts random crops out of what the pixel cache keeps of the images below a folder, and the same parts out of the images
-themselves by Pillow, and prints, as Markdown, for 224 x 224 pixels: which share of the images the cache shrinks, how
-much fine detail the crops of these keep (mean absolute Laplacian, cached over exact) and by how much their pixels
-differ on average, in 255ths; of all images where it shrinks none. --short_side looks how images of other sizes would
-fare: they are resized first, and left out where they are smaller. Evaluated images are equal either way.
+Cuts random crops out of the images of the pixel cache, and the same parts out of the images in a folder with Pillow.
+Prints, as Markdown, for 224 x 224 pixels: the share of images that the cache shrinks, the fine detail that their crops
+keep (ratio of mean absolute Laplacians, cached to exact), and the mean difference of pixels in 255ths; of all images if
+none is shrunk. --short_side simulates other sizes: images are resized first, and left out if they are smaller.
+Evaluated images are equal in both cases.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Run a script of DomainBed without what it downloads: tools/domainbed_script.py DOMAINBED_DIR train -- ARGUMENTS
+"""Run a script of DomainBed without downloads: tools/domainbed_script.py DOMAINBED_DIR train -- ARGUMENTS
 
-DOMAINBED_DIR is a checkout of facebookresearch/DomainBed; what follows -- goes to its ``domainbed.scripts.train``, or
-another of its scripts, as collect_results. Networks get random weights; folders are listed in sorted order. WILDS and
-timm are not needed: what comes from them is left out.
+DOMAINBED_DIR is a checkout of facebookresearch/DomainBed; the ARGUMENTS are passed to its ``domainbed.scripts.train``,
+or another script, such as collect_results. Networks have random weights; folders are listed in sorted order. WILDS and
+timm are not needed: their datasets and models are left out.
 """
 
 import argparse

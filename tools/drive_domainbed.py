@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Drive a checkout of DomainBed both ways: tools/drive_domainbed.py DOMAINBED_DIR [NAME ...]
+"""Test the integration with DomainBed in both directions: tools/drive_domainbed.py DOMAINBED_DIR [NAME ...]
 
 DOMAINBED_DIR is a checkout of facebookresearch/DomainBed. First its algorithms here, as the plug-in ``domainbed``: each
-NAME (or a few) trains plain and with BF, and is refused with the reason where that cannot be. Then ours there: its own
-train, its own sweep and its own collect_results run compositions in a copy of the checkout, in which dg_batchformer is
-installed. Exit status 1 where something neither trains nor says why. WILDS, timm and tqdm get stand-ins where they are
-not installed; networks are small ones, so that no weights are needed.
+NAME (by default a few) is trained plain and with BF, or refused with a reason. Then our wrappers there: its train,
+sweep and collect_results run compositions in a copy of the checkout with dg_batchformer installed. Exit status 1 if
+something neither trains nor gives a reason. WILDS, timm and tqdm are replaced by stand-ins if they are not installed;
+networks are small and need no weights.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install tcmalloc, which training on CPUs takes where it finds it, on Debian: tools/install_tcmalloc.sh
-# Does nothing where it is there. Needs root.
+# Install tcmalloc on Debian, which training on CPUs uses if available: tools/install_tcmalloc.sh
+# Does nothing if it is installed. Needs root.
 set -euo pipefail
 if [[ "${1:-}" == "--help" ]]; then sed -n '2,3s/^# //p' "$0"; exit 0; fi
 if [[ "$(/sbin/ldconfig -p)" == *libtcmalloc_minimal.so* ]]; then exit 0; fi

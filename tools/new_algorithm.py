@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Begin an algorithm: tools/new_algorithm.py MyMethod --paper "Doe et al., 2026: what it does, in one sentence"
+"""Start a new algorithm: tools/new_algorithm.py MyMethod --paper "Doe et al., 2026: what it does, in one sentence"
 
 Writes dg_batchformer/algorithms/my_method.py and tests/algorithms/test_my_method.py: ERM plus a penalty, the mean
-squared logit, to be replaced by yours. Both pass lint and tests as they are.
+squared logit, to be replaced with yours. Both pass lint and tests as they are.
 """
 
 import argparse

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Try hostile and broken input on every reader: tools/red_team.py [--quick] [--seed 0] [--kind NAME ...]
+"""Test all readers with hostile and broken input: tools/red_team.py [--quick] [--seed 0] [--kind NAME ...]
 
-Trains a tiny sweep, then gives its files, and data, archives, sweep files and weights, to every verb that reads them:
-replaced by FIFOs and devices, damaged, made up, swollen, full of escape sequences, linked elsewhere, with code inside.
-Prints how many inputs of each kind were tried, and each that broke something: a traceback, an unforeseen error, more
-time or memory than allowed, a file written outside, code that ran, a character on the terminal that nobody sees. Exit
-status 1 if anything broke. --quick takes a few minutes.
+Trains a tiny sweep, then passes its files, and data, archives, sweep files and weights, to every command that reads
+them: replaced with FIFOs and devices, damaged, made up, oversized, full of escape sequences, linked elsewhere, with
+code. Prints the number of inputs of each kind, and each that broke something: a traceback, an unexpected error, too
+much time or memory, a file written outside, code that ran, an invisible character on the terminal. Exit status 1 if
+anything broke. --quick takes a few minutes.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Simulate comparisons of two rows, and count how often the interval of ``compare`` holds the truth.
+"""Simulate comparisons of two rows, and count how often the interval of ``compare`` covers the truth.
 
-A paired difference in points is the gain, plus what its environment adds, plus what its trial adds to all
-environments, plus noise, all normal. Every setting counts coverage, claims where the gain is 0, and claims at true
-gains (power). The intervals and verdicts are those that ``compare`` prints.
+A paired difference in points is the gain plus three normal effects: of its environment, of its trial (common to all
+environments), and noise. For each setting, coverage, claims without a gain (false positives), and claims of true gains
+(power) are counted. Intervals and verdicts are those of ``compare``.
 """
 
 import argparse
