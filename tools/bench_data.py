@@ -7,8 +7,8 @@
 
 --data_dir DIR uses the images of DIR/PACS; by default, 2,000 JPEGs of 500 x 375 pixels are made. Rounds alternate under
 equal conditions; the first, which reads the files into memory, does not count. Results are printed as Markdown, with
-the load of the machine: above the number of cores, only the CPU time per image of the fastest round is reliable. It bounds
-the ratio: cores times loop by ours.
+the load of the machine: above the number of cores, only the CPU time per image of the fastest round is reliable. It
+bounds the ratio: cores times loop by ours.
 """
 
 import argparse
