@@ -36,8 +36,8 @@ def test_the_screen_shows_rows_running_runs_and_failures_in_80_columns(folder):
     assert "30/32" in shown
     assert f"ERM {first.spec.environment_names(first.spec.test_envs)} 0: step" in shown
     assert f"{second.name}: a reason" in shown
-    row = next(line for line in shown.splitlines() if line.startswith("SWAD+BF"))
-    assert len(row.split()) == 5
+    row = next(line for line in shown.splitlines() if line.startswith("SWAD and BF"))
+    assert len(row.split()) == 7
 
 
 def test_without_a_terminal_the_screen_is_printed_once(folder, capsys):
