@@ -218,6 +218,7 @@ def train(
     data_path: str | None = None,
     compile: str = "auto",  # noqa: A002  # the name of the field
     plugins: Sequence[str] = (),
+    imbalance: str | None = None,
     output_dir: str | Path | None = None,
     keep: str = "final",
     predictions: bool = False,
@@ -250,6 +251,7 @@ def train(
         data_path: ``exact``, ``cached`` or ``features``; by default the protocol's.
         compile: compilation of evaluation: ``off``, ``on`` or ``auto``.
         plugins: modules that define more algorithms.
+        imbalance: subsampling of the training images, such as ``long_tail:50``; by default none.
         output_dir: folder of the run; by default below ``results/train``, named after the run.
         keep: the weights to keep: ``none``, ``final`` or ``best``.
         predictions: save the predictions for every evaluated image.
@@ -292,6 +294,7 @@ def train(
         data_path=data_path,
         compile=compile,
         plugins=(*plugins, *_session_plugins(name)),
+        imbalance=imbalance,
     ).resolve()
     folder = _run_folder(spec, name, output_dir)
     options = RunOptions(None if data_dir is None else Path(data_dir), keep, predictions, tuple(log))

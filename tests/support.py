@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.algorithms.base import TrainingSet
 from dg_batchformer.callbacks.base import RunInfo
 from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.hparams_registry import resolve_hparams
@@ -56,7 +57,10 @@ def make_algorithm(
     facts = dataset_facts(dataset)
     torch.manual_seed(seed)
     algorithm_class = get_algorithm_class(name)
-    return algorithm_class(facts.shape, facts.num_classes, num_domains, resolve_hparams(spec))
+    algorithm = algorithm_class(facts.shape, facts.num_classes, num_domains, resolve_hparams(spec))
+    counts = torch.arange(1, 1 + num_domains * facts.num_classes).view(num_domains, -1)
+    algorithm.prepare(TrainingSet(counts, steps=6))
+    return algorithm
 
 
 def make_minibatches(*, n: int = 6, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0) -> Minibatches:

@@ -26,6 +26,94 @@ class Validation(NamedTuple):
     accuracy: float
 
 
+class TrainingSet(NamedTuple):
+    """Facts of a run for methods that weigh classes or change during training.
+
+    ``class_counts`` (environments, num_classes) holds numbers of training images, ``steps`` is the number of updates.
+    """
+
+    class_counts: Tensor
+    steps: int
+
+
+class Criterion(nn.Module):
+    """Base class of classification losses that replace the mean cross-entropy in ``Algorithm.risk``.
+
+    ``was_used`` is true once a risk has been computed with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_used = False
+
+    def forward(self, logits: Tensor, y: Tensor, env: Tensor | None) -> Tensor:
+        """Compute the mean loss of samples, ().
+
+        Args:
+            logits: (N, num_classes).
+            y: (N,) class indices.
+            env: (N,) positions of the samples' environments among the training environments; None if unknown.
+
+        """
+        raise NotImplementedError
+
+
+class CountedCriterion(Criterion):
+    """Base class of losses that depend on the number of training images of every class and environment.
+
+    ``counts`` is (environments + 1, num_classes). Its last row is the sum over environments, for samples whose
+    environment is unknown.
+    """
+
+    def __init__(self, num_classes: int, num_domains: int) -> None:
+        super().__init__()
+        self.counts: Tensor
+        self.register_buffer("counts", torch.zeros(num_domains + 1, num_classes))
+        self.is_prepared = False
+
+    def prepare(self, training: TrainingSet) -> None:
+        """Store the class counts of a run."""
+        counts = training.class_counts.to(self.counts)
+        self.counts.copy_(torch.cat([counts, counts.sum(dim=0, keepdim=True)]))
+        self.is_prepared = True
+
+    def rows_of(self, table: Tensor, env: Tensor | None) -> Tensor:
+        """Select the rows of a table (environments + 1, num_classes) for samples, (N or 1, num_classes).
+
+        Raises InputError if ``prepare`` has not been called.
+        """
+        if not self.is_prepared:
+            raise InputError(
+                f"{type(self).__name__} depends on the number of images of every class: call prepare(TrainingSet(...)) "
+                "before the first update"
+            )
+        return table[-1:] if env is None else table[env]
+
+    def of_labels(self, table: Tensor, y: Tensor, env: Tensor | None) -> Tensor:
+        """Look up a table (environments + 1, num_classes) by label and environment, (N,)."""
+        return self.rows_of(table, env).expand(len(y), -1).gather(1, y[:, None]).squeeze(1)
+
+    def class_weights(self) -> Tensor:
+        """Compute weights in inverse proportion to counts, (environments + 1, num_classes).
+
+        The weights of an environment sum to the number of classes. A class without images has weight 0.
+        """
+        return normalised(torch.where(self.counts > 0, 1 / self.counts.clamp_min(1), 0))
+
+    def weighted_mean(self, losses: Tensor, weights: Tensor, env: Tensor | None) -> Tensor:
+        """Average losses by weight within environments, then over environments, (N,), (N,) -> ()."""
+        if env is None:
+            return (losses * weights).sum() / weights.sum()
+        zeros = losses.new_zeros(len(self.counts))
+        sums, totals = (zeros.index_add(0, env, values) for values in (losses * weights, weights))
+        return (sums / torch.where(totals > 0, totals, 1)).sum() / (totals > 0).sum()
+
+
+def normalised(weights: Tensor) -> Tensor:
+    """Scale weights (..., num_classes) to sum to the number of classes."""
+    return weights / weights.sum(dim=-1, keepdim=True) * weights.shape[-1]
+
+
 class Algorithm(nn.Module):
     """Base class of domain-generalization algorithms, which own their networks and optimizers.
 
@@ -52,6 +140,8 @@ class Algorithm(nn.Module):
         super().__init__()
         self.check_domains(num_domains)
         self.hparams = hparams
+        self.num_domains = num_domains
+        self.criterion: Criterion | None = None  # of ``risk``; None is the mean cross-entropy
         self.summary: dict[str, float] = {}
 
     @classmethod
@@ -75,6 +165,9 @@ class Algorithm(nn.Module):
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         """Return the hparams of this algorithm for a dataset, besides the common ones."""
         return {}
+
+    def prepare(self, training: TrainingSet) -> None:
+        """Take note of the training set before the first update; a run calls it once, also when it resumes."""
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         """Take one optimization step.
@@ -154,28 +247,40 @@ class Algorithm(nn.Module):
         """Repeat plain rows for their twins, the inverse of ``split_streams``; no effect without BatchFormer."""
         return torch.cat([rows.unflatten(0, (num_domains, -1))] * self.streams, dim=1).flatten(0, 1)
 
-    def risk(self, logits: Tensor, y: Tensor, num_domains: int = 1) -> Tensor:
+    def risk(self, logits: Tensor, y: Tensor, num_domains: int = 1, env: int | None = None) -> Tensor:
         """Compute the mean cross-entropy of minibatches; with BatchFormer, the weighted mean of both streams.
+
+        Wrappers that act on the risk replace the cross-entropy.
 
         Args:
             logits: (rows, num_classes), where rows are ``num_domains`` complete minibatches.
             y: (rows,) class indices.
             num_domains: number of minibatches.
+            env: position of a single minibatch's environment among the training environments, if known.
 
         """
-        plain_risk = self.plain_risk(logits, y, num_domains)
+        plain_risk = self.plain_risk(logits, y, num_domains, env)
         _, twin = self.split_streams(logits, num_domains)
         if twin is None:
             return plain_risk
         weight = self.hparams["bf_loss_weight"] if self.hparams["bf_shared"] else 1.0
         labels, _ = self.split_streams(y, num_domains)
-        return (1 - weight) * plain_risk + weight * F.cross_entropy(twin, labels)
+        return (1 - weight) * plain_risk + weight * self._mean_loss(twin, labels, num_domains, env)
 
-    def plain_risk(self, logits: Tensor, y: Tensor, num_domains: int = 1) -> Tensor:
+    def plain_risk(self, logits: Tensor, y: Tensor, num_domains: int = 1, env: int | None = None) -> Tensor:
         """Compute the mean cross-entropy of plain rows only; arguments as in ``risk``."""
         plain, _ = self.split_streams(logits, num_domains)
         labels, _ = self.split_streams(y, num_domains)
-        return F.cross_entropy(plain, labels)
+        return self._mean_loss(plain, labels, num_domains, env)
+
+    def _mean_loss(self, logits: Tensor, y: Tensor, num_domains: int, env: int | None) -> Tensor:
+        """Compute the mean loss of one stream; arguments as in ``risk``."""
+        if self.criterion is None:
+            return F.cross_entropy(logits, y)
+        self.criterion.was_used = True
+        if env is not None:
+            return self.criterion(logits, y, torch.full_like(y, env))
+        return self.criterion(logits, y, domain_labels(num_domains, y) if num_domains == self.num_domains else None)
 
     def forward_plain(self, module: nn.Module, minibatches: Minibatches) -> Tensor:
         """Run a module on the plain rows of all environments, without BatchFormer: (environments * n, ...).
@@ -189,7 +294,7 @@ class Algorithm(nn.Module):
 
     def risks(self, logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """Compute the risk of every environment, (environments,), from lists of logits and labels."""
-        return torch.stack([self.risk(z, y) for z, y in zip(logits, labels, strict=True)])
+        return torch.stack([self.risk(z, y, env=env) for env, (z, y) in enumerate(zip(logits, labels, strict=True))])
 
 
 def forward_domains(module: nn.Module, minibatches: Minibatches) -> list[Tensor]:

@@ -42,8 +42,8 @@ class Fish(ERM):
         walk = self.new_optimizer(clone)
         if self.walk_state is not None:
             walk.load_state_dict(self.walk_state)
-        for x, y in minibatches:
-            loss = self.risk(clone(x), y)
+        for env, (x, y) in enumerate(minibatches):
+            loss = self.risk(clone(x), y, env=env)
             descend(walk, loss)
         self.walk_state = walk.state_dict()
         self._follow(clone)

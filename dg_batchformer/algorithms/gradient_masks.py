@@ -35,14 +35,14 @@ class ANDMask(ERM):
         parameters = trainable(self.network)
         reached_by_plain = trainable(without_batchformer(self.network))
         risks, followed, masking = [], [], []
-        for x, y in minibatches:
+        for env, (x, y) in enumerate(minibatches):
             logits = self.network(x)
-            risk = self.risk(logits, y)
+            risk = self.risk(logits, y, env=env)
             risks.append(risk.detach())
             gradients = _gradients(risk, parameters, retain_graph=self.streams > 1)
             followed.append(gradients)
             if self.streams > 1:
-                gradients = {**gradients, **_gradients(self.plain_risk(logits, y), reached_by_plain)}
+                gradients = {**gradients, **_gradients(self.plain_risk(logits, y, env=env), reached_by_plain)}
             masking.append(gradients)
         for parameter in parameters:
             mask = self.mask(torch.stack([by_parameter[parameter] for by_parameter in masking]))

@@ -29,8 +29,10 @@ class IGA(ERM):
         parameters = trainable(without_batchformer(self.network))
         with sdpa_kernel(SDPBackend.MATH):  # attention with double backward, for transformers
             outputs = [(self.network(x), y) for x, y in minibatches]
-        risks = [self.risk(logits, y) for logits, y in outputs]
-        aligned = [self.plain_risk(logits, y) for logits, y in outputs] if self.streams > 1 else risks
+        risks = [self.risk(logits, y, env=env) for env, (logits, y) in enumerate(outputs)]
+        aligned = risks
+        if self.streams > 1:
+            aligned = [self.plain_risk(logits, y, env=env) for env, (logits, y) in enumerate(outputs)]
         gradients = [torch.autograd.grad(one, parameters, create_graph=True, materialize_grads=True) for one in aligned]
         risk = torch.stack(risks).mean()
         means = [torch.stack(by_env).mean(dim=0).detach() for by_env in zip(*gradients, strict=True)]

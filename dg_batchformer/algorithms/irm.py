@@ -26,13 +26,15 @@ class IRM(AnnealedPenalty):
 
     def invariance_penalty(self, logits: list[Tensor], labels: list[Tensor]) -> Tensor:
         """Compute the mean squared gradient of the risk with respect to a scale of the logits, over environments."""
-        return torch.stack([self._penalty(z, y) for z, y in zip(logits, labels, strict=True)]).mean()
+        return torch.stack(
+            [self._penalty(z, y, env) for env, (z, y) in enumerate(zip(logits, labels, strict=True))]
+        ).mean()
 
-    def _penalty(self, logits: Tensor, y: Tensor) -> Tensor:
+    def _penalty(self, logits: Tensor, y: Tensor, env: int) -> Tensor:
         scale = torch.ones((), device=logits.device, requires_grad=True)
         gradients = []
         for half in (slice(0, None, 2), slice(1, None, 2)):
-            risk = self.risk(self.take_half(logits, half) * scale, self.take_half(y, half))
+            risk = self.risk(self.take_half(logits, half) * scale, self.take_half(y, half), env=env)
             gradients.append(torch.autograd.grad(risk, scale, create_graph=True)[0])
         return gradients[0] * gradients[1]
 

@@ -65,7 +65,7 @@ class MTL(Algorithm):
             ema, mean = self.hparams["mtl_ema"], self.split_streams(z)[0].mean(dim=0)
             embedding = ema * mean + (1 - ema) * self.embeddings[env]
             self.embeddings[env] = embedding.detach()
-            loss = loss + self.risk(self.network.classify(z, embedding), y)
+            loss = loss + self.risk(self.network.classify(z, embedding), y, env=env)
         descend(self.optimizer, loss)
         return {"loss": loss.detach()}
 

@@ -320,7 +320,9 @@ SELECTION_NAMES = (
 )
 
 # Names of wrappers, here so that a method name can be parsed without importing torch.
-WRAPPER_NAMES = ("BF", "BFv2", "EMA", "IIDMax", "MixStyle", "SMA", "SWAD")
+WRAPPER_NAMES = (
+    "BF", "BFv2", "BSoftmax", "EMA", "Focal", "IIDMax", "LDAM", "LogitAdjust", "MixStyle", "ReWeight", "SMA", "SWAD",
+)  # fmt: skip
 
 # Wrappers that return an averaged model: only their ``final`` record describes the returned model.
 AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD")

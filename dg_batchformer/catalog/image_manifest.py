@@ -1,4 +1,7 @@
-"""Image manifests: a CSV or JSON file that lists images with label and domain, and optionally their split."""
+"""Image manifests: a CSV or JSON file that lists images with label and domain, and optionally their split.
+
+The split files of MDLT (Yang et al., 2022), whose column for the domain is ``env``, are read as manifests too.
+"""
 
 import csv
 import io
@@ -14,7 +17,9 @@ from dg_batchformer.text.spelling import one_spelling
 SUFFIXES = (".csv", ".json")
 _REQUIRED = ("path", "label", "domain")
 _COLUMNS = (*_REQUIRED, "split")
-_SPLITS = ("train", "val")
+_ALIASES = {"env": "domain"}  # MDLT's
+_NEEDED = ("train", "val")
+_SPLITS = (*_NEEDED, "test")
 
 
 class Row(NamedTuple):
@@ -23,7 +28,7 @@ class Row(NamedTuple):
     Args:
         place: file and line, or entry, for error messages.
         path: relative to the manifest's folder, without '..'.
-        split: ``train``, ``val``, or '' if the manifest has no splits.
+        split: ``train``, ``val``, ``test``, or '' if the manifest has no splits.
 
     """
 
@@ -58,7 +63,7 @@ def read_manifest(file: Path) -> list[Row]:
 def _csv_entries(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     reader = csv.reader(io.StringIO(text), strict=True)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [_called(name.strip()) for name in next(reader, [])]
         _check_columns(f"{file}:1", header)
         for values in reader:
             place = f"{file}:{reader.line_num}"
@@ -86,8 +91,13 @@ def _json_entries(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any
         place = f"{file}, entry {number}"
         if not isinstance(entry, dict):
             raise InputError(f"{place}: expected an object with {', '.join(_REQUIRED)}, got {entry!r:.60}")
-        _check_columns(place, list(entry))
-        yield place, entry
+        named = [(_called(name), value) for name, value in entry.items()]
+        _check_columns(place, [name for name, _ in named])
+        yield place, dict(named)
+
+
+def _called(name: str) -> str:
+    return _ALIASES.get(name, name)
 
 
 def _check_columns(place: str, names: Sequence[str]) -> None:
@@ -128,17 +138,15 @@ def _refuse_repeated(rows: Sequence[Row]) -> None:
 
 
 def _check_splits(file: Path, rows: Sequence[Row]) -> None:
-    """Raise InputError for invalid splits: every domain needs rows of both train and val."""
+    """Raise InputError for invalid splits: every domain needs rows of both train and val; test is optional."""
     if not any(row.split for row in rows):
         return
     for row in rows:
-        if row.split == "test":
-            raise InputError(f"{row.place}: split 'test' is not supported, as whole domains are held out for testing; "
-                             "give train or val, or leave the column out")  # fmt: skip
         if row.split not in _SPLITS:
             raise unknown(f"split at {row.place}:", row.split, _SPLITS)
     for domain in sorted({row.domain for row in rows}):
         there = {row.split for row in rows if row.domain == domain}
-        for split in _SPLITS:
+        for split in _NEEDED:
             if split not in there:
-                raise InputError(f"{file}: domain {domain} has no row with split {split}, but every domain needs both")
+                raise InputError(f"{file}: domain {domain} has no row with split {split}, but every domain needs "
+                                 f"{' and '.join(_NEEDED)}")  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 from dg_batchformer.cli.common import OK, Verbs
 from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, print_notes
 from dg_batchformer.errors import InputError
+from dg_batchformer.results.metrics import METRICS
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.text.spelling import one_form
 
@@ -35,6 +36,9 @@ def add_parser(verbs: Verbs) -> None:
         help="more rows to compare with A; intervals and p-values are then corrected for their number")  # fmt: skip
     add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
         help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip
+    add("--metric", choices=[name for name, metric in METRICS.items() if not metric.lower_is_better],
+        default="accuracy", help="the metric to compare, see tables --help; few-many: whether the gain on few-shot "
+        "classes differs from that on many-shot ones (default: %(default)s)")  # fmt: skip
     add_reading(verb)
     add("--format", choices=_FORMATS, default="text", help="output format (default: %(default)s)")
 
@@ -47,9 +51,10 @@ def run(options: argparse.Namespace) -> int:
     for folder in options.folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; the order is: compare A B DIR, with more rows after --also")
-    collection = collect_asked(options)
+    metric = METRICS[options.metric]
+    collection = collect_asked(options, predictions=metric.measure is not None)
     methods = list(METHODS) if "all" in options.selection else options.selection
-    comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods)
+    comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods, metric)
     print(COMPARISON_FORMATS[options.format](comparisons), end="")
     print_notes(collection.skipped)
     return OK

@@ -10,12 +10,13 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.results.cache import read_folders
 from dg_batchformer.results.collection import damaged_records, unreadable_lines
 from dg_batchformer.results.domainbed_selection import CHOOSE
-from dg_batchformer.results.metrics import METRICS
+from dg_batchformer.results.metrics import ACCURACY, METRICS
 from dg_batchformer.results.our_sweep import read_files
 from dg_batchformer.results.runs import RecordsFile
 from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.storage.folders import SweepFolder, write_text
+from dg_batchformer.tables.by_class import with_classes
 from dg_batchformer.tables.domainbed import domainbed_tables, left_out
 from dg_batchformer.tables.draws import with_draws
 from dg_batchformer.tables.render import FORMATS, render
@@ -48,8 +49,12 @@ def add_parser(verbs: Verbs) -> None:
         help="one or more of the methods below; all also prints them side by side "
         f"(default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
     add("--metric", choices=METRICS,
-        help="accuracy (the default); or, for runs trained with --predictions, balanced: mean accuracy over classes, "
-        "worst-class: accuracy of the worst class, ece: expected calibration error")  # fmt: skip
+        help="accuracy (the default). For runs with an imbalance, many, medium, few: mean accuracy over classes with "
+        "that many training images, few-many: the difference. For these, and for runs trained with --predictions, "
+        "balanced: mean accuracy over classes, worst-class: accuracy of the worst class. For the latter, ece: expected "
+        "calibration error")  # fmt: skip
+    add("--by_class", action="store_true", default=None,
+        help="add tables of the accuracy on every class, for runs with an imbalance")  # fmt: skip
     add("--published", nargs="*", metavar="NAME",
         help="add published rows with the same dataset, backbone, weights and selection: those of the sweep's "
         "algorithms, of the named ones, or all")  # fmt: skip
@@ -78,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         return _expect(options)
     metric = METRICS[options.metric or "accuracy"]
     for name in ("published", "compare_to"):
-        if metric.measure is not None and getattr(options, name) is not None:
+        if metric is not ACCURACY and getattr(options, name) is not None:
             raise InputError(f"--{name} applies to accuracy only; drop it, or --metric {options.metric}")
     asked = options.selection or list(DEFAULT_METHODS)
     if options.format in _DOMAINBED:
@@ -97,6 +102,8 @@ def run(options: argparse.Namespace) -> int:
         sections = with_draws(sections, collection)
     if "all" in asked:
         sections = [*sections, side_by_side(sections)]
+    if options.by_class:
+        sections = with_classes(sections, collection)
     shown = render(sections, options.format or "text")
     print(shown, end="")
     written = {} if options.output is None else _write(options.output, sections)
@@ -110,7 +117,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     strange = [name for name in methods if name not in CHOOSE]
     if strange:
         raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
-    for name in ("output", "published", "compare_to", "metric", "hparams"):
+    for name in ("output", "published", "compare_to", "metric", "by_class", "hparams"):
         if getattr(options, name) is not None:
             raise InputError(f"--format {options.format} prints only what DomainBed prints; drop --{name}")
     read: dict[Path, Mapping[str, RecordsFile]] = {}
@@ -132,7 +139,7 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
 
 
 def _expect(options: argparse.Namespace) -> int:
-    for name in ("format", "selection", "metric", "published", "compare_to", "hparams", "output"):
+    for name in ("format", "selection", "metric", "by_class", "published", "compare_to", "hparams", "output"):
         if getattr(options, name) is not None:
             raise InputError(f"--expect prints one table, with the selection method of the sweep file; drop --{name}")
     if len(options.folders) > 1:

@@ -67,6 +67,9 @@ def add_parser(verbs: Verbs) -> None:
         "cached)")  # fmt: skip
     add("--compile", choices=COMPILE, default="auto",
         help="compile evaluation; auto: where it is known to pay off (default: %(default)s)")  # fmt: skip
+    add("--imbalance", metavar="SETTING",
+        help="subsample the training images of training environments, such as long_tail:50, step:10:reversed, "
+        "domain:10 or TotalHeavyTail; natural keeps all, and records accuracies by class (default: none)")  # fmt: skip
     add("--plugins", nargs="+", default=[], metavar="MODULE",
         help="modules on the Python path, or in this folder, that define more algorithms")  # fmt: skip
     add = verb.add_argument_group("where it runs and what it keeps").add_argument

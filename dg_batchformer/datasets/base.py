@@ -41,11 +41,11 @@ class Environment(ABC):
     """One domain: ``labels[index]`` is the class of image ``index``.
 
     Attributes:
-        held_out: by index, whether the dataset assigns an image to validation; None if the split is drawn at random.
+        parts: ``train``, ``val`` or ``test`` by index if the dataset defines its splits; None if they are random.
 
     """
 
-    held_out: Sequence[bool] | None = None
+    parts: Sequence[str] | None = None
 
     def __init__(self, name: str, labels: Sequence[int]) -> None:
         self.name = name
@@ -160,8 +160,8 @@ class Dataset:
 
 
 def _parts(environment: Environment) -> Iterable[str]:
-    """Return a suffix per image for the digest, which marks images that the dataset holds out."""
-    return ["\tval" if held_out else "" for held_out in environment.held_out or [False] * len(environment)]
+    """Return a suffix per image for the digest, which marks validation and test images."""
+    return ["" if part == "train" else f"\t{part}" for part in environment.parts or ["train"] * len(environment)]
 
 
 def _sha256(lines: list[str]) -> str:

@@ -31,12 +31,17 @@ class OwnImages(ImageFolders):
     def __init__(
         self, root: Path | None, test_envs: Sequence[int], hparams: dict[str, Any], *, facts: DatasetFacts
     ) -> None:
-        self.validating: set[Path] | None = None  # validation images of the manifest; None if it has no splits
+        self.part_of: dict[Path, str] = {}  # split of every image; empty if the manifest has no splits
         super().__init__(root, test_envs, hparams, facts=facts)
-        if self.validating is not None:
+        if self.part_of:
             for environment in self.environments:
-                environment.held_out = [file in self.validating for file in environment.files]
+                environment.parts = [self.part_of[file] for file in environment.files]
             self.notes.append(f"{facts.name} has a column split: its val images are the validation set in every trial")
+        if "test" in self.part_of.values():
+            self.notes.append(
+                f"{facts.name} has test images: test accuracy is computed on those of the test environments; those of "
+                "training environments are not used"
+            )
         if all(name.casefold() in SPLITS for name in facts.names):
             self.notes.append(
                 f"the domains of {facts.name} have names of splits ({', '.join(facts.names)}), but domains should be "
@@ -47,7 +52,7 @@ class OwnImages(ImageFolders):
     @classmethod
     def of_run(cls, spec: RunSpec, root: Path | None, hparams: dict[str, Any]) -> Self:
         dataset = cls(root, spec.test_envs, hparams, facts=spec.facts)
-        if dataset.validating is not None and spec.holdout_fraction != REFERENCE["holdout_fraction"]:
+        if dataset.part_of and spec.holdout_fraction != REFERENCE["holdout_fraction"]:
             raise InputError(
                 f"holdout_fraction {spec.holdout_fraction} has no effect on {spec.dataset}, whose manifest defines the "
                 "validation images; remove it, or the column split"
@@ -65,7 +70,7 @@ class OwnImages(ImageFolders):
         rows = read_manifest(place)
         called = self._match_environments(place, {row.domain for row in rows})
         if rows[0].split:
-            self.validating = {place.parent / row.path for row in rows if row.split == "val"}
+            self.part_of = {place.parent / row.path: row.split for row in rows}
         return {
             name: _by_class(place.parent, [row for row in rows if row.domain == spelled])
             for name, spelled in called.items()

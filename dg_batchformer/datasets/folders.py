@@ -165,9 +165,9 @@ class ImageFolders(Dataset):
         """Return a digest of the position and the file status of every image, to detect changes."""
         listing = hashlib.sha256()
         for environment in self.environments:
-            labels, held_out = environment.labels, environment.held_out or [False] * len(environment)
-            for file, label, held in zip(environment.files, labels, held_out, strict=True):
-                where = f"{environment.name}\t{self.classes[label]}\t{held}\t{file.absolute()}"
+            labels, parts = environment.labels, environment.parts or ["train"] * len(environment)
+            for file, label, part in zip(environment.files, labels, parts, strict=True):
+                where = f"{environment.name}\t{self.classes[label]}\t{part}\t{file.absolute()}"
                 listing.update(os.fsencode(f"{where}\t{_stamp(file)}\n"))
         return listing.hexdigest()
 

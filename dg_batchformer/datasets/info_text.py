@@ -1,11 +1,14 @@
 """Describe a dataset as text: a table of counts by environment and class, and class imbalance."""
 
+from collections.abc import Mapping, Sequence
+
 from tabulate import tabulate
 
 from dg_batchformer.datasets.base import Dataset
 from dg_batchformer.datasets.counts import recognise, total
 
 _ROWS = 100  # with more classes, the table has only totals
+_BAR = 12  # characters of the longest bar
 
 
 def info_text(dataset: Dataset) -> str:
@@ -23,6 +26,32 @@ def info_text(dataset: Dataset) -> str:
     return "\n\n".join(
         [f"{facts.name}: {facts.about}\n{tabulate(rows, tablefmt='plain')}", _counts(counts), _balance(counts)]
     )
+
+
+def thinned_text(
+    counts: Mapping[str, Sequence[int]], classes: Sequence[str], shots: Mapping[str, Sequence[int]]
+) -> str:
+    """Return the training images of every class and environment with bars, the most frequent class first.
+
+    Args:
+        counts: by environment, then of every class.
+        shots: the classes that have ``many``, ``medium`` and ``few`` images.
+
+    """
+    group = {label: name for name, labels in shots.items() for label in labels}
+    most = max(max(images) for images in counts.values())
+    order = sorted(range(len(classes)), key=lambda label: -sum(images[label] for images in counts.values()))
+    rows = [
+        [classes[label], group.get(label, "none"), *(_bar(images[label], most) for images in counts.values())]
+        for label in order
+    ]
+    rows.append(["all", "", *(f"{sum(images):,}" for images in counts.values())])
+    return tabulate(rows, headers=["class", "has", *counts], disable_numparse=True)
+
+
+def _bar(images: int, most: int) -> str:
+    length = -(-images * _BAR // most)  # rounded up, so that one image shows
+    return f"{images:>6,} {'▇' * length}"
 
 
 def _counts(counts: dict[str, dict[str, int]]) -> str:

@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from dg_batchformer.report import progress, provenance, reproduce, summary
 from dg_batchformer.report.choices import Choices
-from dg_batchformer.report.figures import accuracy, curves, draws, gain, transfer, valley
+from dg_batchformer.report.figures import accuracy, curves, draws, gain, ratio, transfer, valley
 from dg_batchformer.report.figures.svg import Plot
 from dg_batchformer.report.looks import looks
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
+from dg_batchformer.tables.by_class import with_classes
 from dg_batchformer.tables.draws import with_draws
 from dg_batchformer.tables.render.html import LEGEND, STYLE, section_html
 from dg_batchformer.tables.table import Section, build_sections
@@ -62,7 +63,9 @@ def build_page(collection: Collection, folders: Sequence[Path], **options: objec
         outcome=summary.outcome(shown, collection),
         made=time.strftime("%Y-%m-%d %H:%M %Z"),
         made_with=provenance.made_with(),
-        methods=[(section.method, Markup(section_html(section, level=3))) for section in sections],
+        methods=[
+            (section.method, Markup(section_html(section, level=3))) for section in with_classes(sections, collection)
+        ],
         legend=LEGEND,
         shown=shown.method,
         figures=_figures(Choices(collection, METHODS[shown.method.name])),
@@ -102,6 +105,7 @@ def _figures(choices: Choices) -> list[Figures]:
         Figures("accuracy", "Accuracy per environment", accuracy.ABOUT, list(accuracy.accuracy_plots(choices, look)),
                 accuracy.LACKING),
         Figures("gain", "What BatchFormer adds", gain.ABOUT, list(gain.gain_plots(choices, look)), ""),
+        Figures("ratio", "Accuracy by class frequency", ratio.ABOUT, list(ratio.ratio_plots(choices, look)), ""),
         Figures("curves", "Accuracy over steps", curves.ABOUT, list(curves.curve_plots(choices, look)),
                 curves.LACKING),
         Figures("valley", "SWAD's loss valley", valley.ABOUT, list(valley.valley_plots(choices, look)),

@@ -81,7 +81,7 @@ def _agree(values: Mapping[str, str], others: Mapping[str, str]) -> bool:
 
 
 def _place(run: CollectedRun) -> tuple[object, ...]:
-    return run.label, run.dataset, run.train_envs, run.test_envs, run.trial_seed, run.hparams_seed
+    return run.label, run.dataset, run.imbalance, run.train_envs, run.test_envs, run.trial_seed, run.hparams_seed
 
 
 def refuse_mixed(collection: Collection) -> None:

@@ -43,6 +43,7 @@ class CollectedRun:
         environments: names of the environments of a custom dataset; () for a dataset in the catalog, or if unknown.
         train_envs: its training environments, if its sweep is defined by ``train_envs``, else ().
         packed: how it ended, if it was read from packed records, which replace its folder.
+        imbalance: its imbalance, '' for none.
 
     """
 
@@ -58,6 +59,7 @@ class CollectedRun:
     environments: tuple[str, ...] = ()
     train_envs: tuple[int, ...] = ()
     packed: Ending | None = None
+    imbalance: str = ""
 
     @cached_property
     def ending(self) -> Ending:
@@ -81,11 +83,12 @@ class CollectedRun:
 
     @property
     def benchmark(self) -> str:
-        """The unit with its own table: the dataset, or the dataset with the training environments."""
+        """The unit with its own table: the dataset, with training environments and imbalance if there are any."""
+        thinned = f", {self.imbalance}" if self.imbalance else ""
         if not self.train_envs:
-            return self.dataset
+            return f"{self.dataset}{thinned}"
         names = _environments(self)
-        return f"{self.dataset} from {' + '.join(names[env] for env in self.train_envs)}"
+        return f"{self.dataset} from {' + '.join(names[env] for env in self.train_envs)}{thinned}"
 
     @cached_property
     def conditions(self) -> Conditions:

@@ -16,7 +16,7 @@ from dg_batchformer.text.printable import one_line
 UNKNOWN = "not recorded"
 DERIVED = "derived from the run"
 
-_AXES = {"dataset", "test_envs", "trial_seed", "hparams_seed"}
+_AXES = {"dataset", "test_envs", "trial_seed", "hparams_seed", "imbalance"}
 _UNREAD = {"evaluate"}  # only adds accuracies that tables do not use
 FIELDS = [name for name in RunSpec.__dataclass_fields__ if name not in _AXES | _UNREAD]
 # Resolved on the device, so the used values count. ``compile`` also depends on how much a run evaluates, so the

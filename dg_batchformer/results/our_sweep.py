@@ -196,4 +196,5 @@ def _collected(
         path=folder.path,
         environments=tuple(map(one_line, spec.environments)),
         train_envs=train_envs,
+        imbalance="" if spec.imbalance is None else str(spec.imbalance),
     )

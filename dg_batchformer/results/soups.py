@@ -68,4 +68,5 @@ def soup_run(label: str, spec: RunSpec, records: RunRecords, path: Path, *, by_t
         path=path,
         environments=tuple(map(one_line, spec.environments)),
         train_envs=spec.train_envs if by_train_envs else (),
+        imbalance="" if spec.imbalance is None else str(spec.imbalance),
     )

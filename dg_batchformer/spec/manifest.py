@@ -33,10 +33,11 @@ class SweepRun(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Dataset, environments and trial, which all draws of a row share."""
+        """Dataset, environments, imbalance and trial, which all draws of a row share."""
         spec = self.spec
         trained_on = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
-        return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{trained_on}, trial {spec.trial_seed}"
+        thinned = f", {spec.imbalance}" if spec.imbalance is not None else ""
+        return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{trained_on}{thinned}, trial {spec.trial_seed}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import same_spelling
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.environments import Given, named_environments, resolve_environments
+from dg_batchformer.spec.imbalance import Imbalance, parse_imbalance
 from dg_batchformer.spec.names import canonical_name, module_names, split_name
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
 
@@ -31,6 +32,7 @@ REFERENCE: dict[str, Any] = {
     "data_path": "exact",
     "compile": "off",
     "plugins": [],
+    "imbalance": None,
 }
 
 
@@ -59,6 +61,7 @@ class RunSpec:
             ``freeze``).
         compile: whether to compile; ``auto``: if it is known to pay off.
         plugins: modules with further algorithms, sorted; imported when a run is built.
+        imbalance: how training images are subsampled; None uses all of them.
 
     """
 
@@ -80,6 +83,7 @@ class RunSpec:
     data_path: str
     compile: str
     plugins: tuple[str, ...]
+    imbalance: Imbalance | None
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -114,9 +118,14 @@ class RunSpec:
         return step % self.checkpoint_freq == 0 or step == self.steps - 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types; ``train_envs`` and ``environments`` are omitted if they are redundant."""
+        """Return the fields as JSON types; those in ``unsaid`` are omitted if they are redundant."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        unsaid = {"train_envs": not self.leaves_some_out, "environments": not self.environments}
+        unsaid = {
+            "train_envs": not self.leaves_some_out,
+            "environments": not self.environments,
+            "imbalance": self.imbalance is None,
+        }
+        values["imbalance"] = str(self.imbalance)
         listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         said = {name: value for name, value in listed.items() if not unsaid.get(name)}
         return {**said, "hparams": dict(self.hparams)}
@@ -148,6 +157,7 @@ class RunRequest:
         train_envs: by index or name; default: all that are not in ``test_envs``.
         seed: default: derived from dataset, algorithm, environments and the other seeds, as in DomainBed.
         steps, checkpoint_freq, data_path: default: those of the protocol.
+        imbalance: in the spelling of ``spec/imbalance.py``; default: none.
 
     """
 
@@ -169,6 +179,7 @@ class RunRequest:
     data_path: str | None = "exact"
     compile: str = "off"
     plugins: Sequence[str] = ()
+    imbalance: str | None = None
 
     def resolve(self) -> RunSpec:
         """Return the full specification; raise InputError for invalid values."""
@@ -193,6 +204,9 @@ class RunRequest:
         data_path = protocol.default_data_path(facts) if self.data_path is None else self.data_path
         if not 0 < self.holdout_fraction < 1:
             raise InputError(f"holdout_fraction is {self.holdout_fraction}, but must be between 0 and 1")
+        imbalance = None if self.imbalance is None else parse_imbalance(self.imbalance)
+        if imbalance is not None:
+            imbalance.check(facts, train_envs, test_envs)
         return RunSpec(
             dataset=self.dataset,
             algorithm=algorithm,
@@ -212,6 +226,7 @@ class RunRequest:
             data_path=_choice("data_path", data_path),
             compile=_choice("compile", self.compile),
             plugins=plugins,
+            imbalance=imbalance,
         )
 
 

@@ -12,6 +12,7 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import plain_number, same_spelling
 from dg_batchformer.spec.environments import environment_indices
 from dg_batchformer.spec.expected import parse_expected
+from dg_batchformer.spec.imbalance import parse_imbalance
 from dg_batchformer.spec.names import module_names, split_name
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.spec.run import CHOICES
@@ -43,6 +44,7 @@ class SweepSpec:
         test_envs: environments to hold out, one run each; None holds out each in turn.
         train_envs: environments to train on, one run per item, tested on all ``test_envs`` that it does not train on;
             ``all`` trains on each environment alone. None trains on all that are not held out.
+        imbalance: settings of ``spec/imbalance.py``, one run each; () uses all training images.
         pairs: also hold out every pair, as leave-one-domain-out selection requires.
         hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
             run, as in RunSpec; but by default, sweeps use the fast modes and the protocol's data path.
@@ -59,6 +61,7 @@ class SweepSpec:
     draws: int = 1
     test_envs: tuple[str, ...] | None = None
     train_envs: tuple[tuple[str, ...], ...] | Literal["all"] | None = None
+    imbalance: tuple[str, ...] = ()
     pairs: bool = False
     hparams: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
@@ -259,6 +262,12 @@ def _training_sets(yaml: LinedYaml, key: Key, value: Any) -> tuple[tuple[str, ..
     return tuple(training_sets)
 
 
+def _imbalance(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
+    """Read one imbalance, or a list of them, each of which has runs of its own."""
+    texts = _texts(yaml, key, value) if isinstance(value, list) else [_text(yaml, key, value)]
+    return _distinct(yaml, key, [str(_named(yaml, key, parse_imbalance, text)) for text in texts])
+
+
 def _count(yaml: LinedYaml, key: Key, value: Any, least: int = 1) -> int:
     number = same_spelling(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -318,6 +327,7 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "draws": _count,
     "test_envs": _environments,
     "train_envs": _training_sets,
+    "imbalance": _imbalance,
     "pairs": _switch,
     "hparams": _hparams,
     "steps": _count,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.results.collection import Collection
+from dg_batchformer.results.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.results.row_conditions import RowConditions, by_benchmark, joined
 from dg_batchformer.results.scores import Scores, score
 from dg_batchformer.results.selection import METHODS, Method
@@ -61,6 +62,7 @@ class Comparison:
         family: number of comparisons that ``interval`` is corrected for.
         num_tests: number of rows tested against A, which p-values are corrected for.
         conditions: differences between B and A beyond the algorithm, and of both from their protocol.
+        metric: the metric compared.
 
     """
 
@@ -77,6 +79,7 @@ class Comparison:
     sign_test: PValue
     num_tests: int
     conditions: RowConditions
+    metric: Metric = ACCURACY
 
     @property
     def verdict(self) -> Verdict:
@@ -97,7 +100,7 @@ def judge(interval: Interval | None) -> Verdict:
 
 
 def compare_rows(
-    collection: Collection, baseline: str, others: Sequence[str], methods: Sequence[str]
+    collection: Collection, baseline: str, others: Sequence[str], methods: Sequence[str], metric: Metric = ACCURACY
 ) -> list[Comparison]:
     """Compare rows with a baseline under selection methods; raise InputError for unknown or repeated rows."""
     check_rows(collection, [baseline, *others])
@@ -105,7 +108,9 @@ def compare_rows(
     if repeated:
         raise InputError(f"{repeated[0]!r} is given twice; a comparison needs different rows")
     pairs = [(baseline, other) for other in others]
-    return [comparison for name in methods for comparison in compare_pairs(collection, pairs, METHODS[name])]
+    return [
+        comparison for name in methods for comparison in compare_pairs(collection, pairs, METHODS[name], metric=metric)
+    ]
 
 
 def check_rows(collection: Collection, labels: Sequence[str]) -> None:
@@ -116,7 +121,12 @@ def check_rows(collection: Collection, labels: Sequence[str]) -> None:
 
 
 def compare_pairs(
-    collection: Collection, pairs: Sequence[tuple[str, str]], method: Method, *, family: int | None = None
+    collection: Collection,
+    pairs: Sequence[tuple[str, str]],
+    method: Method,
+    *,
+    family: int | None = None,
+    metric: Metric = ACCURACY,
 ) -> list[Comparison]:
     """Compare pairs of rows (A, B); intervals and p-values are corrected for the number of pairs.
 
@@ -124,7 +134,7 @@ def compare_pairs(
         family: number of candidate pairs, if these were chosen among them by their results.
 
     """
-    scores = score(collection, method)
+    scores = score(collection, method, Measurements(metric))
     paired = [pair(scores, collection.environments, baseline, other) for baseline, other in pairs]
     family = family or count_intervals(paired)
     signed_ranks = _corrected([signed_rank_p(blocks) for blocks in paired])
@@ -144,6 +154,7 @@ def compare_pairs(
             sign_test=sign_test,
             num_tests=sum(p.plain is not None for p in signed_ranks),
             conditions=_conditions(collection, blocks, (baseline, other)),
+            metric=metric,
         )
         for (baseline, other), blocks, signed_rank, sign_test in zip(
             pairs, paired, signed_ranks, sign_tests, strict=True

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
+from dg_batchformer.results.metrics import ACCURACY
 from dg_batchformer.stats.comparison import Comparison, Missing, Verdict
 from dg_batchformer.stats.pairs import Block, by_dataset
 from dg_batchformer.stats.statistics import ALPHA, MIN_BLOCKS, max_trials
@@ -46,8 +47,8 @@ def _said(comparison: Comparison) -> str:
     verdict = comparison.verdict
     if mean is None:
         needs = "; it needs a sweep with 'pairs: true'" if comparison.method.needs_pairs else ""
-        return f"{a} and {b} cannot be compared: no trial has a test accuracy for both{needs}."
-    where = _where(comparison)
+        return f"{a} and {b} cannot be compared: no trial has a {comparison.metric.title} for both{needs}."
+    where = f"{_what(comparison)}{_where(comparison)}"
     if verdict is Verdict.FEW:
         place = f"{abs(mean):.1f} points {'above' if mean > 0 else 'below'}" if round(mean, 1) else "level with"
         return f"{b} is {place} {a} {where}, but {_why_too_few(comparison.blocks)}."
@@ -76,6 +77,11 @@ def _order(comparison: Comparison) -> str:
     if verdict is Verdict.FEW:
         return f"The order may be chance: {_why_too_few(comparison.blocks)}."
     return f"The order may be chance: the difference is {signed(comparison.mean or 0)} points{_interval(comparison)}."
+
+
+def _what(comparison: Comparison) -> str:
+    """Name the metric, unless it is the accuracy."""
+    return "" if comparison.metric is ACCURACY else f"in {comparison.metric.title}, "
 
 
 def _where(comparison: Comparison) -> str:
@@ -134,7 +140,8 @@ def _left_out(comparison: Comparison) -> list[str]:
         lacking[pair.lacking].append(pair)
     total = sum(len(block.trials) for block in comparison.blocks) + len(comparison.missing)
     return [
-        f"{len(pairs)} of {total} pairs left out, without a test accuracy of {' and of '.join(rows)}: {_pairs(pairs)}"
+        f"{len(pairs)} of {total} pairs left out, without a {comparison.metric.title} of {' and of '.join(rows)}: "
+        f"{_pairs(pairs)}"
         for rows, pairs in lacking.items()
     ]
 

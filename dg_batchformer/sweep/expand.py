@@ -12,19 +12,20 @@ _MOST_RUNS = 200_000
 
 
 def expand(sweep: SweepSpec) -> list[SweepRun]:
-    """Return all runs in DomainBed's order: trial, dataset, row, test environments, hparams seed.
+    """Return all runs in DomainBed's order: trial, dataset, imbalance, row, test environments, hparams seed.
 
     Raises InputError for an invalid run, or for more than 200,000 runs.
     """
-    least = len(sweep.trial_seeds) * sweep.draws * len(sweep.datasets) * len(sweep.algorithms)
+    imbalances = sweep.imbalance or (None,)
+    least = len(sweep.trial_seeds) * sweep.draws * len(sweep.datasets) * len(imbalances) * len(sweep.algorithms)
     if least > _MOST_RUNS:
         raise InputError(
             f"{sweep.name}: {len(sweep.trial_seeds):,} trials and {sweep.draws:,} draws make at least {least:,} runs, "
             f"but a sweep may have at most {_MOST_RUNS:,}; give fewer"
         )
     return [
-        SweepRun(row.label, _run(sweep, dataset, row, test_envs, train_envs, trial, draw))
-        for trial, dataset, row in product(sweep.trial_seeds, sweep.datasets, sweep.algorithms)
+        SweepRun(row.label, _run(sweep, dataset, imbalance, row, test_envs, train_envs, trial, draw))
+        for trial, dataset, imbalance, row in product(sweep.trial_seeds, sweep.datasets, imbalances, sweep.algorithms)
         for test_envs, train_envs in _environments(sweep, dataset)
         for draw in range(sweep.draws)
     ]
@@ -55,7 +56,14 @@ def _leads(pair: tuple[int, int], env: int, singles: list[int]) -> bool:
 
 
 def _run(
-    sweep: SweepSpec, dataset: str, row: Row, test_envs: _Envs, train_envs: _Envs | None, trial: int, draw: int
+    sweep: SweepSpec,
+    dataset: str,
+    imbalance: str | None,
+    row: Row,
+    test_envs: _Envs,
+    train_envs: _Envs | None,
+    trial: int,
+    draw: int,
 ) -> RunSpec:
     return RunRequest(
         dataset=dataset,
@@ -71,5 +79,6 @@ def _run(
         holdout_fraction=sweep.holdout_fraction,
         protocol=sweep.protocol,
         plugins=sweep.plugins,
+        imbalance=imbalance,
         **{name: getattr(sweep, name) for name in CHOICES},
     ).resolve()

@@ -8,14 +8,15 @@ from dg_batchformer.storage.folders import State
 from dg_batchformer.text.counts import how_many
 
 
-def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured: int) -> str:
+def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured: int, needs: str) -> str:
     """Return what a cell with n trials is missing; '' if it is complete.
 
     Args:
         read: the runs that the cell is computed from.
         n: number of trials in the cell.
         trials: all trial seeds.
-        unmeasured: number of finished runs without the predictions that the metric needs.
+        unmeasured: number of finished runs without the data that the metric needs.
+        needs: description of this data.
 
     """
     untrained = Counter(run.state for run in read if not run.counts)
@@ -31,8 +32,7 @@ def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured
         if none:
             reasons.append(f"no run of trial {', '.join(map(str, none))}")
         if unmeasured:
-            file = "readable predictions.npz; train and sweep write it with --predictions"
-            reasons.append(f"{unmeasured} of {len(read)} runs without a {file}")
+            reasons.append(f"{unmeasured} of {len(read)} runs without {needs}")
         reasons = [f"{n} of {len(trials)} trials", *(reasons or ["the records lack values that this selection needs"])]
     return "; ".join(reasons)
 

@@ -195,10 +195,13 @@ def _about_metric(metric: Metric) -> list[str]:
     if metric is ACCURACY:
         return []
     title = f"{metric.title[0].upper()}{metric.title[1:]}"
-    return [
-        f"{title}: {metric.about}",
-        "It is measured on the final model of the selected draw, regardless of the selected step",
-    ]
+    final = "measured on the final model of the selected draw, regardless of the selected step"
+    where = {
+        (True, True): f"It is recorded at the selected step for runs with an imbalance; otherwise, it is {final}",
+        (True, False): "It is recorded at the selected step",
+        (False, True): f"It is {final}",
+    }
+    return [f"{title}: {metric.about}", where[bool(metric.keys), metric.measure is not None]]
 
 
 def _dataset_table(
@@ -216,14 +219,14 @@ def _dataset_table(
             lacks.add(label, names[env], _not_finite(chosen[env].values(), "test"))
             read = [run for run in runs if run.label == label and _reads(method, run, env)]
             unmeasured = [run for run in read if run.state is State.DONE and not measurements.has(run, env)]
-            lacks.add(label, names[env], lack(read, cell.n, trials, len(unmeasured)))
+            lacks.add(label, names[env], lack(read, cell.n, trials, len(unmeasured), measurements.metric.needs))
         every = [choice for of_env in chosen.values() for choice in of_env.values()]
         lacks.add(label, _SUMMARIES[-1], _not_finite(every, "in_domain"))
         rows[label] = [*cells, *_summaries(by_env, trials, measurements.metric)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
     notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs))]
-    notes += _about_lone_environments(runs)
+    notes += [*_about_lone_environments(runs), *_about_shots(runs, measurements.metric)]
     made = _provenance(runs, method)
     notes += [made.differing_threads] if made is not None and made.differing_threads else []
     table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
@@ -247,6 +250,19 @@ def _about_lone_environments(runs: Sequence[CollectedRun]) -> list[str]:
     """Return a note on rows that compare training environments but had only one."""
     labels = dict.fromkeys(run.label for run in runs if run.constant.get("lone_environment") is not None)
     return [f"{', '.join(labels)}: much like ERM, as there is only one training environment"] if labels else []
+
+
+def _about_shots(runs: Sequence[CollectedRun], metric: Metric) -> list[str]:
+    """Return the thresholds of many-shot and few-shot classes, for metrics that use them."""
+    if not any(key.startswith(("many", "medium", "few")) for key in metric.keys):
+        return []
+    said = [run.constant["shots"]["thresholds"] for run in runs if "shots" in run.constant]
+    thresholds = dict.fromkeys((shots["many"], shots["few"]) for shots in said)
+    return [
+        f"Many-shot classes have more than {many} training images on average over training environments, few-shot "
+        f"classes fewer than {few}"
+        for many, few in thresholds
+    ]
 
 
 def _declared(runs: Sequence[CollectedRun]) -> tuple[list[int], list[int]]:

@@ -22,10 +22,14 @@ Split = tuple[int, str]
 
 
 class Evaluation(NamedTuple):
-    """Accuracy in [0, 1] and mean cross-entropy, by (env, split)."""
+    """Accuracy in [0, 1] and mean cross-entropy, by (env, split).
+
+    ``by_class`` is the accuracy on every class, None for classes without images; empty unless the run has an imbalance.
+    """
 
     accuracy: dict[Split, float]
     loss: dict[Split, float]
+    by_class: dict[Split, list[float | None]]
 
     def validation(self, train_envs: Sequence[int]) -> Validation:
         """Average over the held-out splits of the training environments, unweighted."""
@@ -71,13 +75,19 @@ class Evaluator:
     def _evaluate(self, algorithm: nn.Module, step: int, splits: list[Split]) -> Evaluation:
         correct = {split: torch.zeros((), dtype=torch.long, device=self.device) for split in splits}
         loss = {split: torch.zeros((), dtype=torch.double, device=self.device) for split in splits}
+        classes: dict[Split, list[Tensor]] = {split: [] for split in splits if self.spec.imbalance is not None}
         for split, logits, y in self.outputs(algorithm, step, splits):
-            correct[split] += (logits.argmax(dim=1) == y).sum()
+            is_correct = logits.argmax(dim=1) == y
+            correct[split] += is_correct.sum()
             loss[split] += F.cross_entropy(logits, y, reduction="sum")
+            if split in classes:
+                labels = F.one_hot(y, logits.shape[1])
+                classes[split].append(torch.stack([labels[is_correct].sum(dim=0), labels.sum(dim=0)]))
         sizes = {split: len(self.splits[split]) for split in splits}
         return Evaluation(
             {split: correct[split].item() / sizes[split] for split in splits},
             {split: loss[split].item() / sizes[split] for split in splits},
+            {split: _accuracies(torch.stack(counts).sum(dim=0)) for split, counts in classes.items()},
         )
 
     @torch.no_grad()
@@ -126,3 +136,8 @@ class Evaluator:
         if split not in self.augmented:
             return Request(env, indices)
         return Request(env, indices, [seed_hash(self.spec.seed, "validation", step, env, index) for index in indices])
+
+
+def _accuracies(counts: Tensor) -> list[float | None]:
+    """Compute the accuracy on every class from its numbers of correct and of all samples, (2, num_classes)."""
+    return [correct / number if number else None for correct, number in counts.T.tolist()]

@@ -13,13 +13,14 @@ import torchvision
 from dg_batchformer import __version__
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.datasets.counts import dataset_version
+from dg_batchformer.results.class_accuracy import recorded
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.storage.records import FORMAT, to_line
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.training.device import arithmetic, gpu_versions
 from dg_batchformer.training.evaluate import Evaluation
-from dg_batchformer.training.sampling import Splits
+from dg_batchformer.training.thinning import Splits, count_classes
 
 
 class RecordWriter:
@@ -47,6 +48,7 @@ class RecordWriter:
             torch.cuda.reset_peak_memory_stats(device)  # so that mem_gb excludes earlier runs of the process
         # DomainBed's definition: by the smallest environment, including test environments.
         self.steps_per_epoch = min(len(splits[env, "in"]) for env in spec.used_envs) / hparams["batch_size"]
+        self.shots: dict[str, list[int]] = {}
         self.constant: dict[str, Any] = {
             "args": _domainbed_args(spec),
             "hparams": hparams,
@@ -58,16 +60,31 @@ class RecordWriter:
             "versions": {**versions(), **gpu_versions(device)},
             "format": FORMAT,
         }
+        if spec.imbalance is not None:
+            counts = count_classes(dataset, splits, spec.train_envs)
+            thresholds = spec.imbalance.thresholds(spec.dataset, spec.test_envs)
+            self.shots = thresholds.shots(counts)
+            self.constant["class_counts"] = {
+                dataset[env].name: dict(zip(dataset.classes, images, strict=True)) for env, images in counts.items()
+            }
+            self.constant["shots"] = {
+                "thresholds": thresholds._asdict(),
+                **{name: [dataset.classes[label] for label in labels] for name, labels in self.shots.items()},
+            }
 
     def append(self, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> dict[str, Any]:
         """Append and sync the record of an evaluation; return its values."""
         accuracy = {f"env{env}_{split}_acc": value for (env, split), value in evaluation.accuracy.items()}
         loss = {f"env{env}_out_loss": evaluation.loss[env, "out"] for env in self.spec.train_envs}
+        by_class = [
+            recorded(env, split, accuracies, self.shots) for (env, split), accuracies in evaluation.by_class.items()
+        ]
         memory = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0
         values = {
             **metrics,
             **accuracy,
             **loss,
+            **{key: value for of_split in by_class for key, value in of_split.items()},
             **self.constant,
             "step": step,
             "epoch": step / self.steps_per_epoch,

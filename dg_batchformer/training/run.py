@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.algorithms.base import TrainingSet
 from dg_batchformer.callbacks.base import Callback, RunInfo
 from dg_batchformer.callbacks.group import CallbackGroup
 from dg_batchformer.callbacks.load import find_callbacks
@@ -43,6 +44,7 @@ from dg_batchformer.training.records import RecordWriter
 from dg_batchformer.training.run_log import Watcher, followed_to_the_end, journal, log, say, tell
 from dg_batchformer.training.sampling import Sampler, Splits, evaluated_splits, split_environments
 from dg_batchformer.training.stop import Interrupted
+from dg_batchformer.training.thinning import count_classes
 from dg_batchformer.training.trust import Refused
 
 _BATCH_NORM_BATCHES = 500  # as in SWAD's release
@@ -162,6 +164,8 @@ class _Run:
             len(spec.train_envs),
             DeclaredHparams(hparams, split_name(spec.algorithm)[0]),
         ).to(device)
+        counts = count_classes(dataset, splits, spec.train_envs)
+        self.algorithm.prepare(TrainingSet(torch.tensor(list(counts.values())), spec.steps))
         if spec.data_path == "features":
             read_features(self.algorithm)
         self.notes = self.sampler.notes()

@@ -12,11 +12,9 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
-from dg_batchformer.training.evaluate import Split
 from dg_batchformer.training.loaders import Loader, Request, Task
 from dg_batchformer.training.splits import split_indices
-
-Splits = dict[Split, list[int]]
+from dg_batchformer.training.thinning import Splits, thin
 
 
 class Sampler:
@@ -73,7 +71,7 @@ class Sampler:
 
 
 def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:
-    """Split all training and test environments, as the dataset defines or at random.
+    """Split all training and test environments, as the dataset defines or at random; apply the run's imbalance.
 
     Raises InputError if an environment is too small for two non-empty parts.
     """
@@ -88,17 +86,16 @@ def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:
                 "at least one"
             )
         splits[env, "in"], splits[env, "out"] = kept, out
-    return splits
+    return splits if spec.imbalance is None else thin(spec, spec.imbalance, dataset, splits)
 
 
 def _split(environment: Environment, spec: RunSpec, env: int) -> tuple[list[int], list[int]]:
-    """Return the held-out indices and the remaining ones."""
-    if environment.held_out is None:
+    """Return the held-out indices, and those to train on or, in a test environment, to report."""
+    if environment.parts is None:
         return split_indices(len(environment), spec.holdout_fraction, spec.trial_seed, env)
-    parts: tuple[list[int], list[int]] = [], []
-    for index, held_out in enumerate(environment.held_out):
-        parts[0 if held_out else 1].append(index)
-    return parts
+    kept = "test" if env in spec.test_envs and "test" in environment.parts else "train"
+    out, into = ([index for index, part in enumerate(environment.parts) if part == asked] for asked in ("val", kept))
+    return out, into
 
 
 def evaluated_splits(spec: RunSpec, splits: Splits) -> Splits:

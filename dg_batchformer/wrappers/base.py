@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, TrainingSet, Validation
 from dg_batchformer.hparams import HParam
 
-ACTS_ON = ("maps", "features", "weights")  # what a wrapper acts on, in order of application
+ACTS_ON = ("risk", "maps", "features", "weights")  # what a wrapper acts on, in order of application
 
 
 class Wrapper(Algorithm):
@@ -55,6 +55,9 @@ class Wrapper(Algorithm):
 
     def check_pairing(self) -> None:
         self.inner.check_pairing()
+
+    def prepare(self, training: TrainingSet) -> None:
+        self.inner.prepare(training)
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         return self.inner.update(minibatches, unlabeled)

@@ -165,14 +165,15 @@ def test_the_folder_of_a_dataset_is_not_a_data_dir(tmp_path):
         ),
         (["path,label,domain", '"a.png,cat,day'], r"Listed.csv:2: not valid CSV"),
         (["path,label,domain", "a.png,cat,day"], r"has one domain, day, .*name more of them in the column domain"),
-        (["path,label,domain,split", "a.png,cat,day,test"], r"Listed.csv:2: split 'test' is not supported"),
+        (["path,label,domain,split", "a.png,cat,day,test"], r"domain day has no row with split train"),
+        (["path,label,domain,env", "a.png,cat,day,day"], r"Listed.csv:1: column 'domain' occurs twice"),
         (
             ["path,label,domain,split", "a.png,cat,day,train", "b.png,cat,day,vla"],
             r"unknown split at .*Listed.csv:3: 'vla'; did you mean 'val'",
         ),
         (
             ["path,label,domain,split", "a.png,cat,day,train", "b.png,cat,day,val", "c.png,cat,night,train"],
-            r"domain night has no row with split val, but every domain needs both",
+            r"domain night has no row with split val, but every domain needs train and val",
         ),
     ],
 )
@@ -224,6 +225,29 @@ def test_a_column_split_says_which_images_validate(tmp_path):
     assert dataset.fingerprint() != _open("Mine", root)[1].fingerprint()
     with pytest.raises(InputError, match=r"holdout_fraction 0.3 has no effect on Listed"):
         _open("Listed", root, holdout_fraction=0.3)
+
+
+def test_a_split_file_of_mdlt_is_a_manifest_whose_test_images_are_what_is_reported(tmp_path):
+    root = write_own(tmp_path)
+    lines = [f"day,0,Mine/day/cat/{index}.png,{part}" for index, part in enumerate(("train", "train", "val", "test"))]
+    lines += [*(line.replace("day", "night") for line in lines), "day,1,Mine/day/dog/0.png,train"]
+    spec, dataset = _open_listed(root, lines)
+
+    splits = split_environments(spec, dataset)
+    named = {split: [dataset[split[0]].files[index].name for index in indices] for split, indices in splits.items()}
+    assert dataset.classes == ["0", "1"]
+    assert named == {
+        (0, "in"): ["3.png"],
+        (0, "out"): ["2.png"],
+        (1, "in"): ["0.png", "1.png"],
+        (1, "out"): ["2.png"],
+    }
+    assert any(note.startswith("Listed has test images: test accuracy is computed on") for note in dataset.notes)
+
+
+def _open_listed(root, lines):
+    write_manifest(root, *lines, header="env,label,path,split")
+    return _open("Listed", root)
 
 
 def test_oddities_of_classes_are_reported(tmp_path):

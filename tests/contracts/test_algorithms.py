@@ -33,11 +33,14 @@ SOON = {
     "eqrm_burnin_iters": 3,
     "iters": 3,
     "linear_steps": 2,
+    "boda_start_step": 3,
+    "crt_lr": 1e-2,
     "linear_lr": 1e-3,
     "d_steps_per_g_step": 1,
 }
 # Methods that learn classes slowly by design, with weights that suffice in forty updates.
 EAGER = {
+    "CRT": {"crt_lr": 3e-2},
     "ADRMX": {"d_steps_per_g_step": 1, "lr": 3e-2},
     "ERMPlusPlus": {"linear_steps": 0},
     "IGA": {"penalty": 1e-3},

@@ -112,3 +112,18 @@ def test_info_describes_built_in_data(tmp_path, capsys):
 
     assert main(["data", "info", "Shapes", "--output", str(tmp_path / "shapes.jpg")]) == 2
     assert "give a name that ends in .png" in capsys.readouterr().err
+
+
+def test_info_draws_what_an_imbalance_leaves_to_train_on(capsys):
+    assert main(["data", "info", "Shapes", "--imbalance", "long_tail:12", "--test_envs", "sketch"]) == 0
+    said = capsys.readouterr().out
+
+    assert "Shapes, long_tail:12, tested on sketch, trial 0: images to train on" in said
+    assert re.search(r"^class +has +photo +painting +cartoon$", said, re.MULTILINE)
+    numbers = [int(line.split()[2]) for line in said.splitlines() if "▇" in line]
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[0] // numbers[-1] in (11, 12, 13)
+    assert "many: more than 100 images" in said
+
+    assert main(["data", "info", "Shapes", "--imbalance", "longtail:5"]) == 2
+    assert "did you mean 'long_tail'" in capsys.readouterr().err

@@ -35,6 +35,17 @@ def test_a_sweep_file_declares_rows_with_labels_and_numbers(tmp_path):
     assert sweep.trials == 2
 
 
+def test_imbalance_is_one_or_several_and_what_is_none_is_named_with_its_line(tmp_path):
+    text = "datasets: [PACS]\nalgorithms: [ERM]\nimbalance: {}\n"
+
+    assert _load(tmp_path, text.format("long_tail:50.0")).imbalance == ("long_tail:50",)
+    assert _load(tmp_path, text.format("[step:10, Duality]")).imbalance == ("step:10", "Duality")
+    with pytest.raises(InputError, match=r"mine.yaml:3: imbalance: unknown imbalance 'longtail'"):
+        _load(tmp_path, text.format("[step:10, longtail:5]"))
+    with pytest.raises(InputError, match=r"'step:10' is given twice"):
+        _load(tmp_path, text.format("[step:10, step:10.0]"))
+
+
 @pytest.mark.parametrize(
     "written", ["2", "01", "010", "1:30", "no", "Yes", "1e3", "1_000", "0x10", "~", "null", "2020-01-01", "-1", "+1.0"]
 )

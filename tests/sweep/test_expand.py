@@ -78,3 +78,12 @@ def test_the_manifest_has_everything_that_status_needs():
 
     assert declared["rows"] == ["ERM"]
     assert [run["spec"]["test_envs"] for run in declared["runs"]] == [[0], [1], [2], [3]]
+
+
+def test_every_imbalance_has_runs_of_its_own_from_the_same_seeds():
+    runs = expand(_sweep(imbalance=("long_tail:10", "natural"), test_envs=("photo",)))
+
+    assert [str(run.spec.imbalance) for run in runs] == ["long_tail:10", "natural"]
+    assert len({run.spec.id for run in runs}) == 2
+    assert len({run.spec.seed for run in runs}) == 1
+    assert runs[0].name == "ERM on PACS/photo, long_tail:10, trial 0"

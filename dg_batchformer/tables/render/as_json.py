@@ -6,7 +6,7 @@ The document is an object with ``format`` (1; increases if a name changes) and `
 
 A table has
 
-* ``title`` (a dataset, or Averages), ``metric`` (accuracy, balanced, worst-class or ece), ``corner`` (kind of columns),
+* ``title`` (a dataset, or Averages), ``metric`` (a name of ``tables --metric``), ``corner`` (kind of columns),
   ``columns`` (their names), ``trials``, ``notes``;
 * ``rows``, ours: ``label``; ``differs``: differences from most other rows beyond the algorithm; ``deviations``: from
   the protocol; ``cells``, one per column: ``mean`` and ``error`` in percent, null if missing, such as the error of one

@@ -6,6 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from dg_batchformer.results.metrics import ACCURACY
 from dg_batchformer.stats.comparison import Comparison, PValue
 from dg_batchformer.stats.pairs import average
 from dg_batchformer.stats.statistics import LEVEL
@@ -108,6 +109,7 @@ def _notes(comparisons: Sequence[Comparison]) -> list[str]:
 def _object(comparison: Comparison) -> dict[str, Any]:
     return {
         "selection": comparison.method.name,
+        **({} if comparison.metric is ACCURACY else {"metric": comparison.metric.name}),
         "baseline": comparison.baseline,
         "row": comparison.other,
         "verdict": comparison.verdict,
