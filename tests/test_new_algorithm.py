@@ -76,7 +76,7 @@ def test_the_written_files_pass_lint(new, scratch):
 @pytest.mark.parametrize(
     ("name", "paper", "message"),
     [
-        ("my_method", PAPER, "'my_method' is no name of a class; write it as MyMethod"),
+        ("my_method", PAPER, "'my_method' is not a class name; write it as MyMethod"),
         ("Coral", PAPER, "there is Coral already"),
         ("SWAD", PAPER, "there is SWAD already"),
         ("MyMethod", "no year", 'is not "AUTHORS, YEAR: what it does, in one sentence"'),

@@ -108,7 +108,7 @@ def known_names(root: Path) -> set[str]:
 def refusal(name: str, paper: str, known: set[str]) -> str:
     """Return why a name or a paper cannot be used, '' if it can."""
     if not re.fullmatch(r"[A-Z][A-Za-z0-9_]*", name) or keyword.iskeyword(name):
-        return f"{name!r} is no name of a class; write it as MyMethod"
+        return f"{name!r} is not a class name; write it as MyMethod"
     if name.casefold() in {taken.casefold() for taken in known}:
         return f"there is {name} already; take another name"
     if not re.match(r"[^:]+, \d{4}: \S", paper) or '"' in paper:

@@ -135,7 +135,7 @@ def test_an_unfinished_run_is_reported_as_unfinished(run, tmp_path, capsys):
     folder.checkpoint_file.touch()
 
     assert (
-        "has no model.pt and no batchformer.pt yet: its run is interrupted, and train --keep final keeps"
+        "has no model.pt and no batchformer.pt yet: its run is interrupted; with train --keep final, it keeps"
         in _refusal(path, capsys)
     )
 
