@@ -28,7 +28,7 @@ def test_trials_can_be_listed_by_their_seeds():
 
 
 def test_too_many_runs_are_refused_before_they_are_listed():
-    with pytest.raises(InputError, match=r"at least 1,000,000,000,000,000,000 runs, and a sweep may have 200,000"):
+    with pytest.raises(InputError, match=r"at least 1,000,000,000,000,000,000 runs, but a sweep may have at most"):
         expand(_sweep(trials=10**9, draws=10**9))
 
 
