@@ -49,6 +49,10 @@ class HParam:
             raise InputError(f"hparam {name} is {value}; allowed: {self.allowed}")
         return value
 
+    def allows(self, value: Value) -> bool:
+        """Whether a value is among the choices, where there are any."""
+        return not self.choices or value in self.choices
+
     @property
     def allowed(self) -> str:
         """Allowed values as text; '' if all values of the type are allowed."""

@@ -12,7 +12,8 @@ from dg_batchformer.catalog.datasets import DatasetFacts, dataset_facts
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Hparams
 from dg_batchformer.networks.backbones import BACKBONE, backbone_for
-from dg_batchformer.networks.featurizer import check_featurizer, featurizer_search_space
+from dg_batchformer.networks.featurizer import featurizer_search_space, settle_featurizer
+from dg_batchformer.optim.recipe import recipe_search_space
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, Protocol, get_protocol
 from dg_batchformer.spec.run import RunSpec
@@ -45,7 +46,7 @@ def search_space(algorithm: str, dataset: str, *, protocol: str = DEFAULT_PROTOC
 def _space(algorithm: str, facts: DatasetFacts, rules: Protocol, given: Mapping[str, Any]) -> dict[str, HParam]:
     """Return the space of ``search_space``; a given backbone or image size can change which hparams exist."""
     defaults = rules.hparam_defaults(facts)
-    common = {**(_domainbed_space() if rules.domainbed_names else {}), **_common_space(facts)}
+    common = {**(_domainbed_space() if rules.domainbed_names else {}), **_common_space(facts), **recipe_search_space()}
     chosen = {"backbone": "auto", **defaults, **given}
     shape = facts.shape
     if "image_size" in common:
@@ -59,9 +60,10 @@ def _space(algorithm: str, facts: DatasetFacts, rules: Protocol, given: Mapping[
     }
     space.update({name: hparam for name, hparam in rules.hparam_space(facts).items() if name in space})
     for name, default in defaults.items():
-        if name in space and default in (space[name].choices or (default,)):
+        if name in space and space[name].allows(default):
             space[name] = replace(space[name], default=default)
-    return space
+    draws = rules.hparam_draws(facts)
+    return {name: replace(hparam, draw=draws.get(name)) for name, hparam in space.items()} if draws else space
 
 
 def _values(algorithm: str, facts: DatasetFacts, protocol: str, given: Mapping[str, Any], seed: int | None) -> Hparams:
@@ -76,7 +78,8 @@ def _values(algorithm: str, facts: DatasetFacts, protocol: str, given: Mapping[s
     _refuse_disagreement(given, values)
     size = values.get("image_size")
     shape = facts.shape if size is None else (3, size, size)
-    check_featurizer(backbone_for(values["backbone"], shape), shape, values)
+    backbone = backbone_for(values["backbone"], shape)
+    values = settle_featurizer(backbone, shape, values, gives_freeze="freeze" in given)
     return {**values, **(_domainbed_booleans(values) if "resnet18" in space else {})}
 
 

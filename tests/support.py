@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.algorithms import ALGORITHMS, Algorithm, get_algorithm_class
 from dg_batchformer.algorithms.base import TrainingSet
 from dg_batchformer.callbacks.base import RunInfo
 from dg_batchformer.catalog.datasets import dataset_facts
@@ -16,6 +16,7 @@ from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.run import train_run
 from dg_batchformer.training.run_log import Cache, Watcher
 
+TRAINED = [name for name in ALGORITHMS if ALGORITHMS[name].trains]
 Minibatches = list[tuple[torch.Tensor, torch.Tensor]]
 
 

@@ -29,6 +29,7 @@ LAYERS = [
     {"report"},
     # only rooms above this line import torch: tables and status run on login nodes
     {"networks", "datasets"},
+    {"optim"},
     {"algorithms"},
     {"wrappers"},
     {"callbacks"},

@@ -10,11 +10,14 @@ from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, WRAPPER_NAMES
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams, random_hparams, resolve_hparams
+from dg_batchformer.networks.tuning import tuning_search_space
+from dg_batchformer.optim.recipe import recipe_search_space
 from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.seeds import seed_hash
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "domainbed_golden.json").read_text())
 OURS = {"backbone", "weights", "freeze", "init", "image_size", "feature_views", "val_augment"}
+OURS |= {*recipe_search_space(), *tuning_search_space()}
 
 
 def _same(ours: dict, theirs: dict) -> None:
@@ -108,3 +111,27 @@ def test_domainbeds_booleans_are_spellings_of_a_backbone(given, protocol, backbo
 def test_contradictory_hparams_are_refused_with_a_remedy(given, message):
     with pytest.raises(InputError, match=message):
         resolve_hparams(resolved(dataset="PACS", hparams=given))
+
+
+YU = json.loads((Path(__file__).parent / "data" / "yu_2024_draws.json").read_text())["draws"]
+OF_ALGORITHM = {
+    "Fishr": ("lambda", "penalty_anneal_iters", "ema"),
+    "RSC": ("rsc_f_drop_factor", "rsc_b_drop_factor"),
+    "IRM": ("irm_lambda", "irm_penalty_anneal_iters"),
+    "GroupDRO": ("groupdro_eta",),
+    "CORAL": ("mmd_gamma",),
+    "Mixup": ("mixup_alpha",),
+    "Fish": ("meta_lr",),
+    "SagNet": ("sag_w_adv",),
+}
+
+
+@pytest.mark.parametrize("algorithm", OF_ALGORITHM)
+def test_draws_of_yu_2024_are_those_of_its_release_and_nothing_else_is_drawn(algorithm):
+    drawn = ("lr", "weight_decay", "batch_size", *OF_ALGORITHM[algorithm])
+    defaults = default_hparams(algorithm, "PACS", protocol="yu-2024")
+
+    for seed, theirs in YU.items():
+        ours = random_hparams(algorithm, "PACS", int(seed), protocol="yu-2024")
+        assert ours == {**defaults, **{name: theirs[name] for name in drawn}}
+    assert len(YU) == 50

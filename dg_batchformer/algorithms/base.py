@@ -6,11 +6,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
-from dg_batchformer.networks.batchformer import batchformers, pairing, without_batchformer
+from dg_batchformer.networks.batchformer import pairing, without_batchformer
+from dg_batchformer.optim.groups import featurizers, parameter_groups
+from dg_batchformer.optim.recipe import Recipe
 
 Minibatches = list[tuple[Tensor, Tensor]]
 Metrics = dict[str, float | Tensor]
@@ -131,10 +134,12 @@ class Algorithm(nn.Module):
     batch_dependent: ClassVar[bool] = False  # whether predictions depend on the rest of the batch by design
     needs_pixels: ClassVar[str] = ""  # why it cannot train on cached features; '' if it can
     differentiates_twice: ClassVar[bool] = False  # through a featurizer, which torch.compile does not support
+    trains: ClassVar[bool] = True  # whether updates change anything
     trains_clones: ClassVar[bool] = False  # short-lived copies, each of which would need new CUDA graphs
     attends: ClassVar[str] = "joint"  # BatchFormer's scope; ``per_domain`` if domains are forwarded one by one
     streams: int = 1  # 2 with BatchFormer: minibatches are [n plain rows; n twin rows]
     finished: bool = False  # set to True to stop training early
+    lr_factor: float = 0.0  # learning rates of this update over their peaks, if the recipe schedules them
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__()
@@ -182,6 +187,25 @@ class Algorithm(nn.Module):
         """
         raise NotImplementedError
 
+    def begin_update(self, step: int, steps: int) -> None:
+        """Prepare an update as the recipe says: learning rates, and which part trains.
+
+        Both follow from the step alone, so a run that is resumed needs no state of them.
+
+        Args:
+            step: counted from 0. steps: of the run.
+
+        """
+        recipe = Recipe.of(self.hparams)
+        if recipe.changes_lr:
+            self.lr_factor = recipe.lr_factor(step, steps)
+        if recipe.holds_by_turns:
+            for featurizer in featurizers(self):
+                if recipe.holds_featurizers(step):
+                    featurizer.hold()
+                else:
+                    featurizer.release()
+
     def predict(self, x: Tensor) -> Tensor:
         """Compute logits: ``(N, *input_shape)`` -> (N, num_classes)."""
         raise NotImplementedError
@@ -216,22 +240,37 @@ class Algorithm(nn.Module):
         """
         return self
 
-    def new_optimizer(self, *modules: nn.Module, kind: type[Optimizer] = Adam, **settings: Any) -> Optimizer:
-        """Build an optimizer for modules; ``lr`` and ``weight_decay`` default to those of the run.
+    def new_optimizer(self, *modules: nn.Module, kind: type[Optimizer] | None = None, **settings: Any) -> Optimizer:
+        """Build an optimizer for modules as the recipe says; ``lr`` and ``weight_decay`` default to those of the run.
 
-        BatchFormer encoders get their own parameter group with ``lr * bf_lr_scale``. All optimizers of an algorithm
-        must be built here, including those of clones and restarts.
+        BatchFormer encoders have ``lr * bf_lr_scale``. Stages before the last are scaled by ``layer_decay``. Parameters
+        outside featurizers have ``lr * head_lr_scale``, unless the method gives them a learning rate of their own. All
+        optimizers of an algorithm must be built here, including those of clones and restarts.
+
+        Args:
+            kind: of optimizer, for a method that needs a certain one; None takes the recipe's.
+
         """
+        recipe = Recipe.of(self.hparams)
+        has_own_lr = "lr" in settings and not any(featurizers(module) for module in modules)
         settings = {"lr": self.hparams["lr"], "weight_decay": self.hparams["weight_decay"], **settings}
-        if kind is Adam:
-            settings["fused"] = True
-        encoders = {id(p) for module in modules for layer in batchformers(module) for p in layer.parameters()}
-        parameters = list(dict.fromkeys(p for module in modules for p in module.parameters()))
-        groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in encoders]}]
-        if encoders:
-            encoder_lr = settings["lr"] * self.hparams["bf_lr_scale"]
-            groups.append({"params": [p for p in parameters if id(p) in encoders], "lr": encoder_lr})
-        return kind(groups, **settings)
+        head_lr_scale = 1.0 if has_own_lr else recipe.head_lr_scale
+        groups = parameter_groups(modules, settings["lr"], head_lr_scale, self.hparams.get("bf_lr_scale", 1.0))
+        optimizer = recipe.build(groups, kind, settings)
+        if recipe.acts_on_steps:
+            optimizer.register_step_pre_hook(self._before_optimizer_step)
+        return optimizer
+
+    def _before_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
+        """Set the learning rates of the present update, and clip gradients by their norm over the optimizer."""
+        recipe = Recipe.of(self.hparams)
+        if recipe.changes_lr:
+            if self.lr_factor == 0:
+                raise RuntimeError(f"schedule {recipe.schedule} needs begin_update before every update")
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * self.lr_factor
+        if recipe.gradient_clip:
+            clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.gradient_clip)
 
     def split_streams(self, rows: Tensor, num_domains: int = 1) -> tuple[Tensor, Tensor | None]:
         """Split rows into plain rows and twins: (num_domains * 2 * n, ...) -> two of (num_domains * n, ...).
@@ -276,7 +315,7 @@ class Algorithm(nn.Module):
     def _mean_loss(self, logits: Tensor, y: Tensor, num_domains: int, env: int | None) -> Tensor:
         """Compute the mean loss of one stream; arguments as in ``risk``."""
         if self.criterion is None:
-            return F.cross_entropy(logits, y)
+            return F.cross_entropy(logits, y, label_smoothing=Recipe.of(self.hparams).label_smoothing)
         self.criterion.was_used = True
         if env is not None:
             return self.criterion(logits, y, torch.full_like(y, env))

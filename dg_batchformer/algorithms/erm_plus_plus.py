@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
@@ -66,12 +66,12 @@ class ERMPlusPlus(ERM):
         return {
             "linear_lr": HParam(5e-5, lambda rng: 10 ** rng.uniform(-5, -3.5), "learning rate of the warm-up", low=0),
             "linear_steps": HParam(500, about="warm-up updates of the classifier, minus one", low=0),
-            "lars": HParam(False, about="use LARS instead of Adam"),
+            "lars": HParam(False, about="use LARS instead of the optimizer"),
         }
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        kind = LARS if hparams["lars"] else Adam
+        kind = LARS if hparams["lars"] else None
         self.optimizer = self.new_optimizer(self.network, kind=kind)
         self.linear_optimizer = self.new_optimizer(self.classifier, kind=kind, lr=hparams["linear_lr"])
         self.network_sma = copy.deepcopy(without_batchformer(self.network))

@@ -322,10 +322,11 @@ SELECTION_NAMES = (
 # Names of wrappers, here so that a method name can be parsed without importing torch.
 WRAPPER_NAMES = (
     "BF", "BFv2", "BSoftmax", "EMA", "Focal", "IIDMax", "LDAM", "LogitAdjust", "MixStyle", "ReWeight", "SMA", "SWAD",
+    "WiSE",
 )  # fmt: skip
 
 # Wrappers that return an averaged model: only their ``final`` record describes the returned model.
-AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD")
+AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD", "WiSE")
 
 
 # DomainBed's networks for small images, by image size in pixels; other images use ResNet-50.

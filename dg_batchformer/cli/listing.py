@@ -4,22 +4,28 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
-from dg_batchformer.algorithms import Algorithm
+from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.catalog import datasets
 from dg_batchformer.catalog.image_formats import READ_ENDINGS
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
-from dg_batchformer.hparams_registry import search_space
+from dg_batchformer.hparams_registry import default_hparams, search_space
 from dg_batchformer.networks.backbones import describe_backbone, describe_backbones
+from dg_batchformer.networks.base import NOTHING
+from dg_batchformer.networks.batchformer import batchformers
+from dg_batchformer.networks.freezing import freeze
 from dg_batchformer.networks.timm_models import matches, search_timm
+from dg_batchformer.optim.groups import describe_groups, featurizers, group_lines
 from dg_batchformer.plugins.load import installed
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.protocols import PROTOCOLS, get_protocol
 
 _WIDTH = 100  # characters, of a table
+_CLASSES = 10  # for parameter counts if only the data tells the number of classes
 _HEADERS = ["hparam", "default", "", "allowed", "description"]
 _DEFAULT_WIDTH, _ALLOWED_WIDTH, _BETWEEN = 20, 25, 10  # the last: the star and the gaps between columns
 
@@ -58,7 +64,28 @@ def _matching(kind: str, pattern: str) -> dict[str, str]:
 
 def _hparams(algorithm: str, dataset: str, protocol: str) -> str:
     space = search_space(algorithm, dataset, protocol=protocol)
-    return f"{algorithm} on {dataset} under {protocol}; * is drawn if hparams_seed is not 0\n\n{_space(space)}"
+    title = f"{algorithm} on {dataset} under {protocol}; * is drawn if hparams_seed is not 0"
+    return "\n\n".join([title, _space(space), _groups(algorithm, dataset, protocol)])
+
+
+def _groups(algorithm: str, dataset: str, protocol: str) -> str:
+    """Return which parameters train at which learning rate, by default, in a network that takes no memory."""
+    facts = datasets.dataset_facts(dataset)
+    hparams = {**default_hparams(algorithm, dataset, protocol=protocol), "weights": "none", "freeze_bn": False}
+    frozen = hparams.pop("freeze", NOTHING)
+    size = hparams.get("image_size")
+    shape = facts.shape if size is None else (facts.shape[0], size, size)
+    classes = facts.num_classes or _CLASSES
+    try:
+        with torch.device("meta"):
+            built = get_algorithm_class(algorithm)(shape, classes, len(facts.names) - 1, hparams)
+    except Exception as error:  # whatever somebody's algorithm makes of tensors without memory
+        return f"parameters: {algorithm} cannot be built without memory to count them ({type(error).__name__})"
+    for featurizer in featurizers(built):
+        freeze(featurizer, frozen, shape)
+    for encoder in batchformers(built):  # attached before, and never frozen
+        encoder.requires_grad_(True)
+    return "\n".join([f"parameters by default, for {classes} classes:", *group_lines(describe_groups(built))])
 
 
 def _space(space: Mapping[str, HParam]) -> str:

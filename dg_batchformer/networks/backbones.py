@@ -1,12 +1,23 @@
 """Backbones by name: the values of the hparam ``backbone``; ``auto`` depends on the input shape."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from dg_batchformer.catalog.datasets import SMALL_BACKBONES
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Value
 from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.clip_models import (
+    CLIP_PREFIX,
+    ClipFeaturizer,
+    check_clip_shape,
+    clip_backbones,
+    clip_name,
+    describe_clip,
+    has_batch_norm,
+    is_clip,
+)
 from dg_batchformer.networks.cnn import MnistCnn, SmallCnn, TinyCnn
 from dg_batchformer.networks.efficientnet_lite import EfficientNetLite, package_of
 from dg_batchformer.networks.mlp import MLP
@@ -42,6 +53,11 @@ def _lite(name: str) -> _Build:
     return lambda shape, hparams: EfficientNetLite(name, shape, hparams["lite_dropout"])
 
 
+def _clip(name: str, shape: Sequence[int], hparams: dict[str, Any]) -> FeaturizerModule:
+    projects, dropout = hparams["clip_projection"], hparams["clip_dropout"]
+    return ClipFeaturizer(name, shape, hparams["weights"], projects=projects, dropout=dropout)
+
+
 BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone("ResNet-18, 512 features; weights imagenet_v1, none or a file", _resnet("resnet18"), True),
     "resnet50": Backbone(
@@ -67,46 +83,58 @@ BACKBONES: dict[str, Backbone] = {
     ),
 }
 TIMM = f"{PREFIX}NAME"
+CLIP = f"{CLIP_PREFIX}NAME"
+_ABOUT_CLIP = "image tower of an open_clip model (pip install open_clip_torch); weights none, one of its tags or a file"
 _ABOUT_TIMM = "any timm model (pip install timm), such as ViT and DINOv2; weights none, one of its tags or a file"
 
 
 class _BackboneName(HParam):
-    """A hparam whose value is one of the choices, or the name of a timm model."""
+    """A hparam whose value is one of the choices, or the name of a model of timm or open_clip."""
 
     def parse(self, name: str, given: object) -> Value:
         if isinstance(given, str) and is_timm(given):
             return PREFIX + timm_name(given)
+        if isinstance(given, str) and is_clip(given):
+            return CLIP_PREFIX + clip_name(given)
         if isinstance(given, str) and given not in self.choices:
             raise _unknown(f"value of hparam {name}:", given, self.choices)
         return super().parse(name, given)
 
+    def allows(self, value: Value) -> bool:
+        return is_timm(str(value)) or is_clip(str(value)) or super().allows(value)
+
     @property
     def allowed(self) -> str:
-        return f"{super().allowed}, {TIMM}"
+        return f"{super().allowed}, {TIMM}, {CLIP}"
 
 
 BACKBONE = _BackboneName("auto", about="featurizer; auto: by input shape", choices=("auto", *BACKBONES))
 
 
 def describe_backbones() -> dict[str, str]:
-    """Return a one-line description of every backbone by name; all timm models share one."""
-    return {**{name: backbone.about for name, backbone in BACKBONES.items()}, TIMM: _ABOUT_TIMM}
+    """Return a one-line description of every backbone by name; timm models share one, and so do open_clip models."""
+    ours = {name: backbone.about for name, backbone in BACKBONES.items()}
+    return {**ours, TIMM: _ABOUT_TIMM, CLIP: _ABOUT_CLIP}
 
 
 def describe_backbone(name: str) -> str:
     """Describe a backbone in full; raise InputError for an unknown name."""
     if name == TIMM:
         return f"{name}: {_ABOUT_TIMM}; for one model, see list backbones timm/vit_small_patch14_dinov2"
+    if name == CLIP:
+        return f"{name}: {_ABOUT_CLIP}; for one model, see list backbones clip/ViT-B-16"
     if is_timm(name):
         return describe_timm(name)
+    if is_clip(name):
+        return describe_clip(name)
     if name not in BACKBONES:
         raise _unknown("backbone", name, BACKBONES)
     return f"{name}: {BACKBONES[name].about}"
 
 
 def _unknown(kind: str, name: str, known: Iterable[Value]) -> InputError:
-    ours = [*map(str, known), TIMM]
-    return unknown(kind, name, [*ours, *timm_backbones()], see=f"known: {', '.join(ours)}")
+    ours = [*map(str, known), TIMM, CLIP]
+    return unknown(kind, name, [*ours, *timm_backbones(), *clip_backbones()], see=f"known: {', '.join(ours)}")
 
 
 def backbone_for(backbone: str, shape: Sequence[int]) -> str:
@@ -124,11 +152,15 @@ def backbone_for(backbone: str, shape: Sequence[int]) -> str:
         )
     if is_timm(backbone):
         anatomy(backbone, tuple(shape))
+    if is_clip(backbone):
+        check_clip_shape(backbone, shape)
     return backbone
 
 
 def get_backbone(name: str, input_shape: Sequence[int]) -> Backbone:
-    """Return a backbone for an input shape; timm models, which are not in ``BACKBONES``, are looked up in timm."""
+    """Return a backbone for an input shape; models of timm and open_clip are looked up there."""
+    if is_clip(name):
+        return Backbone("an open_clip model", partial(_clip, name), has_batch_norm(name))
     if not is_timm(name):
         return BACKBONES[name]
     return Backbone(

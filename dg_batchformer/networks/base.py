@@ -38,6 +38,9 @@ class FeaturizerModule(nn.Module):
         uses_cuda_graphs: whether compiled training replays CUDA graphs, one per batch size.
         frozen: the last stage of the frozen prefix, ``none``, or ``featurizer`` for all stages; see ``freezing``.
         frozen_layers: names of the modules in the frozen prefix, which stay in evaluation mode.
+        held: names of the parameters that do not train for now, but will later; see ``hold``.
+        held_layers: names of the modules that stay in evaluation mode while parameters are held.
+        lr_scales: learning rate of parameters over that of the last stage, by name; 1 for those that are missing.
         splits_at_stages: whether the prefix can be computed separately up to any stage; if not, only as a whole.
         reads_prefix: whether inputs are outputs of the frozen prefix, as the feature cache stores them.
 
@@ -58,6 +61,9 @@ class FeaturizerModule(nn.Module):
     uses_cuda_graphs: bool = False
     frozen: str = NOTHING
     frozen_layers: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    held_layers: tuple[str, ...] = ()
+    lr_scales: Mapping[str, float] = {}
     splits_at_stages: ClassVar[bool] = True
     reads_prefix: bool = False
 
@@ -106,11 +112,42 @@ class FeaturizerModule(nn.Module):
         return len(names) if self.frozen == WHOLE else names.index(self.frozen) + 1
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all layers except frozen ones, which stay in evaluation mode."""
+        """Set the mode of all layers except frozen and held ones, which stay in evaluation mode."""
         super().train(mode)
-        for name in self.frozen_layers:
+        for name in (*self.frozen_layers, *self.held_layers):
             self.get_submodule(name).training = False
         return self
+
+    def hold(self) -> None:
+        """Stop training for a while, as if frozen whole: no gradients, and evaluation mode; BatchFormer still trains.
+
+        Call it before every update that is held: parameters of a resumed run are open again.
+        """
+        names = self.held or tuple(
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and name.partition(".")[0] != "batchformer"
+        )
+        if not names or not self.get_parameter(names[0]).requires_grad:
+            return
+        for name in names:
+            self.get_parameter(name).requires_grad_(False)
+        self.held, self.held_layers = names, tuple(self.layer_names())
+        self.train(self.training)
+
+    def release(self) -> None:
+        """Train again after ``hold``."""
+        if not self.held:
+            return
+        for name in self.held:
+            self.get_parameter(name).requires_grad_(True)
+        self.held, self.held_layers = (), ()
+        self.train(self.training)
+
+    def layer_names(self) -> list[str]:
+        """Return the names of all modules except BatchFormer and the dropout behind the features."""
+        names = [name for name, _ in self.named_modules()]
+        return [name for name in names if name not in ("", "dropout") and name.partition(".")[0] != "batchformer"]
 
     def stages(self) -> Mapping[str, Stage]:
         """Return the stages by name, in order; each computes feature maps from those of the previous one.

@@ -11,9 +11,11 @@ from dg_batchformer.networks.backbones import BACKBONE, backbone_for, get_backbo
 from dg_batchformer.networks.base import NOTHING, FeaturizerModule
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.batchformer import attach_batchformer
-from dg_batchformer.networks.freezing import check_freeze, freeze
+from dg_batchformer.networks.clip_models import is_clip
+from dg_batchformer.networks.freezing import check_freeze, decay_by_stage, freeze
 from dg_batchformer.networks.insertion import stage_name
 from dg_batchformer.networks.mlp import mlp_search_space
+from dg_batchformer.networks.tuning import ALL, check_tune, settle_freeze, tune, tuning_search_space
 from dg_batchformer.networks.weights import check_weights, load_weights, named_weights
 
 
@@ -25,14 +27,20 @@ def featurizer_search_space(backbone: str, input_shape: Sequence[int]) -> dict[s
     }
     if get_backbone(backbone, input_shape).batch_norm:
         space["freeze_bn"] = HParam(False, about="keep pretrained BatchNorm statistics during training")
-    for family in ("resnet", "timm", "efficientnet_lite"):
+    for family in ("resnet", "timm", "efficientnet_lite", "clip"):
         if backbone.startswith(family):
             space[f"{family.removeprefix('efficientnet_')}_dropout"] = HParam(
                 0.0, lambda rng: rng.choice([0.0, 0.1, 0.5]), "dropout on pooled features", low=0, high=1
             )
+    if is_clip(backbone):
+        space["clip_projection"] = HParam(False, about="project features as CLIP does, to norm 1: for init zero_shot")
+        space["clip_templates"] = HParam(
+            "a photo of a {}.", about="prompts of init zero_shot, {} for a class; | between"
+        )
     if len(input_shape) == 3:
         about = "freeze up to and including a stage; none, a stage name, or featurizer for all of it"
         space["freeze"] = HParam(NOTHING, about=about)
+        space.update(tuning_search_space())
     if backbone == "mlp":
         space.update(mlp_search_space())
     return space
@@ -44,16 +52,33 @@ def _without_memory(backbone: str, input_shape: Sequence[int], hparams: dict[str
         return get_backbone(backbone, input_shape).build(input_shape, hparams)
 
 
-def check_featurizer(backbone: str, input_shape: Sequence[int], hparams: dict[str, Any]) -> None:
-    """Raise InputError if backbone, weights, ``freeze_bn``, ``freeze`` and ``bfv2_insert`` do not fit together."""
-    _check_weights(backbone, hparams)
-    inserted, frozen = hparams.get("bfv2_insert"), hparams.get("freeze", NOTHING)
-    if inserted is None and frozen == NOTHING:
-        return
+def settle_featurizer(
+    backbone: str, input_shape: Sequence[int], hparams: dict[str, Any], *, gives_freeze: bool
+) -> dict[str, Any]:
+    """Return the hparams with the ``freeze`` that ``tune`` means.
+
+    Args:
+        gives_freeze: whether a person gave ``freeze``.
+
+    Raises InputError if backbone, weights, ``freeze_bn``, ``freeze``, ``tune`` and ``bfv2_insert`` do not fit together.
+
+    """
+    inserted, tuned = hparams.get("bfv2_insert"), hparams.get("tune", ALL)
+    if inserted is None and tuned == ALL and hparams.get("freeze", NOTHING) == NOTHING:
+        _check_weights(backbone, hparams)
+        return hparams
+    check_weights(backbone, hparams["weights"])
     featurizer = _without_memory(backbone, input_shape, hparams)
+    if tuned != ALL:
+        hparams = {**hparams, "freeze": settle_freeze(featurizer, hparams, is_given=gives_freeze)}
+    _check_weights(backbone, hparams)
     if inserted is not None:
         stage_name(featurizer, inserted)
-    check_freeze(featurizer, frozen, inserted)
+    check_freeze(featurizer, hparams.get("freeze", NOTHING), inserted)
+    if tuned != ALL:
+        freeze(featurizer, hparams["freeze"], input_shape)
+        check_tune(featurizer, hparams)
+    return hparams
 
 
 def _check_weights(backbone: str, hparams: dict[str, Any]) -> None:
@@ -91,6 +116,9 @@ def Featurizer(  # noqa: N802
         featurizer.freeze_bn = hparams.get("freeze_bn", False)
         featurizer.train()
     freeze(featurizer, hparams.get("freeze", NOTHING), input_shape)
+    tune(featurizer, hparams)
+    if hparams.get("layer_decay", 1.0) != 1:
+        featurizer.lr_scales = decay_by_stage(featurizer, hparams["layer_decay"], input_shape)
     if attends and "bf_layers" in hparams:
         attach_batchformer(featurizer, hparams, input_shape)
     return featurizer

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +12,6 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.networks.base import NOTHING, WHOLE, FeaturizerModule
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.insertion import POOLED, stage_name
-
-
-class _Reached(Exception):
-    """Stops a forward pass at the last frozen stage."""
 
 
 def check_freeze(featurizer: FeaturizerModule, upto: str, bfv2_insert: str | None) -> None:
@@ -66,15 +64,46 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def _prefix_parts(featurizer: FeaturizerModule, upto: str, input_shape: Sequence[int]) -> tuple[list[str], set[str]]:
-    """Return the names of the layers that run up to a stage, and of the parameters that its output depends on.
+def decay_by_stage(featurizer: FeaturizerModule, decay: float, input_shape: Sequence[int]) -> dict[str, float]:
+    """Return the learning rate of parameters over that of what follows the last stage, by name.
+
+    As in BEiT (Bao et al., 2022): of L stages, the last has ``decay``, the first ``decay ** L``. Parameters before the
+    first stage, such as a patch embedding, have its rate.
+    """
+    seen: set[str] = set()
+    scales: dict[str, float] = {}
+    places = range(len(featurizer.stages()))
+    for place, part in zip(places, _reached_parts(featurizer, places, input_shape), strict=True):
+        scales |= {name: decay ** (len(places) - place) for name in part.parameters - seen}
+        seen |= part.parameters
+    return scales
+
+
+class _Reached(NamedTuple):
+    """Names of the layers that run up to a stage, and of the parameters that its output depends on."""
+
+    layers: list[str]
+    parameters: set[str]
+
+
+def _prefix_parts(featurizer: FeaturizerModule, upto: str, input_shape: Sequence[int]) -> _Reached:
+    """Return what belongs to the prefix up to a stage, or to the whole featurizer."""
+    if upto == WHOLE:
+        return _Reached(featurizer.layer_names(), {name for name, _ in featurizer.named_parameters()})
+    [part] = _reached_parts(featurizer, [list(featurizer.stages()).index(upto)], input_shape)
+    return part
+
+
+class _Stop(Exception):
+    """Stops a forward pass at the last stage that is asked for."""
+
+
+def _reached_parts(featurizer: FeaturizerModule, places: Sequence[int], input_shape: Sequence[int]) -> list[_Reached]:
+    """Return what runs up to each of some stages, counted from 0 and in order.
 
     They are found in a forward pass on the meta device, as the code between the stages of timm models is unknown.
     """
-    if upto == WHOLE:
-        names = [name for name, _ in featurizer.named_modules() if name not in ("", "dropout")]
-        return names, {name for name, _ in featurizer.named_parameters()}
-    probe = copy.deepcopy(featurizer).to("meta").train()
+    probe = copy.deepcopy(featurizer).to("meta").train().requires_grad_(True)
     if isinstance(probe, FreezableBatchNorm):
         probe.freeze_bn = False  # frozen BatchNorm is fused, and its module does not run
         probe.train()
@@ -82,22 +111,23 @@ def _prefix_parts(featurizer: FeaturizerModule, upto: str, input_shape: Sequence
     for name, module in probe.named_modules():
         if not any(module.children()):
             module.register_forward_hook(lambda module, inputs, output, name=name: ran.setdefault(name))
-    last = list(featurizer.stages()).index(upto)
-    reached: list[Tensor] = []
+    reached: list[_Reached] = []
 
-    def stop(place: int, maps: Tensor) -> Tensor:
-        if place == last:
-            reached.append(maps)
-            raise _Reached
+    def look(place: int, maps: Tensor) -> Tensor:
+        if place in places:  # used parameters now: layers that follow may change maps in place
+            reached.append(_Reached(list(ran), _used(probe, maps)))
+        if place == places[-1]:
+            raise _Stop
         return maps
 
-    with torch.enable_grad():
-        try:
-            with probe.seen_by(stop):
-                probe(torch.zeros(2, *input_shape, device="meta"))
-        except _Reached:
-            pass
-        named = dict(probe.named_parameters())
-        gradients = torch.autograd.grad(reached[0].sum(), list(named.values()), allow_unused=True)
-    used = {name for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
-    return list(ran), used
+    with torch.enable_grad(), probe.seen_by(look), suppress(_Stop):
+        probe(torch.zeros(2, *input_shape, device="meta"))
+    return reached
+
+
+def _used(probe: FeaturizerModule, maps: Tensor) -> set[str]:
+    if not maps.requires_grad:  # of a stage without parameters, such as a pooling layer
+        return set()
+    named = dict(probe.named_parameters())
+    gradients = torch.autograd.grad(maps.sum(), list(named.values()), allow_unused=True, retain_graph=True)
+    return {name for name, gradient in zip(named, gradients, strict=True) if gradient is not None}

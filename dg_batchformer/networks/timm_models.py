@@ -4,10 +4,9 @@ timm is an optional dependency that takes seconds to import, so it is imported o
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cache, partial
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -16,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dg_batchformer.errors import InputError, unknown
-from dg_batchformer.networks.base import WHOLE, Stage
-from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+from dg_batchformer.networks.base import Stage
+from dg_batchformer.networks.library import LibraryFeaturizer, cut_patches, renormalisation
 
 PREFIX = "timm/"
-# Statistics by which input images are normalized.
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NORMALIZED_BY_IMAGENET = ("none", "moco_v3")  # weights that take images as they arrive, unlike timm's
 
 
 def is_timm(backbone: str) -> bool:
@@ -134,7 +132,7 @@ def anatomy(backbone: str, input_shape: tuple[int, ...]) -> Anatomy:
     return Anatomy(takes_img_size, batch_norm, tuple(dims), keeps_grid)
 
 
-class TimmFeaturizer(FreezableBatchNorm):
+class TimmFeaturizer(LibraryFeaturizer):
     """A timm model without its classifier, followed by dropout: (N, C, H, W) -> (N, width of the pooled features).
 
     Transformers are built for the image size, and pretrained position embeddings are resampled to it. Inputs are
@@ -149,8 +147,6 @@ class TimmFeaturizer(FreezableBatchNorm):
 
     """
 
-    state_is_weights = True  # other attributes of timm's modules are not all picklable, and never change
-    network: Any  # timm's models share an interface, but no base class
     scale: Tensor
     shift: Tensor
 
@@ -168,47 +164,13 @@ class TimmFeaturizer(FreezableBatchNorm):
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
 
-    splits_at_stages = False  # the code between stages is inside timm
-
-    def prefix(self, x: Tensor) -> Tensor:
-        if self.frozen != WHOLE:
-            return x
-        with torch.no_grad():
-            return self._pooled(x)
-
-    def rest(self, x: Tensor) -> Tensor:
-        return self.drop(x if self.frozen == WHOLE else self._pooled(x))
-
-    def drop(self, z: Tensor) -> Tensor:
-        return self.dropout(z)
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        x = torch.addcmul(self.shift, x, self.scale)
-        with self._acting_behind_stages():
-            maps = self.network.forward_features(x)
+    def pooled(self, x: Tensor) -> Tensor:
+        maps = self.network.forward_features(torch.addcmul(self.shift, x, self.scale))
         return self.network.forward_head(maps, pre_logits=True)
 
     def stages(self) -> Mapping[str, Stage]:
         names = anatomy(self.backbone, self.input_shape).stages
         return {name: self.network.get_submodule(name) for name in names}
-
-    @contextmanager
-    def _acting_behind_stages(self) -> Iterator[None]:
-        """Hook ``behind`` to the stages inside the context, if there is anything to apply.
-
-        Permanent hooks would bind copies and views of the featurizer to this instance.
-        """
-        handles = []
-        if self.after_stage or self.inserted:
-            for place, name in enumerate(self.stages()):
-                stage = self.network.get_submodule(name)
-                act = partial(self.behind, place, name)
-                handles.append(stage.register_forward_hook(lambda module, inputs, maps, act=act: act(maps)))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> None:
         """Load a state dict in any layout that timm supports for this model, without the classifier.
@@ -248,13 +210,10 @@ class TimmFeaturizer(FreezableBatchNorm):
 
     def _renormalisation(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift (C, 1, 1) that map ImageNet normalization to that of the weights."""
-        scale, shift = torch.ones(self.input_shape[0], 1, 1), torch.zeros(self.input_shape[0], 1, 1)
-        if self.weights != "none" and self.input_shape[0] >= 3:  # a context channel may follow RGB
-            config = _config(self.backbone, self._tag)
-            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
-            given_mean, given_std = (torch.tensor(v).view(3, 1, 1) for v in (_IMAGENET_MEAN, _IMAGENET_STD))
-            scale[:3], shift[:3] = given_std / std, (given_mean - mean) / std
-        return scale, shift
+        if self.weights in _NORMALIZED_BY_IMAGENET:
+            return renormalisation(self.input_shape[0], None, None)
+        config = _config(self.backbone, self._tag)
+        return renormalisation(self.input_shape[0], config.mean, config.std)
 
 
 def import_timm(wanted_by: str) -> ModuleType:
@@ -311,9 +270,7 @@ def _refuse_cut_patches(backbone: str, network: nn.Module, input_shape: tuple[in
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     patch = patch[-1] if isinstance(patch, tuple) else patch
     size = input_shape[-1]
-    if isinstance(patch, int) and size % patch:
-        below = size // patch * patch
-        near = " or ".join(str(one) for one in (below, below + patch) if one)
+    if isinstance(patch, int) and (near := cut_patches(size, patch)):
         raise InputError(
             f"backbone {backbone} has patches of {patch} pixels, which do not divide images of {_size(input_shape)}; "
             f"set hparam image_size {near}"

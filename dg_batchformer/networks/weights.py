@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.networks.clip_models import clip_source, clip_tags, is_clip
 from dg_batchformer.networks.efficientnet_lite import WEIGHTS as LITE_WEIGHTS
 from dg_batchformer.networks.efficientnet_lite import package_of, packaged_weights
 from dg_batchformer.networks.tensor_files import read_tensors
@@ -17,13 +18,19 @@ from dg_batchformer.networks.timm_models import is_timm, weight_tags, weights_so
 from dg_batchformer.storage.safe_read import WEIGHTS, open_regular
 
 _TORCHVISION = "https://download.pytorch.org/models"
+_MOCO = "https://dl.fbaipublicfiles.com"
 _TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights"
-# (backbone, weights): URL of a state dict in torchvision's layout; its file name ends in its hash.
+# (backbone, weights): URL of a state dict in torchvision's or timm's layout; some file names end in their hash.
 _ADDRESSES = {
     ("resnet18", "imagenet_v1"): f"{_TORCHVISION}/resnet18-f37072fd.pth",
     ("resnet50", "imagenet_v1"): f"{_TORCHVISION}/resnet50-0676ba61.pth",
     ("resnet50", "ram_in1k"): f"{_TIMM}/resnet50_ram-a26f946b.pth",
+    # Chen et al., 2020 and 2021, as the READMEs of facebookresearch/moco and moco-v3 link them.
+    ("resnet50", "moco_v2"): f"{_MOCO}/moco/moco_checkpoints/moco_v2_200ep/moco_v2_200ep_pretrain.pth.tar",
+    ("timm/vit_base_patch16_224", "moco_v3"): f"{_MOCO}/moco-v3/vit-b-300ep/vit-b-300ep.pth.tar",
 }
+_ENCODERS = ("module.encoder_q.", "module.base_encoder.")  # of the network in the checkpoints of MoCo and MoCo-v3
+_HEADS = ("fc.", "head.")
 LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 _HUB_FILE = "model.safetensors"
 _DIGEST = re.compile("[0-9a-f]{8,}")
@@ -44,11 +51,12 @@ def check_weights(backbone: str, weights: str) -> None:
 
 def named_weights(backbone: str) -> list[str]:
     """Return the names of the weights available for a backbone."""
+    ours = [name for key, name in _ADDRESSES if key == backbone]
     if is_timm(backbone):
-        return weight_tags(backbone)
-    if backbone in LITE:
-        return [LITE_WEIGHTS]
-    return [name for key, name in _ADDRESSES if key == backbone]
+        return [*weight_tags(backbone), *ours]
+    if is_clip(backbone):
+        return clip_tags(backbone)
+    return [LITE_WEIGHTS] if backbone in LITE else ours
 
 
 def load_weights(featurizer: nn.Module, backbone: str, weights: str) -> None:
@@ -80,11 +88,14 @@ def fetch_weights(backbone: str, weights: str) -> Path | None:
         return Path(weights)
     if backbone in LITE:
         return _from_package(backbone, weights)
-    if not is_timm(backbone):
+    if (backbone, weights) in _ADDRESSES:
         return _from_address(_ADDRESSES[backbone, weights], backbone, weights)
-    repository, address = weights_source(backbone, weights)
+    if is_clip(backbone):
+        repository, hub_file, address = clip_source(backbone, weights)
+    else:
+        (repository, address), hub_file = weights_source(backbone, weights), _HUB_FILE
     if repository:
-        return _from_hub(repository, backbone, weights)
+        return _from_hub(repository, hub_file, backbone, weights)
     return _from_address(address, backbone, weights)
 
 
@@ -117,17 +128,17 @@ def _from_address(address: str, backbone: str, weights: str) -> Path:
     return file
 
 
-def _from_hub(repository: str, backbone: str, weights: str) -> Path:
+def _from_hub(repository: str, file: str, backbone: str, weights: str) -> Path:
     from huggingface_hub import constants, hf_hub_download
 
     for only_here in (True, False):  # the cache first, without network access
         try:
-            return Path(hf_hub_download(repository, _HUB_FILE, local_files_only=only_here))
+            return Path(hf_hub_download(repository, file, local_files_only=only_here))
         except Exception as error:  # the hub's client raises many types
             reason = str(error).partition(". ")[0] or type(error).__name__
     raise InputError(
-        f"weights {weights} of {backbone} are {_HUB_FILE} of {repository} on the Hugging Face Hub, which is not in "
-        f"{constants.HF_HUB_CACHE} and could not be downloaded ({reason}); run hf download {repository} {_HUB_FILE} "
+        f"weights {weights} of {backbone} are {file} of {repository} on the Hugging Face Hub, which is not in "
+        f"{constants.HF_HUB_CACHE} and could not be downloaded ({reason}); run hf download {repository} {file} "
         "elsewhere and give the path of the file as hparam weights, or weights none"
     ) from None
 
@@ -146,7 +157,16 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
         raise InputError(f"{file} holds no state dict; a mapping from names to tensors is needed")
-    return content
+    return _encoder(content)
+
+
+def _encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the network in the state of MoCo, without its projection head; any other state as it is."""
+    for prefix in _ENCODERS:
+        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if own:
+            return {name: value for name, value in own.items() if not name.startswith(_HEADS)}
+    return state
 
 
 def _load(file: Path) -> Any:

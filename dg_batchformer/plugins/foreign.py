@@ -14,6 +14,9 @@ from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.algorithms.base import Metrics, Minibatches
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.batchformer import batchformers
+from dg_batchformer.networks.tuning import ALL
+from dg_batchformer.optim.groups import featurizers, optimizers
+from dg_batchformer.optim.recipe import Recipe, follows_recipe
 
 
 class Checked(Algorithm):
@@ -24,6 +27,24 @@ class Checked(Algorithm):
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.logits_shape = lambda x: (len(x), num_classes)  # a function, as checkpoints would store other attributes
+        self._check_recipe()
+
+    def _check_recipe(self) -> None:
+        """Raise InputError for hparams of the recipe that somebody's code does not follow."""
+        name, recipe = type(self).__name__, Recipe.of(self.hparams)
+        asked = set(recipe.of_optimizers) - set(type(self).search_space("PACS"))  # those of its own are its affair
+        smooths = asked & {"label_smoothing"}
+        if smooths and isinstance(self, Pasted):
+            raise InputError(f"{name} does not call Algorithm.risk, so label_smoothing would do nothing; leave it out")
+        if asked - smooths and not all(follows_recipe(optimizer) for _, optimizer in optimizers(self)):
+            raise InputError(
+                f"{name} builds an optimizer of its own, which would not follow {', '.join(sorted(asked - smooths))}; "
+                "build it by Algorithm.new_optimizer, or leave that out"
+            )
+        if recipe.tune != ALL and not featurizers(self):
+            raise InputError(
+                f"{name} builds no network by networks.Featurizer, so tune {recipe.tune} would do nothing; set tune all"
+            )
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         metrics: object = super().update(minibatches, unlabeled)

@@ -1,12 +1,16 @@
 """Protocols: named settings of backbone, steps, evaluation frequency, augmentation and hparams, as used in papers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from dg_batchformer.catalog.datasets import DatasetFacts
 from dg_batchformer.errors import unknown
 from dg_batchformer.hparams import HParam, Value
+
+Draw = Callable[[np.random.RandomState], Any]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Protocol:
         defaults: hparam defaults for all datasets.
         photographs: further defaults for images of 224 pixels.
         space: hparams whose default and draw replace the declared ones for images of 224 pixels.
+        draws: random draws of hparams for images of 224 pixels, by name; if not empty, no other hparam is drawn.
         data_path: default data path for images of 224 pixels.
         domainbed_names: whether hparams also appear under DomainBed's names.
 
@@ -37,6 +42,7 @@ class Protocol:
     defaults: Mapping[str, Value] = field(default_factory=dict)
     photographs: Mapping[str, Value] = field(default_factory=dict)
     space: Mapping[str, HParam] = field(default_factory=dict)
+    draws: Mapping[str, Draw] = field(default_factory=dict)
     data_path: str = "cached"
     domainbed_names: bool = False
 
@@ -64,6 +70,10 @@ class Protocol:
         """Return the hparams that this protocol redefines for a dataset."""
         return dict(self.space) if facts.is_photographs else {}
 
+    def hparam_draws(self, facts: DatasetFacts) -> Mapping[str, Draw]:
+        """Return the only draws on a dataset; {} where hparams are drawn as declared."""
+        return self.draws if facts.is_photographs else {}
+
 
 # SWAD's search space (Cha et al., 2021, appendix): 18 points, defaults first.
 _SWAD_SPACE = {
@@ -81,6 +91,31 @@ _SWAD_COMMANDS: dict[str, Any] = {
     "steps_for": {"DomainNet": 15001},
     "checkpoint_freq_for": {"VLCS": 50, "DomainNet": 500},
     "space": _SWAD_SPACE,
+}
+
+
+def _log_uniform(low: float, high: float) -> Draw:
+    return lambda rng: 10 ** rng.uniform(np.log10(low), np.log10(high))
+
+
+# pretrain.json of h-yu16/DomainBed-v2 edbb190, as far as methods and wrappers here read it; in every hparams_seed each
+# name has the generator that DomainBed gives it. Its n_steps_bn and ms_alpha belong to code that is not here.
+_YU_DRAWS: dict[str, Draw] = {
+    "batch_size": lambda rng: rng.choice([32]),
+    "lr": _log_uniform(1e-5, 3e-4),
+    "weight_decay": _log_uniform(1e-6, 1e-2),
+    "penalty_anneal_iters": lambda rng: rng.randint(1, 5000),
+    "lambda": _log_uniform(1e1, 1e4),
+    "ema": lambda rng: rng.uniform(0.9, 0.99),
+    "rsc_f_drop_factor": lambda rng: rng.uniform(0, 0.5),
+    "rsc_b_drop_factor": lambda rng: rng.uniform(0, 0.5),
+    "irm_lambda": _log_uniform(1e-5, 1e-1),
+    "irm_penalty_anneal_iters": lambda rng: rng.randint(1, 10000),
+    "groupdro_eta": _log_uniform(1e-3, 1e-1),
+    "mmd_gamma": _log_uniform(1e-1, 1e1),
+    "mixup_alpha": _log_uniform(1e-1, 1e1),
+    "meta_lr": lambda rng: rng.choice([0.05, 0.1, 0.5]),
+    "sag_w_adv": _log_uniform(1e-2, 1e1),
 }
 
 _PROTOCOLS = (
@@ -113,6 +148,52 @@ _PROTOCOLS = (
         "Hou et al., CVPR 2022",
         photographs={"backbone": "resnet18", "weights": "imagenet_v1", "freeze_bn": True},
         **_SWAD_COMMANDS,
+    ),
+    Protocol(
+        # Steps and frequencies: domainbed/datasets.py. Weights and frozen BatchNorm: domainbed/networks.py. Draws:
+        # pretrain.json. Pairs of test environments of DomainNet: generate_scripts.py.
+        "yu-2024",
+        "the revised protocol of Yu et al.: MoCo-v2 ResNet-50 (or backbone timm/vit_base_patch16_224 with weights "
+        "moco_v3), several test environments on DomainNet, 10 draws",
+        "Yu et al., CVPR 2024; h-yu16/DomainBed-v2 edbb190",
+        steps=5000,
+        checkpoint_freq=300,
+        steps_for={"DomainNet": 15000},
+        checkpoint_freq_for={"DomainNet": 1000},
+        photographs={"backbone": "resnet50", "weights": "moco_v2", "freeze_bn": True},
+        draws=_YU_DRAWS,
+    ),
+    Protocol(
+        # Optimizer, schedule, lr and decay: main.py. Batch size, 10 epochs of 500 steps and lr: the commands for PACS,
+        # VLCS and TerraIncognita in scripts.sh. The text classifier is kept (head_lr_scale 0), as engine.py keeps it.
+        "clip-2025",
+        "CLIP fine-tuned with its text classifier: ViT-B/16 of OpenAI, AdamW at 5e-6 with cosine decay, 12 images per "
+        "domain; CLIPood's commands without its loss and moving average",
+        "Shu et al., ICML 2023 (CLIPood); thuml/CLIPood scripts.sh and main.py",
+        steps=5000,
+        checkpoint_freq=500,
+        photographs={
+            "backbone": "clip/ViT-B-16-quickgelu",
+            "weights": "openai",
+            "clip_projection": True,
+            "init": "zero_shot",
+            "clip_templates": "a photo of a {}.",
+            "head_lr_scale": 0.0,
+            "optimizer": "adamw",
+            "schedule": "cosine",
+            "lr": 5e-6,
+            "weight_decay": 0.1,
+            "batch_size": 12,
+        },
+    ),
+    Protocol(
+        # As hparams vit and dinov2 of DomainBed's networks.py; its vit_attn_tune is tune: attention here.
+        "dinov2",
+        "DomainBed's main branch with its DINOv2: ViT-B/14, tuned whole, DomainBed's steps and draws; features are "
+        "timm's class token",
+        "facebookresearch/DomainBed b93c22a; Oquab et al., TMLR 2024",
+        photographs={"backbone": "timm/vit_base_patch14_dinov2", "weights": "lvd142m"},
+        defaults={"val_augment": True},
     ),
     Protocol(
         "quick",

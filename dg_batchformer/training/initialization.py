@@ -1,8 +1,8 @@
 """Shared initial weights, which averaging the weights of several runs requires (DiWA, Rame et al., NeurIPS 2022).
 
-The hparam ``init`` is ``none`` (every draw has its own random classifier), a file, or ``linear_probe``: the classifier
-is first fitted to the features of the initial featurizer, identically for all draws of a dataset, test environments
-and trial.
+The hparam ``init`` is ``none`` (every draw has its own random classifier), a file, ``linear_probe`` (the classifier is
+first fitted to the features of the initial featurizer, identically for all draws of a dataset, test environments and
+trial), or ``zero_shot`` (the classifier consists of CLIP's text features of the class names).
 """
 
 import hashlib
@@ -18,7 +18,9 @@ from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
-from dg_batchformer.networks.weights import read_state_dict
+from dg_batchformer.networks.batchformer import without_batchformer
+from dg_batchformer.networks.clip_models import check_templates, is_clip, zero_shot_weights
+from dg_batchformer.networks.weights import fetch_weights, read_state_dict
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
@@ -28,15 +30,39 @@ from dg_batchformer.training.loaders import Loader, Request
 from dg_batchformer.training.loop import seed_everything
 from dg_batchformer.training.sampling import Splits
 
-NONE, LINEAR_PROBE = "none", "linear_probe"
+NONE, LINEAR_PROBE, ZERO_SHOT = "none", "linear_probe", "zero_shot"
 _PROBE_STEPS = 100
 _PROBE_DECAY = 1e-4  # without it, the weights would diverge on separable features
 
 
-def check_init(init: str) -> None:
-    """Raise InputError unless ``init`` is ``none``, ``linear_probe`` or an existing file."""
-    if init not in (NONE, LINEAR_PROBE) and not Path(init).is_file():
-        raise InputError(f"hparam init is {init!r}, but there is no such file; it can be a file, none or linear_probe")
+def check_init(hparams: Mapping[str, Any]) -> None:
+    """Raise InputError unless ``init`` is an existing file or a named one that fits the network."""
+    init = hparams["init"]
+    if init == ZERO_SHOT:
+        _check_zero_shot(hparams)
+    elif init not in (NONE, LINEAR_PROBE) and not Path(init).is_file():
+        raise InputError(
+            f"hparam init is {init!r}, but there is no such file; it can be a file, none, linear_probe or zero_shot"
+        )
+
+
+def _check_zero_shot(hparams: Mapping[str, Any]) -> None:
+    """Raise InputError unless the network is a CLIP whose text features can be its classifier."""
+    if not is_clip(str(hparams.get("backbone"))):
+        raise InputError(
+            f"init zero_shot takes the text features of a CLIP, and backbone is {hparams.get('backbone')}; give a "
+            "backbone such as clip/ViT-B-16-quickgelu with weights openai"
+        )
+    if hparams["weights"] == "none":
+        raise InputError(
+            "init zero_shot needs the weights of a CLIP; set weights to a tag such as openai, or to a file"
+        )
+    if not hparams["clip_projection"] or hparams["nonlinear_classifier"]:
+        raise InputError(
+            "init zero_shot compares projected features with text features; set clip_projection true and "
+            "nonlinear_classifier false"
+        )
+    check_templates(hparams["clip_templates"])
 
 
 class Initial:
@@ -50,7 +76,8 @@ class Initial:
     def __init__(
         self, algorithm: Algorithm, spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, fingerprint: str
     ) -> None:
-        self.algorithm, self.spec, self.init = algorithm, spec, hparams["init"]
+        self.algorithm, self.spec, self.init, self.hparams = algorithm, spec, hparams["init"], hparams
+        self.classes = dataset.classes
         self.start: Algorithm | None = None
         self.state: Mapping[str, Tensor] | None = None
         self._begins: tuple[Any, ...]
@@ -60,6 +87,9 @@ class Initial:
             self.start = _common_start(spec, hparams, dataset)
             fitted_to = fingerprint, spec.train_envs, spec.trial_seed, spec.holdout_fraction
             self._begins = self.start.predictor.state_dict(), *fitted_to
+        elif self.init == ZERO_SHOT:
+            check_init(hparams)
+            self._begins = (algorithm.predictor.state_dict(), *self.classes, hparams["clip_templates"])
         else:
             self.state = read_state_dict(Path(self.init))
             self._begins = (self.state,)
@@ -75,6 +105,8 @@ class Initial:
         """Load the initial weights into the algorithm; raise InputError if a file does not fit."""
         if self.start is not None:
             self.state = self._probed(self.start.to(device), loader, splits, device)
+        if self.init == ZERO_SHOT:
+            self.state = self._zero_shot()
         if self.state is None:
             return
         try:
@@ -82,6 +114,27 @@ class Initial:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"init {self.init} does not fit {self.spec.algorithm}: {reason}") from None
+
+    def _zero_shot(self) -> Mapping[str, Tensor]:
+        """Return the state of the predictor with text features as classifier, of CLIP's scale of logits."""
+        backbone, weights = self.hparams["backbone"], self.hparams["weights"]
+        predictor = without_batchformer(self.algorithm.predictor)
+        if not (isinstance(predictor, nn.Sequential) and isinstance(predictor[-1], nn.Linear)):
+            raise InputError(
+                f"init zero_shot needs a linear classifier on the features of an image alone, which "
+                f"{self.spec.algorithm} has not; give a file as init, or none"
+            )
+        file = fetch_weights(backbone, weights)
+        assert file is not None
+        templates = check_templates(self.hparams["clip_templates"])
+        try:
+            rows = zero_shot_weights(backbone, read_state_dict(file), self.classes, templates)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"{file} has no text tower that fits backbone {backbone}: {reason}") from None
+        last = len(predictor) - 1
+        own = {f"{last}.weight": rows, f"{last}.bias": torch.zeros(len(rows))}
+        return {**predictor.state_dict(), **own}
 
     def _probed(self, start: Algorithm, loader: Loader, splits: Splits, device: torch.device) -> Mapping[str, Tensor]:
         """Fit the classifier to the features of all training images, without augmentation."""

@@ -87,6 +87,7 @@ def train(
     for step in range(start, spec.steps):
         began = time.perf_counter()
         seed_everything(seed_hash(spec.seed, "update", step))
+        algorithm.begin_update(step, spec.steps)
         means.add(algorithm.update(next(minibatches)))
         if spec.is_checkpoint(step):
             metrics = means.values()  # synchronizes with the device

@@ -38,7 +38,7 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> list[str]:
             split_environments(spec, dataset)
             notes.update(dict.fromkeys(dataset.notes))
             opened.add((spec.dataset, size))
-        check_init(hparams["init"])
+        check_init(hparams)
         check_features(spec, hparams)
         shape = spec.facts.shape if size is None else (3, size, size)
         fetch_weights(backbone_for(hparams["backbone"], shape), hparams["weights"])

@@ -21,6 +21,7 @@ from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import DeclaredHparams
 from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.optim.groups import describe_groups, group_lines
 from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.names import split_name
@@ -176,6 +177,7 @@ class _Run:
             )
         fingerprint = self.writer.constant["dataset_fingerprint"]
         self.writer.constant.update(loader.conditions)
+        self.writer.constant["parameter_groups"] = describe_groups(self.algorithm)
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
         self.begins_from = "" if options.keep == "none" else self.initial.identity()  # only stored in kept models
         self._use(settle(spec, dataset, device, sum(map(len, self.evaluator.splits.values()))))
@@ -197,6 +199,8 @@ class _Run:
             self.initial.apply(self.loader, self.splits, self.device)
         del self.initial  # it may contain a second model
         log.info("%s from step %d, hparams %s", json.dumps(self.spec.as_dict()), start, json.dumps(self.hparams))
+        for line in group_lines(self.writer.constant["parameter_groups"]):
+            log.info("%s", line)
         info = self._info(row, start)
         self.watcher.begin(info)
         self.callbacks.begin(info)

@@ -39,9 +39,13 @@ class WeightAveraging(Wrapper):
             self.set_weights(present)
 
     def become(self, average: Average, batches: Iterable[Tensor]) -> None:
-        """Load averaged weights permanently, record their range, and re-estimate BatchNorm statistics."""
+        """Load averaged weights permanently, and record their range."""
         self.summary = {**self.summary, "averaged_from": average.start, "averaged_to": average.end}
-        self.set_weights(average.tensors)
+        self.take(average.tensors, batches)
+
+    def take(self, tensors: Sequence[Tensor], batches: Iterable[Tensor]) -> None:
+        """Load weights permanently, and re-estimate live BatchNorm statistics."""
+        self.set_weights(tensors)
         if has_live_batch_norm(self.predictor):
             reestimate_batch_norm(self.predictor, batches)
 

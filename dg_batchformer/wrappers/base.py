@@ -30,7 +30,14 @@ class Wrapper(Algorithm):
     @classmethod
     def around(cls, inner_class: type[Algorithm]) -> type["Wrapper"]:
         """Return a subclass of this wrapper around an algorithm class."""
-        facts = ("min_domains", "compares_domains", "batch_dependent", "differentiates_twice", "trains_clones")
+        facts = (
+            "min_domains",
+            "compares_domains",
+            "batch_dependent",
+            "differentiates_twice",
+            "trains",
+            "trains_clones",
+        )
         passed_on = {name: getattr(inner_class, name) for name in facts}
         passed_on["needs_pixels"] = cls.needs_pixels or inner_class.needs_pixels
         return type(cls.__name__, (cls,), {**passed_on, "inner_class": inner_class, "__doc__": cls.__doc__})
@@ -61,6 +68,9 @@ class Wrapper(Algorithm):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         return self.inner.update(minibatches, unlabeled)
+
+    def begin_update(self, step: int, steps: int) -> None:
+        self.inner.begin_update(step, steps)
 
     def predict(self, x: Tensor) -> Tensor:
         return self.inner.predict(x)

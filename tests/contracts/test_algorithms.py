@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from support import make_algorithm, make_minibatches, quick_spec, run_quickly
+from support import TRAINED, make_algorithm, make_minibatches, quick_spec, run_quickly
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -22,7 +22,7 @@ from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
 
 SHAPES = ("{}", "{}+BF", "SWAD+{}", "SWAD+{}+BF")
-NAMES = [shape.format(name) for name in ALGORITHMS for shape in SHAPES]
+NAMES = [shape.format(name) for name in TRAINED for shape in SHAPES]
 # A few updates must reach the effects of annealed penalties, warm-ups and alternation.
 SOON = {
     "irm_penalty_anneal_iters": 3,
@@ -63,7 +63,7 @@ COVERING = [Setting("Shapes", 2, 1), Setting("Shapes", 3, 0), Setting("Toy", 2, 
 def _cases():
     """Return every name with every setting; the covering ones alternate the shapes of each algorithm."""
     cases = []
-    for index, name in enumerate(ALGORITHMS):
+    for index, name in enumerate(TRAINED):
         for turn, shape in enumerate(SHAPES):
             covering = COVERING[(index + turn) % len(COVERING)]
             for setting in SETTINGS:
@@ -116,14 +116,14 @@ def test_everything_trains(name, setting):
     _assert_trains(algorithm, name, dataset=dataset, num_domains=num_domains, n=n)
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "MLDG"])  # which is refused
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "MLDG"])  # which is refused
 def test_one_training_environment_is_enough(name):
     full = f"SWAD+{name}+BF"
 
     _assert_trains(_make(full, num_domains=1), full, num_domains=1)
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ("ERM", "MLDG")])
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("ERM", "MLDG")])
 def test_a_method_that_equals_erm_on_one_training_environment_declares_it(name):
     algorithm, erm = (_make(each, dataset="Toy", num_domains=1) for each in (name, "ERM"))
     start = erm.predictor.state_dict()
@@ -169,7 +169,7 @@ def test_predictions_depend_on_the_batch_only_if_a_method_declares_it(name):
     assert torch.allclose(together[:1], alone, atol=1e-5) is not get_algorithm_class(name).batch_dependent
 
 
-@pytest.mark.parametrize("name", [f"{name}{suffix}" for name in ALGORITHMS for suffix in ("", "+BF")])
+@pytest.mark.parametrize("name", [f"{name}{suffix}" for name in TRAINED for suffix in ("", "+BF")])
 def test_the_loss_falls_on_separable_classes(name):
     algorithm = make_algorithm(  # before any penalty jumps
         name, dataset="Toy", **{"lr_g" if "DANN" in name else "lr": 1e-2, **EAGER.get(_base(name), {})}

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from support import make_algorithm, make_minibatches
+from support import TRAINED, make_algorithm, make_minibatches
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -47,7 +47,7 @@ def _encoder(algorithm):
     return [parameter for layer in batchformers(algorithm) for parameter in layer.parameters()]
 
 
-@pytest.mark.parametrize("full", [*(f"{name}+BF" for name in ALGORITHMS), "SagNet+BFv2", "Transfer+BFv2"])
+@pytest.mark.parametrize("full", [*(f"{name}+BF" for name in TRAINED), "SagNet+BFv2", "Transfer+BFv2"])
 def test_the_encoder_takes_one_step_in_an_update_in_which_the_featurizer_learns(full):
     """A gradient of zero counts as a step: Adam still moves by its momentum."""
     v2 = full.endswith("v2")
@@ -72,7 +72,7 @@ def test_the_encoder_takes_one_step_in_an_update_in_which_the_featurizer_learns(
         handle.remove()
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_twins_of_weight_zero_leave_the_base_algorithm(name):
     plain, wrapped = _make(name), _make(f"{name}+BF", bf_loss_weight=1e-30, bf_dropout=0.0)
 
@@ -83,7 +83,7 @@ def test_twins_of_weight_zero_leave_the_base_algorithm(name):
     assert_close(wrapped.predictor.state_dict(), plain.predictor.state_dict(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in ON_RISKS])
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ON_RISKS])
 def test_penalties_are_those_of_the_base_algorithm_on_plain_rows(name):
     plain, wrapped = _make(name, lr=0.0), _make(f"{name}+BF", lr=0.0, bf_loss_weight=0.9)
     for seed in range(3 if name == "RDM" else 1):  # with other worst environments
@@ -139,7 +139,7 @@ def test_selfreg_weighs_distances_by_the_risk_of_plain_rows():
     assert_close(loss, expected)
 
 
-@pytest.mark.parametrize("full", [f"{name}{suffix}" for name in ALGORITHMS if name != "IGA" for suffix in ("", "+BF")])
+@pytest.mark.parametrize("full", [f"{name}{suffix}" for name in TRAINED if name != "IGA" for suffix in ("", "+BF")])
 def test_no_gradient_is_read_after_another_forward_pass(full, monkeypatch):
     """The next forward pass of a CUDA graph overwrites the gradients of its backward pass; IGA is never compiled."""
     expected = _make(full)

@@ -12,7 +12,7 @@ from dg_batchformer.training.preflight import check_runs
 SMALL = {
     "Toy": {"mlp_width": 16},
     "Shapes": {"backbone": "tiny"},
-    "PACS": {"backbone": "tiny", "weights": "none", "freeze": "none", "image_size": 16},
+    "PACS": {"backbone": "tiny", "weights": "none", "freeze": "none", "image_size": 16, "init": "none"},
 }
 
 

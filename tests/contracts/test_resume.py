@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import Silence, quick_spec, resolved, run_quickly
+from support import TRAINED, Silence, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
-from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.run import _Run
 from dg_batchformer.training.stop import Interrupted
 
 SHAPES = ("{}", "{}+BF", "SWAD+{}", "IIDMax+{}+BF")
-NAMES = [*(shape.format(name) for name in ALGORITHMS for shape in SHAPES), "SMA+MLDG+BF", "EMA+SAM"]
+NAMES = [*(shape.format(name) for name in TRAINED for shape in SHAPES), "SMA+MLDG+BF", "EMA+SAM"]
 VOLATILE = ("step_time", "mem_gb")
 
 

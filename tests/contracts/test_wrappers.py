@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import make_algorithm, make_minibatches
+from support import TRAINED, make_algorithm, make_minibatches
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
@@ -21,7 +21,7 @@ NEW = [name for name in WRAPPERS if name not in ("BF", "SWAD")]
 
 
 def _cases():
-    for base in ALGORITHMS:
+    for base in TRAINED:
         for turn, wrapper in enumerate(NEW):
             joins_bf = WRAPPERS[wrapper].acts_on != WRAPPERS["BF"].acts_on and (turn + list(ALGORITHMS).index(base)) % 2
             name = f"{wrapper}+{base}" + "+BF" * joins_bf

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from support import make_algorithm, make_minibatches, quick_spec, resolved, run_quickly
+from support import TRAINED, make_algorithm, make_minibatches, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
-from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.cli.main import main
 from dg_batchformer.explain.load import load_kept
 from dg_batchformer.networks.batchformer import batchformers
@@ -82,7 +81,7 @@ _SHARES = ["share", "uniform_share", "pairs"]
 _POINTS = ["plain_pc1", "plain_pc2", "batchformer_pc1", "batchformer_pc2"]
 
 
-@pytest.mark.parametrize("base", ALGORITHMS)
+@pytest.mark.parametrize("base", TRAINED)
 def test_features_logits_and_batchformer_are_recorded_for_any_algorithm(base, tmp_path):
     spec = resolved(dataset="Toy", algorithm=f"{base}+BF", test_envs=(3,), hparams={"mlp_width": 16})
     algorithm, minibatches = make_algorithm(f"{base}+BF", dataset="Toy"), make_minibatches(dataset="Toy")

@@ -24,6 +24,8 @@ def _offline(tmp_path, monkeypatch):
         ("resnet18", "imagenet_v1", "resnet18-f37072fd.pth"),
         ("resnet50", "imagenet_v1", "resnet50-0676ba61.pth"),
         ("resnet50", "ram_in1k", "resnet50_ram-a26f946b.pth"),
+        ("resnet50", "moco_v2", "moco_v2_200ep_pretrain.pth.tar"),
+        ("timm/vit_base_patch16_224", "moco_v3", "vit-b-300ep.pth.tar"),
     ],
 )
 def test_unavailable_weights_are_reported_with_where_to_put_them(tmp_path, backbone, weights, file):
@@ -60,3 +62,19 @@ def test_code_in_a_weights_file_is_not_run(tmp_path):
 def test_weights_of_another_backbone_are_refused_with_the_known_ones():
     with pytest.raises(InputError, match=r"for backbone resnet18 it can be none, imagenet_v1, or the path"):
         fetch_weights("resnet18", "ram_in1k")
+
+
+@pytest.mark.parametrize("prefix", ["module.encoder_q.", "module.base_encoder."])
+def test_the_encoder_of_a_moco_checkpoint_is_loaded_without_its_head(prefix, tmp_path):
+    own = Featurizer((3, 32, 32), {"backbone": "tiny"}).state_dict()
+    others = {
+        "module.queue": torch.zeros(2),
+        f"{prefix}fc.0.weight": torch.zeros(2),
+        f"{prefix}head.bias": torch.zeros(2),
+    }
+    state = {**{f"{prefix}{name}": value for name, value in own.items()}, **others}
+    torch.save({"arch": "tiny", "state_dict": state}, tmp_path / "moco.pth.tar")
+
+    loaded = Featurizer((3, 32, 32), {"backbone": "tiny", "weights": str(tmp_path / "moco.pth.tar")}).state_dict()
+
+    assert all(torch.equal(loaded[name], value) for name, value in own.items())

@@ -7,11 +7,10 @@ import pytest
 import torch
 from PIL import Image
 from stand_in_gpus import Gpus
-from support import Silence, make_algorithm, make_minibatches, resolved, run_quickly
+from support import TRAINED, Silence, make_algorithm, make_minibatches, resolved, run_quickly
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import base
@@ -202,7 +201,7 @@ class _NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("shape", ["{}", "{}+BF", "SWAD+{}"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_no_update_synchronises_with_the_device(name, shape):
     algorithm = make_algorithm(shape.format(name))
     algorithm.update(make_minibatches())  # setup in the first update may synchronize
@@ -261,7 +260,7 @@ def traced(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch reads it too
 @pytest.mark.parametrize("shape", ["{}", "{}+BF"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", TRAINED)
 def test_compiled_training_updates_as_plain_training_does(name, shape, traced):
     algorithms = [make_algorithm(shape.format(name)) for _ in range(2)]
     apply(Execution("fp32", "exact", "on"), algorithms[0], torch.device("cuda"), 18)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support import Silence, resolved, run_quickly
+from support import TRAINED, Silence, resolved, run_quickly
 from torch.testing import assert_close
 
-from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
+from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.storage.folders import RunFolder, State, cache_dir
@@ -17,7 +17,7 @@ from dg_batchformer.training.console import Console
 from dg_batchformer.training.data_path import check_features
 from dg_batchformer.training.stop import Interrupted
 
-ON_FEATURES = [name for name in ALGORITHMS if not get_algorithm_class(name).needs_pixels]
+ON_FEATURES = [name for name in TRAINED if not get_algorithm_class(name).needs_pixels]
 # Cancelling distances and signs of small gradients amplify rounding differences between batch sizes.
 AMPLIFY = {"ANDMask", "CausIRL_MMD", "MMD", "RDM", "SANDMask"}
 STAGES = ["layers.1", "featurizer"]

@@ -2,16 +2,15 @@
 
 import pytest
 import torch
-from support import make_algorithm, make_minibatches, quick_spec, run_quickly
+from support import TRAINED, make_algorithm, make_minibatches, quick_spec, run_quickly
 from torch import nn
 from torch.testing import assert_close
 
-from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.errors import InputError
 from dg_batchformer.training.initialization import fit_classifier
 
 
-@pytest.mark.parametrize("base", ALGORITHMS)
+@pytest.mark.parametrize("base", TRAINED)
 def test_any_composed_algorithm_predicts_from_the_weights_it_is_given(base):
     given = make_algorithm(base, dataset="Toy", seed=1)
     algorithm = make_algorithm(f"SWAD+{base}+BF", dataset="Toy")

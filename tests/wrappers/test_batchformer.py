@@ -1,10 +1,10 @@
 import pytest
 import torch
-from support import make_algorithm, make_minibatches
+from support import TRAINED, make_algorithm, make_minibatches
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
+from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.networks.batchformer import BatchFormer, batchformers, without_batchformer
 from dg_batchformer.training.loop import seed_everything
 
@@ -27,7 +27,7 @@ def test_erm_bf_is_erm_on_features_and_attended_features_with_a_shared_classifie
         assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("base", ALGORITHMS)
+@pytest.mark.parametrize("base", TRAINED)
 def test_weight_zero_gives_the_base_algorithm_bit_for_bit(base):
     states = []
     for name, hparams in ((base, {}), (f"{base}+BF", {"bf_loss_weight": 0.0, "bf_lr_scale": 0.0})):

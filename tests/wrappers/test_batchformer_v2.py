@@ -2,10 +2,10 @@ import copy
 
 import pytest
 import torch
-from support import make_algorithm, make_minibatches, quick_spec, resolved, run_quickly
+from support import TRAINED, make_algorithm, make_minibatches, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
-from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
+from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.explain.load import load_kept
 from dg_batchformer.hparams_registry import resolve_hparams
@@ -93,7 +93,7 @@ def test_up_to_the_block_the_featurizer_runs_once_and_behind_it_on_both_streams(
     assert rows == [12, 12, 24]
 
 
-@pytest.mark.parametrize("base", ALGORITHMS)
+@pytest.mark.parametrize("base", TRAINED)
 def test_every_algorithm_trains_it(base):
     soon = {"linear_steps": 0} if base == "ERMPlusPlus" else {}
     algorithm = make_algorithm(f"{base}+BFv2", **soon)

@@ -1,0 +1,1 @@
+"""How networks are optimized: optimizer, parameter groups, learning-rate schedule, gradient clipping."""

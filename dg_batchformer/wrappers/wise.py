@@ -1,0 +1,41 @@
+"""WiSE — Wortsman et al., CVPR 2022: between the weights that a run began from and those that it ended at."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
+from dg_batchformer.hparams import HParam
+from dg_batchformer.wrappers.averaging import WeightAveraging
+
+
+class WiSE(WeightAveraging):
+    """Weight-space ensemble: with w_0 the first weights of the predictor and w_T the last, ``(1 - a) w_0 + a w_T``.
+
+    w_0 is what the hparam ``init`` says: with ``zero_shot``, CLIP and the classifier that its text features make, as in
+    the paper. The ensemble is one record more, at the end. ``wise_alpha`` 0 is w_0, 1 is w_T.
+    """
+
+    @classmethod
+    def settings(cls, dataset: str) -> dict[str, HParam]:
+        return {
+            "wise_alpha": HParam(0.5, about="share of the last weights; the rest is the first ones'", low=0, high=1)
+        }
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.first: list[Tensor] = []
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        if not self.first:  # now, that initial weights are loaded
+            self.first = [weight.clone() for weight in self.weights()]
+        return self.inner.update(minibatches, unlabeled)
+
+    def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
+        super().finalize(batches)
+        alpha = self.hparams["wise_alpha"]
+        self.take(torch._foreach_lerp(self.first, self.weights(), alpha), batches)
+        self.summary = {**self.summary, "wise_alpha": alpha}
+        return self
