@@ -13,6 +13,7 @@ from dg_batchformer.hparams import Hparams
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.base import NOTHING, WHOLE, FeaturizerModule
+from dg_batchformer.networks.tuning import ALL
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import compiles_prefix, settle_precision
@@ -37,7 +38,8 @@ def open_loader(
     """
     if spec.data_path != "features":
         return open_images(spec, hparams, dataset, device, watcher, stop)
-    featurizer = Featurizer(dataset.input_shape, hparams, attends=False).to(device)
+    of_prefix = {**hparams, "tune": ALL}  # how the rest is tuned leaves cached features alone
+    featurizer = Featurizer(dataset.input_shape, of_prefix, attends=False).to(device)
     _check_splits(featurizer, hparams)
     precision = settle_precision(spec, dataset, device)
     featurizer.autocast = torch.bfloat16 if precision == "bf16" else None
