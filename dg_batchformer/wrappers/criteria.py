@@ -45,6 +45,10 @@ class ClassRisk(Wrapper):
                 f"hparam class_balanced draws the classes equally often, so {name} would balance them twice; leave one "
                 "of them out"
             )
+        if hparams.get("label_smoothing", 0.0):
+            raise InputError(
+                f"{name} replaces the classification loss, so label_smoothing would do nothing; leave one of them out"
+            )
         self.inner.criterion = self.build_criterion(num_classes, num_domains)
         self.updates = 0
 
