@@ -13,14 +13,14 @@ NAME is their folder. Exit status: 0 if the dataset is right, 1 if not; problems
 
 _FINDINGS = """\
 findings:
-  errors    nested (a folder level too many), missing environment, empty environment, missing class, unknown class,
-            counts; subset (counts are a part of those published); unreadable, empty, no image (despite its name),
-            too large, truncated, broken
+  errors    nothing (no images in environment/class/image); nested (a folder level too many); missing environment,
+            empty environment, missing class, unknown class, counts; subset (counts are a part of those published);
+            unreadable, empty, no image (despite its name), too large, truncated, broken
   errors in your own data, warnings in published datasets, which contain some
             unread (files that may be meant as images: in another format, or beside class folders);
             equal content: leak (across environments), two labels (across classes), duplicate
-  warnings  missing class in your own data; stray (files and folders that no run reads); tiny; 16-bit;
-            other files (the published counts, not the published content)
+  warnings  missing class in your own data; case (names that differ in case alone); stray (files and folders that no
+            run reads); tiny; 16-bit; other files (the published counts, not the published content)
   notes     rotated (by EXIF, which runs ignore); mode (palette, CMYK ..., which training converts to RGB)
 
 keys of --format json:

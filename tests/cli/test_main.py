@@ -111,7 +111,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path, capsys):
         (["sweep", "nowhere.yaml"], "error: cannot read nowhere.yaml"),
         (["status", "nowhere"], "error: nowhere is not a sweep folder"),
         (["tables", "nowhere"], "error: nowhere is not a sweep folder"),
-        (["compare", "ERM", "ERM+BF", "nowhere"], "error: nowhere is no folder"),
+        (["compare", "ERM", "ERM+BF", "nowhere"], "error: nowhere is not a folder"),
         (["list", "algorithms", "ERN"], "did you mean 'ERM'"),
         (["train", "--holdout_fraction", "0.001", "--dataset", "Toy"], "both parts need at least one"),
     ],
@@ -210,7 +210,10 @@ def test_a_failing_file_system_is_one_sentence(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("dg_batchformer.storage.folders.Path.exists", fail)
 
     assert _train(tmp_path) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path / 'out' / 'done'}: Input/output error\n"
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'out'}")
+    assert said.endswith(": Input/output error\n")
+    assert said.count("\n") == 1
 
 
 def test_tables_that_cannot_be_written_are_reported(tmp_path, capsys):

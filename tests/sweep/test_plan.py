@@ -176,7 +176,7 @@ def test_damage_is_found_where_runs_are_verified_and_trained_again_if_asked(tmp_
 
     assert counted(states.of) == "1 damaged, 7 done"
     text = status_text(folder, read_sweep_manifest(folder), states)
-    assert f"damaged: ERM on PACS/cartoon, trial 0 ({damaged})\n  model.pt differs" in text
+    assert f"damaged: ERM on PACS/cartoon, trial 0 ({damaged})\n  model.pt changed since the run finished" in text
     assert f"train damaged runs again: {_sweep_again(tmp_path)} --retry damaged\n" in text
     assert not plan(folder, runs).due
     assert [run.spec.id for run in plan(folder, runs, retry=[State.DAMAGED]).due] == [damaged]

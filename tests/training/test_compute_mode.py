@@ -16,7 +16,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.networks import base
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.storage.folders import State
+from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import compute_mode
 from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import Execution, apply
@@ -94,12 +94,12 @@ def test_records_say_how_far_large_training_images_were_shrunk(data_dir, tmp_pat
 
 
 def test_a_run_whose_images_an_earlier_version_shrank_further_is_not_resumed(data_dir, tmp_path, monkeypatch):
-    spec, stops = _folders_spec(data_path="cached"), iter([False, True])
+    spec, records = _folders_spec(data_path="cached"), RunFolder(tmp_path / "run").records_file
     Image.new("RGB", (400, 300)).save(data_dir / "PACS" / "photo" / "dog" / "0.png")
     with monkeypatch.context() as earlier:
         earlier.setattr(CachedLoader, "conditions", {})
         with pytest.raises(Interrupted):
-            run_quickly(spec, tmp_path / "run", data_dir=data_dir, stop=lambda: next(stops))
+            run_quickly(spec, tmp_path / "run", data_dir=data_dir, stop=records.exists)
 
     with pytest.raises(InputError, match=r"started on training images that an earlier version shrank further; delete"):
         run_quickly(spec, tmp_path / "run", data_dir=data_dir)

@@ -69,5 +69,5 @@ def test_draws_and_wrappers_of_a_trial_share_a_probe_and_other_trials_do_not(tmp
 
 
 def test_algorithms_without_a_classifier_cannot_be_probed(tmp_path):
-    with pytest.raises(InputError, match=r"init linear_probe needs a classifier .* which MTL has not"):
+    with pytest.raises(InputError, match=r"init linear_probe needs a classifier .* which MTL does not have"):
         _begun(tmp_path, algorithm="MTL")
