@@ -87,6 +87,8 @@ class NDCL(ERM):
     class is mixed with the samples of other classes above the probability 1 / num_classes, or with all if none is.
     """
 
+    needs_pixels = "NDCL mixes the pixels of images"
+
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {

@@ -193,7 +193,7 @@ def test_every_field_of_a_run_is_an_axis_of_tables_or_must_be_equal_within_a_cel
 
     known = set(collect([tmp_path]).runs[0].conditions.fields)
 
-    axes = {"dataset", "test_envs", "trial_seed", "hparams_seed"}
+    axes = {"dataset", "test_envs", "trial_seed", "hparams_seed", "imbalance"}
     assert set(RunSpec.__dataclass_fields__) - known == {*axes, "evaluate"}  # which no table reads
 
 

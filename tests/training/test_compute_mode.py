@@ -201,7 +201,7 @@ class _NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("shape", ["{}", "{}+BF", "SWAD+{}"])
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [name for name in TRAINED if name != "NDCL"])  # which counts the samples that it mixes
 def test_no_update_synchronises_with_the_device(name, shape):
     algorithm = make_algorithm(shape.format(name))
     algorithm.update(make_minibatches())  # setup in the first update may synchronize

@@ -36,7 +36,7 @@ def test_records_have_domainbeds_keys_and_ours(tmp_path):
     losses = {f"env{env}_out_loss" for env in (0, 2, 3)}
     domainbeds = {"step", "epoch", "loss", "step_time", "mem_gb", "args", "hparams"}
     ours = {"environments", "protocol", "dataset_fingerprint", "dataset_version", "device", "threads"}
-    used = {"precision", "data_path", "compile", "versions", "format"}
+    used = {"precision", "data_path", "compile", "versions", "format", "parameter_groups"}
     assert set(last) == accuracies | losses | domainbeds | ours | used
     assert last["epoch"] == 12 / (96 / 8)
     assert last["args"]["test_envs"] == [1]

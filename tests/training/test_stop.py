@@ -15,6 +15,7 @@ def _handlers():
 
 @pytest.mark.usefixtures("_handlers")
 def test_a_closed_terminal_stops_a_run_unless_started_with_nohup():
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may themselves be started with nohup
     stop = StopOnSignal()
     signal.raise_signal(signal.SIGHUP)
     assert stop()
