@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from dg_batchformer.callbacks.base import Callback
     from dg_batchformer.models.module import TrainedModel
+    from dg_batchformer.report.plots import Plots
     from dg_batchformer.tables.frame import TableFrame
 
 Environments: TypeAlias = str | int | Sequence[str | int]
@@ -143,6 +144,19 @@ class Results:
         return Verdict(
             baseline, other, said, found.verdict.value, found.mean, interval, found.signed_rank.plain, warnings(found)
         )
+
+    @property
+    def plot(self) -> "Plots":
+        """Figures of the results as matplotlib Figures: ``curves``, ``gain``, ``selection``, ``accuracy`` and others.
+
+        >>> import dg_batchformer as dg
+        >>> figure = dg.load_results("results/toy").plot.gain("ERM+BF", over="ERM")
+        >>> figure.axes[0].get_title(loc="left")
+        'Average'
+        """
+        from dg_batchformer.report.plots import Plots
+
+        return Plots(self.collection)
 
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()

@@ -46,6 +46,7 @@ LAYERS = [
 HEAVY = {"torch", "torchvision", "scipy", "matplotlib", "jinja2"}
 MAY_IMPORT = {
     "report/figures": {"matplotlib"},
+    "report/plots.py": {"matplotlib"},
     "report/page.py": {"jinja2"},
     "stats/statistics.py": {"scipy"},
 }

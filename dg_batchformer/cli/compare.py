@@ -10,7 +10,7 @@ from dg_batchformer.results.metrics import METRICS
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.text.spelling import one_form
 
-_FORMATS = ("text", "markdown", "json")
+_FORMATS = ("text", "markdown", "latex", "json")
 
 
 def add_parser(verbs: Verbs) -> None:

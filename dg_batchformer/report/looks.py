@@ -7,7 +7,7 @@ and dark pages. Further rows repeat the colors with other markers and line style
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-COLOURS = 8
+COLOURS = ("#0072b2", "#cf5500", "#00805c", "#b0478f", "#2b8fbb", "#a07400", "#6e6e76", "#7b3b2e")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
 
@@ -16,7 +16,7 @@ class Look(NamedTuple):
     """Style of a row in figures.
 
     Args:
-        colour: index of the color in the style sheet.
+        colour: index in ``COLOURS`` and in the style sheet.
         marker, dash: marker and line style of matplotlib.
 
     """
@@ -24,6 +24,11 @@ class Look(NamedTuple):
     colour: int
     marker: str
     dash: str
+
+    @property
+    def hex(self) -> str:
+        """The colour on light backgrounds."""
+        return COLOURS[self.colour]
 
 
 Looks = Mapping[str, Look]
@@ -33,9 +38,9 @@ def looks(labels: Sequence[str]) -> Looks:
     """Return the style of every row."""
     return {
         label: Look(
-            place % COLOURS,
-            _MARKERS[(place + place // COLOURS) % len(_MARKERS)],
-            _DASHES[place // COLOURS % len(_DASHES)],
+            place % len(COLOURS),
+            _MARKERS[(place + place // len(COLOURS)) % len(_MARKERS)],
+            _DASHES[place // len(COLOURS) % len(_DASHES)],
         )
         for place, label in enumerate(labels)
     }

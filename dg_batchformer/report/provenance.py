@@ -10,7 +10,8 @@ from typing import Any
 
 from dg_batchformer import __version__
 from dg_batchformer.results.collection import CollectedRun, Collection
-from dg_batchformer.text.counts import duration
+from dg_batchformer.results.row_conditions import by_benchmark
+from dg_batchformer.text.counts import duration, how_many
 
 _SETTINGS = {
     "protocol": "protocol",
@@ -19,8 +20,19 @@ _SETTINGS = {
     "compile": "compiled evaluation",
     "threads": "threads",
 }
+_NETWORK = {
+    "backbone": "backbone",
+    "weights": "weights",
+    "image_size": "image size",
+    "lr": "learning rate",
+    "freeze": "frozen parts",
+    "freeze_bn": "frozen BatchNorm",
+    "resnet18": "ResNet-18",
+    "resnet_dropout": "dropout",
+}
 _ASKED = {"steps": "steps", "checkpoint_freq": "steps between evaluations", "holdout_fraction": "holdout fraction"}
 _UNKNOWN = "not recorded"
+_MOST_VALUES = 4
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,21 @@ class Cost:
         return duration(self.seconds / timed) if timed else _UNKNOWN
 
 
+def network(collection: Collection) -> list[tuple[str, str]]:
+    """Return what decides most about the numbers, as (what, values): network, images, learning rate, deviations."""
+    runs = _trained(collection)
+    found = [
+        (title, _values(run.conditions.hparams.get(name) for run in runs if name in run.conditions.hparams))
+        for name, title in _NETWORK.items()
+    ]
+    said = by_benchmark(runs, list(collection.rows))
+    notes = dict.fromkeys(note for conditions in said.values() for note in conditions.about_protocols())
+    found += [("deviations", "; ".join(notes))] if notes else []
+    return [(title, values) for title, values in found if values]
+
+
 def settings(collection: Collection) -> list[tuple[str, str]]:
-    """Return the settings, data and versions of the trained runs, as (name, values)."""
+    """Return further conditions of the trained runs, as (what, values)."""
     trained = _trained(collection)
     if not trained:
         return []
@@ -61,9 +86,14 @@ def settings(collection: Collection) -> list[tuple[str, str]]:
         prints = [run.constant.get("dataset_fingerprint") for run in trained if run.dataset == dataset]
         if prints:
             found.append((f"fingerprint of {dataset}", _values(value and str(value)[:16] for value in prints)))
-    packages = dict.fromkeys(name for run in trained for name in _mapping(run, "versions"))
-    found += [(name, _values(_mapping(run, "versions").get(name) for run in trained)) for name in packages]
     return [(title, values) for title, values in found if values != _UNKNOWN]
+
+
+def versions(collection: Collection) -> list[tuple[str, str]]:
+    """Return the versions of packages that the trained runs used, as (package, versions)."""
+    trained = _trained(collection)
+    packages = dict.fromkeys(name for run in trained for name in _mapping(run, "versions"))
+    return [(name, _values(_mapping(run, "versions").get(name) for run in trained)) for name in packages]
 
 
 def costs(collection: Collection) -> list[Cost]:
@@ -102,4 +132,5 @@ def _values(values: Iterable[Any]) -> str:
     counts = Counter(_UNKNOWN if value is None else str(value) for value in values)
     if len(counts) == 1:
         return next(iter(counts))
-    return ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
+    shown = [f"{value} ({how_many(count, 'run')})" for value, count in counts.most_common(_MOST_VALUES)]
+    return ", ".join([*shown, *([f"{len(counts) - _MOST_VALUES} more"] if len(counts) > _MOST_VALUES else [])])

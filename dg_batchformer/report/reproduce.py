@@ -15,6 +15,7 @@ from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.spec.sweep import SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.text.command import command
+from dg_batchformer.text.printable import one_line
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ def _sweep_file(declared: Mapping[str, Any]) -> str:
         item.name: item.default if item.default is not MISSING else {} if item.default_factory is not MISSING else None
         for item in fields(SweepSpec)
     }
-    no_keys = ("name", "environments")
+    no_keys = ("name", "environments", "question")
     kept = {key: value for key, value in declared.items() if key not in no_keys and value != defaults.get(key)}
     kept = {key: value for key, value in kept.items() if value != []}  # an empty tuple, after JSON
     kept["algorithms"] = [_row(row) for row in declared["algorithms"]]
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    question = declared.get("question")
+    text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return (f"# {one_line(question)}\n" if isinstance(question, str) and question else "") + text
 
 
 def _row(row: Mapping[str, Any]) -> Any:

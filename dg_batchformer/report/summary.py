@@ -1,14 +1,17 @@
-"""The question of a sweep, and its outcome in one sentence."""
+"""The first screen: the question, what was asked, and the verdicts."""
 
 from collections.abc import Sequence
-from math import isnan
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
 
+from dg_batchformer.report.choices import Choices
+from dg_batchformer.report.figures.frames import comparisons, reference_pairs
 from dg_batchformer.results.collection import Collection
-from dg_batchformer.results.selection import METHODS
-from dg_batchformer.stats.comparison import compare_pairs
-from dg_batchformer.stats.verdict import order
-from dg_batchformer.tables.render.wording import number
-from dg_batchformer.tables.table import Cell, Section
+from dg_batchformer.stats.comparison import Comparison, Verdict
+from dg_batchformer.stats.verdict import sentence
+from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.text.printable import one_line
 
 
 def asked(collection: Collection) -> list[tuple[str, str]]:
@@ -32,43 +35,43 @@ def progress(collection: Collection) -> str:
     return f"All {runs} runs are trained." if trained == runs else f"{trained} of {runs} runs are trained."
 
 
-def outcome(section: Section, collection: Collection) -> str:
-    """Return sentences on the best row, its lead over the second, and whether the lead is significant."""
-    averages = _averages(section)
-    by = f"selected by {section.method.title}"
-    if not averages:
-        return f"No row has all test environments of a trial yet ({by})."
-    where = section.tables[-1].title if len(section.tables) == 1 else f"{len(section.tables) - 1} datasets"
-    trials = section.tables[-1].trials
-    (label, best), *others = averages
-    if not others:
-        return f"{label} reaches an average test accuracy of {_percent(best, trials)} on {where}, {by}."
-    second, next_best = others[0]
-    pairs = len(averages) * len(others) // 2  # correct for all pairs, because any two rows could have come first
-    [comparison] = compare_pairs(collection, [(second, label)], METHODS[section.method.name], family=pairs)
-    lead = _mean(best) - _mean(next_best)
-    return (
-        f"{label} has the highest average test accuracy on {where}, {_percent(best, trials)}; "
-        f"{second} follows {lead:.1f} points behind with {_percent(next_best, trials)}, {by}. "
-        f"{order(comparison)}"
-    )
+class Said(NamedTuple):
+    """A verdict on a row.
+
+    Args:
+        word: Better, Worse, Tie, or Too few runs.
+        sentence: the verdict sentence of ``compare``.
+
+    """
+
+    word: str
+    sentence: str
 
 
-def _averages(section: Section) -> Sequence[tuple[str, Cell]]:
-    """Return the rows that have an overall average, best first."""
-    if not section.tables:
-        return []
-    table = section.tables[-1]
-    column = table.average
-    found = [(label, cells[column]) for label, cells in table.rows.items() if cells[column].mean is not None]
-    return sorted([one for one in found if not isnan(_mean(one[1]))], key=lambda one: -_mean(one[1]))
+_WORDS = {
+    Verdict.BETTER: "Better",
+    Verdict.WORSE: "Worse",
+    Verdict.EQUAL: "Tie",
+    Verdict.OPEN: "Tie",
+    Verdict.FEW: "Too few runs",
+    Verdict.EMPTY: "Too few runs",
+}
 
 
-def _percent(cell: Cell, trials: int) -> str:
-    value, bracket, n = number(cell, " ± ", trials).partition(" (")
-    return f"{value} %{bracket}{n}".replace(" ", "\N{NO-BREAK SPACE}")
+def verdicts(choices: Choices) -> list[Said]:
+    """Return ``compare``'s verdict on every row against the reference row, the largest gain first."""
+    found = comparisons(choices.collection, choices.method, reference_pairs(choices))
+    found.sort(key=_mean)
+    return [Said(_WORDS[one.verdict], sentence(one)) for one in found]
 
 
-def _mean(cell: Cell) -> float:
-    assert cell.mean is not None
-    return cell.mean
+def _mean(comparison: Comparison) -> float:
+    """Return what comparisons are sorted by: the largest gain first, those without pairs last."""
+    return inf if comparison.mean is None else -comparison.mean
+
+
+def questions(folders: Sequence[Path]) -> list[str]:
+    """Return the questions of those folders that are sweeps of ours: the first comments of their files."""
+    found = [SweepFolder(folder).read().get("declared") for folder in folders if SweepFolder(folder).is_sweep]
+    asked = [declared.get("question") for declared in found if isinstance(declared, dict)]
+    return [one_line(question) for question in asked if isinstance(question, str) and question]

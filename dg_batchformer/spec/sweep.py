@@ -50,6 +50,7 @@ class SweepSpec:
             run, as in RunSpec; but by default, sweeps use the fast modes and the protocol's data path.
         expected: published averages in percent by dataset and label, with their source, see ``spec/expected.py``.
         environments: of custom datasets, by dataset; not a key of the file, but read from the data.
+        question: the comment at the top of the file.
 
     """
 
@@ -74,6 +75,7 @@ class SweepSpec:
     plugins: tuple[str, ...] = ()
     expected: Mapping[str, Any] = field(default_factory=dict)
     environments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    question: str = ""
 
     @property
     def trial_seeds(self) -> Sequence[int]:
@@ -97,6 +99,9 @@ class SweepSpec:
         return list(environment_indices(facts, self.test_envs or range(len(facts.names))))
 
 
+_NOT_KEYS = ("name", "environments", "question")
+
+
 def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
     """Read a sweep file; raise InputError, with file, line and key, for invalid content.
 
@@ -108,7 +113,7 @@ def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
     yaml = LinedYaml(path)
     if not isinstance(yaml.data, dict):
         raise yaml.error((), "a sweep file must be a mapping with keys such as 'datasets:' and 'algorithms:'")
-    known = {item.name: item for item in fields(SweepSpec) if item.name not in ("name", "environments")}
+    known = {item.name: item for item in fields(SweepSpec) if item.name not in _NOT_KEYS}
     for key in yaml.data:
         if key not in known:
             raise yaml.error((key,), str(unknown("key", key, known)))
@@ -117,7 +122,7 @@ def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
             raise yaml.error((), f"key '{key}' is missing")
     values = {key: _READERS[key](yaml, (key,), value) for key, value in yaml.data.items()}
     values |= _find_datasets(yaml, values["datasets"], data_dir)
-    spec = SweepSpec(name=path.stem, **values)
+    spec = SweepSpec(name=path.stem, question=yaml.comment, **values)
     _check_environments(yaml, spec)
     if "expected" in yaml.data:
         labels = [row.label for row in spec.algorithms]

@@ -1,6 +1,7 @@
 """YAML parsing that keeps the line of every value, for error messages, and its text, which may be a name."""
 
 import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ _SURPRISING = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 class LinedYaml:
     """A YAML document (safe types only) with the line of every key and item.
 
+    ``comment`` is the text of the comment at the top.
+
     Raises InputError if the file cannot be read, is not valid YAML, or has a duplicate key.
     """
 
@@ -30,6 +33,8 @@ class LinedYaml:
             text = read_text(path, YAML)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        leading = takewhile(lambda line: line.startswith("#"), text.lstrip().splitlines())
+        self.comment = " ".join(line.strip("# ") for line in leading).strip()
         try:
             self._loader = yaml.SafeLoader(text)
             self._root = self._loader.get_single_node()

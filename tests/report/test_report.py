@@ -11,9 +11,9 @@ from generated import LABEL, ROWS, write_sweep
 
 from dg_batchformer.cli.main import main
 from dg_batchformer.report.choices import Choices
-from dg_batchformer.report.figures.curves import mean_curve
-from dg_batchformer.report.figures.draws import draw_plots
-from dg_batchformer.report.figures.gain import bf_pairs, gains
+from dg_batchformer.report.figures.catalog import bf_pairs
+from dg_batchformer.report.figures.frames import accuracy_frame, curve_frame, draw_frame, gain_frame
+from dg_batchformer.report.figures.scatter import draws_figure
 from dg_batchformer.report.looks import looks
 from dg_batchformer.report.page import build_page
 from dg_batchformer.report.provenance import costs
@@ -22,13 +22,16 @@ from dg_batchformer.results.collect import collect
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.spec.sweep import Row, SweepSpec, load_sweep
 from dg_batchformer.stats.comparison import Verdict, compare_rows
+from dg_batchformer.stats.verdict import sentence
 from dg_batchformer.storage.folders import State
 from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.tables.render import render
 from dg_batchformer.tables.table import build_sections
 
-PARTS = ["tables", "accuracy", "gain", "curves", "valley", "transfer", "draws", "runs", "provenance", "reproduce"]
+FIGURES = ["accuracy", "gain", "curves", "valley", "transfer", "selection", "draws"]
+PARTS = ["answer", *FIGURES, "runs", "provenance", "reproduce"]
+QUESTION = "Does BatchFormer help on PACS?"
 
 
 class _Page(HTMLParser):
@@ -68,7 +71,7 @@ def _become(run):
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
-    return write_sweep(tmp_path_factory.mktemp("sweep"), _become)
+    return write_sweep(tmp_path_factory.mktemp("sweep"), _become, question=QUESTION)
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +86,14 @@ def page(text):
 
 def test_every_section_exists_and_is_drawn(page):
     assert [part for part in page.said if part] == PARTS
-    for part in ("accuracy", "gain", "curves", "valley", "transfer", "draws"):
-        assert "PACS" in page.said[part]
+    for part in ("answer", *FIGURES):
         assert page.tags[part, "svg"], part
 
 
 def test_labels_are_never_markup(page, text):
     assert "</script>" not in text
     assert page.tags["script"] == 0
-    assert LABEL in page.said["tables"]
+    assert LABEL in page.said["answer"]
     assert LABEL in page.said["accuracy"]  # inside a figure
     assert LABEL in page.said["runs"]
 
@@ -109,36 +111,49 @@ def test_ids_inside_figures_are_unique(page):
     assert {link[1:] for link in page.loaded if link.startswith("#")} <= set(page.ids)
 
 
-def test_the_header_states_the_outcome(page, sweep):
+def test_the_first_screen_holds_question_verdict_figure_and_table(text, page, sweep):
+    said = page.said["answer"]
+    order = [text.index(f"<h1>{QUESTION}</h1>"), *(text.index(word) for word in ('class="verdict"', "<svg", "<table"))]
     collection = collect([sweep.path])
-    table = build_sections(collection, ["training-domain"])[0].tables[0]
-    best = max(table.rows, key=lambda label: table.rows[label][4].mean)
-
-    cell = table.rows[best][4]
-    assert (
-        f"{best} has the highest average test accuracy on PACS, {cell.mean:.1f} ± {cell.error:.1f} %" in page.said[""]
-    )
     trained = sum(run.state.is_final for run in collection.runs)
+
+    assert order == sorted(order)
     assert trained < 80
-    assert f"{trained} of 80 runs are trained." in page.said[""]
+    assert f"{trained} of 80 runs are trained." in said
 
 
-def test_the_report_agrees_with_compare(page, sweep):
-    [gain] = compare_rows(collect([sweep.path]), "ERM", ["ERM+BF"], ["training-domain"])
+def test_the_verdict_is_that_of_compare_and_a_tie_is_called_one(page, sweep):
+    others = [label for label in collect([sweep.path]).rows if label != "ERM"]
+    found = compare_rows(collect([sweep.path]), "ERM", others, ["training-domain"])
+    words = {Verdict.OPEN: "Tie", Verdict.EQUAL: "Tie", Verdict.BETTER: "Better", Verdict.WORSE: "Worse"}
 
-    assert gain.interval is not None
-    assert {Verdict.OPEN: "The runs do not tell whether ERM+BF improves on ERM"}[gain.verdict] in page.said["gain"]
-    assert re.search(r"The (lead is more than|order may be) chance.*95 % interval", page.said[""])
+    best = max(found, key=lambda one: one.mean)
+    assert best.interval is not None
+    assert f"{words[best.verdict]} {sentence(best)}" in " ".join(page.said["answer"].split())
+    for one in found:
+        assert sentence(one) in page.said["answer"]
 
 
-def test_tables_are_shown_for_every_selection_that_differs(page):
-    said = page.said["tables"]
+def test_selections_without_values_or_equal_to_another_vanish(page):
+    said = page.said["answer"]
 
-    assert {f"by-{name}" for name in METHODS} - set(page.ids) == {"by-auto-lr"}  # which has no values
     for name in ("training-domain", "oracle", "swad-averaged"):
+        assert f"by-{name}" in page.ids
         assert METHODS[name].title in said
         assert METHODS[name].about[1:] in said
-    assert f"{METHODS['leave-one-domain-out'].title}: no table; this selection needs runs that hold out two" in said
+    for name in ("leave-one-domain-out", "auto-lr"):
+        assert f"by-{name}" not in page.ids
+        assert METHODS[name].title not in said
+
+
+def test_every_selection_has_its_figures(text, page):
+    shown = [link[5:] for link in page.ids if link.startswith("pick-")]
+
+    assert len(shown) > 2
+    for name in shown:
+        for part in ("accuracy", "curves", "selection"):
+            section = text[text.index(f'<section id="{part}">') :]
+            assert re.search(rf'<figure class="by[^"]* by-{name}[ "]', section[: section.index("</section>")])
 
 
 def test_failed_and_diverged_runs_are_named_with_their_reason(page):
@@ -179,57 +194,74 @@ def test_pairs_are_rows_that_differ_in_bf_alone():
     ]
 
 
-def test_gains_are_differences_within_a_trial(sweep):
+def test_gains_have_the_interval_of_compare_at_the_average(sweep):
     choices = Choices(collect([sweep.path]), METHODS["training-domain"])
 
-    found = gains(choices, "PACS", [("ERM", "ERM+BF")])
+    found = gain_frame(choices, [("ERM", "ERM+BF")]).set_index("environment")
 
+    [compared] = compare_rows(choices.collection, "ERM", ["ERM+BF"], ["training-domain"])
+    assert found.index[0] == "Average"
+    assert found.loc["Average", ["gain", "low", "high"]].tolist() == pytest.approx([compared.mean, *compared.interval])
     without, with_bf = (choices.trials("PACS", label, 2) for label in ("ERM", "ERM+BF"))
     expected = [100 * (with_bf[trial].score.test - without[trial].score.test) for trial in (0, 1)]
-    assert found["photo"]["ERM+BF − ERM"] == pytest.approx(expected)
-    assert found["Average"]["ERM+BF − ERM"] == pytest.approx(
-        np.mean([found[name]["ERM+BF − ERM"] for name in ("art_painting", "cartoon", "photo", "sketch")], axis=0)
-    )
+    assert found.loc["photo", "gain"] == pytest.approx(np.mean(expected))
+    assert found.loc["photo", "high"] == pytest.approx(np.mean(expected) + np.std(expected) / 2**0.5)
 
 
-def test_curves_are_means_over_trials_and_show_the_averaged_span(sweep):
+def test_the_bar_of_an_average_excludes_the_reference_where_compare_finds_a_difference(sweep):
+    choices = Choices(collect([sweep.path]), METHODS["training-domain"])
+    found = accuracy_frame(choices).query("environment == 'Average'").set_index("row")
+    reference = found.loc["ERM", "accuracy"]
+    others = [row for row in found.index if row != "ERM"]
+
+    assert np.isnan(found.loc["ERM", "low"])
+    for compared in compare_rows(choices.collection, "ERM", others, ["training-domain"]):
+        low, high = found.loc[compared.other, ["low", "high"]]
+        assert (low - reference, high - reference) == pytest.approx(compared.interval)
+
+
+def test_curves_are_means_over_trials_from_step_0_and_end_in_what_was_averaged(sweep):
     choices = Choices(collect([sweep.path]), METHODS["training-domain"])
     runs = [choice.run for choice in choices.trials("PACS", "SWAD", 0).values()]
 
-    curve = mean_curve(runs, 0, test=True)
+    found = curve_frame(choices).query("row == 'SWAD' and environment == 'art_painting' and split == 'test'")
 
     values = 100 * np.array([run.evaluations.column("env0_in_acc") for run in runs])
-    np.testing.assert_allclose(curve.mean, values.mean(axis=0)[:-1])
-    np.testing.assert_allclose(curve.error, values.std(axis=0)[:-1] / len(runs) ** 0.5)
-    assert curve.window == pytest.approx((200, 600, values[:, -1].mean()))
+    trained, [averaged] = found[found.model == "trained"], found[found.model == "averaged"].to_dict("records")
+    assert trained.step.iloc[0] == 0
+    np.testing.assert_allclose(trained.accuracy, values.mean(axis=0)[:-1])
+    np.testing.assert_allclose(trained.error, values.std(axis=0)[:-1] / len(runs) ** 0.5)
+    window = averaged["step"], averaged["to_step"], averaged["accuracy"]
+    assert window == pytest.approx((200, 600, values[:, -1].mean()))
 
 
 def test_the_axis_of_draws_suits_the_hyper_parameter(tmp_path):
     folder = write_sweep(tmp_path, algorithms=ROWS[:1], draws=12, trials=1, test_envs=("0",), records=2)
     choices = Choices(collect([folder.path]), METHODS["training-domain"])
 
-    (plot,) = draw_plots(choices, looks(["ERM"]))
+    figure = draws_figure(draw_frame(choices), looks(["ERM"]))
 
-    said = re.findall(r">([^<>]+)</text>", plot.svg)
-    assert {"lr", "10⁻⁵", "10⁻⁴"} <= set(said)  # logarithmic
-    assert {"batch_size", "16", "32", "class_balanced", "True", "False"} <= set(said)  # by name
+    figure.canvas.draw()
+    ticks = {axes.get_title(loc="left"): [tick.get_text() for tick in axes.get_xticklabels()] for axes in figure.axes}
+    assert {"10⁻⁵", "10⁻⁴"} <= set(ticks["lr"])  # logarithmic
+    assert ticks["batch_size"] == ["16", "32"]  # by name
+    assert ticks["class_balanced"] == ["False", "True"]
 
 
 def test_labels_with_invalid_xml_characters_are_drawn(tmp_path):
     rows = (Row("bell \x07 ￾ 🤖", "ERM"),)
     folder = write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("0",), records=2)
 
-    assert r"bell \u0007 � 🤖" in _page(folder.path).said["accuracy"]
+    assert r"bell \u0007 � 🤖" in _page(folder.path).said["answer"]
 
 
-def test_without_pairs_and_draws_the_page_is_shorter(tmp_path):
+def test_sections_without_anything_to_show_vanish(tmp_path):
     rows = (Row("ERM", "ERM"), Row("CORAL", "CORAL"))
     page = _page(write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, test_envs=("sketch",)).path)
 
-    assert "gain" not in page.said
-    assert "No row averages weights." in page.said["valley"]
-    assert "every row has one draw" in page.said["draws"]
-    assert page.tags["accuracy", "svg"] == 1
+    assert not {"gain", "valley", "draws"} & page.said.keys()
+    assert "#valley" not in page.loaded
+    assert page.tags["accuracy", "svg"]
 
 
 def test_of_many_rows_the_best_are_drawn_and_the_page_says_so(tmp_path):
@@ -237,22 +269,19 @@ def test_of_many_rows_the_best_are_drawn_and_the_page_says_so(tmp_path):
     rows = tuple(Row(name, name) for name in names)
     page = _page(write_sweep(tmp_path, algorithms=rows, draws=1, trials=1, records=3).path)
 
-    averages = re.findall(r"(\w+) (?:has|follows)", page.said[""])
     assert all(name in page.said["accuracy"] for name in names)
-    assert "8 of 10 rows are drawn, those with the best averages." in page.said["curves"]
-    assert sum(f"{name}\n" in page.said["curves"] for name in names) == 8
-    assert averages
-    assert averages[0] in page.said["curves"]
-    assert "The order may be chance: one trial cannot separate" in page.said[""]
+    assert "8 of 10 rows are drawn, those that test best on average." in page.said["curves"]
+    assert sum(f"{name}\n" in page.said["curves"] or name in page.said["curves"] for name in names) == 8
+    assert "Too few runs" in page.said["answer"]
+    assert "one trial cannot separate a gain" in page.said["answer"]
 
 
 def test_a_sweep_that_has_only_started_has_a_page(tmp_path):
     page = _page(write_sweep(tmp_path, lambda run: State.DUE).path)
 
-    assert "No row has all test environments of a trial yet" in page.said[""]
-    assert "0 of 80 runs are trained" in page.said[""]
-    assert "0 of 2 trials; 0 of 4 runs trained, 4 due" in page.said["tables"]
-    assert "No run has finished yet." in page.said["accuracy"]
+    assert "0 of 80 runs are trained" in page.said["answer"]
+    assert "0 of 2 trials; 0 of 4 runs trained, 4 due" in page.said["answer"]
+    assert "accuracy" not in page.said
 
 
 def test_a_sweep_of_nothing_but_nan_has_a_page(tmp_path):
@@ -276,7 +305,7 @@ def test_domainbeds_sweeps_have_a_page(tmp_path):
 
     page = _page(tmp_path)
 
-    assert "ERM reaches an average test accuracy of 60.0 % (n=1) on VLCS" in page.said[""]
+    assert "60.0 (n=1)" in " ".join(page.said["answer"].split())
     assert page.tags["draws", "svg"]
     assert "not recorded" in page.said["provenance"]
     assert f"python -m dg_batchformer report {tmp_path}" in page.said["reproduce"]
@@ -303,7 +332,7 @@ def test_tables_as_html_mark_and_escape(sweep):
     page = _Page(text)
 
     assert "&lt;b&gt;&amp;\"'&lt;/script&gt;" in text
-    assert '<td><abbr title="no value: the reason is below the table">X</abbr></td>' in text
+    assert '<abbr title="no value: the reason is below the table">X</abbr></td>' in text
     assert page.tags["b"] == sum(len(section.tables[0].best) for section in sections)
     assert page.tags["u"] == sum(len(section.tables[0].second) for section in sections)
     assert page.tags["caption"] == page.tags["table"] == 2

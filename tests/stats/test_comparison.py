@@ -177,7 +177,17 @@ def test_further_rows_widen_the_interval(compare):
     assert [json.loads(said)[0]["corrected_for"] for said in (one, two)] == [1, 2]
 
 
-def test_markdown_is_escaped_and_json_contains_the_numbers(compare):
+def test_latex_has_the_verdict_as_caption_and_a_line_for_every_environment(compare):
+    text = compare({"a_b": 1}, "--format", "latex", verb=("compare", "ERM", "a_b"))
+
+    assert r"\caption{a\_b improves on ERM by 1.0 points" in text
+    assert r"\begin{tabular}{llrrrr}" in text
+    assert "art\\_painting" in text
+    assert text.count(r" \\") == 1 + 8 + 1  # header, environments, average
+    assert text.index(r"\midrule", text.index("sketch")) < text.index("Average & ")
+
+
+def test_markdown_escapes_and_json_holds_the_numbers(compare):
     markdown = compare({"a_b": 1}, "--format", "markdown", verb=("compare", "ERM", "a_b"))
     found = json.loads(compare({"a_b": 1}, "--format", "json", "--selection", "all", verb=("compare", "ERM", "a_b")))
 

@@ -1,4 +1,4 @@
-"""Render comparisons as text, Markdown and JSON."""
+"""Render comparisons as text, Markdown, LaTeX and JSON."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from dg_batchformer.stats.comparison import Comparison, PValue
 from dg_batchformer.stats.pairs import average
 from dg_batchformer.stats.statistics import LEVEL
 from dg_batchformer.stats.verdict import DEPENDENCE, PROCEDURE, p_text, sentence, signed, warnings
+from dg_batchformer.tables.render.latex_text import escape
 from dg_batchformer.text.printable import in_markdown
 
 _ALIGNMENT = ("left", "left", "right", "right", "right", "right")
@@ -49,9 +50,34 @@ def comparison_json(comparisons: Sequence[Comparison]) -> str:
     return json.dumps([_object(comparison) for comparison in comparisons], indent=2, ensure_ascii=False) + "\n"
 
 
+def comparison_latex(comparisons: Sequence[Comparison]) -> str:
+    """Render comparisons as LaTeX tables to include in a paper, with the verdict as caption; needs booktabs."""
+    parts = []
+    for comparison in comparisons:
+        title = f"Model selection: {comparison.method.title}."
+        lines = [r"\begin{table}[t]", r"\centering", rf"\caption{{{escape(sentence(comparison))} {escape(title)}}}"]
+        if comparison.blocks:
+            lines += [rf"\begin{{tabular}}{{{''.join(align[0] for align in _ALIGNMENT)}}}", r"\toprule"]
+            lines += [_latex_row(_headers(comparison)), r"\midrule"]
+            *rows, last = _cells(comparison)
+            lines += [_latex_row(row) for row in rows]
+            lines += [*([r"\midrule"] if len(comparison.blocks) > 1 else []), _latex_row(last)]
+            lines += [r"\bottomrule", r"\end{tabular}"]
+        notes = [*_facts(comparison), *(f"Warning: {warning}" for warning in warnings(comparison))]
+        lines += [rf"\par\smallskip{{\footnotesize {escape(note)}.\par}}" for note in notes]
+        parts.append("\n".join([*lines, r"\end{table}"]))
+    notes = [f"% {note}" for note in _notes(comparisons)]
+    return "\n\n".join([*parts, "\n".join(notes)]).rstrip() + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(escape, cells)) + r" \\"
+
+
 COMPARISON_FORMATS: dict[str, Callable[[Sequence[Comparison]], str]] = {
     "text": comparison_text,
     "markdown": comparison_markdown,
+    "latex": comparison_latex,
     "json": comparison_json,
 }
 

@@ -24,6 +24,7 @@ from dg_batchformer.tables.render.wording import (
 from dg_batchformer.tables.table import Section, Table
 
 STYLE = Path(__file__).with_name("tables.css")
+_AVERAGE = "average"  # the class of its cells, which come first on narrow screens
 LEGEND = f"Bold: best in its column. Underlined: second best. {EMPTY}: no value; the reason is below the table."
 
 
@@ -76,8 +77,9 @@ def _table(table: Table, method: Selection) -> list[Element]:
     grid = SubElement(box, "table", {"class": "results"})
     grid.append(_element("caption", f"{caption(table, method)}."))
     head = SubElement(SubElement(grid, "thead"), "tr")
-    for name in (table.corner.capitalize(), *table.columns):
-        head.append(_element("th", name, scope="col"))
+    head.append(_element("th", table.corner.capitalize(), scope="col"))
+    for column, name in enumerate(table.columns):
+        head.append(_element("th", name, _AVERAGE if column == table.average else "", scope="col"))
     body = SubElement(grid, "tbody")
     for label in table.rows:
         row = SubElement(body, "tr")
@@ -86,7 +88,8 @@ def _table(table: Table, method: Selection) -> list[Element]:
     for published in table.published:
         row = SubElement(body, "tr", {"class": "published"})
         row.append(_element("th", published.label, scope="row"))
-        row.extend(_element("td", published_number(cell, " ± ")) for cell in published.cells)
+        for column, cell in enumerate(published.cells):
+            row.append(_element("td", published_number(cell, " ± "), _AVERAGE if column == table.average else ""))
     if not table.notes:
         return [box, *_draws(table, method)]
     notes = Element("ul", {"class": "notes"})
@@ -114,7 +117,7 @@ def _draws(table: Table, method: Selection) -> list[Element]:
 
 def _cell(table: Table, label: str, column: int) -> Element:
     value, _, spread = number(table.rows[label][column], " ± ", table.trials).partition(" ")
-    cell = Element("td")
+    cell = Element("td", {"class": _AVERAGE} if column == table.average else {})
     if value == EMPTY:
         cell.append(_element("abbr", EMPTY, title="no value: the reason is below the table"))
         return cell

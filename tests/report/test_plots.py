@@ -1,0 +1,88 @@
+"""Figures for notebooks and papers: matplotlib Figures of the right data, and files at the widths of columns."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from generated import ROWS, write_sweep
+
+from dg_batchformer.cli.main import main
+from dg_batchformer.errors import InputError
+from dg_batchformer.report.plots import WIDTHS, Plots
+from dg_batchformer.results.collect import collect
+from dg_batchformer.stats.comparison import compare_rows
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("sweep"), algorithms=ROWS[:3], draws=1, records=5, test_envs=("0", "1"))
+
+
+@pytest.fixture(scope="module")
+def plots(sweep):
+    return Plots(collect([sweep.path]))
+
+
+def _titles(figure):
+    return [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
+
+
+def test_gain_draws_the_average_first_with_the_interval_of_compare(plots):
+    figure = plots.gain("ERM+BF", over="ERM")
+
+    [compared] = compare_rows(plots.collection, "ERM", ["ERM+BF"], ["training-domain"])
+    drawn = [line.get_xdata() for line in figure.axes[0].lines]
+    assert _titles(figure) == ["Average", "art_painting", "cartoon"]
+    assert any(len(x) == 2 and np.allclose(x, compared.interval) for x in drawn)
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    assert figure.axes[0].get_xlim()[0] < 0 < figure.axes[0].get_xlim()[1]
+
+
+def test_curves_begin_at_step_0_and_name_their_rows(plots):
+    figure = plots.curves()
+
+    assert _titles(figure)[0] == "art_painting: validation"
+    assert figure.axes[0].get_xlim()[0] == 0
+    assert {text.get_text() for axes in figure.axes for text in axes.texts} == {"ERM", "ERM+BF", "SWAD"}
+
+
+def test_selection_has_a_panel_for_every_method_and_a_line_for_every_row(plots):
+    figure = plots.selection()
+
+    assert {"training-domain", "oracle", "swad-averaged"} <= set(_titles(figure))
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["ERM", "ERM+BF", "SWAD"]
+
+
+def test_transfer_is_one_square_panel_with_the_diagonal(plots):
+    [axes] = plots.transfer().axes
+
+    assert axes.get_xlim() == axes.get_ylim()
+    assert any(list(line.get_xdata()) == list(line.get_ydata()) == list(axes.get_xlim()) for line in axes.lines)
+
+
+def test_a_row_has_one_colour_in_all_figures(plots):
+    colours = [
+        {line.get_color() for axes in figure.axes for line in axes.lines}
+        for figure in (plots.accuracy(), plots.curves())
+    ]
+
+    assert {look.hex for look in plots.looks.values()} <= colours[0] & colours[1]
+
+
+def test_what_cannot_be_drawn_is_said_in_a_sentence(plots):
+    with pytest.raises(InputError, match="unknown row 'CORAL'"):
+        plots.gain("CORAL", over="ERM")
+    with pytest.raises(InputError, match="unknown dataset 'VLCS'"):
+        plots.curves("VLCS")
+
+
+def test_report_figures_writes_every_figure_at_the_widths_of_columns(sweep, tmp_path, capsys):
+    assert main(["report", str(sweep.path), "--figures", str(tmp_path)]) == 0
+
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"accuracy_PACS.csv", "accuracy_PACS_3.25in.svg", "curves_PACS_5.5in.pdf"} <= names
+    assert len({name for name in names if name.startswith("curves_PACS_") and name.endswith(".pdf")}) == len(
+        {width for widths in WIDTHS.values() for width in widths}
+    )
+    assert 'width="234pt"' in (tmp_path / "accuracy_PACS_3.25in.svg").read_text()  # 72 points an inch
+    assert pd.read_csv(tmp_path / "accuracy_PACS.csv").row.unique().tolist() == ["ERM", "ERM+BF", "SWAD"]
+    assert (tmp_path / "curves_PACS_5.5in.pdf").read_bytes().startswith(b"%PDF")
