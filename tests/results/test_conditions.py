@@ -78,13 +78,13 @@ def test_compare_says_in_its_sentence_that_rows_differ_in_more_than_the_algorith
     assert "deviates from protocol domainbed-2020: steps 801, not 5001" in said
 
 
-def test_the_report_says_so_below_its_tables_and_in_its_summary(tmp_path):
+def test_the_report_says_so_below_its_tables_and_in_its_verdict(tmp_path):
     folder = _sweep(tmp_path, algorithms=(ROWS[0], SMALL), test_envs=None)
 
     page = build_page(collect([folder]), [folder])
 
-    headline = page.partition("</header>")[0]
-    assert "The rows differ in more than the algorithm: batch_size" in headline
+    verdict = page[page.index('class="verdict"') : page.index("<figure")]
+    assert "The rows differ in more than the algorithm: batch_size 8, not 32" in verdict
     assert "small batch (batch_size 8, not 32)" in page
     assert "deviates from protocol domainbed-2020" in page
 
@@ -157,6 +157,12 @@ def test_the_unchanged_protocol_has_no_deviations(tmp_path):
     conditions = _table(_sweep(tmp_path, algorithms=ROWS[:2], **asked)).conditions
 
     assert (conditions.differs, conditions.deviations, conditions.notes) == ({}, {}, [])
+
+
+def test_cached_features_are_part_of_the_protocols_that_use_them(tmp_path):
+    path = _sweep(tmp_path, protocol="laptop", steps=1001, checkpoint_freq=50, precision="fp32", compile="off")
+
+    assert not any("data_path" in text for texts in _table(path).conditions.deviations.values() for text in texts)
 
 
 def test_rows_of_domainbed_differ_by_the_network_that_their_hparams_say(tmp_path):
