@@ -176,7 +176,9 @@ def _of_protocol(
         return None
     asked = {name: value for name, value in spec.as_dict().items() if name in FIELDS}
     fields = {name: value for name, value in asked.items() if name not in {"hparams", "protocol", *_OF_THE_ROW}}
-    if get_protocol(protocol).default_data_path(spec.facts) == "features":  # part of the protocol, unlike the pixel cache
+    if (
+        get_protocol(protocol).default_data_path(spec.facts) == "features"
+    ):  # part of the protocol, unlike the pixel cache
         fields["data_path"] = "features"
     hparams = get_protocol(protocol).hparam_defaults(spec.facts)
     return (
