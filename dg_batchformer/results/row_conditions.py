@@ -176,10 +176,8 @@ def _of_protocol(
         return None
     asked = {name: value for name, value in spec.as_dict().items() if name in FIELDS}
     fields = {name: value for name, value in asked.items() if name not in {"hparams", "protocol", *_OF_THE_ROW}}
-    if (
-        get_protocol(protocol).default_data_path(spec.facts) == "features"
-    ):  # part of the protocol, unlike the pixel cache
-        fields["data_path"] = "features"
+    if get_protocol(protocol).default_data_path(spec.facts) == "features":
+        fields["data_path"] = "features"  # the pixel cache, in contrast, is part of no protocol
     hparams = get_protocol(protocol).hparam_defaults(spec.facts)
     return (
         {name: as_text(value) for name, value in {**fields, "seed": DERIVED}.items()},
