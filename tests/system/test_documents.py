@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/ run as printed, in the printed order, in a fresh copy of the project."""
+"""The commands of README.md and docs/ run in the printed order, in a fresh copy of the project."""
 
 import random
 import re
@@ -37,7 +37,8 @@ NEEDS = {
     "soup": "runs trained with --predictions",
     "--metric": "runs trained with --predictions",
     "--expect": "the runs of a reproduction",
-    "--watch": "a reader who ends it",
+    "watch": "a reader who ends it",
+    "results/imbalanced_pacs": "the runs of a sweep of hours",
     "make demo": "minutes, which the README takes",
     "source .venv": "the environment that is active already",
 }
@@ -112,9 +113,14 @@ def _run(commands, folder):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
+def _shortened(command):
+    """Cut the training of a command to three steps."""
+    return f"{command} --steps 3" if " train " in command and "--steps" not in command else command
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_commands_of_the_manual_run_as_printed(document, clone):
-    _run(_runnable(document), clone)
+def test_the_commands_of_the_manual_run_as_printed_but_for_their_steps(document, clone):
+    _run(map(_shortened, _runnable(document)), clone)
 
 
 def test_the_commands_of_the_readme_run_as_printed(clone):
