@@ -33,6 +33,7 @@ NEEDS = {
     "nvidia-cuda-mps-control": "a GPU",
     "slurm": "SLURM",
     "cancel": "SLURM",
+    "status results/quickstart": "a sweep that SLURM trains",
     "--plugins domainbed": "a checkout of DomainBed",
     "soup": "runs trained with --predictions",
     "--metric": "runs trained with --predictions",
