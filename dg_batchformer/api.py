@@ -24,8 +24,8 @@ from dg_batchformer.spec.names import module_names, split_name
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import RunRequest, RunSpec
-from dg_batchformer.spec.run_folder import refuse_other_run
-from dg_batchformer.storage.folders import KEEP, RunFolder, folder_of_run, refuse_misplaced, write_text
+from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
+from dg_batchformer.storage.folders import KEEP, RunFolder, refuse_misplaced, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -310,7 +310,7 @@ def train(
         plugins=(*plugins, *_session_plugins(name)),
         imbalance=imbalance,
     ).resolve()
-    folder = _run_folder(spec, name, output_dir)
+    folder = default_folder(spec, name) if output_dir is None else RunFolder(Path(output_dir))
     options = RunOptions(None if data_dir is None else Path(data_dir), keep, predictions, tuple(log))
     _train(spec, folder, name, options, callbacks=callbacks, device=device, threads=threads)
     return TrainedRun(spec, folder.path, name)
@@ -327,14 +327,8 @@ def _train(
     threads: int | None,
 ) -> None:
     """Train a run to its end in this process, or print its result if it is already trained."""
-    import torch
-
-    from dg_batchformer.callbacks.load import find_callbacks
-    from dg_batchformer.training.console import Console
-    from dg_batchformer.training.device import parse_device, prepare_device
+    from dg_batchformer.training.foreground import prepare, train_on_console
     from dg_batchformer.training.lines import outcome
-    from dg_batchformer.training.preflight import check_runs
-    from dg_batchformer.training.run import train_run
     from dg_batchformer.training.stop import Interrupted, stopping_on_interrupt
 
     refuse_misplaced(folder, spec.id)
@@ -342,24 +336,12 @@ def _train(
     if folder.state().is_final:
         print("\n".join(outcome(spec, folder)))
         return
-    on = parse_device(device)
-    prepare_device(on)
-    check_runs([spec], options.data_dir)
-    find_callbacks(options.log, spec.plugins)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    console, is_new = Console(), not folder.path.exists()
+    on = prepare(spec, options, device, threads)
     try:
         with stopping_on_interrupt() as stop:
-            train_run(spec, folder, options, device=on, watcher=console, stop=stop, callbacks=callbacks, row=name)
+            train_on_console(spec, folder, options, device=on, stop=stop, callbacks=callbacks, row=name)
     except Interrupted:
         raise KeyboardInterrupt(f"{folder.path} is saved; the same call resumes it") from None
-    except InputError:
-        if is_new:
-            folder.leave_if_never_begun()
-        raise
-    finally:
-        console.close()
 
 
 def sweep(
@@ -541,13 +523,6 @@ def _session_plugins(name: str) -> list[str]:
 def _environments(given: Environments | None) -> Sequence[str | int] | None:
     """Return one or several environments as a sequence."""
     return (given,) if isinstance(given, str | int) else given
-
-
-def _run_folder(spec: RunSpec, name: str, given: str | Path | None) -> RunFolder:
-    if given is not None:
-        return RunFolder(Path(given))
-    tests = "+".join(spec.facts.names[env] for env in spec.test_envs)
-    return folder_of_run(spec.id, spec.dataset, name, tests)
 
 
 def load_results(*folders: str | Path, unfinished: bool = False, mix: bool = False) -> Results:

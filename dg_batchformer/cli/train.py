@@ -12,8 +12,8 @@ from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.spec.launch import OF_RUN, kept_options
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunRequest, RunSpec
-from dg_batchformer.spec.run_folder import refuse_other_run
-from dg_batchformer.storage.folders import KEEP, TRAINED, RunFolder, State, folder_of_run, refuse_misplaced
+from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
+from dg_batchformer.storage.folders import KEEP, TRAINED, RunFolder, State, refuse_misplaced
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -93,7 +93,8 @@ def add_parser(verbs: Verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train one run, resume it, or print its result."""
     spec = run_spec(options)
-    folder = _folder(options, spec)
+    given = options.output_dir
+    folder = default_folder(spec, options.algorithm) if given is None else RunFolder(given)
     refuse_misplaced(folder, spec.id)
     from dg_batchformer.training.lines import outcome
 
@@ -114,37 +115,21 @@ def run(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace, spec: RunSpec, folder: RunFolder) -> bool:
     """Train a run to its end; return false if interrupted."""
-    import torch
-
-    from dg_batchformer.callbacks.load import find_callbacks
-    from dg_batchformer.training.console import Console
-    from dg_batchformer.training.device import parse_device, prepare_device
-    from dg_batchformer.training.preflight import check_runs
-    from dg_batchformer.training.run import train_run
+    from dg_batchformer.training.foreground import prepare, train_on_console
     from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
-    device = parse_device(options.device)
-    prepare_device(device)
-    check_runs([spec], options.data_dir)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    console, is_new = Console(), not folder.path.exists()
-    find_callbacks(options.log, spec.plugins)
-    asked, stop = run_options(options), StopOnSignal()
+    asked = run_options(options)
+    device = prepare(spec, asked, options.device, options.threads)
     told = {"row": options.algorithm, "launch": kept_options(_given(options), folder.path)}
     try:
-        train_run(spec, folder, asked, device=device, watcher=console, stop=stop, **told)
+        train_on_console(spec, folder, asked, device=device, stop=StopOnSignal(), **told)
     except Interrupted as interrupted:
         print(f"interrupted: {interrupted}")
         return False
     except InputError:
-        if is_new:
-            folder.leave_if_never_begun()
         raise
     except Exception as error:
         raise RunFailed(f"{as_sentence(error)}; its traceback is in {folder.error_file}") from error
-    finally:
-        console.close()
     return True
 
 
@@ -152,13 +137,6 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     """Return the given options that the command to resume the run repeats."""
     given = {name: getattr(options, name) for name in OF_RUN}
     return {name: value for name, value in given.items() if value != options.default(name)}
-
-
-def _folder(options: argparse.Namespace, spec: RunSpec) -> RunFolder:
-    if options.output_dir is not None:
-        return RunFolder(options.output_dir)
-    tests = "+".join(spec.facts.names[env] for env in spec.test_envs)
-    return folder_of_run(spec.id, spec.dataset, options.algorithm, tests)
 
 
 def _check_names(spec: RunSpec) -> None:

@@ -1,4 +1,4 @@
-"""Read the spec of a run folder, and refuse to overwrite another run."""
+"""Name the folder of a run, read the spec in it, and refuse to overwrite another run."""
 
 import json
 from collections.abc import Mapping
@@ -6,8 +6,14 @@ from typing import Any
 
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.storage.folders import RunFolder, SweepFolder, read_object
+from dg_batchformer.storage.folders import RunFolder, SweepFolder, folder_of_run, read_object
 from dg_batchformer.storage.safe_read import TABLE, TEXT, Unreadable, read_text
+
+
+def default_folder(spec: RunSpec, algorithm: str) -> RunFolder:
+    """Return the folder of a run for which none is given, named after the run, with its algorithm as it was typed."""
+    tests = "+".join(spec.facts.names[env] for env in spec.test_envs)
+    return folder_of_run(spec.id, spec.dataset, algorithm, tests)
 
 
 def read_spec(folder: RunFolder) -> RunSpec:

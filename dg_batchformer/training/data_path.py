@@ -19,7 +19,8 @@ from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import compiles_prefix, settle_precision
 from dg_batchformer.training.feature_cache import FeatureLoader, num_rows, prepare_features, recipe_of
 from dg_batchformer.training.loaders import ExactLoader
-from dg_batchformer.training.run_log import FEATURE_CACHE, PIXEL_CACHE, Watcher, caching, never, tell
+from dg_batchformer.training.run_log import FEATURE_CACHE, PIXEL_CACHE, Watcher, caching, tell
+from dg_batchformer.training.stop import never
 
 _MAX_DATA_WORKERS = 8
 

@@ -16,7 +16,7 @@ from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.text.printable import printable
 from dg_batchformer.training.faults import device_fault, is_device_fault, is_out_of_memory, out_of_memory
-from dg_batchformer.training.stop import Interrupted
+from dg_batchformer.training.stop import Interrupted, never
 
 log = logging.getLogger("dg_batchformer")
 
@@ -80,11 +80,6 @@ def say(watcher: Watcher, line: str) -> None:
     """Send a line to the watcher and the log."""
     log.info("%s", line)
     watcher.line(line)
-
-
-def never() -> bool:
-    """Return False: nothing asks to stop."""
-    return False
 
 
 def caching(watcher: Watcher, cache: Cache, stop: Callable[[], bool] = never) -> Callable[[int, int], None]:

@@ -14,6 +14,11 @@ class Interrupted(Exception):
     """The run was stopped by a signal; its state is saved."""
 
 
+def never() -> bool:
+    """Return False: nothing asks to stop."""
+    return False
+
+
 class StopOnSignal:
     """Callable that is true after a signal in STOPPING; a second SIGINT interrupts at once. Respects ``nohup``."""
 
@@ -40,7 +45,7 @@ def stopping_on_interrupt() -> Iterator[Callable[[], bool]]:
     A second Ctrl-C interrupts at once. Only the main thread can receive signals; in another one nothing asks to stop.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield never
         return
     asked = False
 

@@ -25,13 +25,13 @@ def ratio_frame(choices: Choices) -> pd.DataFrame:
     Columns: dataset, row, classes, ratio, accuracy, error, trials; only of datasets trained on with several ratios.
     """
     lines: list[Sequence[Any]] = []
+    measured = {name: Measurements(METRICS[metric]) for name, metric in _PANELS.items()}
     for title, benchmarks in _series(choices).items():
         if len(benchmarks) < 2:
             continue
         trained = {label for benchmark in benchmarks.values() for label in choices.labels(benchmark)}
         for label in (label for label in choices.collection.rows if label in trained):
-            for name, metric in _PANELS.items():
-                measurements = Measurements(METRICS[metric])
+            for name, measurements in measured.items():
                 for ratio, benchmark in benchmarks.items():
                     if found := _by_trial(choices, benchmark, label, measurements):
                         error = pstdev(found) / len(found) ** 0.5
