@@ -2,10 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.scores import Choice, choose
 from dg_batchformer.results.selection import Method
+from dg_batchformer.stats.comparison import Comparison, compare_pairs
 
 
 class Choices:
@@ -14,9 +16,18 @@ class Choices:
     def __init__(self, collection: Collection, method: Method) -> None:
         self.collection = collection
         self.method = method
+        self._compared: dict[tuple[str | None, tuple[tuple[str, str], ...]], list[Comparison]] = {}
         self._by_trial: dict[tuple[str, str, int], dict[int, Choice]] = defaultdict(dict)
         for (dataset, label, env, trial), choice in choose(collection, method).items():
             self._by_trial[dataset, label, env][trial] = choice
+
+    def comparisons(self, pairs: Sequence[tuple[str, str]], dataset: str | None = None) -> list[Comparison]:
+        """Compare pairs of rows (A, B) on one dataset, or on all; figures and verdicts share the result."""
+        asked = dataset, tuple(pairs)
+        if asked not in self._compared:
+            runs = [run for run in self.collection.runs if dataset in (None, run.benchmark)]
+            self._compared[asked] = compare_pairs(replace(self.collection, runs=runs), pairs, self.method)
+        return self._compared[asked]
 
     def trials(self, dataset: str, label: str, env: int) -> Mapping[int, Choice]:
         """Return the choices of a cell by trial seed; empty if no run has records."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dg_batchformer.report.choices import Choices
-from dg_batchformer.report.figures.frames import comparisons, reference_pairs
+from dg_batchformer.report.figures.frames import reference_pairs
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.stats.comparison import Comparison, Verdict
 from dg_batchformer.stats.verdict import sentence
@@ -60,8 +60,7 @@ _WORDS = {
 
 def verdicts(choices: Choices) -> list[Said]:
     """Return ``compare``'s verdict on every row against the reference row, the largest gain first."""
-    found = comparisons(choices.collection, choices.method, reference_pairs(choices))
-    found.sort(key=_mean)
+    found = sorted(choices.comparisons(reference_pairs(choices)), key=_mean)
     return [Said(_WORDS[one.verdict], sentence(one)) for one in found]
 
 

@@ -1,5 +1,7 @@
 """Figures for notebooks and papers: matplotlib Figures of the right data, and files at the widths of columns."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,6 +85,8 @@ def test_report_figures_writes_every_figure_at_the_widths_of_columns(sweep, tmp_
     assert len({name for name in names if name.startswith("curves_PACS_") and name.endswith(".pdf")}) == len(
         {width for widths in WIDTHS.values() for width in widths}
     )
-    assert 'width="234pt"' in (tmp_path / "accuracy_PACS_3.25in.svg").read_text()  # 72 points an inch
+    drawn = (tmp_path / "accuracy_PACS_3.25in.svg").read_text()
+    assert 'width="234pt"' in drawn, "72 points an inch"
+    assert set(re.findall(r"font-size: ([^;]*)", drawn)) == {"8px"}, "a unit of the SVG is a point"
     assert pd.read_csv(tmp_path / "accuracy_PACS.csv").row.unique().tolist() == ["ERM", "ERM+BF", "SWAD"]
     assert (tmp_path / "curves_PACS_5.5in.pdf").read_bytes().startswith(b"%PDF")

@@ -87,6 +87,14 @@ class Sweep:
     def records(self):
         return [_records(self.folder.run(spec.id)) for spec in self.specs]
 
+    def recorded(self):
+        """Return steps and training losses from the records of every run."""
+        return [{line["step"]: pytest.approx(line["loss"]) for line in run if "loss" in line} for run in self.records()]
+
+    def curves(self):
+        """Return the same from the event files of TensorBoard."""
+        return [_curve(self.folder.path, spec.id) for spec in self.specs]
+
     def starts(self):
         """Return how often each run started or resumed."""
         logs = [self.folder.run(spec.id).log_file for spec in self.specs]
@@ -114,6 +122,16 @@ class Sweep:
 def _records(folder):
     lines = folder.records_file.read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key not in VOLATILE} for line in lines]
+
+
+def _curve(folder, run_id):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    [path] = folder.glob(f"tensorboard/*/*/*-{run_id[:8]}")
+    reader = EventAccumulator(str(path), purge_orphaned_data=True).Reload()
+    points = [(point.step, point.value) for point in reader.Scalars("loss")]
+    assert len(points) == len(dict(points)), "no step is drawn twice"
+    return dict(points)
 
 
 def _same_as_local(sweep, path):
@@ -154,7 +172,7 @@ def test_a_time_limit_too_short_for_a_chunk_requeues_it_until_all_is_done(tmp_pa
 
 def test_requeued_cancelled_and_killed_tasks_lose_no_results(tmp_path):
     sweep = Sweep(tmp_path / "cluster", envs="[A]", steps=6_001)
-    sweep.submit("--runs_per_task", "2")
+    sweep.submit("--runs_per_task", "2", "--log", "tensorboard")
     owner = sweep.wait_until_under_way()
     [job] = read_jobs(sweep.folder)
 
@@ -173,8 +191,9 @@ def test_requeued_cancelled_and_killed_tasks_lose_no_results(tmp_path):
     status = sweep.verb("status", str(sweep.folder.path)).stdout
     assert "SLURM: no task is left" in status
     assert re.search(r"left behind: ERM on Toy/A, trial 0 .*: its job", status)
-    sweep.submit("--runs_per_task", "2")
+    sweep.submit("--runs_per_task", "2", "--log", "tensorboard")
     sweep.wait_until_done()
+    assert sweep.curves() == sweep.recorded()
     _same_as_local(sweep, tmp_path / "local")
 
 

@@ -32,6 +32,7 @@ STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # fixed: matplotlib would draw every axis twice to place it
     "axes.labelsize": 8,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": RULE,

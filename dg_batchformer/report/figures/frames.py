@@ -1,7 +1,6 @@
 """The data of every figure as a tidy DataFrame: one line for each mark. Accuracies are in percent, gains in points."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from math import isfinite
 from statistics import fmean, pstdev
 from typing import Any
@@ -11,8 +10,8 @@ import pandas as pd
 
 from dg_batchformer.report.choices import Choices
 from dg_batchformer.results.collection import CollectedRun, Collection
-from dg_batchformer.results.selection import METHODS, Method, validation_accuracy
-from dg_batchformer.stats.comparison import Comparison, compare_pairs
+from dg_batchformer.results.selection import METHODS, validation_accuracy
+from dg_batchformer.stats.comparison import Comparison
 from dg_batchformer.stats.pairs import by_dataset
 
 AVERAGE = "Average"
@@ -36,14 +35,6 @@ def reference_pairs(choices: Choices) -> list[tuple[str, str]]:
     return [(base, label) for label in labels if label != base]
 
 
-def comparisons(
-    collection: Collection, method: Method, pairs: Sequence[tuple[str, str]], dataset: str | None = None
-) -> list[Comparison]:
-    """Compare pairs of rows (A, B) on one dataset, or on all."""
-    runs = [run for run in collection.runs if dataset in (None, run.benchmark)]
-    return compare_pairs(replace(collection, runs=runs), pairs, method)
-
-
 def gain_frame(choices: Choices, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Return the gain of row over row: the average first, with ``compare``'s 95 % interval, then every environment.
 
@@ -53,13 +44,13 @@ def gain_frame(choices: Choices, pairs: Sequence[tuple[str, str]]) -> pd.DataFra
     datasets = list(choices.datasets)
     lines: list[Sequence[Any]] = []
     if len(datasets) > 1:
-        for found in comparisons(choices.collection, choices.method, pairs):
+        for found in choices.comparisons(pairs):
             lines.append(["all", *_mean_gain(found)])
             for name, blocks in by_dataset(found.blocks).items():
                 values = [block.difference for block in blocks]
                 lines.append(["all", found.other, found.baseline, name, fmean(values), np.nan, np.nan, np.nan])
     for dataset in datasets:
-        for found in comparisons(choices.collection, choices.method, pairs, dataset):
+        for found in choices.comparisons(pairs, dataset):
             lines.append([dataset, *_mean_gain(found)])
             for block in found.blocks:
                 low, high = _standard_error(block.differences)
@@ -96,7 +87,7 @@ def accuracy_frame(choices: Choices) -> pd.DataFrame:
         labels = choices.labels(dataset)
         base = reference_row(labels)
         pairs = [(base, label) for label in labels if label != base]
-        found = {one.other: one for one in comparisons(choices.collection, choices.method, pairs, dataset)}
+        found = {one.other: one for one in choices.comparisons(pairs, dataset)}
         averages = {label: [100 * value for value in choices.averages(dataset, label).values()] for label in labels}
         several = len(choices.envs(dataset)) > 1
         for label in labels:
