@@ -65,9 +65,23 @@ def test_sagm_with_the_two_distances_equal_is_gradient_descent():
     assert_close(network.weights.grad, network.curvature @ w)
 
 
-@pytest.mark.parametrize(
-    ("name", "still"), [("SAM", {"rho": 0}), ("SAGM", {"rho": 0, "alpha": 0}), ("MIRO", {"ld": 0})]
-)
+def test_gsam_also_descends_along_the_part_of_the_gradient_that_is_orthogonal_to_the_perturbed_one():
+    w, network, _ = _on_a_quadratic("GSAM", rho=0.5, alpha=0.3)
+
+    g = network.curvature @ w  # (5, 0)
+    p = network.curvature @ (w + 0.5 * g / 5.0)  # (6.5, 0.5)
+    orthogonal = g - (g @ p) / (p @ p) * p
+    assert_close(orthogonal @ p, torch.tensor(0.0), rtol=0, atol=1e-6)
+    assert_close(network.weights.grad, p - 0.3 * orthogonal)
+
+
+WITHOUT_THEIR_TERM = {
+    "SAM": {"rho": 0}, "SAGM": {"rho": 0, "alpha": 0}, "GSAM": {"rho": 0, "alpha": 0}, "MIRO": {"ld": 0},
+    "RIDG": {"ridg_reg": 0}, "LFME": {"lfe_reg": 0}, "GGA": {"gga_start_step": 9},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "still"), WITHOUT_THEIR_TERM.items())
 @pytest.mark.parametrize("suffix", ["", "+BF"])
 def test_a_method_without_its_own_term_equals_erm_including_batchformers_dropout(name, still, suffix):
     states = []

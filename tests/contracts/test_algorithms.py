@@ -34,6 +34,8 @@ SOON = {
     "iters": 3,
     "linear_steps": 2,
     "boda_start_step": 3,
+    "gga_start_step": 3,
+    "gga_trials": 2,
     "crt_lr": 1e-2,
     "linear_lr": 1e-3,
     "d_steps_per_g_step": 1,
