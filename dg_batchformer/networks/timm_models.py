@@ -76,14 +76,14 @@ def weights_source(backbone: str, tag: str) -> tuple[str, str]:
     return config.hf_hub_id or "", config.url or ""
 
 
-def describe_timm(backbone: str) -> str:
-    """Describe a model at its native image size: size, weights, and stages for BFv2."""
+def describe_timm(backbone: str, weights: str) -> str:
+    """Describe a model at its native image size, with its weights as text and its stages for BFv2."""
     native = tuple(_config(backbone, "").input_size)
     parts = anatomy(backbone, native)
     stages = ", ".join(parts.stages[parts.has_stem :])
     lines = [
         f"{backbone}: a timm model for images of {native[-1]} pixels (hparam image_size)",
-        f"weights: none, {', '.join([*weight_tags(backbone), 'or a file'])}",
+        f"weights: {weights or 'none or a file'}",
         f"BFv2 can be inserted after (hparam bfv2_insert): {stages or 'none, it has no stages'}",
     ]
     return "\n".join(lines)

