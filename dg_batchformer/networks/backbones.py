@@ -61,10 +61,7 @@ def _clip(name: str, shape: Sequence[int], hparams: dict[str, Any]) -> Featurize
 BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone("ResNet-18, 512 features", _resnet("resnet18"), True),
     "resnet50": Backbone("ResNet-50, 2048 features", _resnet("resnet50"), True),
-    **{
-        name: Backbone(f"EfficientNet-Lite{name[-1]}, 1280 features, needs timm", _lite(name), True)
-        for name in LITE
-    },
+    **{name: Backbone(f"EfficientNet-Lite{name[-1]}, 1280 features, needs timm", _lite(name), True) for name in LITE},
     "wrn16_2": Backbone("Wide ResNet 16-2 for 32 px, 128 features", lambda shape, _: WideResNet(shape[0]), True),
     "mnist_cnn": Backbone("DomainBed's CNN for 28 px, 128 features, GroupNorm", lambda shape, _: MnistCnn(shape[0])),
     "small_cnn": Backbone(
