@@ -96,6 +96,7 @@ class Plane:
 
     Attributes:
         sizes: (images, 2), height and width.
+        begins: (images,), position of their first byte.
         notes: messages on images that were repaired while decoding.
         restored: indices of damaged images that were decoded again; the caller clears it.
         resident: all bytes on a GPU; None if they are read from the file.
@@ -112,7 +113,10 @@ class Plane:
         self.restored: list[int] = []
         self.resident: Tensor | None = None
         self._checksums = index.checksums.tolist()
-        self._begins = [0, *(self.sizes.prod(dim=1) * 3).cumsum(0).tolist()]
+        ends = (self.sizes.prod(dim=1) * 3).cumsum(0)
+        self.begins = ends.roll(1)
+        self.begins[:1] = 0
+        self._begins = [0, *ends.tolist()]
         self._descriptor = os.open(folder / "pixels", os.O_RDONLY)
         finalize(self, os.close, self._descriptor)
 
@@ -120,27 +124,22 @@ class Plane:
         """Return one image, (3, height, width)."""
         height, width = self.sizes[index].tolist()
         if self.resident is None:
-            pixels = self._read([index])
+            pixels = self.read([index])
         else:
             pixels = self.resident[self._begins[index] : self._begins[index + 1]]
         return pixels.view(height, width, 3).permute(2, 0, 1)
 
     def images(self, indices: Sequence[int]) -> Tensor:
-        """Return images of equal size, (n, 3, height, width)."""
+        """Read images of equal size from the file, (n, 3, height, width)."""
         height, width = self.sizes[0].tolist()
-        if self.resident is None:
-            pixels = self._read(indices).view(-1, height, width, 3)
-        else:
-            rows = torch.tensor(indices, device=self.resident.device)
-            pixels = self.resident.view(-1, height, width, 3)[rows]
-        return pixels.permute(0, 3, 1, 2)
+        return self.read(indices).view(-1, height, width, 3).permute(0, 3, 1, 2)
 
     def copy_to(self, device: torch.device) -> None:
         """Copy all images to a device."""
         resident = torch.empty(self._begins[-1], dtype=torch.uint8, device=device)
         for start in range(0, len(self.files), _AT_ONCE):
             part = range(start, min(start + _AT_ONCE, len(self.files)))
-            resident[self._begins[part[0]] : self._begins[part[-1] + 1]] = self._read(part).to(device)
+            resident[self._begins[part[0]] : self._begins[part[-1] + 1]] = self.read(part).to(device)
         self.resident = resident
 
     @property
@@ -148,7 +147,8 @@ class Plane:
         """Size of all images, in bytes."""
         return self._begins[-1]
 
-    def _read(self, indices: Sequence[int]) -> Tensor:
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Read the bytes of images from the file, one image after the other."""
         parts = bytearray()
         for index in indices:
             begin, end = self._begins[index], self._begins[index + 1]

@@ -1,5 +1,6 @@
 """Transforms of the exact data path: torchvision's, composed as in DomainBed, with one seed per sample."""
 
+from functools import cache
 from math import ceil
 
 import torch
@@ -58,6 +59,13 @@ def normalise_floats(images: Tensor) -> Tensor:
     """Normalize floats in [0, 255] in place, like ``normalise``."""
     images.div_(255)
     if images.shape[1] == 3:
-        mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (_MEAN, _STD))
+        mean, std = _statistics(images.device)
         images.sub_(mean).div_(std)
     return images
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ImageNet's mean and standard deviation on a device, (3, 1, 1) each."""
+    mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (_MEAN, _STD))
+    return mean, std

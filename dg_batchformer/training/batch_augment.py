@@ -1,11 +1,11 @@
-"""Augmentation of the cached data path: DomainBed's transforms on batches of tensors, on any device.
+"""Augmentation of the cached data path: DomainBed's transforms on tensors, with separate parameters per sample.
 
-Applies the operations of ``augment.Transform`` to uint8 tensors, with separate parameters per sample: crop and resize,
-flip, color jitter in random order, grayscale. Values are floats in [0, 255], which Pillow would round after every
-operation.
+Applies the operations of ``augment.Transform`` to uint8 tensors: crop and resize, flip, color jitter in random order,
+grayscale. Values are floats in [0, 255], which Pillow would round after every operation. ``augment`` is for CPUs; GPUs
+use ``gpu_augment``, with the same parameters and operations.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import log
@@ -49,7 +49,9 @@ def draw(seeds: Sequence[int], sizes: Tensor) -> Draw:
         sizes: (N, 2), height and width of the images.
 
     """
-    uniforms = torch.stack([torch.rand(_DRAWS, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    uniforms, generator = torch.empty(len(seeds), _DRAWS), torch.Generator()
+    for row, seed in zip(uniforms.unbind(), seeds, strict=True):
+        torch.rand(_DRAWS, generator=generator.manual_seed(seed), out=row)
     crops, flip, gray, jitter = uniforms.split([4 * _ATTEMPTS, 1, 1, 8], dim=1)
     low, high = torch.tensor([0.7, 0.7, 0.7, -0.3]), torch.tensor([1.3, 1.3, 1.3, 0.3])
     return Draw(
@@ -83,41 +85,31 @@ def _centres(sizes: Tensor) -> Tensor:
 
 
 def augment(images: Sequence[Tensor], parameters: Draw, size: int) -> Tensor:
-    """Augment and normalize images: returns (N, 3, size, size) in channels-last memory format.
+    """Augment and normalize images on the CPU: returns (N, 3, size, size) in channels-last memory format.
 
-    A GPU processes the whole batch at once. A CPU processes images one by one to stay in its cache, in as many threads
-    as torch uses.
+    Images are processed one by one to stay in the processor's cache, in as many threads as torch uses.
 
     Args:
-        images: uint8 (3, H, W) each, of any size, all on one device.
+        images: uint8 (3, H, W) each, of any size.
         parameters: of the same samples.
         size: output height and width.
 
     """
-    device = images[0].device
-    batch = torch.empty(len(images), 3, size, size, device=device, memory_format=torch.channels_last)
+    batch = torch.empty(len(images), 3, size, size, memory_format=torch.channels_last)
+    boxes, orders = parameters.boxes.tolist(), parameters.order.tolist()
 
-    def fill(rows: slice) -> None:
-        part = Draw(*(values[rows] for values in parameters))
-        boxes = part.boxes.tolist()
-        x = torch.stack([crop_and_resize(image, box, size) for image, box in zip(images[rows], boxes, strict=True)])
-        _apply(flip, x, part.flips)
-        factors = part.factors.to(device, non_blocking=True)
-        for place in range(4):
-            for kind, change in enumerate((brightness, contrast, saturation, hue)):
-                _apply(change, x, part.order[:, place] == kind, factors[:, kind])
-        _apply(grayscale, x, part.grays)
-        batch[rows] = normalise_floats(x)
+    def fill(row: int) -> None:
+        x = crop_and_resize(images[row], boxes[row], size)[None]
+        if parameters.flips[row]:
+            flip(x)
+        for kind in orders[row]:
+            JITTERS[kind](x, parameters.factors[row, kind].view(1, 1, 1, 1))
+        if parameters.grays[row]:
+            grayscale(x)
+        batch[row] = normalise_floats(x)[0]
 
-    if _on_cpu(device):
-        list(_threads(torch.get_num_threads()).map(fill, [slice(row, row + 1) for row in range(len(images))]))
-    else:
-        fill(slice(len(images)))
+    list(_threads(torch.get_num_threads()).map(fill, range(len(images))))
     return batch
-
-
-def _on_cpu(device: torch.device) -> bool:
-    return device.type == "cpu"
 
 
 @cache
@@ -130,21 +122,7 @@ def crop_and_resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
     """Crop a box (top, left, height, width) and resize with antialiasing: uint8 (3, H, W) -> float (3, size, size)."""
     top, left, height, width = box
     cut = image[None, :, top : top + height, left : left + width]
-    # interpolate is fast for uint8 on CPUs, and does not support it on GPUs.
-    cut = cut if _on_cpu(cut.device) else cut.float()
     return F.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0].float()
-
-
-def _apply(change: Callable[..., None], x: Tensor, which: Tensor, *arguments: Tensor) -> None:
-    """Apply an operation to some rows in place; the mask is on the CPU, which avoids a device synchronization."""
-    rows = which.nonzero()[:, 0]
-    if len(rows) == len(x):
-        change(x, *(argument[:, None, None, None] for argument in arguments))
-    elif len(rows):
-        rows = rows.to(x.device, non_blocking=True)
-        part = x[rows]
-        change(part, *(argument[rows, None, None, None] for argument in arguments))
-        x[rows] = part
 
 
 def flip(x: Tensor) -> None:
@@ -154,7 +132,7 @@ def flip(x: Tensor) -> None:
 
 def grayscale(x: Tensor) -> None:
     """Replace all channels by the luma in place; x (N, 3, H, W)."""
-    x.copy_(_luma(x))
+    x.copy_(luma(x))
 
 
 def brightness(x: Tensor, factor: Tensor) -> None:
@@ -164,14 +142,14 @@ def brightness(x: Tensor, factor: Tensor) -> None:
 
 def contrast(x: Tensor, factor: Tensor) -> None:
     """Blend with the mean luma of the image in place; x (N, 3, H, W), factor (N, 1, 1, 1)."""
-    mean = (_luma(x).mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor_()
+    mean = (luma(x).mean(dim=(1, 2, 3), keepdim=True) + 0.5).floor_()
     x.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 255)
 
 
 def saturation(x: Tensor, factor: Tensor) -> None:
     """Blend with the luma in place; x (N, 3, H, W), factor (N, 1, 1, 1)."""
-    luma = _luma(x).mul_(1 - factor)
-    x.mul_(factor).add_(luma).clamp_(0, 255)
+    grey = luma(x).mul_(1 - factor)
+    x.mul_(factor).add_(grey).clamp_(0, 255)
 
 
 def hue(x: Tensor, turns: Tensor) -> None:
@@ -193,7 +171,10 @@ def hue(x: Tensor, turns: Tensor) -> None:
         torch.addcmul(low, share, chroma, out=channel)
 
 
-def _luma(x: Tensor) -> Tensor:
+JITTERS = (brightness, contrast, saturation, hue)  # in the order of ``Draw.factors``
+
+
+def luma(x: Tensor) -> Tensor:
     """Compute the luma: (N, 3, H, W) -> (N, 1, H, W)."""
     red, green, blue = x.split(1, dim=1)
     return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])

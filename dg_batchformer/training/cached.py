@@ -1,18 +1,23 @@
 """The cached data path: decoded images from the pixel cache, augmented on the device of the run."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.datasets.pixels import Kind, open_plane, prepare_planes
 from dg_batchformer.datasets.residence import RESIDENCE
+from dg_batchformer.networks.transfer import Parcel
+from dg_batchformer.training import gpu_augment
 from dg_batchformer.training.augment import short_side_for
 from dg_batchformer.training.batch_augment import augment, draw
-from dg_batchformer.training.loaders import Batch, Request, Task
+from dg_batchformer.training.gpu_augment import Arrays, Plan
+from dg_batchformer.training.loaders import Batch, Task
 
+Item = TypeVar("Item")
 _ALWAYS_WHOLE = 256  # pixels: no version has shrunk images with a short side up to this
 
 
@@ -42,9 +47,10 @@ class CachedLoader:
     ) -> None:
         self.device = device
         self.size = dataset.input_shape[-1]
-        self.labels = [torch.tensor(environment.labels) for environment in dataset]
+        self.labels = torch.tensor([label for environment in dataset for label in environment.labels])
         self.starts = [0, *accumulate(len(environment) for environment in dataset)]
         self.note = note
+        self._thread = ThreadPoolExecutor(1, initializer=_use, initargs=(device,))
         kinds = planes_for(self.size)[: 2 if augments else 1]
         files = tuple(dataset.files)
         folders = prepare_planes(dataset, kinds, progress)
@@ -64,28 +70,104 @@ class CachedLoader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        self._thread.shutdown(cancel_futures=True)
 
     def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
-        """Yield the batches of every task, in order."""
-        for task in tasks:
-            yield [self._batch(request) for request in task]
+        """Yield the batches of every task, in order; for a GPU, the host prepares the next one in the meantime."""
+        on_gpu = self.device.type != "cpu"
+        for batches in self._on_gpu(iter(tasks)) if on_gpu else map(self._on_cpu, tasks):
             self._say_restored()
+            yield batches
 
-    def _batch(self, request: Request) -> Batch:
-        rows = [self.starts[request.env] + index for index in request.indices]
-        labels = self.labels[request.env][list(request.indices)]
-        if request.seeds is None:
-            return Batch(self.planes[0].images(rows), labels)
-        return Batch(self._augmented(rows, request.seeds), labels)
+    def _on_cpu(self, task: Task) -> list[Batch]:
+        rows, labels = self._rows(task)
+        if (seeds := _seeds(task)) is None:
+            images = self.planes[0].images(rows.tolist())
+        else:
+            whole = self.planes[1]
+            pixels = [whole.image(row) for row in rows.tolist()]
+            images = augment(pixels, draw(seeds, whole.sizes[rows]), self.size)
+        return _split(task, images, labels)
 
-    def _augmented(self, rows: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
-        whole = self.planes[1]
-        images = [whole.image(row).to(self.device, non_blocking=True) for row in rows]
-        return augment(images, draw(seeds, whole.sizes[list(rows)]), self.size)
+    def _on_gpu(self, tasks: Iterator[Task]) -> Iterator[list[Batch]]:
+        for ready in one_ahead(map(self._prepare, tasks), self._thread):
+            labels, begins, pixels, *arrays = ready.parcel.unpack()
+            pixels = pixels if ready.resident is None else ready.resident
+            if ready.planned is None:
+                images = _gather(pixels, begins, self.size)
+            else:
+                images = gpu_augment.augment(pixels, ready.planned, Arrays(*arrays), self.size)
+            yield _split(ready.task, images, labels)
+
+    def _prepare(self, task: Task) -> "_Ready":
+        """Do the host's part of a task: read pixels that are not on the GPU, and draw parameters."""
+        rows, labels = self._rows(task)
+        seeds = _seeds(task)
+        plane = self.planes[0 if seeds is None else 1]
+        sizes, begins, pixels = plane.sizes[rows], plane.begins[rows], torch.empty(0, dtype=torch.uint8)
+        if plane.resident is None:
+            pixels = plane.read(rows.tolist())
+            extents = 3 * sizes.prod(dim=1)
+            begins = extents.cumsum(0) - extents
+        planned = None if seeds is None else gpu_augment.plan(draw(seeds, sizes), begins, sizes[:, 1])
+        arrays = () if planned is None else planned.arrays
+        return _Ready(task, Parcel([labels, begins, pixels, *arrays], self.device), plane.resident, planned)
+
+    def _rows(self, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the positions of all requested images in the planes, and their labels."""
+        rows = torch.cat(
+            [torch.as_tensor(request.indices, dtype=torch.long) + self.starts[request.env] for request in task]
+        )
+        return rows, self.labels[rows]
 
     def _say_restored(self) -> None:
         for plane in self.planes:
             while plane.restored:
                 file = plane.files[plane.restored.pop()]
                 self.note(f"{file} was damaged in the pixel cache {plane.folder} and has been decoded again")
+
+
+class _Ready(NamedTuple):
+    """A task whose host part is done.
+
+    Attributes:
+        parcel: labels, positions of the first bytes of images, their pixels unless resident, and arrays of the plan.
+        resident: all pixels of the plane, if they are on the device.
+        planned: None for plain images.
+
+    """
+
+    task: Task
+    parcel: Parcel
+    resident: torch.Tensor | None
+    planned: Plan | None
+
+
+def one_ahead(items: Iterator[Item], thread: ThreadPoolExecutor) -> Iterator[Item]:
+    """Yield the items of an iterator, which another thread advances while the caller uses the item before."""
+    ahead = thread.submit(next, items, None)
+    while (item := ahead.result()) is not None:
+        ahead = thread.submit(next, items, None)
+        yield item
+
+
+def _use(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # pinned memory belongs to the thread's device
+
+
+def _seeds(task: Task) -> list[int] | None:
+    """Return the augmentation seeds of all images of a task; None if they stay plain."""
+    seeds = [request.seeds for request in task if request.seeds is not None]
+    return [seed for some in seeds for seed in some] if seeds else None
+
+
+def _split(task: Task, images: torch.Tensor, labels: torch.Tensor) -> list[Batch]:
+    lengths = [len(request.indices) for request in task]
+    return [Batch(*pair) for pair in zip(images.split(lengths), labels.split(lengths), strict=True)]
+
+
+def _gather(pixels: torch.Tensor, begins: torch.Tensor, size: int) -> torch.Tensor:
+    """Return square images by the positions of their first bytes: uint8 (n, 3, size, size)."""
+    images = pixels.view(-1, size, size, 3)
+    return images[begins // images[:1].numel()].permute(0, 3, 1, 2)

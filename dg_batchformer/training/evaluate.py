@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from dg_batchformer.algorithms.base import Algorithm, Validation
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.faults import is_out_of_memory
-from dg_batchformer.training.loaders import Loader, Request
+from dg_batchformer.training.loaders import Loader, Request, on_device
 from dg_batchformer.training.run_log import log
 
 BATCH_SIZE = 64  # as in DomainBed; always used for algorithms whose predictions depend on the batch
@@ -128,8 +127,9 @@ class Evaluator:
             for start in range(0, len(of_split), size)
         ]
         loaded = self.loader.stream([request] for _, request in requests)
-        for (split, _), [batch] in zip(requests, loaded, strict=True):
-            yield split, normalise(batch.images.to(self.device)), batch.labels.to(self.device)
+        for (split, _), batches in zip(requests, loaded, strict=True):
+            [(x, y)] = on_device(batches, self.device)
+            yield split, x, y
 
     def _request(self, split: Split, indices: list[int], step: int) -> Request:
         env, _ = split

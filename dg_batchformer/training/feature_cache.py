@@ -26,8 +26,7 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.storage.folders import cache_dir, write_text
 from dg_batchformer.storage.safe_read import ARCHIVE, TABLE, open_regular, read_text
 from dg_batchformer.storage.safe_write import open_own
-from dg_batchformer.training.augment import normalise
-from dg_batchformer.training.loaders import Batch, Loader, Request, Task
+from dg_batchformer.training.loaders import Batch, Loader, Request, Task, on_device
 
 _BATCH = 64
 _BLOCK_ROWS = 4096  # rows per checksum
@@ -215,8 +214,9 @@ def _build(
             done += len(tasks[whole][0].indices)
             whole += 1
         file.truncate(done * row_bytes)
-        for [batch] in loader.stream(tasks[whole:]):
-            rows = prefix(normalise(batch.images.to(device))).to("cpu", dtype).contiguous()
+        for batches in loader.stream(tasks[whole:]):
+            [batch] = on_device(batches, device)
+            rows = prefix(batch.images).to("cpu", dtype).contiguous()
             file.write(rows.numpy().tobytes())
             done += len(rows)
             progress(done, total)

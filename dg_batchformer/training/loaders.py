@@ -19,7 +19,8 @@ from torch import multiprocessing as torch_multiprocessing
 
 from dg_batchformer.datasets import Environment
 from dg_batchformer.datasets.base import TensorEnvironment
-from dg_batchformer.training.augment import Transform
+from dg_batchformer.networks.transfer import transfer
+from dg_batchformer.training.augment import Transform, normalise
 
 
 class Request(NamedTuple):
@@ -37,7 +38,7 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-Task = Sequence[Request]  # loaded together by one worker, as the minibatches of one step
+Task = Sequence[Request]  # loaded together, as the minibatches of one step; all requests or none have seeds
 _Result = tuple[list[Batch], list[str]]
 _Load = Callable[[Task], _Result | bytes]
 _SHARED = "/dev/shm"
@@ -54,6 +55,14 @@ class Loader(Protocol):
     def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
         """Yield the batches of every task, in order."""
         ...
+
+
+def on_device(batches: Sequence[Batch], device: torch.device) -> list[Batch]:
+    """Copy batches to a device together, unless they are there, and normalize their images."""
+    if any(batch.images.device.type != device.type for batch in batches):
+        there = transfer([tensor for batch in batches for tensor in batch], device)
+        batches = [Batch(*pair) for pair in zip(there[::2], there[1::2], strict=True)]
+    return [Batch(normalise(images), labels) for images, labels in batches]
 
 
 class ExactLoader:

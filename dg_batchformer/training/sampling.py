@@ -11,8 +11,7 @@ from dg_batchformer.datasets import Dataset, Environment
 from dg_batchformer.errors import InputError
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.training.augment import normalise
-from dg_batchformer.training.loaders import Loader, Request, Task
+from dg_batchformer.training.loaders import Loader, Request, Task, on_device
 from dg_batchformer.training.splits import split_indices
 from dg_batchformer.training.thinning import Splits, thin
 
@@ -38,7 +37,7 @@ class Sampler:
     def minibatches(self, loader: Loader, first: int, device: torch.device) -> Iterator[Minibatches]:
         """Yield the minibatches of every step from ``first`` on: x (batch_size, *input_shape), y (batch_size,)."""
         for batches in loader.stream(self.task(step) for step in iter(range(first, 2**31))):
-            yield [(normalise(images.to(device)), labels.to(device)) for images, labels in batches]
+            yield [(images, labels) for images, labels in on_device(batches, device)]
 
     def notes(self) -> list[str]:
         """Return notes on environments with fewer images than a batch, and on classes without training images."""
