@@ -76,11 +76,17 @@ def test_what_is_printed_is_equal_to_the_byte(words, sweep, packed, capsys, monk
     assert "PACS" in said[0].out
 
 
-def test_the_report_is_equal_but_for_its_time(sweep, packed, tmp_path, monkeypatch):
+def test_the_report_is_equal_but_for_its_time(tmp_path, monkeypatch):
+    asked = {"algorithms": ROWS[:2], "test_envs": ("0",), "draws": 1, "trials": 1}
+    folder = write_sweep(tmp_path / "mine", lambda run: State.FAILED if run.label == "ERM+BF" else State.DONE, **asked)
+    assert main(["pack", str(folder.path)]) == 0
+    alone = tmp_path / "packed" / "mine"
+    alone.mkdir(parents=True)
+    shutil.move(folder.packed_file, alone)
     pages = []
-    for folder in (sweep.path, packed):
-        monkeypatch.chdir(folder.parent)
-        main(["report", folder.name, "--output", str(tmp_path / "report.html")])
+    for place in (folder.path, alone):
+        monkeypatch.chdir(place.parent)
+        main(["report", place.name, "--output", str(tmp_path / "report.html")])
         pages.append(re.sub(r"Made [\d-]+ [\d:]+", "", (tmp_path / "report.html").read_text()))
 
     assert pages[0] == pages[1]
