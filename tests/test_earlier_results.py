@@ -45,6 +45,7 @@ def test_the_states_of_an_earlier_version_stay_the_same(folder, capsys):
     assert ("all", "32", "32", "done") in counts
 
 
+@pytest.mark.system
 def test_the_report_of_an_earlier_version_shows_the_same_averages(folder, tmp_path):
     assert main(["report", str(folder), "--output", str(tmp_path / "report.html")]) == 0
 

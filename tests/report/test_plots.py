@@ -77,6 +77,7 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence(plots):
         plots.curves("VLCS")
 
 
+@pytest.mark.system
 def test_report_figures_writes_every_figure_at_the_widths_of_columns(sweep, tmp_path, capsys):
     assert main(["report", str(sweep.path), "--figures", str(tmp_path)]) == 0
 

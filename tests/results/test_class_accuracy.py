@@ -109,7 +109,12 @@ def test_tables_and_comparisons_are_of_few_shot_classes_and_of_every_imbalance(s
 
     assert main(["compare", "ERM", "BSoftmax", path, "--metric", "balanced"]) == 0
     assert "in balanced test accuracy, on average over 3 environments" in capsys.readouterr().out
-    assert main(["report", path, "--output", f"{path}/report.html"]) == 0
-    page = (sweep[0].path / "report.html").read_text()
+
+
+@pytest.mark.system
+def test_the_report_has_a_table_by_class_and_a_figure_by_class_frequency(sweep):
+    path = sweep[0].path
+    assert main(["report", str(path), "--output", f"{path}/report.html"]) == 0
+    page = (path / "report.html").read_text()
     assert "Toy, step:4, by class" in page
     assert re.search(r"Toy, step, [^:]+: Accuracy by class frequency of 2 rows", page)

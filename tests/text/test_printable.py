@@ -94,7 +94,12 @@ def test_names_in_a_foreign_sweep_are_harmless_in_every_format(foreign, tmp_path
     assert "onerror=alert" not in (tmp_path / "out" / "tables.html").read_text().replace(
         "&lt;img src=x onerror=alert", ""
     )
+
+
+@pytest.mark.system
+def test_a_report_is_drawn_of_names_in_a_foreign_sweep(foreign, tmp_path):
     assert main(["report", str(foreign), "--output", str(tmp_path / "report.html")]) == 0
+    assert not UNSEEN.search((tmp_path / "report.html").read_text())
 
 
 @pytest.mark.parametrize("form", ["text", "domainbed", "domainbed_latex", "json"])
