@@ -20,7 +20,7 @@ from dg_batchformer.results.frames import records_frame, runs_frame
 from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.spec.launch import DEFAULT_RESULTS
-from dg_batchformer.spec.names import module_names, split_name
+from dg_batchformer.spec.names import module_names
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import RunRequest, RunSpec
@@ -287,8 +287,12 @@ def train(
     ['0', '1']
 
     """
-    found = find_dataset(dataset, None if data_dir is None else Path(data_dir))
     name = _named(algorithm)
+    if plugins:
+        from dg_batchformer.plugins.load import load_plugins
+
+        load_plugins(module_names(plugins))
+    found = find_dataset(dataset, None if data_dir is None else Path(data_dir))
     spec = RunRequest(
         dataset=found.dataset,
         algorithm=name,
@@ -391,8 +395,7 @@ def sweep(
     """
     from dg_batchformer.cli.common import INTERRUPTED
     from dg_batchformer.cli.main import parser
-    from dg_batchformer.cli.sweep import start
-    from dg_batchformer.spec.sweep import load_sweep
+    from dg_batchformer.cli.sweep import read, start
     from dg_batchformer.sweep.expand import expand
 
     file = _sweep_file(asked, name, Path(results_dir))
@@ -413,7 +416,7 @@ def sweep(
         if value not in allowed:
             raise unknown(f"value of {option}:", value, allowed)
     vars(options).update(given)
-    declared = load_sweep(file, options.data_dir)
+    declared = read(file, options.data_dir)
     runs = [
         run._replace(spec=_with_plugins(run.spec, _session_plugins(run.spec.algorithm))) for run in expand(declared)
     ]
@@ -447,15 +450,16 @@ def _sweep_file(asked: str | Path | Mapping[str, Any], name: str | None, results
     return file
 
 
-def register(algorithm: type) -> type:
-    """Register a class of this notebook or script as an algorithm under its own name, and return it.
+def register(written: type) -> type:
+    """Register a class of this notebook or script under its own name, as an algorithm or a wrapper, and return it.
 
-    The class needs DomainBed's interface: a ``torch.nn.Module`` with ``__init__(input_shape, num_classes,
-    num_domains, hparams)``, ``update`` and ``predict``. Wrappers compose with it, such as ``SWAD+MyAlgorithm+BF``. Its
-    source is part of the identity of its runs, so an edited class is trained anew. Such runs are trained in this
-    process; for SLURM, move the class to a module and name it in ``plugins``.
+    A wrapper extends ``dg_batchformer.wrappers.base.Wrapper``. An algorithm needs DomainBed's interface: a
+    ``torch.nn.Module`` with ``__init__(input_shape, num_classes, num_domains, hparams)``, ``update`` and ``predict``.
+    Wrappers compose with it, such as ``SWAD+MyAlgorithm+BF``. The source of a class is part of the identity of its
+    runs, so an edited class is trained anew. Such runs are trained in this process; for SLURM, move the class to a
+    module and name it in ``plugins``.
 
-    Raises InputError if the class is not an algorithm or has the name of another one.
+    Raises InputError if the class is neither, or has the name of another one.
 
     >>> import dg_batchformer as dg
     >>> from dg_batchformer.algorithms import get_algorithm_class
@@ -469,8 +473,8 @@ def register(algorithm: type) -> type:
     from dg_batchformer.plugins import session
     from dg_batchformer.plugins.load import load_plugins
 
-    load_plugins([session.register(algorithm)])
-    return algorithm
+    load_plugins([session.register(written)])
+    return written
 
 
 def load_model(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> "TrainedModel":
@@ -511,13 +515,13 @@ def _named(algorithm: str | type) -> str:
 
 
 def _session_plugins(name: str) -> list[str]:
-    """Return the plug-in of the registered class in a composed name, if any."""
+    """Return the plug-ins of the registered classes in a composed name."""
     if "dg_batchformer.plugins.session" not in sys.modules:  # nothing was registered
         return []
     from dg_batchformer.plugins import session
 
-    plugin = session.plugin_of(split_name(name)[0])
-    return [] if plugin is None else [plugin]
+    plugins = [session.plugin_of(part) for part in name.split("+")]
+    return [plugin for plugin in plugins if plugin is not None]
 
 
 def _environments(given: Environments | None) -> Sequence[str | int] | None:

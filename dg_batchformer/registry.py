@@ -3,11 +3,11 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dg_batchformer.catalog.datasets import WRAPPER_NAMES
+from dg_batchformer.catalog.wrappers import wrapper_names
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.text.command import command
 
@@ -23,11 +23,18 @@ class Registry:
         package: dotted name of the package that is scanned.
         base: dotted ``module:Class`` of the base class.
         elsewhere: dotted ``module:function`` that is called with a name that is not in the package, and may ``add`` it.
-        near: names of another kind, also suggested for an unknown name.
+        near: returns names of another kind, which are also suggested for an unknown name.
 
     """
 
-    def __init__(self, kind: str, package: str, base: str, elsewhere: str = "", near: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        package: str,
+        base: str,
+        elsewhere: str = "",
+        near: Callable[[], Sequence[str]] = list,
+    ) -> None:
         self.kind = kind
         self.package = package
         self.base = base
@@ -38,7 +45,7 @@ class Registry:
         if name not in self._classes and self.elsewhere:
             _dotted(self.elsewhere)(name)
         if name not in self._classes:
-            raise unknown(self.kind, name, [*self, *self.near], see=command("list", f"{self.kind}s"))
+            raise unknown(self.kind, name, [*self, *self.near()], see=command("list", f"{self.kind}s"))
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
@@ -106,7 +113,12 @@ ALGORITHMS = Registry(
     "dg_batchformer.algorithms",
     "dg_batchformer.algorithms.base:Algorithm",
     elsewhere="dg_batchformer.plugins.load:load_installed",
-    near=WRAPPER_NAMES,
+    near=wrapper_names,
 )
-WRAPPERS = Registry("wrapper", "dg_batchformer.wrappers", "dg_batchformer.wrappers.base:Wrapper")
+WRAPPERS = Registry(
+    "wrapper",
+    "dg_batchformer.wrappers",
+    "dg_batchformer.wrappers.base:Wrapper",
+    elsewhere="dg_batchformer.plugins.extensions:load_installed_wrapper",
+)
 DATASETS = Registry("dataset", "dg_batchformer.datasets", "dg_batchformer.datasets.base:Dataset")

@@ -175,7 +175,7 @@ def test_nothing_is_written_through_a_link(path):
 # Modules that read files of the package or the kernel.
 _READS_ITS_OWN = {
     "storage/processes.py", "tables/published/data.py", "tables/render/html.py", "report/page.py", "datasets/counts.py",
-    "catalog/ndcl_settings.py",
+    "catalog/ndcl_settings.py", "catalog/wrappers.py",
     "runtime/memory.py", "storage/safe_read.py",
 }  # fmt: skip
 _READING = {"read_text", "read_bytes"}

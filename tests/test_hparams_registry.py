@@ -7,7 +7,8 @@ import pytest
 from support import resolved
 
 from dg_batchformer.algorithms import ALGORITHMS
-from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, WRAPPER_NAMES
+from dg_batchformer.catalog.datasets import DOMAINBED_ORDER
+from dg_batchformer.catalog.wrappers import wrapper_names
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams, random_hparams, resolve_hparams
 from dg_batchformer.networks.tuning import tuning_search_space
@@ -62,7 +63,7 @@ def test_wrappers_share_no_hparam_with_what_they_wrap():
             assert not names & set(default_hparams(algorithm, "PACS", protocol="domainbed-2024")), wrapper
     for one, other in combinations(WRAPPERS, 2):
         assert WRAPPERS[one].acts_on == WRAPPERS[other].acts_on or not own[one] & own[other]
-    assert set(WRAPPERS) == set(WRAPPER_NAMES)
+    assert set(WRAPPERS) == set(wrapper_names())
 
 
 def test_protocols_set_backbone_weights_and_batch_norm_on_photographs_only():

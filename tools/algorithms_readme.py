@@ -11,7 +11,8 @@ from typing import Any
 from tabulate import tabulate
 
 from dg_batchformer.algorithms import ALGORITHMS, get_algorithm_class
-from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS, DOMAINBED_ORDER, dataset_facts, known_first
+from dg_batchformer.catalog.datasets import DOMAINBED_ORDER, dataset_facts, known_first
+from dg_batchformer.catalog.wrappers import averaging_wrappers
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams
 
@@ -59,7 +60,7 @@ def readme() -> str:
     """Return the text of the README."""
     dependent = [name for name in NAMES if ALGORITHMS[name].batch_dependent]
     return TEMPLATE.format(
-        averaged=_joined([f"`{name}+...`" for name in AVERAGING_WRAPPERS], "or"),
+        averaged=_joined([f"`{name}+...`" for name in averaging_wrappers()], "or"),
         overview=_overview(),
         batch_dependent=_joined(dependent, "and"),
         compares=_joined([name for name in NAMES if ALGORITHMS[name].compares_domains], "and"),

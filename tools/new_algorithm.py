@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from string import Template
 
-from dg_batchformer.catalog.datasets import WRAPPER_NAMES
+from dg_batchformer.catalog.wrappers import wrapper_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +102,7 @@ def snake_case(name: str) -> str:
 def known_names(root: Path) -> set[str]:
     """Return the class names of algorithms and wrappers without importing them."""
     files = (root / "dg_batchformer" / "algorithms").glob("*.py")
-    return {*WRAPPER_NAMES, *(name for file in files for name in re.findall(r"^class (\w+)", file.read_text(), re.M))}
+    return {*wrapper_names(), *(name for file in files for name in re.findall(r"^class (\w+)", file.read_text(), re.M))}
 
 
 def refusal(name: str, paper: str, known: set[str]) -> str:

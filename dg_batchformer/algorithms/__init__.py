@@ -1,6 +1,7 @@
 """Algorithms: one file per method, registered automatically; wrappers compose with any of them."""
 
 from functools import cache
+from typing import Any
 
 from dg_batchformer.algorithms.base import Algorithm
 from dg_batchformer.errors import InputError
@@ -18,13 +19,18 @@ def get_algorithm_class(name: str) -> type[Algorithm]:
     return compose(canonical_name(name), ALGORITHMS[split_name(name)[0]])
 
 
-@cache
 def compose(name: str, algorithm: type[Algorithm]) -> type[Algorithm]:
     """Return the class of a composed name around the class of its algorithm."""
     base, wrappers = split_name(name)
+    classes: list[Any] = [algorithm, *(WRAPPERS[part] for part in wrappers)]
+    return _composed(name if wrappers else base, *classes)
+
+
+@cache
+def _composed(name: str, algorithm: type[Algorithm], *wrappers: Any) -> type[Algorithm]:
     composed = algorithm
     taken: dict[str, type] = {}
-    for wrapper in sorted((WRAPPERS[part] for part in wrappers), key=lambda wrapper: wrapper.order()):
+    for wrapper in sorted(wrappers, key=lambda wrapper: wrapper.order()):
         if wrapper.acts_on in taken:
             raise InputError(
                 f"{name} names {taken[wrapper.acts_on].__name__} and {wrapper.__name__}, "
@@ -32,5 +38,5 @@ def compose(name: str, algorithm: type[Algorithm]) -> type[Algorithm]:
             )
         taken[wrapper.acts_on] = wrapper
         composed = wrapper.around(composed)
-    composed.__qualname__ = composed.__name__ = name if wrappers else base
+    composed.__qualname__ = composed.__name__ = name
     return composed

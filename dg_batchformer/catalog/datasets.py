@@ -297,6 +297,20 @@ _FURTHER = (
 # In the order of tables.
 DATASETS: dict[str, DatasetFacts] = {facts.name: facts for facts in (*_OURS, *_DOMAINBED, *_FURTHER)}
 
+_added: set[str] = set()  # names of datasets of plug-ins
+
+
+def add_dataset(facts: DatasetFacts) -> None:
+    """Make the dataset of a plug-in known."""
+    DATASETS[facts.name] = facts
+    _added.add(facts.name)
+
+
+def added_environments(name: str) -> tuple[str, ...]:
+    """Return the environments of a plug-in's dataset, which its runs record to be read without it; else ()."""
+    return DATASETS[name].names if name in _added else ()
+
+
 # The datasets of DomainBed's tables, in their order.
 DOMAINBED_DATASETS = tuple(facts.name for facts in _DOMAINBED)
 
@@ -318,16 +332,6 @@ SELECTION_NAMES = (
     "swad-averaged",
     "auto-lr",
 )
-
-# Names of wrappers, here so that a method name can be parsed without importing torch.
-WRAPPER_NAMES = (
-    "BF", "BFv2", "BSoftmax", "EMA", "Focal", "IIDMax", "LDAM", "LogitAdjust", "MixStyle", "ReWeight", "SMA", "SWAD",
-    "WiSE",
-)  # fmt: skip
-
-# Wrappers that return an averaged model: only their ``final`` record describes the returned model.
-AVERAGING_WRAPPERS = ("EMA", "IIDMax", "SMA", "SWAD", "WiSE")
-
 
 # DomainBed's networks for small images, by image size in pixels; other images use ResNet-50.
 SMALL_BACKBONES = {28: "mnist_cnn", 32: "wrn16_2"}

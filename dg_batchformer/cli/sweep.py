@@ -10,7 +10,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
 from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.names import is_of_session
-from dg_batchformer.spec.sweep import SweepSpec, load_sweep
+from dg_batchformer.spec.sweep import SweepSpec, declared_plugins, load_sweep
 from dg_batchformer.storage.folders import KEEP, State, SweepFolder, refuse_misplaced
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
 from dg_batchformer.sweep.expand import expand
@@ -68,8 +68,20 @@ def add_parser(verbs: Verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Start the missing runs of a sweep file, or print what would be started."""
-    asked = load_sweep(options.file, options.data_dir)
+    asked = read(options.file, options.data_dir)
     return start(options, asked, expand(asked))
+
+
+def read(file: Path, data_dir: Path | None) -> SweepSpec:
+    """Read a sweep file; first import its plug-ins, which may add the wrappers and datasets that it names."""
+    if plugins := declared_plugins(file):
+        from dg_batchformer.plugins.load import load_plugins
+
+        try:
+            load_plugins(plugins)
+        except InputError as error:
+            raise InputError(f"{file}: plugins: {error}") from None
+    return load_sweep(file, data_dir)
 
 
 def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun]) -> int:
@@ -205,12 +217,7 @@ def _say_notes(notes: Sequence[str]) -> None:
 def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
     """Raise InputError, with file and line, for a row with an unknown algorithm or wrong hparams."""
     from dg_batchformer.hparams_registry import resolve_hparams
-    from dg_batchformer.plugins.load import load_plugins
 
-    try:
-        load_plugins(asked.plugins)
-    except InputError as error:
-        raise InputError(f"{file}: plugins: {error}") from None
     lines = {row.label: row.line for row in asked.algorithms}
     for label, spec in {(run.label, run.spec.dataset): run for run in runs}.values():
         try:

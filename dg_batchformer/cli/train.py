@@ -10,6 +10,7 @@ from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_lo
 from dg_batchformer.errors import InputError, RunFailed, as_sentence
 from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.spec.launch import OF_RUN, kept_options
+from dg_batchformer.spec.names import module_names
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
@@ -148,7 +149,11 @@ def _check_names(spec: RunSpec) -> None:
 
 
 def run_spec(options: argparse.Namespace) -> RunSpec:
-    """Return the run that the options of ``train`` ask for."""
+    """Return the run that the options of ``train`` ask for; first import plug-ins, which may add the names in it."""
+    if options.plugins:
+        from dg_batchformer.plugins.load import load_plugins
+
+        load_plugins(module_names(options.plugins))
     found = find_dataset(options.dataset, options.data_dir)._asdict()
     names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", *found)]
     return RunRequest(**{name: getattr(options, name) for name in names}, **found, hparams=_hparams(options)).resolve()

@@ -17,7 +17,7 @@ __all__ = ["DATASETS", "Dataset", "Environment", "get_dataset_class", "num_envir
 
 def open_dataset(spec: RunSpec, data_dir: Path | None, hparams: dict[str, Any]) -> Dataset:
     """Open the dataset of a run; raise InputError if the data is missing, or has other environments than the run."""
-    dataset_class = OwnImages if spec.environments else get_dataset_class(spec.dataset)
+    dataset_class = get_dataset_class(spec.dataset) if spec.dataset in FACTS else OwnImages
     dataset = dataset_class.of_run(spec, data_dir, hparams)
     dataset.notes = [*namesakes(spec.dataset, data_dir), *dataset.notes]
     return dataset

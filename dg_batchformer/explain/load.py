@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
-from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
+from dg_batchformer.catalog.wrappers import averaging_wrappers
 from dg_batchformer.errors import InputError
 from dg_batchformer.models.load import KeptModel, load_model, read_content, rebuilding, refuse_missing
 from dg_batchformer.networks.base import FeaturizerModule
@@ -47,7 +47,7 @@ class Kept:
         """Whether the predictor's weights are averaged; BatchFormer's are always those of the last step."""
         base, wrappers = split_name(self.spec.algorithm)
         averages_itself = get_algorithm_class(base).predictor is not Algorithm.predictor  # as ERM++
-        return averages_itself or any(wrapper in AVERAGING_WRAPPERS for wrapper in wrappers)
+        return averages_itself or not set(wrappers).isdisjoint(averaging_wrappers())
 
     @property
     def is_batch_dependent(self) -> bool:

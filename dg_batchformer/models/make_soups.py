@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from dg_batchformer.algorithms import Algorithm
-from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
+from dg_batchformer.catalog.wrappers import averaging_wrappers
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.models.load import KeptModel, load_model, open_trained, read_content, rebuilding
 from dg_batchformer.models.members import Group
@@ -152,7 +152,7 @@ def _write(
     evaluation = setting.evaluator(algorithm, spec.steps)
     writer = setting.records(folder)
     writer.cut(0)
-    averages = not set(split_name(spec.algorithm)[1]).isdisjoint(AVERAGING_WRAPPERS)
+    averages = not set(split_name(spec.algorithm)[1]).isdisjoint(averaging_wrappers())
     final = {"final": True} if averages else {}  # selection reads only final records of averaging wrappers
     writer.append(spec.steps, {"soup_members": len(soup.members), **final}, evaluation)
     write_predictions(folder.predictions_file, algorithm, setting.evaluator, spec.steps, setting.dataset)

@@ -78,6 +78,15 @@ _ABOUT_CLIP = "image tower of an open_clip model (pip install open_clip_torch); 
 _ABOUT_TIMM = "any timm model (pip install timm), such as ViT and DINOv2; weights none, one of its tags or a file"
 
 
+def add_backbone(name: str, backbone: Backbone, source: str) -> None:
+    """Make the backbone of a plug-in known; raise InputError if its name is taken or cannot be typed."""
+    if BACKBONES.get(name) is backbone:
+        return
+    if name in ("auto", *BACKBONES) or is_timm(name) or is_clip(name) or not name.isidentifier():
+        raise InputError(f"{source} has the backbone {name!r}, but that name is taken or no identifier; rename it")
+    BACKBONES[name] = backbone
+
+
 class _BackboneName(HParam):
     """A hparam whose value is one of the choices, or the name of a model of timm or open_clip."""
 
@@ -86,19 +95,19 @@ class _BackboneName(HParam):
             return PREFIX + timm_name(given)
         if isinstance(given, str) and is_clip(given):
             return CLIP_PREFIX + clip_name(given)
-        if isinstance(given, str) and given not in self.choices:
-            raise _unknown(f"value of hparam {name}:", given, self.choices)
+        if isinstance(given, str) and not self.allows(given):
+            raise _unknown(f"value of hparam {name}:", given, ["auto", *BACKBONES])
         return super().parse(name, given)
 
     def allows(self, value: Value) -> bool:
-        return is_timm(str(value)) or is_clip(str(value)) or super().allows(value)
+        return value == "auto" or value in BACKBONES or is_timm(str(value)) or is_clip(str(value))
 
     @property
     def allowed(self) -> str:
-        return f"{super().allowed}, {TIMM}, {CLIP}"
+        return ", ".join(["auto", *BACKBONES, TIMM, CLIP])
 
 
-BACKBONE = _BackboneName("auto", about="featurizer; auto: by input shape", choices=("auto", *BACKBONES))
+BACKBONE = _BackboneName("auto", about="featurizer; auto: by input shape")
 
 
 def describe_backbones() -> dict[str, str]:

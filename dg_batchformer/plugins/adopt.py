@@ -10,7 +10,7 @@ from torch import nn
 
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.callbacks.load import is_callback
-from dg_batchformer.catalog.datasets import WRAPPER_NAMES
+from dg_batchformer.catalog.wrappers import is_wrapper
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.plugins.foreign import Checked, Foreign, Pasted
@@ -21,18 +21,27 @@ _ARGUMENTS = ("input_shape", "num_classes", "num_domains", "hparams")
 _STREAMS = {"risk", "plain_risk", "risks", "forward_plain", "split_streams", "in_both_streams", "streams"}
 
 
-def offered(module: ModuleType) -> dict[str, type[Algorithm]]:
+def public_classes(module: ModuleType) -> dict[str, type]:
+    """Return the public classes by name that a module, or a module inside it, defines, or those in its ``__all__``."""
+    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    classes: dict[str, Any] = {name: getattr(module, name, None) for name in names}
+    return {name: value for name, value in classes.items() if _is_of(value, module.__name__)}
+
+
+def offered(module: ModuleType, *, may_lack: bool = False) -> dict[str, type[Algorithm]]:
     """Return the algorithms of a plug-in module by name; raise InputError if it has none.
 
     They are the public classes that the module, or a module inside it, defines with DomainBed's signature: a
     ``torch.nn.Module`` with ``update``, ``predict`` and ``__init__(input_shape, num_classes, num_domains, hparams)``.
     If the module has an ``__all__``, only the names in it count. A module may have callbacks instead.
+
+    Args:
+        may_lack: true for a module that adds something else.
+
     """
-    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
-    classes: dict[str, Any] = {name: getattr(module, name, None) for name in names}
-    written = {name: value for name, value in classes.items() if _is_of(value, module.__name__)}
+    written = public_classes(module)
     found = {name: adopt(name, value) for name, value in written.items() if _is_algorithm(value)}
-    if not found and not any(map(is_callback, written.values())):
+    if not found and not may_lack and not any(map(is_callback, written.values())):
         near = "".join(f"; {name} {lack}" for name, value in written.items() if (lack := _lack(value)))
         raise InputError(
             f"plug-in {module.__name__} has no algorithm: it defines no torch.nn.Module with update, predict and "
@@ -48,7 +57,7 @@ def adopt(name: str, written: type) -> type[Algorithm]:
     """
     if lack := _lack(written):
         raise InputError(f"plug-in {name} {lack}, so it is not an algorithm")
-    if name in WRAPPER_NAMES or "+" in name:
+    if is_wrapper(name) or "+" in name:
         raise InputError(f"an algorithm of a plug-in cannot be called {name}, the name of a wrapper; rename the class")
     if not issubclass(written, Algorithm):
         bases: tuple[type, ...] = (Checked, Pasted, Foreign)
@@ -66,7 +75,7 @@ def _is_of(value: Any, module: str) -> bool:
 
 
 def _is_algorithm(written: type) -> bool:
-    return _has_methods(written) and not _lack(written)
+    return _has_methods(written) and not issubclass(written, Wrapper) and not _lack(written)
 
 
 def _has_methods(written: type) -> bool:
@@ -77,8 +86,6 @@ def _lack(written: type) -> str:
     """Return why a class with update and predict is not an algorithm; '' if it is, or if it lacks these methods."""
     if not _has_methods(written):
         return ""
-    if issubclass(written, Wrapper):
-        return "is a wrapper, which a plug-in cannot add"
     if not issubclass(written, nn.Module):
         return "is not a torch.nn.Module"
     return "" if _takes_four(written) else f"has another __init__ than __init__({', '.join(_ARGUMENTS)})"

@@ -1,4 +1,4 @@
-"""Import plug-in modules and installed packages, and register their algorithms."""
+"""Import plug-in modules and installed packages, and register what they add."""
 
 import importlib
 import os
@@ -13,6 +13,7 @@ from typing import Any
 from dg_batchformer.errors import InputError
 from dg_batchformer.plugins import checkout, session
 from dg_batchformer.plugins.adopt import adopt, offered
+from dg_batchformer.plugins.extensions import extensions_of
 from dg_batchformer.registry import ALGORITHMS
 from dg_batchformer.spec.names import is_of_session
 
@@ -36,7 +37,10 @@ def load_plugins(modules: Sequence[str]) -> None:
         if name == checkout.NAME:
             found = checkout.offered(*(_import(name, f"{name}.{part}") for part in checkout.PARTS))
         else:
-            found = offered(_import(name, name))
+            module = _import(name, name)
+            others = extensions_of(module)
+            found = offered(module, may_lack=bool(others))
+            others.register(f"plug-in {name}")
         ALGORITHMS.add(_unknown(found), f"plug-in {name}")
         _loaded.add(name)
 

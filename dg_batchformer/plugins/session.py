@@ -16,17 +16,19 @@ from typing import Any
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.plugins.adopt import adopt
+from dg_batchformer.plugins.extensions import Extensions
 from dg_batchformer.registry import ALGORITHMS
 from dg_batchformer.spec.names import SESSION, is_of_session
+from dg_batchformer.wrappers.base import Wrapper
 
 _registered: dict[str, str] = {}  # class name -> plug-in name
 
 
 def register(written: type) -> str:
-    """Register a class of this session as an algorithm, and return its plug-in name.
+    """Register a class of this session as an algorithm or a wrapper, and return its plug-in name.
 
     The plug-in of a class that other processes can import is its module. The class replaces an earlier one of the same
-    name. Raises InputError if it is not an algorithm, has no source, or has the name of another algorithm.
+    name. Raises InputError if it is neither, has no source, or has the name of another one.
     """
     name = written.__name__
     if is_importable(written):
@@ -34,14 +36,17 @@ def register(written: type) -> str:
     else:
         plugin = f"{SESSION}:{name}:{hashlib.sha256(_source(written).encode()).hexdigest()[:16]}"
         replaced = [name] if is_of_session(_registered.get(name, "")) else []
-        ALGORITHMS.add({name: adopt(name, written)}, "this session", replaced=replaced)
+        if issubclass(written, Wrapper):
+            Extensions(wrappers={name: written}).register("this session", replaced=replaced)
+        else:
+            ALGORITHMS.add({name: adopt(name, written)}, "this session", replaced=replaced)
     _registered[name] = plugin
     return plugin
 
 
-def plugin_of(algorithm: str) -> str | None:
-    """Return the plug-in name of an algorithm that was registered in this session, else None."""
-    return _registered.get(algorithm)
+def plugin_of(name: str) -> str | None:
+    """Return the plug-in name of a class that was registered in this session, else None."""
+    return _registered.get(name)
 
 
 def require(plugin: str) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
+from dg_batchformer.catalog.wrappers import averaging_wrappers
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.evaluations import Evaluations, Flags, Floats
 
@@ -122,7 +122,8 @@ def _run(runs: Sequence[CollectedRun], env: int) -> CollectedRun | None:
 
 def _of_returned(run: CollectedRun) -> Evaluations:
     ours = "protocol" in run.constant  # other suites write no final record
-    averages = ours and not set(AVERAGING_WRAPPERS).isdisjoint(run.algorithm.split("+"))
+    of_plugin = bool(run.evaluations.final.any())  # whose wrappers are not imported to read their results
+    averages = ours and (of_plugin or not set(averaging_wrappers()).isdisjoint(run.algorithm.split("+")))
     return run.evaluations.at(run.evaluations.final == averages)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from dg_batchformer.catalog.datasets import DATASETS, DatasetFacts
+from dg_batchformer.catalog.datasets import DATASETS, DatasetFacts, added_environments
 from dg_batchformer.errors import InputError
 
 Given = Sequence[int | str] | None
@@ -44,7 +44,9 @@ def _others(facts: DatasetFacts, envs: Sequence[int]) -> tuple[int, ...]:
 
 
 def named_environments(dataset: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Validate the environment names of a custom dataset; () for a dataset in the catalog."""
+    """Validate the environment names of a custom dataset; () for one of ours, and all names for one of a plug-in."""
+    if dataset in DATASETS and tuple(names) in ((), added_environments(dataset)):
+        return added_environments(dataset)
     if names and dataset in DATASETS:
         raise InputError(f"environments is only for custom datasets; those of {dataset} are known")
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):

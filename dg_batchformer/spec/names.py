@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from dg_batchformer.catalog.datasets import WRAPPER_NAMES
+from dg_batchformer.catalog.wrappers import is_wrapper, wrapper_names
 from dg_batchformer.errors import InputError
 from dg_batchformer.text.spelling import one_form
 
@@ -11,26 +11,34 @@ from dg_batchformer.text.spelling import one_form
 def split_name(name: str) -> tuple[str, tuple[str, ...]]:
     """Split a composed name into its algorithm (default: ERM) and its sorted wrappers.
 
-    Raises InputError for empty or repeated parts, or for two algorithms.
+    Wrappers of plug-ins are known once the plug-in is imported. Raises InputError for empty or repeated parts, or for
+    two algorithms.
     """
+    parts = _parts(name)
+    wrappers = tuple(sorted(part for part in parts if is_wrapper(part)))
+    algorithms = [part for part in parts if part not in wrappers]
+    if len(algorithms) > 1:
+        raise InputError(
+            f"algorithm name {name!r} joins {' and '.join(algorithms)}, but a name can have only one algorithm, and "
+            f"any of the wrappers {', '.join(wrapper_names())}{_meant(algorithms)}"
+        )
+    return (algorithms or ["ERM"])[0], wrappers
+
+
+def _parts(name: str) -> list[str]:
+    """Return the parts of a composed name; raise InputError for an empty or repeated one."""
     parts = [one_form(part.strip()) for part in name.split("+")]
     if not all(parts):
         raise InputError(f"algorithm name {name!r} has an empty part; join parts with one '+', as in SWAD+CORAL+BF")
     repeated = sorted({part for part in parts if parts.count(part) > 1})
     if repeated:
         raise InputError(f"algorithm name {name!r} names {', '.join(repeated)} twice")
-    algorithms = [part for part in parts if part not in WRAPPER_NAMES]
-    if len(algorithms) > 1:
-        raise InputError(
-            f"algorithm name {name!r} joins {' and '.join(algorithms)}, but a name can have only one algorithm, and "
-            f"any of the wrappers {', '.join(WRAPPER_NAMES)}{_meant(algorithms)}"
-        )
-    return (algorithms or ["ERM"])[0], tuple(sorted(set(parts) & set(WRAPPER_NAMES)))
+    return parts
 
 
 def _meant(parts: Sequence[str]) -> str:
     """Return a suggestion if wrappers are spelled in another case, else ''."""
-    folded = {wrapper.casefold(): wrapper for wrapper in WRAPPER_NAMES}
+    folded = {wrapper.casefold(): wrapper for wrapper in wrapper_names()}
     meant = [repr(folded[part.casefold()]) for part in parts if part.casefold() in folded]
     return f"; did you mean {' and '.join(meant)}?" if meant else ""
 
@@ -40,11 +48,17 @@ def name_parts(name: str) -> frozenset[str]:
     return frozenset(part.strip() for part in name.split("+")) - {"ERM"}
 
 
-def canonical_name(name: str) -> str:
-    """Return the canonical spelling of a composed name: parts sorted, without ERM if there are others."""
-    algorithm, wrappers = split_name(name)
-    kept = [*wrappers] if algorithm == "ERM" and wrappers else [*wrappers, algorithm]
-    return "+".join(sorted(kept))
+def canonical_name(name: str, *, is_known: bool = True) -> str:
+    """Return the canonical spelling of a composed name: parts sorted, without ERM if there are others.
+
+    Args:
+        is_known: false for a name that may have wrappers of plug-ins that are not imported, so that its algorithm
+            cannot be told.
+
+    """
+    if is_known:
+        split_name(name)
+    return "+".join(sorted(set(_parts(name)) - {"ERM"}) or ["ERM"])
 
 
 SESSION = "session"

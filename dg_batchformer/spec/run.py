@@ -185,14 +185,14 @@ class RunRequest:
         """Return the full specification; raise InputError for invalid values."""
         environments = named_environments(self.dataset, self.environments)
         facts, protocol = dataset_facts(self.dataset, environments), get_protocol(self.protocol)
-        algorithm = canonical_name(self.algorithm)
+        algorithm = canonical_name(self.algorithm, is_known=not self.plugins)
         train_envs, test_envs = resolve_environments(facts, self.train_envs, self.test_envs)
         plugins = module_names(self.plugins)
         hparams = {name: same_spelling(value) for name, value in sorted(self.hparams.items())}
         trial_seed = _whole("trial_seed", self.trial_seed, 0)
         hparams_seed = _whole("hparams_seed", self.hparams_seed, 0)
         if self.seed is None:
-            base = split_name(algorithm)[0]
+            base = split_name(self.algorithm)[0]
             seed = seed_hash(self.dataset, base, list(test_envs), hparams_seed, trial_seed)
         else:
             seed = _whole("seed", self.seed, 0)

@@ -1,6 +1,7 @@
 """SweepSpec: a set of runs, read from a YAML sweep file."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -128,6 +129,15 @@ def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
         labels = [row.label for row in spec.algorithms]
         parse_expected(spec.expected, spec.datasets, labels, lambda key, text: yaml.error(("expected", *key), text))
     return spec
+
+
+def declared_plugins(path: Path) -> tuple[str, ...]:
+    """Return the plug-ins that a sweep file names; () if they are malformed, which ``load_sweep`` reports."""
+    yaml = LinedYaml(path)
+    given = yaml.data.get("plugins", []) if isinstance(yaml.data, dict) else []
+    with suppress(InputError):
+        return _plugins(yaml, ("plugins",), given) if given else ()
+    return ()
 
 
 def _find_datasets(yaml: LinedYaml, datasets: Sequence[str], data_dir: Path | None) -> dict[str, Any]:

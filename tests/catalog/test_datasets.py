@@ -1,12 +1,12 @@
 import pytest
 
 from dg_batchformer.catalog.datasets import (
-    AVERAGING_WRAPPERS,
     DATASETS,
     DOMAINBED_DATASETS,
     DOMAINBED_ORDER,
     dataset_facts,
 )
+from dg_batchformer.catalog.wrappers import averaging_wrappers
 from dg_batchformer.datasets import DATASETS as CLASSES
 from dg_batchformer.datasets import get_dataset_class, num_environments
 from dg_batchformer.errors import InputError
@@ -88,7 +88,7 @@ def test_every_dataset_that_can_be_loaded_has_facts():
 
 
 def test_the_wrappers_that_return_another_model_are_those_that_act_on_weights():
-    assert set(AVERAGING_WRAPPERS) == {name for name in WRAPPERS if WRAPPERS[name].acts_on == "weights"}
+    assert set(averaging_wrappers()) == {name for name in WRAPPERS if WRAPPERS[name].acts_on == "weights"}
 
 
 def test_every_algorithm_of_domainbed_exists():

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms import ALGORITHMS
 from dg_batchformer.algorithms.base import Validation
-from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
+from dg_batchformer.catalog.wrappers import averaging_wrappers
 from dg_batchformer.networks.batchformer import batchformers
 from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.spec.names import canonical_name
@@ -70,7 +70,7 @@ def test_its_predictor_is_the_algorithms(name):
 
 
 def test_all_stages_compose_and_the_spelling_does_not_matter():
-    for averaging in AVERAGING_WRAPPERS:
+    for averaging in averaging_wrappers():
         algorithm = make_algorithm(f"{averaging}+MixStyle+SAM+BF")
         _train(algorithm, 1)
 

@@ -194,10 +194,6 @@ def test_a_class_derived_from_our_base_keeps_its_declarations(write):
         ),
         (UPSTREAM.replace("MyAlgo", "SWAD"), "cannot be called SWAD, the name of a wrapper; rename the class"),
         (
-            "from dg_batchformer.wrappers.base import Wrapper\nclass MyAlgo(Wrapper):\n    acts_on = 'weights'\n",
-            "has no algorithm: .*; MyAlgo is a wrapper, which a plug-in cannot add",
-        ),
-        (
             "HPARAMS = {'my_weight': None}\n" + UPSTREAM.replace("HPARAMS = {", "x = {"),
             "hparam my_weight must be a single value",
         ),

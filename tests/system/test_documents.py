@@ -35,6 +35,7 @@ NEEDS = {
     "cancel": "SLURM",
     "status results/quickstart": "a sweep that SLURM trains",
     "--plugins domainbed": "a checkout of DomainBed",
+    "--plugins my_lab": "images of street scenes",
     "soup": "runs trained with --predictions",
     "--metric": "runs trained with --predictions",
     "--expect": "the runs of a reproduction",

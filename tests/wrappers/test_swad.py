@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms.base import Validation
-from dg_batchformer.catalog.datasets import AVERAGING_WRAPPERS
+from dg_batchformer.catalog.wrappers import averaging_wrappers
 from dg_batchformer.wrappers.swad import loss_valley_weights
 
 LOSSES = [2.0, 1.0, 0.30, 0.31, 0.32, 0.33]
@@ -99,7 +99,7 @@ def test_training_ends_when_the_valley_is_dead():
     assert algorithm.finished
 
 
-@pytest.mark.parametrize("name", AVERAGING_WRAPPERS)
+@pytest.mark.parametrize("name", averaging_wrappers())
 def test_batch_norm_of_averages_is_reestimated_unless_frozen(name):
     algorithm = make_algorithm(name, backbone="wrn16_2")
     _train(algorithm, losses=[1.0], evaluate=lambda model: Validation(1.0, 0.5))

@@ -1,0 +1,78 @@
+"""Names and stages of wrappers, so that a method name can be parsed without importing torch.
+
+Those of this package are read from the source files in ``wrappers/``, which are not imported; those of installed
+packages from their entry points; and those of plug-ins are added when the plug-in is imported.
+"""
+
+import ast
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+GROUP = "dg_batchformer.wrappers"  # entry points: NAME = "my_package.my_module:MyWrapper"
+
+_FOLDER = Path(__file__).parents[1] / "wrappers"
+_added: dict[str, str] = {}
+
+
+def is_wrapper(name: str) -> bool:
+    """Return whether a part of a name is a known wrapper."""
+    return name in _added or name in _stages() or name in installed_wrappers()
+
+
+def wrapper_names() -> list[str]:
+    """Return the names of all known wrappers, sorted."""
+    return sorted({*_stages(), *installed_wrappers(), *_added})
+
+
+def averaging_wrappers() -> list[str]:
+    """Return the wrappers that return other weights than the last: their ``final`` record describes the model."""
+    return sorted(name for name, stage in {**_stages(), **_added}.items() if stage == "weights")
+
+
+def add_wrapper(name: str, stage: str) -> None:
+    """Make the wrapper of a plug-in known.
+
+    Args:
+        name: of its class.
+        stage: what it acts on, as in ``wrappers.base.ACTS_ON``.
+
+    """
+    _added[name] = stage
+
+
+@cache
+def installed_wrappers() -> frozenset[str]:
+    """Return the names of wrappers that installed packages announce."""
+    return frozenset(entry.name for entry in entry_points(group=GROUP))
+
+
+@cache
+def _stages() -> dict[str, str]:
+    """Return what the public wrappers in ``wrappers/`` act on, by class name."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in sorted(_FOLDER.glob("*.py"))]
+    classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    stages = {name: _stage(name, classes) for name, node in classes.items() if _constants(node).get("registered", True)}
+    return {name: stage for name, stage in stages.items() if stage and not name.startswith("_")}
+
+
+def _stage(name: str, classes: dict[str, ast.ClassDef]) -> str:
+    """Return ``acts_on`` of a class or its first base that sets it; '' if none does."""
+    if name not in classes:
+        return ""
+    own = _constants(classes[name]).get("acts_on")
+    if isinstance(own, str):
+        return own
+    bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)]
+    return next(filter(None, (_stage(base, classes) for base in bases)), "")
+
+
+def _constants(node: ast.ClassDef) -> dict[str, object]:
+    """Return the constants that the body of a class assigns, by name."""
+    assigned = [item for item in node.body if isinstance(item, ast.Assign) and isinstance(item.value, ast.Constant)]
+    return {
+        target.id: item.value.value
+        for item in assigned
+        for target in item.targets
+        if isinstance(target, ast.Name) and isinstance(item.value, ast.Constant)
+    }
