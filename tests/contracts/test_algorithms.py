@@ -142,7 +142,7 @@ def test_a_method_that_equals_erm_on_one_training_environment_declares_it(name):
     assert not get_algorithm_class(name).has_nothing_to_compare(2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [shape.format(name) for name in TRAINED for shape in ("{}", "SWAD+{}+BF")])
 def test_a_state_reloads_strictly_and_resumes_exactly(name, tmp_path):
     algorithm, fresh = _make(name), _make(name, seed=1)
     _updates(algorithm, 4)
