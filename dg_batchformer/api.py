@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dg_batchformer.catalog.custom import find_dataset
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.results.arrange import Arrangement
 from dg_batchformer.results.collect import collect, refuse_mixed
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.frames import records_frame, runs_frame
@@ -106,21 +107,25 @@ class Results:
         """
         return runs_frame(self.collection)
 
-    def table(self, selection: str = "training-domain") -> "TableFrame":
+    def table(self, selection: str = "training-domain", *, columns: Sequence[str] = ()) -> "TableFrame":
         """Return the table of a selection method, one line per cell; notebooks show it as a formatted table.
 
+        ``columns`` are the environments, datasets and averages to show, in this order; by default all.
+
         Columns: ``selection``, ``table``, ``row``, ``column``, ``mean`` and ``standard_error`` in percent over ``n``
-        trials, and differences between rows. Raises InputError for an unknown selection method.
+        trials, and differences between rows. Raises InputError for an unknown selection method or column.
 
         >>> import dg_batchformer as dg
         >>> cells = dg.load_results("results/toy").table("training-domain")
         >>> cells[cells["column"] == "Average"].set_index("row")["mean"].round(1).to_dict()
         {'ERM': 78.1, 'ERM+BF': 75.9, 'SWAD': 79.2, 'SWAD and BF': 78.8}
         """
+        from dg_batchformer.tables.columns import with_columns
         from dg_batchformer.tables.frame import section_frame
         from dg_batchformer.tables.table import build_sections
 
-        [section] = build_sections(self.collection, [_method(selection)])
+        sections = build_sections(self.collection, [_method(selection)])
+        [section] = with_columns(sections, columns) if columns else sections
         return section_frame(section)
 
     def compare(self, baseline: str, other: str, *, selection: str = "training-domain") -> Verdict:
@@ -529,24 +534,44 @@ def _environments(given: Environments | None) -> Sequence[str | int] | None:
     return (given,) if isinstance(given, str | int) else given
 
 
-def load_results(*folders: str | Path, unfinished: bool = False, mix: bool = False) -> Results:
+def load_results(
+    *folders: str | Path,
+    unfinished: bool = False,
+    mix: bool = False,
+    search: bool = False,
+    rows: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    order: Sequence[str] = (),
+    grid_points: bool = False,
+) -> Results:
     """Load the results of sweeps and runs, of this package or DomainBed; several folders are pooled.
 
     Args:
         folders: sweep folders, run folders, or output folders of DomainBed sweeps.
         unfinished: also count unfinished runs, with their records so far.
         mix: pool runs in one cell even if they were trained under different conditions.
+        search: of sweeps with a search, load the runs of the search instead of those of its winners.
+        rows: names of the rows to keep, in this order; by default all.
+        rename: new names of rows, by ``ROW``, or by ``SWEEP:ROW`` for the row of one sweep.
+        order: names of rows that come first, in this order.
+        grid_points: make every grid point a row, instead of choosing among them.
 
-    Raises InputError for a folder without results, and for different conditions within a cell without ``mix``.
+    Raises InputError for a folder without results, for an unknown row, and for different conditions within a cell
+    without ``mix``.
 
     >>> import dg_batchformer as dg
     >>> dg.load_results("results/toy")
     Results(earlier: 32 runs, rows ERM, ERM+BF, SWAD, SWAD and BF)
+    >>> dg.load_results("results/toy", rows=["Ours", "ERM"], rename={"ERM+BF": "Ours"}).rows
+    ['Ours', 'ERM']
 
     """
     if not folders:
         raise InputError("load_results takes at least one folder, such as 'results/quickstart'")
-    collection = collect([Path(folder) for folder in folders], unfinished=unfinished)
+    arrangement = Arrangement(grid_points, rename or {}, rows, order)
+    collection = collect(
+        [Path(folder) for folder in folders], unfinished=unfinished, search=search, arrangement=arrangement
+    )
     if not mix:
         refuse_mixed(collection)
     return Results(collection)

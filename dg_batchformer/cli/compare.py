@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dg_batchformer.cli.common import OK, Verbs
-from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, print_notes
+from dg_batchformer.cli.sweeps_read import add_naming, add_reading, collect_asked, print_notes
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.metrics import METRICS
 from dg_batchformer.results.selection import METHODS
@@ -40,6 +40,7 @@ def add_parser(verbs: Verbs) -> None:
         default="accuracy", help="the metric to compare, see tables --help; few-many: whether the gain on few-shot "
         "classes differs from that on many-shot ones (default: %(default)s)")  # fmt: skip
     add_reading(verb)
+    add_naming(verb)
     add("--format", choices=_FORMATS, default="text", help="output format (default: %(default)s)")
 
 

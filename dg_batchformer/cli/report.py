@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from dg_batchformer.cli.common import OK, Verbs
-from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, print_notes
+from dg_batchformer.cli.sweeps_read import ARRANGING, add_naming, add_reading, add_rows, collect_asked, print_notes
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.storage.folders import write_text
@@ -24,6 +24,8 @@ def add_parser(verbs: Verbs) -> None:
         help="folder of a sweep such as results/quickstart, of a run, or of a DomainBed sweep; several make one "
         "page")  # fmt: skip
     add_reading(verb)
+    add_rows(verb)
+    add_naming(verb)
     add("--output", type=Path, metavar="FILE", help="the page (default: DIR/report.html)")
     add("--figures", type=Path, metavar="DIR",
         help="instead, write every figure there as SVG and PDF, at the column widths of ICML, CVPR and NeurIPS, and "
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     collection = collect_asked(options)
     from dg_batchformer.report.page import build_page  # loads matplotlib and Jinja2
 
-    given = {name: getattr(options, name) for name in ("mix", "unfinished", "output")}
+    given = {name: getattr(options, name) for name in ("mix", "unfinished", "search", *ARRANGING, "output")}
     page = build_page(collection, folders, **given)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

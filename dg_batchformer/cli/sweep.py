@@ -7,6 +7,8 @@ from pathlib import Path
 from dg_batchformer.callbacks.load import find_callbacks
 from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, positive, run_options
 from dg_batchformer.errors import InputError
+from dg_batchformer.results.search import declare_winners, with_hparams_from
+from dg_batchformer.results.winners import cells, read_winners, repeats, write_winners
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
 from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.names import is_of_session
@@ -17,6 +19,7 @@ from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import log_jobs, queued_states, read_jobs, submitting
 from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
 from dg_batchformer.text.command import command
+from dg_batchformer.text.counts import how_many
 
 _FIRST_COMMANDS = 3
 
@@ -90,23 +93,89 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
     find_callbacks(options.log, asked.plugins)
     folder = SweepFolder(options.results_dir / asked.name)
     refuse_misplaced(folder)
+    if asked.hparams_from is not None:
+        runs = _with_hparams_from(options, asked, folder, runs)
+    if asked.search is not None:
+        runs = [*runs, *repeats(runs, read_winners(folder), asked.search.repeat, asked.search.selection)]
     if options.launcher == "slurm":
         return _sweep_on_slurm(options, asked, runs, folder)
-    from dg_batchformer.training.preflight import check_runs, parse_devices
+    from dg_batchformer.training.preflight import parse_devices
 
     devices = parse_devices(options.devices)
-    planned = _plan(options, folder, runs, len(devices))
     if options.launcher == "dry_run":
-        _print_commands(options, folder, planned.due, devices)
+        _print_commands(options, folder, _plan(options, folder, runs, len(devices)).due, devices)
+        _say_what_follows(asked, runs)
         return OK
+    is_whole = _train(options, asked, runs, folder, devices)
+    if is_whole and _follows(asked, runs) and (further := _declare_winners(folder)):
+        runs = [*runs, *further]
+        is_whole = _train(options, asked, runs, folder, devices)
+    if not is_whole:
+        print("interrupted: all runs are saved; rerun the command to resume")
+        return INTERRUPTED
+    if _follows(asked, runs):
+        print("the search is not finished, so its winners are not chosen; rerun the command to continue")
+    return _say_what_lacks(folder, runs)
+
+
+def _train(
+    options: argparse.Namespace,
+    asked: SweepSpec,
+    runs: Sequence[SweepRun],
+    folder: SweepFolder,
+    devices: Sequence[str],
+) -> bool:
+    """Train the missing runs on this machine; return false if interrupted."""
+    from dg_batchformer.training.preflight import check_runs
+
+    planned = _plan(options, folder, runs, len(devices))
+    _say_what_follows(asked, runs)
     notes = check_runs([run.spec for run in planned.due], options.data_dir)
     _say_notes(notes)
     _declare(folder, asked, runs, options)
     _restart(folder, planned)
-    if not _launch(folder, planned.due, devices, options, notes):
-        print("interrupted: all runs are saved; rerun the command to resume")
-        return INTERRUPTED
-    return _say_what_lacks(folder, runs)
+    return _launch(folder, planned.due, devices, options, notes)
+
+
+def _with_hparams_from(
+    options: argparse.Namespace, asked: SweepSpec, folder: SweepFolder, runs: Sequence[SweepRun]
+) -> Sequence[SweepRun]:
+    """Return the runs with the hparams that another sweep chose, and write its choice down."""
+    found, winners = with_hparams_from(Path(str(asked.hparams_from)), folder, runs)
+    shared = sorted({trial for winner in winners for trial in winner.trials} & set(asked.trial_seeds))
+    if shared:
+        said = ", ".join(map(str, shared))
+        print(
+            f"note: {asked.hparams_from} chose hparams on trial {said}, which this sweep trains too; give other trials"
+        )
+    if options.launcher != "dry_run":
+        write_winners(folder, winners)
+    return found
+
+
+def _follows(asked: SweepSpec, runs: Sequence[SweepRun]) -> bool:
+    """Return whether the winners of a search are still to be chosen."""
+    return asked.search is not None and all(run.searches for run in runs)
+
+
+def _say_what_follows(asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
+    """Print how many runs follow a search."""
+    if asked.search is not None and _follows(asked, runs):
+        trials = ", ".join(map(str, asked.search.repeat))
+        number = len(cells(runs)) * len(asked.search.repeat)
+        print(f"after the search: {how_many(number, 'run')} of its winners, on trial {trials}", flush=True)
+
+
+def _declare_winners(folder: SweepFolder) -> Sequence[SweepRun]:
+    """Choose the winners of a finished search, and print where they are; return their runs, [] if it is unfinished."""
+    further = declare_winners(folder)
+    if further:
+        winners = read_winners(folder)
+        print(f"chose {how_many(len(winners), 'winner')} by {winners[0].selection} selection: {folder.winners_file}")
+        for winner in winners:
+            for name, edge in winner.edges.items():
+                print(f"note: {winner.row} on {winner.place}: {name} is the {edge} value tried; try a wider range")
+    return further
 
 
 def _declare(folder: SweepFolder, asked: SweepSpec, runs: Sequence[SweepRun], options: argparse.Namespace) -> None:
@@ -162,7 +231,7 @@ def _sweep_on_slurm(
     options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun], folder: SweepFolder
 ) -> int:
     """Submit the missing runs to SLURM and return; runs of jobs that are already queued are not submitted again."""
-    from dg_batchformer.sweep.launchers.slurm import runs_in_task, submit
+    from dg_batchformer.sweep.launchers.slurm import runs_in_task, submit, submit_follow_up
     from dg_batchformer.training.preflight import check_runs
 
     _refuse_session(runs)
@@ -172,6 +241,13 @@ def _sweep_on_slurm(
         jobs = read_jobs(folder)
         states = queued_states(jobs)
         queued = {run for job in jobs if job.job_id in states for run in job.runs}
+        searching = [job for job in jobs if job.job_id in states and not job.is_follow_up]
+        follows_up = any(job.job_id in states and job.is_follow_up for job in jobs)
+        if _follows(asked, runs) and folder.sweep_file.exists():
+            _declare(folder, asked, runs, options)
+            runs = [*runs, *_declare_winners(folder)]
+        if follows_up:
+            queued |= {run.spec.id for run in runs if not run.searches}
         planned = _plan(options, folder, runs, cluster.array, queued)
         _say_notes(check_runs([run.spec for run in planned.due], options.data_dir))
         _declare(folder, asked, runs, options)
@@ -181,6 +257,15 @@ def _sweep_on_slurm(
         per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
         submitted = 0
         for part in submit(folder, planned.due, run_options(options), cluster, per_task):
+            log_jobs(folder, part)
+            submitted += len(part)
+            searching += part
+        if _follows(asked, runs) and searching and (submitted or not follows_up):
+            _say_what_follows(asked, runs)
+            number = len(cells(runs)) * len(asked.search.repeat) if asked.search is not None else 0
+            part = submit_follow_up(
+                folder, declare_winners, number, run_options(options), cluster, per_task, after=searching
+            )
             log_jobs(folder, part)
             submitted += len(part)
     print(f"submitted {submitted} tasks of up to {per_task} runs; {len(states)} tasks were already queued")
@@ -219,11 +304,11 @@ def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None
     from dg_batchformer.hparams_registry import resolve_hparams
 
     lines = {row.label: row.line for row in asked.algorithms}
-    for label, spec in {(run.label, run.spec.dataset): run for run in runs}.values():
+    for run in {(run.label, run.spec.dataset, *run.point.items()): run for run in runs}.values():
         try:
-            resolve_hparams(spec)
+            resolve_hparams(run.spec)
         except InputError as error:
-            raise InputError(f"{file}:{lines[label]}: row {label!r}: {error}") from None
+            raise InputError(f"{file}:{lines[run.label]}: row {run.label!r}: {error}") from None
 
 
 def _launch(

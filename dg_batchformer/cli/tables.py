@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs
-from dg_batchformer.cli.sweeps_read import add_reading, collect_asked, print_notes
+from dg_batchformer.cli.sweeps_read import ARRANGING, add_naming, add_reading, add_rows, collect_asked, print_notes
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.cache import read_folders
 from dg_batchformer.results.collection import damaged_records, unreadable_lines
@@ -17,6 +17,7 @@ from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.storage.folders import SweepFolder, write_text
 from dg_batchformer.tables.by_class import with_classes
+from dg_batchformer.tables.columns import with_columns
 from dg_batchformer.tables.domainbed import domainbed_tables, left_out
 from dg_batchformer.tables.draws import with_draws
 from dg_batchformer.tables.render import FORMATS, render
@@ -64,9 +65,15 @@ def add_parser(verbs: Verbs) -> None:
         type=one_form,
         help="mark the averages that differ significantly from this row's",
     )
-    add("--hparams", action="store_true", default=None,
-        help="list below each table the selected step and draw by row, environment and trial")  # fmt: skip
+    add(
+        "--hparams",
+        action="store_true",
+        default=None,
+        help="list below each table the selected step, and draw or grid point, by row, environment and trial",
+    )
     add_reading(verb)
+    add_rows(verb)
+    add_naming(verb)
     add("--expect", action="store_true",
         help="instead, compare averages with those that the sweep file expects; status 1 if one is outside its "
         "tolerance")  # fmt: skip
@@ -100,8 +107,10 @@ def run(options: argparse.Namespace) -> int:
         sections = add_published(sections, collection.runs, options.published)
     if options.hparams:
         sections = with_draws(sections, collection)
-    if "all" in asked:
-        sections = [*sections, side_by_side(sections)]
+    beside = [side_by_side(sections)] if "all" in asked else []
+    if options.columns is not None:
+        sections = with_columns(sections, options.columns)
+    sections = [*sections, *beside]
     if options.by_class:
         sections = with_classes(sections, collection)
     shown = render(sections, options.format or "text")
@@ -117,15 +126,17 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
     strange = [name for name in methods if name not in CHOOSE]
     if strange:
         raise InputError(f"DomainBed has no selection method {strange[0]!r}; it has {', '.join(CHOOSE)}")
-    for name in ("output", "published", "compare_to", "metric", "by_class", "hparams"):
+    for name in ("output", "published", "compare_to", "metric", "by_class", "hparams", *ARRANGING):
         if getattr(options, name) is not None:
             raise InputError(f"--format {options.format} prints only what DomainBed prints; drop --{name}")
     read: dict[Path, Mapping[str, RecordsFile]] = {}
     for folder, sweep in ((folder, SweepFolder(folder)) for folder in options.folders):
         if not sweep.is_sweep:
             read[folder.resolve()] = read_folders(folder.resolve())
-        elif read_sweep_manifest(sweep).by_train_envs:
+        elif (manifest := read_sweep_manifest(sweep)).by_train_envs:
             raise InputError(f"{folder} is a sweep with train_envs, for which DomainBed has no tables; drop --format")
+        elif any(run.varied for run in manifest.runs):
+            raise InputError(f"{folder} is a sweep with a grid, for which DomainBed has no tables; drop --format")
         else:
             read[sweep.runs] = read_files(sweep)
     files = [file for by_name in read.values() for file in by_name.values()]
@@ -139,7 +150,8 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
 
 
 def _expect(options: argparse.Namespace) -> int:
-    for name in ("format", "selection", "metric", "by_class", "published", "compare_to", "hparams", "output"):
+    others = ("format", "selection", "metric", "by_class", "published", "compare_to", "hparams", "output")
+    for name in (*others, *ARRANGING):
         if getattr(options, name) is not None:
             raise InputError(f"--expect prints one table, with the selection method of the sweep file; drop --{name}")
     if len(options.folders) > 1:

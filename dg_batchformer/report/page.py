@@ -15,10 +15,11 @@ from dg_batchformer.report.choices import Choices
 from dg_batchformer.report.figures.canvas import NARROW, WIDE, svg
 from dg_batchformer.report.figures.catalog import GAIN, KINDS, Kind, of_dataset
 from dg_batchformer.report.looks import Looks, looks
-from dg_batchformer.results.collection import Collection
+from dg_batchformer.results.collection import DEFAULTS, Collection
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.runtime.parallel import in_every_core
 from dg_batchformer.tables.by_class import with_classes
+from dg_batchformer.tables.columns import with_columns
 from dg_batchformer.tables.draws import with_draws
 from dg_batchformer.tables.render.html import LEGEND, STYLE, section_html
 from dg_batchformer.tables.table import Section, build_sections
@@ -51,18 +52,20 @@ class Drawn:
     svgs: dict[float, str] = field(default_factory=dict)
 
 
-def build_page(collection: Collection, folders: Sequence[Path], **options: object) -> str:
+def build_page(collection: Collection, folders: Sequence[Path], **options: Any) -> str:
     """Return the report of a collection as one self-contained HTML page.
 
     Args:
         collection: runs to report.
         folders: that the collection was read from.
-        options: of the ``report`` command, for the command that repeats it.
+        options: of the ``report`` command, for the command that repeats it; ``columns`` are those of its tables.
 
     """
     sections = _telling(build_sections(collection, list(METHODS)))
-    if any(run.hparams_seed for run in collection.runs):
+    if any(run.candidate != DEFAULTS for run in collection.runs):
         sections = with_draws(sections, collection)
+    if options.get("columns"):
+        sections = with_columns(sections, options["columns"])
     choices = {section.method.name: Choices(collection, METHODS[section.method.name]) for section in sections}
     look = looks(collection.rows)
     figures = _draw(KINDS, choices, look)
@@ -120,7 +123,7 @@ def _values(section: Section) -> list[Any]:
 
 
 def _draw(kinds: Sequence[Kind], choices: Mapping[str, Choices], look: Looks) -> dict[Kind, list[Drawn]]:
-    """Draw all figures for wide and narrow screens, in all cores: drawing takes most of the time of a page."""
+    """Candidate all figures for wide and narrow screens, in all cores: drawing takes most of the time of a page."""
     figures = {kind: _planned(kind, choices) for kind in kinds}
     jobs = [(kind, one, width) for kind, drawn in figures.items() for one in drawn for width in (WIDE, NARROW)]
 

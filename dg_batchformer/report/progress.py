@@ -51,5 +51,5 @@ def troubles(collection: Collection) -> list[Trouble]:
 def _name(collection: Collection, run: CollectedRun) -> str:
     names = collection.environments[run.benchmark]
     envs = ", ".join(names[env] for env in run.test_envs)
-    draw = f", draw {run.hparams_seed}" if run.hparams_seed else ""
+    draw = f", draw {run.hparams_seed}" if run.hparams_seed else f", {run.candidate.point}" if run.point else ""
     return f"{run.label} on {run.dataset}/{envs}, trial {run.trial_seed}{draw} ({run.path.name})"

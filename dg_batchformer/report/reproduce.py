@@ -72,10 +72,7 @@ def _sweep_file(declared: Mapping[str, Any]) -> str:
 
 
 def _row(row: Mapping[str, Any]) -> Any:
-    if row["label"] == row["algorithm"] and not row["hparams"]:
+    given = {key: row[key] for key in ("hparams", "grid") if row.get(key)}
+    if row["label"] == row["algorithm"] and not given:
         return row["algorithm"]
-    return {
-        "name": row["algorithm"],
-        "label": row["label"],
-        **({"hparams": row["hparams"]} if row["hparams"] else {}),
-    }
+    return {"name": row["algorithm"], "label": row["label"], **given}

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dg_batchformer.report.choices import Choices
 from dg_batchformer.report.figures.frames import reference_pairs
-from dg_batchformer.results.collection import Collection
+from dg_batchformer.results.collection import Collection, most_draws
 from dg_batchformer.stats.comparison import Comparison, Verdict
 from dg_batchformer.stats.verdict import sentence
 from dg_batchformer.storage.folders import SweepFolder
@@ -18,13 +18,13 @@ def asked(collection: Collection) -> list[tuple[str, str]]:
     """Return the size of the sweep, as (name, value)."""
     runs = collection.runs
     environments = {(run.dataset, env) for run in runs for env in run.test_envs}
-    trials, draws = {run.trial_seed for run in runs}, {run.hparams_seed for run in runs}
+    trials, draws = {run.trial_seed for run in runs}, most_draws(runs)
     return [
         ("datasets", ", ".join(collection.environments)),
         ("test environments", str(len(environments))),
         ("rows", str(len(collection.rows))),
         ("trials", str(len(trials))),
-        ("draws of hparams", str(len(draws)) if len(draws) > 1 else "none: defaults"),
+        ("draws of hparams", str(draws) if draws > 1 else "none: defaults"),
         ("runs", str(len(runs))),
     ]
 

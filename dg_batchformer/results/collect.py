@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.results.arrange import AS_THEY_ARE, Arrangement, arranged, in_order
 from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.domainbed_sweep import read_domainbed_sweep
 from dg_batchformer.results.our_sweep import our_runs, read_our_runs, read_our_sweep
@@ -12,8 +14,15 @@ from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.text.counts import how_many
 
 
-def collect(folders: Sequence[Path], *, unfinished: bool = False, predictions: bool = False) -> Collection:
-    """Read sweeps into one collection; raise InputError for a folder that is not a sweep.
+def collect(
+    folders: Sequence[Path],
+    *,
+    unfinished: bool = False,
+    predictions: bool = False,
+    search: bool | None = None,
+    arrangement: Arrangement = AS_THEY_ARE,
+) -> Collection:
+    """Read sweeps into one collection; raise InputError for a folder that is not a sweep, or for an unknown row.
 
     Duplicate runs count once: the first finished one.
 
@@ -21,15 +30,18 @@ def collect(folders: Sequence[Path], *, unfinished: bool = False, predictions: b
         folders: of the sweeps.
         unfinished: include unfinished runs with their records so far; otherwise they have no evaluations.
         predictions: prediction files will be read, so damage to them counts.
+        search: of sweeps with a search, only its runs (true), or only those of its winners (false); None keeps both.
+        arrangement: which rows to keep, their names and their order.
 
     """
-    collections = [_read(folder, unfinished, predictions) for folder in folders]
+    read = [_of_search(_read(folder, unfinished, predictions), search) for folder in folders]
+    collections = arranged(read, arrangement)
     runs, skipped = _distinct([run for collection in collections for run in collection.runs])
     left = {id(run) for run in runs if not run.state.is_final}
     lacking = [collection for collection in collections if any(id(run) in left for run in collection.runs)]
     return Collection(
         ", ".join(collection.name for collection in collections),
-        list(dict.fromkeys(label for collection in collections for label in collection.rows)),
+        in_order(list(dict.fromkeys(label for one in collections for label in one.rows)), arrangement),
         runs,
         list(dict.fromkeys(command for collection in lacking for command in collection.commands)),
         [
@@ -49,6 +61,20 @@ def _read(folder: Path, unfinished: bool, predictions: bool) -> Collection:
     return read_domainbed_sweep(folder, unfinished)
 
 
+def _of_search(collection: Collection, search: bool | None) -> Collection:
+    """Keep the runs of a search, or those of its winners; raise InputError if it has not chosen any."""
+    if search is None or not any(run.searches for run in collection.runs):
+        return collection
+    runs = [run for run in collection.runs if run.searches == search]
+    if not runs:
+        finish = f": {collection.commands[0]}" if collection.commands else ", by its sweep command"
+        raise InputError(
+            f"the search of {collection.name} has not chosen its winners; finish it{finish}; or give --search to read "
+            "the runs of the search itself"
+        )
+    return replace(collection, runs=runs)
+
+
 def _unfinished(collection: Collection, left: Set[int]) -> str:
     """Return a note on the number of unfinished runs of a sweep, and how to finish them."""
     number, runs = sum(id(run) in left for run in collection.runs), len(collection.runs)
@@ -56,7 +82,7 @@ def _unfinished(collection: Collection, left: Set[int]) -> str:
 
 
 def _distinct(runs: Sequence[CollectedRun]) -> tuple[list[CollectedRun], list[str]]:
-    """Drop duplicates: runs with equal row, dataset, environments, trial, draw and conditions."""
+    """Drop duplicates: runs with equal row, dataset, environments, trial, draw or grid point, and conditions."""
     trained = {_place(run) for run in runs if run.state.is_final}
     kept: list[CollectedRun] = []
     there: dict[tuple[object, ...], list[Mapping[str, str]]] = defaultdict(list)
@@ -81,7 +107,7 @@ def _agree(values: Mapping[str, str], others: Mapping[str, str]) -> bool:
 
 
 def _place(run: CollectedRun) -> tuple[object, ...]:
-    return run.label, run.dataset, run.imbalance, run.train_envs, run.test_envs, run.trial_seed, run.hparams_seed
+    return run.label, run.dataset, run.imbalance, run.train_envs, run.test_envs, run.trial_seed, run.candidate
 
 
 def refuse_mixed(collection: Collection) -> None:
@@ -98,13 +124,18 @@ def refuse_mixed(collection: Collection) -> None:
     for runs in cells.values():
         _refuse_different(runs, [run.conditions.fields for run in runs])
         defaults = [run for run in runs if run.hparams_seed == 0]
-        _refuse_different(defaults, [run.conditions.hparams for run in defaults])
+        _refuse_different(defaults, [_fixed(run) for run in defaults])
         places: dict[tuple[object, ...], list[CollectedRun]] = defaultdict(list)
         for run in runs:
             places[_place(run)].append(run)
         for rivals in places.values():
             if len(rivals) > 1:
                 _refuse_different(rivals, [run.conditions.everything for run in rivals])
+
+
+def _fixed(run: CollectedRun) -> dict[str, str]:
+    """Return the hparams that the grid of a row does not vary."""
+    return {name: value for name, value in run.conditions.hparams.items() if name not in run.point}
 
 
 def _refuse_different(runs: Sequence[CollectedRun], values: Sequence[Mapping[str, str]]) -> None:

@@ -1,15 +1,16 @@
 """The runs of one or several sweeps, as found on disk: the input of tables and reports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dg_batchformer.catalog.datasets import DATASETS
-from dg_batchformer.results.conditions import Conditions, conditions
+from dg_batchformer.results.conditions import Conditions, as_text, conditions
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import Place, RecordsFile, RunRecords
+from dg_batchformer.results.winners import Winner
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.text.counts import listed
 
@@ -33,6 +34,35 @@ class Ending(NamedTuple):
         return cls(seconds if isinstance(seconds, int | float) else None, folder.failure())
 
 
+class Candidate(NamedTuple):
+    """Hparams among which model selection chooses: a random draw, or a grid point.
+
+    Args:
+        seed: the hparams seed.
+        point: the grid point as text, '' without a grid.
+
+    """
+
+    seed: int
+    point: str = ""
+
+
+DEFAULTS = Candidate(0)
+
+
+def point_text(point: Mapping[str, Any]) -> str:
+    """Return a grid point as text, such as ``lr 1e-05, bf_dropout 0.1``."""
+    return ", ".join(f"{name} {as_text(value)}" for name, value in point.items())
+
+
+def most_draws(runs: Iterable["CollectedRun"]) -> int:
+    """Return the maximal number of draws and grid points per row, dataset, test environments and trial."""
+    tried: dict[tuple[object, ...], set[Candidate]] = {}
+    for run in runs:
+        tried.setdefault((run.benchmark, run.label, run.test_envs, run.trial_seed), set()).add(run.candidate)
+    return max(map(len, tried.values()), default=0)
+
+
 @dataclass(frozen=True)
 class CollectedRun:
     """A run of a sweep with its row, its state, and its records if tables include it.
@@ -44,6 +74,9 @@ class CollectedRun:
         train_envs: its training environments, if its sweep is defined by ``train_envs``, else ().
         packed: how it ended, if it was read from packed records, which replace its folder.
         imbalance: its imbalance, '' for none.
+        point: its grid point, or what a search chose: values by hparam; {} without either.
+        searches: whether it is a run of a search, not of its winner.
+        winner: the choice of a search that it repeats, if any.
 
     """
 
@@ -60,6 +93,14 @@ class CollectedRun:
     train_envs: tuple[int, ...] = ()
     packed: Ending | None = None
     imbalance: str = ""
+    point: Mapping[str, Any] = field(default_factory=dict)
+    searches: bool = False
+    winner: Winner | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate of model selection that it trains."""
+        return Candidate(self.hparams_seed, point_text(self.point))
 
     @cached_property
     def ending(self) -> Ending:
@@ -94,7 +135,7 @@ class CollectedRun:
     def conditions(self) -> Conditions:
         """The conditions under which it was trained."""
         place = Place(self.dataset, self.algorithm, self.test_envs, self.trial_seed, self.hparams_seed)
-        return conditions(self.constant, place)
+        return conditions(self.constant, place, self.point)
 
     @property
     def reported(self) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Training conditions of a run: fields of RunSpec that are not an axis of tables, its data, and its hparams."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Conditions(NamedTuple):
 
     Args:
         fields: of RunSpec, of DomainBed's task, and of the data; the seed is only "given" or DERIVED.
-        hparams: all hparams. given: those set by the user.
+        hparams: all hparams. given: those set by the user, without those that a grid varies.
         seed: its value.
 
     """
@@ -46,10 +46,18 @@ class Conditions(NamedTuple):
         return {**self.fields, "seed": self.seed, **self.hparams}
 
 
-def conditions(constant: Mapping[str, Any], place: Place) -> Conditions:
-    """Return the conditions of a run from the constant values of its records."""
+def conditions(constant: Mapping[str, Any], place: Place, varied: Collection[str] = ()) -> Conditions:
+    """Return the conditions of a run from the constant values of its records.
+
+    Args:
+        constant: the values.
+        place: of the run in its sweep.
+        varied: hparams that the grid of its row varies: they are not among the set hparams.
+
+    """
     args = _mapping(constant.get("args"))
-    given = _given(args.get("hparams"))
+    asked = _given(args.get("hparams"))
+    given = {name: value for name, value in asked.items() if name not in varied}
     absent = REFERENCE if "protocol" in constant else {}  # our older records lack newer fields
     fields = {name: args.get(name, absent.get(name)) for name in ("task", *FIELDS, *_OF_RECORDS)}
     fields |= {name: constant[name] for name in _OF_RECORDS if constant.get(name) is not None}
@@ -58,7 +66,7 @@ def conditions(constant: Mapping[str, Any], place: Place) -> Conditions:
     fields |= {"algorithm": place.algorithm, "hparams": given or None, "seed": _origin(args.get("seed"), place)}
     return Conditions(
         {name: UNKNOWN if value is None else as_text(value) for name, value in fields.items()},
-        _texts({**given, **_mapping(constant.get("hparams"))}),
+        _texts({**asked, **_mapping(constant.get("hparams"))}),
         _texts(given),
         as_text(args.get("seed")),
     )

@@ -12,6 +12,7 @@ from dg_batchformer.results.collection import CollectedRun, Collection, Ending, 
 from dg_batchformer.results.packed import Contents, read_packed, write_packed
 from dg_batchformer.results.runs import RecordsFile, RunRecords, parse_records
 from dg_batchformer.results.soups import read_soups
+from dg_batchformer.results.winners import read_winners
 from dg_batchformer.spec.launch import options_of_run
 from dg_batchformer.spec.manifest import SweepManifest, read_sweep_manifest
 from dg_batchformer.spec.run import RunSpec
@@ -36,12 +37,17 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
     manifest = read_sweep_manifest(folder)
     found = read_contents(folder, manifest, predictions)
     files, runs = found.files, []
-    for label, spec in manifest.runs:
+    chosen = {(winner.row, winner.run): winner for winner in read_winners(folder)}
+    for asked in manifest.runs:
+        spec = asked.spec
         file, state = files.get(spec.id, RecordsFile([])), found.states.get(spec.id, State.DUE)
         train_envs = spec.train_envs if manifest.by_train_envs else ()
-        run = _collected(label, spec, folder.run(spec.id), state, file, train_envs, unfinished)
-        runs.append(replace(run, packed=found.endings.get(spec.id)))
-    torn = unreadable_lines(folder.runs, {spec.id: files[spec.id] for _, spec in manifest.runs if spec.id in files})
+        run = _collected(asked.label, spec, folder.run(spec.id), state, file, train_envs, unfinished)
+        winner = chosen.get((asked.label, asked.winner))
+        packed = found.endings.get(spec.id)
+        runs.append(replace(run, packed=packed, point=asked.point, searches=asked.searches, winner=winner))
+    declared = [run.spec.id for run in manifest.runs]
+    torn = unreadable_lines(folder.runs, {run_id: files[run_id] for run_id in declared if run_id in files})
     left = {run.state for run in runs if not run.state.is_final}
     retry = [state for state in (State.FAILED, State.DAMAGED) if state in left]
     commands = [manifest.command(retry=retry)] if left else []

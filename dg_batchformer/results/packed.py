@@ -6,6 +6,7 @@ outcome of every run.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from dg_batchformer.results.collection import CollectedRun, Ending
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import RecordsFile, RunRecords
 from dg_batchformer.results.soups import soup_run
+from dg_batchformer.results.winners import read_winners
 from dg_batchformer.spec.manifest import SweepManifest
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.run_folder import read_spec
@@ -65,7 +67,7 @@ def write_packed(folder: SweepFolder, manifest: SweepManifest, contents: Content
     keys = list(dict.fromkeys(key for *_, run in rows for key in run.evaluations.keys))
     note = {
         "version": _VERSION,
-        "sweep": folder.read(),
+        "sweep": {**folder.read(), "winners": [asdict(winner) for winner in read_winners(folder)]},
         "keys": keys,
         "runs": {name: [state.value, *contents.endings[name]] for name, state in contents.states.items()},
         "files": {name: [file.unreadable, file.is_plain, file.intact] for name, file in contents.files.items()},

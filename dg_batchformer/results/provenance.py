@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dg_batchformer.results.collection import CollectedRun
+from dg_batchformer.results.collection import CollectedRun, most_draws
 from dg_batchformer.text.counts import how_many
 from dg_batchformer.text.printable import one_line
 
@@ -65,7 +65,7 @@ def provenance(runs: Sequence[CollectedRun]) -> Provenance | None:
     return Provenance(
         runs=len(trained),
         trials=len({run.trial_seed for run in trained}),
-        draws=len({run.hparams_seed for run in trained}),
+        draws=most_draws(trained),
         protocols=_values(said, "protocol"),
         precisions=_values(said, "precision"),
         data_paths=_values(said, "data_path"),

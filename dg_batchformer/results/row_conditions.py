@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.results.collection import CollectedRun
+from dg_batchformer.results.collection import CollectedRun, most_draws
 from dg_batchformer.results.conditions import DERIVED, FIELDS, UNKNOWN, as_text
 from dg_batchformer.spec.protocols import get_protocol
 from dg_batchformer.spec.run import RunRequest
@@ -108,14 +108,18 @@ class _Row(NamedTuple):
     def of(cls, runs: Sequence[CollectedRun]) -> "_Row":
         fields = _values(run.conditions.fields for run in runs)
         hparams = _values(run.conditions.hparams for run in runs)
-        draws = {run.hparams_seed for run in runs}
-        is_drawn = any(draws)
+        is_drawn = any(run.hparams_seed for run in runs)
+        listed = {name for run in runs for name in run.point}
         if not any("soup_members" in run.constant for run in runs):  # a soup is of all draws
-            fields["draws"] = [str(len(draws))]
+            fields["draws"] = [str(most_draws(runs))]
         return cls(
             {name: " and ".join(values) for name, values in fields.items() if name not in {"hparams", *_OF_THE_ROW}},
             {
-                name: "drawn" if is_drawn and len(values) > 1 else " and ".join(values)
+                name: "drawn"
+                if is_drawn and len(values) > 1
+                else " or ".join(values)
+                if name in listed
+                else " and ".join(values)
                 for name, values in hparams.items()
             },
             frozenset(name for run in runs for name in run.conditions.given),

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from dg_batchformer.results.collection import CollectedRun, Collection
+from dg_batchformer.results.collection import Candidate, CollectedRun, Collection
 from dg_batchformer.results.metrics import ACCURACY, Measurements
 from dg_batchformer.results.selection import Method, Score, best_draw
 
@@ -21,9 +21,9 @@ class Choice(NamedTuple):
 
 def choose(collection: Collection, method: Method) -> Mapping[Key, Choice]:
     """Return the choice for every (benchmark, label, env, trial) with a result."""
-    groups: dict[tuple[str, str, int], dict[int, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, str, int], dict[Candidate, list[CollectedRun]]] = defaultdict(lambda: defaultdict(list))
     for run in collection.runs:
-        groups[run.benchmark, run.label, run.trial_seed][run.hparams_seed].append(run)
+        groups[run.benchmark, run.label, run.trial_seed][run.candidate].append(run)
     choices = {}
     for (benchmark, label, trial), by_draw in groups.items():
         num_envs = len(collection.environments[benchmark])

@@ -1,9 +1,9 @@
 """Model selection: select the step and draw to report, without using the reported accuracy.
 
 The test accuracy of a run is that on the ``in`` split of its test environment, as in DomainBed. Ties go to the earliest
-step and the largest hparams seed. For a run that averages weights (SWAD), only the ``final`` record is of the returned
-model; a diverged run has none, so it is not selected. The ``swad-`` methods use the models during training instead, as
-SWAD's own tables do.
+step, the largest hparams seed and the first grid point. For a run that averages weights (SWAD), only the ``final``
+record is of the returned model; a diverged run has none, so it is not selected. The ``swad-`` methods use the models
+during training instead, as SWAD's own tables do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dg_batchformer.catalog.wrappers import averaging_wrappers
-from dg_batchformer.results.collection import CollectedRun
+from dg_batchformer.results.collection import Candidate, CollectedRun
 from dg_batchformer.results.evaluations import Evaluations, Flags, Floats
 
 
@@ -72,10 +72,14 @@ def nan_lowest(value: float) -> float:
 
 
 def best_draw(
-    method: Method, by_draw: Mapping[int, Sequence[CollectedRun]], env: int, num_envs: int
-) -> tuple[int, Score] | None:
-    """Return the hparams seed and score of the best draw by validation; ties go to the largest seed."""
-    scores = {draw: method.select(by_draw[draw], env, num_envs) for draw in sorted(by_draw, reverse=True)}
+    method: Method, by_draw: Mapping[Candidate, Sequence[CollectedRun]], env: int, num_envs: int
+) -> tuple[Candidate, Score] | None:
+    """Return the best draw or grid point by validation, and its score.
+
+    Ties go to the largest hparams seed, as in DomainBed, and to the first grid point.
+    """
+    latest_first = sorted(by_draw, key=lambda draw: -draw.seed)  # stable: grid points stay in order
+    scores = {draw: method.select(by_draw[draw], env, num_envs) for draw in latest_first}
     found = [(draw, score) for draw, score in scores.items() if score is not None]
     return max(found, key=lambda one: nan_lowest(one[1].validation), default=None)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, Launch
 from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.spec.search import Search
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.text.command import command
 from dg_batchformer.text.printable import one_line
@@ -20,24 +21,53 @@ if TYPE_CHECKING:  # importing yaml would take a tenth of the time of a table
 
 
 class SweepRun(NamedTuple):
-    """A run of a sweep, with the label of its row."""
+    """A run of a sweep.
+
+    Args:
+        label: of its row.
+        spec: its settings.
+        varied: names of the hparams whose values the grid of its row lists, or that a search chose; their values are
+            among the hparams of ``spec``.
+        searches: whether it is a run of a search, not of its winner.
+        winner: id of the run with whose hparams it repeats, '' if no search chose its hparams.
+
+    """
 
     label: str
     spec: RunSpec
+    varied: tuple[str, ...] = ()
+    searches: bool = False
+    winner: str = ""
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """Its grid point: the values of the varied hparams."""
+        return {name: self.spec.hparams[name] for name in self.varied}
 
     @property
     def name(self) -> str:
         """Readable name of the run."""
         draw = f", draw {self.spec.hparams_seed}" if self.spec.hparams_seed else ""
-        return f"{self.label} on {self.place}{draw}"
+        return f"{self.label} on {self.place}{draw}" + "".join(f", {name} {of}" for name, of in self.point.items())
+
+    @property
+    def cell(self) -> tuple[object, ...]:
+        """Row, dataset, imbalance and environments, for which a search chooses one winner."""
+        spec = self.spec
+        return self.label, spec.dataset, str(spec.imbalance or ""), spec.train_envs, spec.test_envs
+
+    @property
+    def where(self) -> str:
+        """Dataset, environments and imbalance."""
+        spec = self.spec
+        trained_on = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
+        thinned = f", {spec.imbalance}" if spec.imbalance is not None else ""
+        return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{trained_on}{thinned}"
 
     @property
     def place(self) -> str:
         """Dataset, environments, imbalance and trial, which all draws of a row share."""
-        spec = self.spec
-        trained_on = f" from {spec.environment_names(spec.train_envs)}" if spec.leaves_some_out else ""
-        thinned = f", {spec.imbalance}" if spec.imbalance is not None else ""
-        return f"{spec.dataset}/{spec.environment_names(spec.test_envs)}{trained_on}{thinned}, trial {spec.trial_seed}"
+        return f"{self.where}, trial {self.spec.trial_seed}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +78,7 @@ class SweepManifest:
         folder: of the sweep.
         by_train_envs: whether the sweep file has ``train_envs``.
         launch: command of the last start; None if an earlier version started it.
+        search: the search for hparams, if the sweep has one.
 
     """
 
@@ -57,6 +88,7 @@ class SweepManifest:
     folder: Path
     by_train_envs: bool = False
     launch: Launch | None = None
+    search: Search | None = None
 
     def command(self, *, retry: Sequence[State] = ()) -> str:
         """Return the command that trains the remaining runs, and with ``retry`` also failed or damaged ones."""
@@ -92,8 +124,20 @@ def manifest_content(
         "name": sweep.name,
         "declared": asdict(sweep),
         "rows": [row.label for row in sweep.algorithms],
-        "runs": [{"id": run.spec.id, "label": run.label, "spec": run.spec.as_dict()} for run in runs],
+        "runs": run_entries(runs),
     }
+
+
+def run_entries(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
+    """Return the entries of runs in ``sweep.json``; fields that equal their default are left out."""
+    entries = []
+    for run in runs:
+        entry: dict[str, Any] = {"id": run.spec.id, "label": run.label, "spec": run.spec.as_dict()}
+        entry |= {"varied": list(run.varied)} if run.varied else {}
+        entry |= {"searches": True} if run.searches else {}
+        entry |= {"winner": run.winner} if run.winner else {}
+        entries.append(entry)
+    return entries
 
 
 def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
@@ -101,9 +145,11 @@ def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
     content = folder.read()
     try:
         rows = [one_form(_text(label)) for label in content["rows"]]
-        runs = [SweepRun(one_form(_text(run["label"])), RunSpec.from_dict(run["spec"])) for run in content["runs"]]
+        runs = [_run(run) for run in content["runs"]]
         name = _text(content["name"])
-        by_train_envs = content.get("declared", {}).get("train_envs") is not None
+        declared = content.get("declared", {})
+        by_train_envs = declared.get("train_envs") is not None
+        search = None if declared.get("search") is None else Search.from_dict(declared["search"])
         launch = Launch.read(content.get("launch"), folder.path)
     except KeyError as error:
         raise InputError(f"{folder.sweep_file} is not a sweep manifest: it lacks {error}") from None
@@ -113,7 +159,16 @@ def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
     if strange or not runs:
         what = f"its runs name rows that it lacks: {', '.join(strange)}" if strange else "it has no runs"
         raise InputError(f"{folder.sweep_file} is not a sweep manifest: {what}")
-    return SweepManifest(name, rows, runs, folder.path, by_train_envs, launch)
+    return SweepManifest(name, rows, runs, folder.path, by_train_envs, launch, search)
+
+
+def _run(content: dict[str, Any]) -> SweepRun:
+    spec = RunSpec.from_dict(content["spec"])
+    varied = tuple(_text(name) for name in content.get("varied", ()))
+    if strange := set(varied) - set(spec.hparams):
+        raise ValueError(f"a run varies {min(strange)}, which is not among its hparams")
+    searches, winner = content.get("searches", False), content.get("winner", "")
+    return SweepRun(one_form(_text(content["label"])), spec, varied, searches is True, _text(winner))
 
 
 def _text(value: object) -> str:

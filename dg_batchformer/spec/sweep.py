@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dg_batchformer.catalog.custom import find_dataset
-from dg_batchformer.catalog.datasets import DatasetFacts, dataset_facts
+from dg_batchformer.catalog.datasets import SELECTION_NAMES, DatasetFacts, dataset_facts
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import plain_number, same_spelling
 from dg_batchformer.spec.environments import environment_indices
@@ -17,18 +17,20 @@ from dg_batchformer.spec.imbalance import parse_imbalance
 from dg_batchformer.spec.names import module_names, split_name
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.spec.run import CHOICES
+from dg_batchformer.spec.search import Search, further_trials
 from dg_batchformer.spec.yaml_lines import Key, LinedYaml
 from dg_batchformer.text.spelling import one_form
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: an algorithm with its hparams."""
+    """A row of the tables: an algorithm with its hparams, and the values that its grid lists."""
 
     label: str
     algorithm: str
     hparams: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0  # in the sweep file
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class SweepSpec:
             ``all`` trains on each environment alone. None trains on all that are not held out.
         imbalance: settings of ``spec/imbalance.py``, one run each; () uses all training images.
         pairs: also hold out every pair, as leave-one-domain-out selection requires.
+        grid: lists of values by hparam, for every row; a run for each combination, in place of random draws.
+        search: a search for hparams, whose winners are trained on further trials; see ``spec/search.py``.
+        hparams_from: folder of another sweep, which chooses the hparams of every row and test environment.
         hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
             run, as in RunSpec; but by default, sweeps use the fast modes and the protocol's data path.
         expected: published averages in percent by dataset and label, with their source, see ``spec/expected.py``.
@@ -65,6 +70,9 @@ class SweepSpec:
     train_envs: tuple[tuple[str, ...], ...] | Literal["all"] | None = None
     imbalance: tuple[str, ...] = ()
     pairs: bool = False
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    search: Search | None = None
+    hparams_from: str | None = None
     hparams: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
     checkpoint_freq: int | None = None
@@ -80,8 +88,19 @@ class SweepSpec:
 
     @property
     def trial_seeds(self) -> Sequence[int]:
-        """Trial seeds, in order."""
+        """Trial seeds, in order; of a search, those that it tries hparams on."""
+        if self.search is not None:
+            return self.search.on
         return range(self.trials) if isinstance(self.trials, int) else self.trials
+
+    @property
+    def num_draws(self) -> int:
+        """Number of hparams seeds of every trial."""
+        return self.draws if self.search is None else self.search.draws
+
+    def grid_of(self, row: Row) -> dict[str, Sequence[Any]]:
+        """Return the grid of a row: the sweep's lists, except for hparams that the row itself sets or lists."""
+        return {**{name: values for name, values in self.grid.items() if name not in row.hparams}, **row.grid}
 
     def facts(self, dataset: str) -> DatasetFacts:
         """Return the facts of one of the sweep's datasets."""
@@ -125,6 +144,8 @@ def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
     values |= _find_datasets(yaml, values["datasets"], data_dir)
     spec = SweepSpec(name=path.stem, question=yaml.comment, **values)
     _check_environments(yaml, spec)
+    _check_grids(yaml, spec)
+    _check_search(yaml, spec)
     if "expected" in yaml.data:
         labels = [row.label for row in spec.algorithms]
         parse_expected(spec.expected, spec.datasets, labels, lambda key, text: yaml.error(("expected", *key), text))
@@ -187,6 +208,39 @@ def _check_training_sets(yaml: LinedYaml, spec: SweepSpec, facts: DatasetFacts) 
             raise yaml.error(key, f"train_envs: training on {names} leaves no environment of {facts.name} to test on")
 
 
+def _check_grids(yaml: LinedYaml, spec: SweepSpec) -> None:
+    """Check that a hparam has either one value or a list of values, and that grids replace random draws."""
+    places: list[tuple[Key, Mapping[str, Any], Mapping[str, Any]]] = [((), spec.hparams, spec.grid)]
+    places += [(("algorithms", index), row.hparams, row.grid) for index, row in enumerate(spec.algorithms)]
+    for key, hparams, grid in places:
+        for name in grid:
+            if name in hparams:
+                raise yaml.error((*key, "grid", name), f"both grid and hparams set {name}: keep one of them")
+            if spec.num_draws > 1:
+                raise yaml.error(
+                    (*key, "grid"),
+                    f"grid cannot be combined with draws: {spec.num_draws}, which draw hparams at random: remove one "
+                    "of the two keys",
+                )
+
+
+def _check_search(yaml: LinedYaml, spec: SweepSpec) -> None:
+    """Check that a search has something to try, and that no other key tries hparams."""
+    tries = any(spec.grid_of(row) for row in spec.algorithms)
+    excluded = {
+        "search": ("trials", "draws", "pairs", "hparams_from") if spec.search is not None else (),
+        "hparams_from": ("draws", "grid") if spec.hparams_from is not None else (),
+    }
+    for key, others in excluded.items():
+        for other in others:
+            if other in (yaml.data or {}):
+                raise yaml.error((other,), f"{other} cannot be combined with {key}: remove one of the two keys")
+    if spec.hparams_from is not None and tries:
+        raise yaml.error(("algorithms",), "a row with a grid cannot be combined with hparams_from: remove one of them")
+    if spec.search is not None and spec.search.draws == 1 and not tries:
+        raise yaml.error(("search",), "search tries nothing: give it draws, such as {draws: 20, ...}, or add a grid")
+
+
 def _named(yaml: LinedYaml, key: Key, check: Any, value: Any) -> Any:
     """Run a check that raises InputError, and add file and line to its message."""
     try:
@@ -230,15 +284,18 @@ def _rows(yaml: LinedYaml, key: Key, value: Any) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+_KEYS_OF_ROW = ("name", "label", "hparams", "grid")
+
+
 def _row(yaml: LinedYaml, key: Key, item: Any) -> Row:
     name_key: Key = (*key, "name")
     if yaml.text(key):
         item, name_key = {"name": item}, key
     if not isinstance(item, dict) or "name" not in item:
-        raise yaml.error(key, f"a row is a name or {{name: ..., label: ..., hparams: ...}}, got {item!r}")
+        raise yaml.error(key, f"a row is a name or {{name: ..., label: ..., hparams: ..., grid: ...}}, got {item!r}")
     for given in item:
-        if given not in ("name", "label", "hparams"):
-            raise yaml.error((*key, given), str(unknown("key of a row", given, ("name", "label", "hparams"))))
+        if given not in _KEYS_OF_ROW:
+            raise yaml.error((*key, given), str(unknown("key of a row", given, _KEYS_OF_ROW)))
     name = _text(yaml, name_key, item["name"])
     _named(yaml, key, split_name, name)
     hparams = _hparams(yaml, (*key, "hparams"), item.get("hparams", {}))
@@ -247,7 +304,8 @@ def _row(yaml: LinedYaml, key: Key, item: Any) -> Row:
     label = one_form(_text(yaml, (*key, "label"), item["label"]) if "label" in item else name)
     if not label.isprintable() or not label.strip():
         raise yaml.error((*key, "label"), f"a label must be one printable line, got {label!r}")
-    return Row(label, name, hparams, yaml.lines[key])
+    grid = _grid(yaml, (*key, "grid"), item.get("grid", {}))
+    return Row(label, name, hparams, yaml.lines[key], grid)
 
 
 def _hparams(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:
@@ -257,6 +315,26 @@ def _hparams(yaml: LinedYaml, key: Key, value: Any) -> dict[str, Any]:
         if not isinstance(given, bool | int | float | str):
             raise yaml.error((*key, name), f"hparam {name} must be a single value, got {given!r}")
     return {name: plain_number(given) for name, given in value.items()}
+
+
+def _grid(yaml: LinedYaml, key: Key, value: Any) -> dict[str, tuple[Any, ...]]:
+    """Parse a grid: a list of values by hparam."""
+    if not isinstance(value, dict):
+        raise yaml.error(key, f"grid must map names to lists of values, such as {{lr: [1e-5, 3e-5]}}, got {value!r}")
+    return {name: _values(yaml, (*key, name), values) for name, values in value.items()}
+
+
+def _values(yaml: LinedYaml, key: Key, values: Any) -> tuple[Any, ...]:
+    """Parse the values of a hparam in a grid."""
+    name = key[-1]
+    if not isinstance(values, list) or not values:
+        raise yaml.error(key, f"grid: {name} must be a list of at least one value, got {values!r}")
+    for index, given in enumerate(values):
+        if not isinstance(given, bool | int | float | str):
+            raise yaml.error((*key, index), f"grid: an item of {name} must be a single value, got {given!r}")
+        if repr(same_spelling(given)) in {repr(same_spelling(other)) for other in values[:index]}:
+            raise yaml.error((*key, index), f"grid: {name} lists {given!r} twice")
+    return tuple(plain_number(given) for given in values)
 
 
 def _environments(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...] | None:
@@ -286,19 +364,50 @@ def _imbalance(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
 def _count(yaml: LinedYaml, key: Key, value: Any, least: int = 1) -> int:
     number = same_spelling(value)
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise yaml.error(key, f"{key[0]} must be a whole number, at least {least}, got {value!r}")
+        name = ": ".join(part for part in key if isinstance(part, str))
+        raise yaml.error(key, f"{name} must be a whole number, at least {least}, got {value!r}")
     return number
 
 
 def _trials(yaml: LinedYaml, key: Key, value: Any) -> int | tuple[int, ...]:
     """Parse ``trials``: a number of trials, or a list of seeds."""
-    if not isinstance(value, list):
-        return _count(yaml, key, value)
+    return _seeds(yaml, key, value) if isinstance(value, list) else _count(yaml, key, value)
+
+
+def _seeds(yaml: LinedYaml, key: Key, value: Any) -> tuple[int, ...]:
+    """Parse a list of trial seeds."""
     seeds = tuple(_count(yaml, (*key, index), seed, least=0) for index, seed in enumerate(_items(yaml, key, value)))
     for index, seed in enumerate(seeds):
         if seed in seeds[:index]:
             raise yaml.error((*key, index), f"{key[0]}: {seed} is given twice")
     return seeds
+
+
+def _search(yaml: LinedYaml, key: Key, value: Any) -> Search:
+    if not isinstance(value, dict) or not {"on", "repeat"} <= value.keys():
+        raise yaml.error(key, f"search needs on and repeat, as in {{draws: 20, on: [0], repeat: 3}}; got {value!r}")
+    for given in value:
+        if given not in _KEYS_OF_SEARCH:
+            raise yaml.error((*key, given), str(unknown("key of search", given, _KEYS_OF_SEARCH)))
+    on = _seeds(yaml, (*key, "on"), value["on"])
+    repeat = value["repeat"]
+    if isinstance(repeat, list):
+        trials = _seeds(yaml, (*key, "repeat"), repeat)
+    else:
+        trials = further_trials(on, _count(yaml, (*key, "repeat"), repeat))
+    if both := [seed for seed in trials if seed in on]:
+        raise yaml.error(
+            (*key, "repeat"), f"search: repeat has trial {both[0]}, which the search is on; give further trials"
+        )
+    draws = _count(yaml, (*key, "draws"), value.get("draws", 1))
+    selection = value.get("selection", "training-domain")
+    allowed = [name for name in SELECTION_NAMES if name != "leave-one-domain-out"]  # which needs pairs
+    if selection not in allowed:
+        raise yaml.error((*key, "selection"), str(unknown("selection of search:", selection, allowed)))
+    return Search(on, trials, draws, selection)
+
+
+_KEYS_OF_SEARCH = ("draws", "on", "repeat", "selection")
 
 
 def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
@@ -340,6 +449,9 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "protocol": _protocol,
     "trials": _trials,
     "draws": _count,
+    "grid": _grid,
+    "search": _search,
+    "hparams_from": lambda yaml, key, value: _text(yaml, key, value),
     "test_envs": _environments,
     "train_envs": _training_sets,
     "imbalance": _imbalance,

@@ -211,6 +211,7 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sweep_file = path / "sweep.json"
+        self.winners_file = path / "winners.json"
         self.packed_file = path / "records.parquet"
         self.states_log = path / "states.log"
         self.workers_log = path / "workers.log"

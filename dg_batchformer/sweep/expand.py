@@ -1,7 +1,9 @@
 """Expand a sweep file to its runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations, product
+from math import prod
+from typing import Any
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.manifest import SweepRun
@@ -14,20 +16,34 @@ _MOST_RUNS = 200_000
 def expand(sweep: SweepSpec) -> list[SweepRun]:
     """Return all runs in DomainBed's order: trial, dataset, imbalance, row, test environments, hparams seed.
 
+    The points of a grid, in its order, take the place of hparams seeds. Runs of the winners of a search are not
+    included, as their hparams are not known before.
+
     Raises InputError for an invalid run, or for more than 200,000 runs.
     """
     imbalances = sweep.imbalance or (None,)
-    least = len(sweep.trial_seeds) * sweep.draws * len(sweep.datasets) * len(imbalances) * len(sweep.algorithms)
+    grids = {row.label: sweep.grid_of(row) for row in sweep.algorithms}
+    num_points = sum(prod(map(len, grid.values())) for grid in grids.values())
+    least = len(sweep.trial_seeds) * sweep.num_draws * len(sweep.datasets) * len(imbalances) * num_points
     if least > _MOST_RUNS:
+        tried = f"{num_points:,} grid points of all rows" if any(grids.values()) else f"{sweep.num_draws:,} draws"
         raise InputError(
-            f"{sweep.name}: {len(sweep.trial_seeds):,} trials and {sweep.draws:,} draws make at least {least:,} runs, "
+            f"{sweep.name}: {len(sweep.trial_seeds):,} trials and {tried} make at least {least:,} runs, "
             f"but a sweep may have at most {_MOST_RUNS:,}; give fewer"
         )
+    points = {label: [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+              for label, grid in grids.items()}  # fmt: skip
     return [
-        SweepRun(row.label, _run(sweep, dataset, imbalance, row, test_envs, train_envs, trial, draw))
+        SweepRun(
+            row.label,
+            _run(sweep, dataset, imbalance, row, point, test_envs, train_envs, trial, draw),
+            tuple(point),
+            searches=sweep.search is not None,
+        )
         for trial, dataset, imbalance, row in product(sweep.trial_seeds, sweep.datasets, imbalances, sweep.algorithms)
         for test_envs, train_envs in _environments(sweep, dataset)
-        for draw in range(sweep.draws)
+        for point in points[row.label]
+        for draw in range(sweep.num_draws)
     ]
 
 
@@ -60,6 +76,7 @@ def _run(
     dataset: str,
     imbalance: str | None,
     row: Row,
+    point: Mapping[str, Any],
     test_envs: _Envs,
     train_envs: _Envs | None,
     trial: int,
@@ -73,7 +90,7 @@ def _run(
         environments=sweep.environments.get(dataset, ()),
         trial_seed=trial,
         hparams_seed=draw,
-        hparams={**sweep.hparams, **row.hparams},
+        hparams={**sweep.hparams, **row.hparams, **point},
         steps=sweep.steps,  # None: the protocol's
         checkpoint_freq=sweep.checkpoint_freq,
         holdout_fraction=sweep.holdout_fraction,

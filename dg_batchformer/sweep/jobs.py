@@ -31,10 +31,15 @@ _ARRAY = re.compile(r"(\d+)_\[([\d,-]+)(?:%\d+)?\]")
 
 @dataclass(frozen=True)
 class Job:
-    """An array task, or a single job, and its runs."""
+    """An array task, or a single job, and its runs; none if it trains winners of a search that are chosen later."""
 
     job_id: str  # 123_4, or 123
     runs: Sequence[str]
+
+    @property
+    def is_follow_up(self) -> bool:
+        """Whether it trains winners of a search."""
+        return not self.runs
 
 
 @contextmanager

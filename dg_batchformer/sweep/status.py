@@ -98,7 +98,10 @@ def _ways_on(folder: SweepFolder, manifest: SweepManifest, states: States) -> li
         workers = max(1, len(states.having(State.RUNNING)))
         left: Sequence[float | None] = prices(folder, manifest.runs, states, list(untrained.values()))
         lines.append(f"{len(untrained)} runs left, {price_text(left, workers)}")
-    if there & {State.DUE, State.GONE, State.INTERRUPTED}:
+    if manifest.search is not None and all(run.searches for run in manifest.runs):
+        trials = ", ".join(map(str, manifest.search.repeat))
+        lines.append(f"then: the search chooses its winners, and trains them on trial {trials}: {manifest.command()}")
+    elif there & {State.DUE, State.GONE, State.INTERRUPTED}:
         lines.append(f"continue: {manifest.command()}")
     if State.FAILED in there:
         lines.append(f"try failed runs again: {manifest.command(retry=[State.FAILED])}")

@@ -1,7 +1,7 @@
-"""Show the selected hparams draw of every row, test environment and trial."""
+"""Show the selected hparams draw or grid point of every row, test environment and trial."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,18 +23,27 @@ def _with_draws(section: Section, collection: Collection, drawn: Mapping[tuple[s
         run, score = section.choices[benchmark, label, env, trial]
         hparams = {name: one_line(_said(_hparams(run).get(name))) for name in drawn[benchmark, label]}
         environment = collection.environments[benchmark][env]
-        draws[benchmark].append(Draw(label, environment, trial, run.hparams_seed, score.step, hparams))
+        draws[benchmark].append(Draw(label, environment, trial, run.hparams_seed, score.step, hparams, _kind(run)))
     tables = [replace(table, draws=draws.get(table.title, ())) for table in section.tables]
     return replace(section, tables=tables)
 
 
-def _drawn(runs: Iterable[CollectedRun]) -> dict[tuple[str, str], list[str]]:
-    """Return, by benchmark and row, the names of hparams that differ between the draws of a trial."""
+def _kind(run: CollectedRun) -> str:
+    if run.winner is not None:
+        return "winner"
+    return "grid point" if run.point else "draw"
+
+
+def _drawn(runs: Sequence[CollectedRun]) -> dict[tuple[str, str], list[str]]:
+    """Return, by benchmark and row, the names of hparams that differ between draws, or that a search chose."""
     by_place: dict[tuple[object, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
         if run.counts:
             by_place[run.benchmark, run.label, run.test_envs, run.trial_seed].append(_hparams(run))
     found: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for run in runs:
+        if run.winner is not None:
+            found[run.benchmark, run.label].update(dict.fromkeys(run.point))
     for (benchmark, label, *_), drawn in by_place.items():
         names = dict.fromkeys(name for hparams in drawn for name in hparams)
         differing = [name for name in names if any(one.get(name) != drawn[0].get(name) for one in drawn)]

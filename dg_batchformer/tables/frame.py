@@ -72,7 +72,7 @@ def cells_frame(sections: Sequence[Section]) -> pd.DataFrame:
 def _draws(table: Table, row: str, column: str) -> list[str]:
     """Return the selected draws of a cell, one text per trial."""
     return [
-        f"trial {draw.trial}: draw {draw.draw} at step {draw.step}"
+        f"trial {draw.trial}: {f'draw {draw.draw}' if draw.kind == 'draw' else draw.kind} at step {draw.step}"
         + "".join(f", {name} {value}" for name, value in draw.hparams.items())
         for draw in table.draws
         if (draw.label, draw.environment) == (row, column)

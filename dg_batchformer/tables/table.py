@@ -13,6 +13,7 @@ from dg_batchformer.results.scores import Choice, Key, Scores, measured_choices
 from dg_batchformer.results.selection import METHODS, Method, Score, Selection
 from dg_batchformer.storage.folders import State
 from dg_batchformer.tables.missing_runs import Lacks, lack
+from dg_batchformer.tables.searches import about_searches
 from dg_batchformer.text.counts import listed
 
 _AVERAGE = "Average"
@@ -67,8 +68,9 @@ class Draw:
     """The selected hparams draw of a row for a test environment and trial.
 
     Args:
-        draw: hparams seed; 0 for the defaults.
+        draw: hparams seed; 0 for the defaults, and for grid points.
         hparams: those that differ between draws, as text.
+        kind: ``draw``, ``grid point`` or ``winner`` (of a search).
 
     """
 
@@ -78,6 +80,7 @@ class Draw:
     draw: int
     step: int
     hparams: Mapping[str, str]
+    kind: str = "draw"
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,9 @@ class Table:
 
     @property
     def average(self) -> int:
-        """Index of the column of averages."""
-        return max(
-            place for place, name in enumerate(self.columns) if name == _AVERAGE
-        )  # an environment may have this name too
+        """Index of the column of averages; -1 if it is not shown."""
+        # an environment may have this name too
+        return max((place for place, name in enumerate(self.columns) if name == _AVERAGE), default=-1)
 
     @property
     def has_empty_cells(self) -> bool:
@@ -225,7 +227,11 @@ def _dataset_table(
         rows[label] = [*cells, *_summaries(by_env, trials, measurements.metric)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
-    notes = [*lacks.sentences(), *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs))]
+    notes = [
+        *lacks.sentences(),
+        *about_searches(runs, method),
+        *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs)),
+    ]
     notes += [*_about_lone_environments(runs), *_about_shots(runs, measurements.metric)]
     made = _provenance(runs, method)
     notes += [made.differing_threads] if made is not None and made.differing_threads else []

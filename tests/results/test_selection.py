@@ -2,7 +2,7 @@
 
 import pytest
 
-from dg_batchformer.results.collection import CollectedRun
+from dg_batchformer.results.collection import Candidate, CollectedRun
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import RunRecords
 from dg_batchformer.results.selection import METHODS, best_draw
@@ -54,13 +54,13 @@ def test_oracle_selects_the_last_step():
 
 def test_of_equal_draws_the_largest_hparams_seed_wins():
     draws = {
-        draw: [_run([0], _record(0, env0_in=test, env1_out=0.5), draw=draw)]
+        Candidate(draw): [_run([0], _record(0, env0_in=test, env1_out=0.5), draw=draw)]
         for draw, test in ((0, 0.11), (1, 0.22), (2, 0.33))
     }
     assert best_draw(METHODS["training-domain"], draws, 0, 3)[1].test == 0.33
 
-    draws[1] = [_run([0], _record(0, env0_in=0.9, env1_out=0.8), draw=1)]
-    draws[2] = [_run([0], _record(0, env0_in=0.9, env1_out=float("nan")), draw=2)]
+    draws[Candidate(1)] = [_run([0], _record(0, env0_in=0.9, env1_out=0.8), draw=1)]
+    draws[Candidate(2)] = [_run([0], _record(0, env0_in=0.9, env1_out=float("nan")), draw=2)]
     assert best_draw(METHODS["training-domain"], draws, 0, 3)[1].validation == 0.8
 
 

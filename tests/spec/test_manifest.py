@@ -26,6 +26,13 @@ def test_a_manifest_is_read_back_as_written(tmp_path):
     assert declared.runs[-1].name == "2 layers on PACS/sketch, trial 0"
 
 
+def test_a_manifest_keeps_which_hparams_a_grid_varies(tmp_path):
+    sweep = SweepSpec("mine", ("PACS",), (Row("ERM", "ERM", {"batch_size": 8}),), grid={"lr": (1, 2)}, trials=1)
+    SweepFolder(tmp_path).write(manifest_content(sweep, expand(sweep)))
+
+    assert [run.point for run in read_sweep_manifest(SweepFolder(tmp_path)).runs[:2]] == [{"lr": 1}, {"lr": 2}]
+
+
 def _change(key, value):
     def changed(content):
         content["runs"][1]["spec"][key] = value
@@ -55,6 +62,7 @@ def _change(key, value):
         _change("steps", float("inf")),
         _change("holdout_fraction", "1"),
         _change("of_a_newer_version", 1),
+        lambda content: json.dumps({**content, "runs": [{**run, "varied": ["lr"]} for run in content["runs"]]}),
     ],
 )
 def test_a_file_that_is_not_a_manifest_is_one_sentence(tmp_path, capsys, verb, write):

@@ -5,6 +5,7 @@ import pytest
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.spec.expected import parse_expected
+from dg_batchformer.spec.search import Search
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.sweep.expand import expand
 
@@ -124,6 +125,42 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
             "datasets: [PACS]\nalgorithms: [ERM]\ntest_envs: [skech]\n",
             r"mine.yaml:3: test_envs: .*did you mean 'sketch'",
         ),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ngrid: [1e-5]\n", r"mine.yaml:3: grid must map names to lists of values"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ngrid:\n  lr: []\n", r"mine.yaml:4: grid: lr must be a list of at least"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ngrid: {lr: 1}\n", r"mine.yaml:3: grid: lr must be a list of .* got 1"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ngrid: {lr: [1, 1.0]}\n", r"mine.yaml:3: grid: lr lists 1.0 twice"),
+        ("datasets: [PACS]\nalgorithms: [ERM]\ngrid: {lr: [[1]]}\n", r"mine.yaml:3: grid: an item of lr must be"),
+        (
+            "datasets: [PACS]\nalgorithms: [ERM]\ndraws: 3\ngrid: {lr: [1, 2]}\n",
+            r"mine.yaml:4: grid cannot be combined with draws: 3",
+        ),
+        (
+            "datasets: [PACS]\nalgorithms: [ERM]\nhparams: {lr: 1}\ngrid: {lr: [1, 2]}\n",
+            r"mine.yaml:4: both grid and hparams set lr: keep one of them",
+        ),
+        (
+            "datasets: [PACS]\nalgorithms:\n- {name: ERM, label: a, hparams: {lr: 1}, grid: {lr: [1]}}\n",
+            r"mine.yaml:3: both grid and hparams set lr",
+        ),
+        *[
+            (f"datasets: [PACS]\nalgorithms: [ERM]\n{keys}\n", message)
+            for keys, message in [
+                ("search: 20", r"mine.yaml:3: search needs on and repeat, as in \{draws: 20, on: \[0\], repeat: 3\}"),
+                ("search: {draws: 20, repeat: 3}", r"mine.yaml:3: search needs on and repeat"),
+                ("search: {drwas: 2, on: [0], repeat: 3}", r"unknown key of search 'drwas'; did you mean 'draws'"),
+                ("search: {draws: 2, on: 0, repeat: 3}", r"search must be a list of at least one item, got 0"),
+                ("search: {draws: 2, on: [0], repeat: no}", r"search: repeat must be a whole number, at least 1"),
+                ("search: {draws: 2, on: [0], repeat: [1, 0]}", r"search: repeat has trial 0, which the search is on"),
+                ("search: {on: [0], repeat: 3}", r"mine.yaml:3: search tries nothing: give it draws"),
+                (
+                    "search: {draws: 2, on: [0], repeat: 3, selection: leave-one-domain-out}",
+                    r"unknown selection of search: 'leave-one-domain-out'",
+                ),
+                ("search: {draws: 2, on: [0], repeat: 3}\ntrials: 2", r"mine.yaml:4: trials cannot be combined with"),
+                ("search: {draws: 2, on: [0], repeat: 3}\ngrid: {lr: [1]}", r"grid cannot be combined with draws: 2"),
+                ("hparams_from: results/a\ndraws: 2", r"mine.yaml:4: draws cannot be combined with hparams_from"),
+            ]
+        ],
         ("datasets: [PACS]\ndatasets: [VLCS]\n", r"mine.yaml:2: key 'datasets' is given twice"),
         ("datasets: [PACS\n", r"mine.yaml:2: not valid YAML"),
         ("datasets: !!python/object:os.system [x]\n", r"mine.yaml"),
@@ -167,6 +204,16 @@ def test_an_expectation_that_cannot_be_met_is_refused_with_its_line(tmp_path, li
 
     with pytest.raises(InputError, match=message):
         _load(tmp_path, text)
+
+
+def test_a_search_repeats_on_the_first_trials_that_it_does_not_use(tmp_path):
+    text = "datasets: [PACS]\nalgorithms: [ERM]\nsearch: {draws: 20, on: [0, 2], repeat: 3}\n"
+
+    sweep = _load(tmp_path, text)
+
+    assert sweep.search == Search(on=(0, 2), repeat=(1, 3, 4), draws=20, selection="training-domain")
+    assert {(run.spec.trial_seed, run.searches) for run in expand(sweep)} == {(0, True), (2, True)}
+    assert len(expand(sweep)) == 4 * 20 * 2
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)

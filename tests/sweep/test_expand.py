@@ -72,6 +72,42 @@ def test_variants_share_the_seed_and_differ_in_identity():
     assert plain.spec.id != variant.spec.id
 
 
+def test_a_grid_point_is_the_run_with_these_hparams():
+    [_, point] = expand(_sweep(grid={"lr": (1e-5, 3e-5)}, hparams={"batch_size": 8}, test_envs=("sketch",)))
+    [same] = expand(_sweep(hparams={"lr": 3e-5, "batch_size": 8}, test_envs=("sketch",)))
+
+    assert point.spec == same.spec
+    assert point.spec.id == same.spec.id
+    assert (point.name, same.name) == ("ERM on PACS/sketch, trial 0, lr 3e-05", "ERM on PACS/sketch, trial 0")
+
+
+def test_grid_points_come_in_their_order_and_rows_replace_lists_of_the_sweep():
+    rows = (
+        Row("a", "ERM"),
+        Row("b", "ERM+BF", grid={"bf_dropout": (0.5, 0.1)}),
+        Row("c", "ERM", {"lr": 1}),
+        Row("d", "ERM", grid={"lr": (2,)}),
+    )
+    runs = expand(_sweep(algorithms=rows, grid={"lr": (3e-5, 1e-5)}, test_envs=("A",)))
+
+    assert [(run.label, run.point) for run in runs] == [
+        ("a", {"lr": 3e-5}),
+        ("a", {"lr": 1e-5}),
+        ("b", {"lr": 3e-5, "bf_dropout": 0.5}),
+        ("b", {"lr": 3e-5, "bf_dropout": 0.1}),
+        ("b", {"lr": 1e-5, "bf_dropout": 0.5}),
+        ("b", {"lr": 1e-5, "bf_dropout": 0.1}),
+        ("c", {}),
+        ("d", {"lr": 2}),
+    ]
+    assert len({run.spec.seed for run in runs}) == 1
+
+
+def test_a_grid_with_too_many_points_is_refused_before_it_is_listed():
+    with pytest.raises(InputError, match=r"1 trials and 10,000,000,000 grid points of all rows make at least 40,000"):
+        expand(_sweep(datasets=("PACS",) * 4, grid={f"hparam{name}": range(10) for name in range(10)}))
+
+
 def test_the_manifest_has_everything_that_status_needs():
     sweep = _sweep()
     declared = manifest_content(sweep, expand(sweep))

@@ -8,13 +8,15 @@ import subprocess
 import pytest
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.results.search import declare_winners
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster, load_cluster
 from dg_batchformer.sweep.expand import expand
+from dg_batchformer.sweep.jobs import Job, log_jobs, read_jobs
 from dg_batchformer.sweep.launchers import slurm
-from dg_batchformer.sweep.launchers.slurm import submit
+from dg_batchformer.sweep.launchers.slurm import submit, submit_follow_up
 
 SWEEP = SweepSpec("tiny", ("Toy",), (Row("ERM", "ERM"),), "quick", 2, 1, ("A",), steps=3)
 CLUSTER = Cluster()
@@ -80,6 +82,32 @@ def test_paths_that_slurm_would_misread_are_refused(cluster, tmp_path, name):
     with pytest.raises(InputError, match=r"cannot be used for SLURM logs"):
         _submit(tmp_path / name)
     assert not (cluster / "script.sh").exists()
+
+
+def test_winners_of_a_search_start_when_all_its_jobs_have_ended(cluster, tmp_path):
+    folder = SweepFolder(tmp_path / "tiny")
+    folder.slurm.mkdir(parents=True)
+    searching = [Job("5_0", ["a"]), Job("5_1", ["b"]), Job("6", ["c"])]
+
+    jobs = submit_follow_up(folder, declare_winners, 3, RunOptions(), CLUSTER, 2, after=searching)
+
+    assert [(job.job_id, job.is_follow_up) for job in jobs] == [("7_0", True), ("7_1", True)]
+    assert _parameters((cluster / "script.sh").read_text())["--dependency"] == "afterany:5:6"
+    log_jobs(folder, jobs)
+    assert read_jobs(folder) == jobs
+
+
+def test_every_task_of_a_follow_up_trains_its_share_of_the_winners(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(slurm.LocalLauncher, "launch", lambda self, runs: trained.append(runs) or True)
+    runs = expand(SWEEP)
+    settings = slurm._task_settings(RunOptions(), CLUSTER)
+
+    for task in range(2):
+        slurm.FollowUp(tmp_path, lambda folder: runs, task, 2, **settings)()
+    slurm.FollowUp(tmp_path, lambda folder: [], 0, 2, **settings)()  # the search is unfinished
+
+    assert trained == [runs[0::2], runs[1::2], []]
 
 
 @pytest.mark.parametrize("value", ["$(touch x)", "a;touch x", "it's", "a b", "%j"])

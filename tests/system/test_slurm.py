@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -157,6 +158,26 @@ def test_forty_runs_over_four_nodes_equal_the_same_sweep_run_locally(tmp_path):
     names = subprocess.run(["sacct", "-X", "-n", "-P", "-o", "JobName"], capture_output=True, text=True).stdout
     assert "tiny[1-4]" in names
     _same_as_local(sweep, tmp_path / "local")
+
+
+def test_winners_of_a_search_are_trained_by_jobs_that_wait_for_it_as_in_one_local_command(tmp_path):
+    text = SWEEP.replace("trials: {trials}", "search: {{draws: 3, on: [0], repeat: 2}}")
+    sweep, local = Sweep(tmp_path / "cluster", text=text), Sweep(tmp_path / "local", text=text)
+
+    output = sweep.submit("--runs_per_task", "3")
+    again = sweep.submit("--runs_per_task", "3")
+
+    assert "after the search: 8 runs of its winners, on trial 1, 2" in output
+    assert "submitted 7 tasks of up to 3 runs" in output
+    assert "submitted 0 tasks" in again
+    sweep.wait(sweep.folder.winners_file.exists)
+    local.local()
+    runs = read_sweep_manifest(local.folder).runs
+    sweep.wait(lambda: all(sweep.folder.run(run.spec.id).state() is State.DONE for run in runs))
+    assert (sweep.folder.winners_file.read_text(), len(runs)) == (local.folder.winners_file.read_text(), 12 + 8)
+    assert [run.spec.id for run in read_sweep_manifest(sweep.folder).runs] == [run.spec.id for run in runs]
+    tables = [one.verb("tables", str(one.folder.path), "--format", "csv").stdout for one in (sweep, local)]
+    assert tables[0] == tables[1]
 
 
 def test_a_time_limit_too_short_for_a_chunk_requeues_it_until_all_is_done(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dg_batchformer.report.choices import Choices
-from dg_batchformer.results.collection import CollectedRun, Collection
+from dg_batchformer.results.collection import DEFAULTS, Candidate, CollectedRun, Collection
 from dg_batchformer.results.selection import METHODS, validation_accuracy
 from dg_batchformer.stats.comparison import Comparison
 from dg_batchformer.stats.pairs import by_dataset
@@ -214,16 +214,16 @@ def valley_frame(choices: Choices) -> pd.DataFrame:
 
 
 def draw_frame(choices: Choices) -> pd.DataFrame:
-    """Return the validation accuracy of every random draw, averaged over test environments, by hparam.
+    """Return the validation accuracy of every random draw or grid point, averaged over test environments, by hparam.
 
     Columns: dataset, row, trial, draw, hparam, value, accuracy. Hparams that are equal in all draws are left out.
     """
     collection, lines = choices.collection, []
-    groups: dict[tuple[str, str, int, int], list[CollectedRun]] = {}
-    several = {(run.benchmark, run.label) for run in collection.runs if run.hparams_seed > 0}
+    groups: dict[tuple[str, str, int, Candidate], list[CollectedRun]] = {}
+    several = {(run.benchmark, run.label) for run in collection.runs if run.candidate != DEFAULTS}
     for run in collection.runs:
         if (run.benchmark, run.label) in several:
-            groups.setdefault((run.benchmark, run.label, run.trial_seed, run.hparams_seed), []).append(run)
+            groups.setdefault((run.benchmark, run.label, run.trial_seed, run.candidate), []).append(run)
     for place, runs in groups.items():
         number = len(collection.environments[place[0]])
         scores = [choices.method.select(runs, env, number) for env in range(number)]
@@ -233,7 +233,7 @@ def draw_frame(choices: Choices) -> pd.DataFrame:
         )
         for name, value in hparams.items() if found else ():
             if isinstance(value, str) or (isinstance(value, int | float) and isfinite(value)):
-                lines.append([*place, name, value, 100 * fmean(found)])
+                lines.append([*place[:3], place[3].seed, name, value, 100 * fmean(found)])
     frame = _frame(lines, "dataset row trial draw hparam value accuracy")
     frame["value"] = frame["value"].astype(object)
     kinds = frame.groupby(["dataset", "row", "hparam"], sort=False)["value"].transform(lambda values: len(set(values)))

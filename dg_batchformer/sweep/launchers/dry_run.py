@@ -17,6 +17,8 @@ def commands(
 ) -> list[str]:
     """Return one ``train`` command per run, equivalent to what a worker of the local launcher would do."""
     return [
-        command("train", **spec.options(), **options.typed(), output_dir=folder.run(spec.id).path, threads=threads)
-        for _, spec in runs
+        command(
+            "train", **run.spec.options(), **options.typed(), output_dir=folder.run(run.spec.id).path, threads=threads
+        )
+        for run in runs
     ]

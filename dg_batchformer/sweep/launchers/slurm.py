@@ -9,7 +9,7 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +81,38 @@ class Chunk:
         return DelayedSubmission(self)
 
 
+class FollowUp(Chunk):
+    """The work of one array task after a search: it trains a share of the runs of the winners.
+
+    Every task chooses the winners by itself, which depends only on the records of the search.
+
+    Args:
+        folder: of the sweep.
+        declare: chooses the winners and returns their runs, or none if the search is unfinished.
+        task, tasks: index of this task, and number of tasks.
+        settings: as in ``Chunk``.
+
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        declare: Callable[[SweepFolder], Sequence[SweepRun]],
+        task: int,
+        tasks: int,
+        **settings: Any,
+    ) -> None:
+        super().__init__(folder, [], **settings)
+        self.declare, self.task, self.tasks = declare, task, tasks
+
+    def __call__(self) -> None:
+        """Choose the winners and train the remaining runs of the share."""
+        self.runs = list(self.declare(SweepFolder(self.folder)))[self.task :: self.tasks]
+        if not self.runs:
+            print("the search is not finished, so its winners are not chosen; repeat the sweep command to continue")
+        super().__call__()
+
+
 def _is_preempted() -> bool:
     """Return whether SLURM is preempting this job, in contrast to a cancellation."""
     command = ["scontrol", "--oneliner", "show", "job", os.environ.get("SLURM_JOB_ID", "")]
@@ -111,28 +143,72 @@ def submit(
     runs_per_task: int,
 ) -> Iterator[list[Job]]:
     """Submit runs as job arrays; yield the jobs of each array. Raises InputError if SLURM rejects one."""
+    settings = _task_settings(options, cluster)
+    path = folder.path.absolute()
+    yield from _submit([Chunk(path, part, **settings) for part in _parts(runs, runs_per_task)], path, cluster)
+
+
+def submit_follow_up(
+    folder: SweepFolder,
+    declare: Callable[[SweepFolder], Sequence[SweepRun]],
+    number: int,
+    options: RunOptions,
+    cluster: Cluster,
+    runs_per_task: int,
+    *,
+    after: Sequence[Job],
+) -> list[Job]:
+    """Submit the runs of the winners of a search, to start when its jobs have ended; return their jobs.
+
+    Args:
+        folder: of the sweep.
+        declare: chooses the winners and returns their runs, or none if the search is unfinished; called by every task.
+        number: of the runs that ``declare`` returns.
+        options: of all runs.
+        cluster: resources of a task.
+        runs_per_task: number of runs per task.
+        after: the jobs of the search.
+
+    """
+    settings, path = _task_settings(options, cluster), folder.path.absolute()
+    tasks = -(-number // runs_per_task)
+    work = [FollowUp(path, declare, task, tasks, **settings) for task in range(tasks)]
+    dependency = ":".join(["afterany", *dict.fromkeys(job.job_id.split("_")[0] for job in after)])
+    return [job for part in _submit(work, path, cluster, dependency) for job in part]
+
+
+def _task_settings(options: RunOptions, cluster: Cluster) -> dict[str, Any]:
+    """Return the arguments that all tasks of a sweep share."""
+    devices = [f"cuda:{index}" for index in range(cluster.gpus)] or ["cpu"]
+    if options.data_dir is not None:
+        options = replace(options, data_dir=options.data_dir.absolute())
+    threads, seconds = max(1, cluster.cpus // len(devices)), max(5.0, cluster.signal - _SIGNAL_MARGIN)
+    return {"options": options, "devices": devices, "threads": threads, "seconds": seconds}
+
+
+def _submit(work: Sequence[Chunk], path: Path, cluster: Cluster, dependency: str = "") -> Iterator[list[Job]]:
+    """Submit tasks as job arrays; yield the jobs of each array.
+
+    Args:
+        work: of each task.
+        path: of the sweep, absolute.
+        cluster: resources of a task.
+        dependency: in the notation of sbatch, '' for none.
+
+    """
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    devices = [f"cuda:{index}" for index in range(cluster.gpus)] or ["cpu"]
-    threads = max(1, cluster.cpus // len(devices))
-    if options.data_dir is not None:
-        options = replace(options, data_dir=options.data_dir.absolute())
-    seconds = max(5.0, cluster.signal - _SIGNAL_MARGIN)
-    path = folder.path.absolute()
     _refuse_path(path)
-    chunks = [
-        Chunk(path, part, options, devices=devices, threads=threads, seconds=seconds)
-        for part in _parts(runs, runs_per_task)
-    ]
     longest = _longest_array()  # also checks that SLURM is available
     logs = SweepFolder(path).slurm
     executor = submitit.SlurmExecutor(logs, max_num_timeout=_REQUEUES)
     submitted = 0
-    for part in _parts(chunks, longest):
-        name = f"{one_line(folder.path.name)}[{submitted + 1}-{submitted + len(part)}]"
+    for part in _parts(work, longest):
+        name = f"{one_line(path.name)}[{submitted + 1}-{submitted + len(part)}]"
+        pattern = "%A_%a" if len(part) > 1 else "%j"
         try:
-            executor.update_parameters(job_name=name, **_parameters(cluster, logs, "%A_%a" if len(part) > 1 else "%j"))
+            executor.update_parameters(job_name=name, **_parameters(cluster, logs, pattern, dependency))
             with executor.batch():
                 jobs = [executor.submit(chunk) for chunk in part]
         except (RuntimeError, OSError, FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
@@ -156,13 +232,14 @@ def _parts(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
         yield items[start : start + size]
 
 
-def _parameters(cluster: Cluster, logs: Path, job: str) -> dict[str, Any]:
+def _parameters(cluster: Cluster, logs: Path, job: str, dependency: str) -> dict[str, Any]:
     """Return the settings under submitit's names.
 
     Args:
         cluster: the settings.
         logs: folder of the logs; % is escaped, as SLURM expands patterns in it.
         job: SLURM's pattern for the job id.
+        dependency: when tasks may start, '' for at once.
 
     """
     log = f"{logs}/".replace("%", "%%") + job
@@ -175,7 +252,10 @@ def _parameters(cluster: Cluster, logs: Path, job: str) -> dict[str, Any]:
         "time": cluster.time,
         "signal_delay_s": cluster.signal,
         "array_parallelism": cluster.array,
-        "additional_parameters": {"output": f"{log}_0_log.out"},
+        "additional_parameters": {
+            "output": f"{log}_0_log.out",
+            **({"dependency": dependency} if dependency else {}),
+        },
         # srun of SLURM 22.05 and later does not inherit the number of cores.
         "srun_args": [f"--cpus-per-task={cluster.cpus}", f"--output={log}_%t_log.out"],
         # The package may not be installed, as in a clone.

@@ -17,7 +17,7 @@ A table has
 * ``provenance``: null without finished runs, else ``runs``, ``trials``, ``draws``, ``protocols``, ``precisions``,
   ``data_paths``, ``devices``, ``fingerprints`` and ``versions``, with all values that occur;
 * ``draws``, only with ``--hparams``: ``label``, ``environment``, ``trial``, ``draw``, ``step`` and ``hparams`` (those
-  that differ between draws, as text).
+  that differ between draws, as text), and ``kind``: ``draw``, ``grid point`` or ``winner`` (of a search).
 """
 
 import json

@@ -53,7 +53,7 @@ def draw_rows(table: Table) -> list[list[str]]:
             draw.label,
             draw.environment,
             str(draw.trial),
-            str(draw.draw) if draw.draw else "0 (defaults)",
+            draw.kind if draw.kind != "draw" else str(draw.draw) if draw.draw else "0 (defaults)",
             str(draw.step),
             ", ".join(f"{name} {value}" for name, value in draw.hparams.items()) or "none",
         ]
