@@ -269,7 +269,7 @@ def train(
         precision: ``fp32``, ``tf32``, ``bf16`` or ``auto``.
         data_path: ``exact``, ``cached`` or ``features``; by default the protocol's.
         compile: compilation of evaluation: ``off``, ``on`` or ``auto``.
-        plugins: modules that define more algorithms.
+        plugins: modules that define more algorithms, or ``fork:PATH`` for a fork of DomainBed.
         imbalance: subsampling of the training images, such as ``long_tail:50``; by default none.
         output_dir: folder of the run; by default below ``results/train``, named after the run.
         keep: the weights to keep: ``none``, ``final`` or ``best``.

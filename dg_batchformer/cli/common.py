@@ -23,7 +23,7 @@ def positive(text: str) -> int:
 def add_plugins(verb: argparse.ArgumentParser) -> None:
     """Add ``--plugins``, the modules to import; modules that a run folder names are never imported by themselves."""
     verb.add_argument("--plugins", nargs="+", default=[], metavar="MODULE",
-        help="modules to import first: those that the run was trained with")  # fmt: skip
+        help="modules and forks to import first: those that the run was trained with")  # fmt: skip
 
 
 def add_log(verb: argparse.ArgumentParser) -> None:

@@ -118,7 +118,8 @@ def _installed() -> dict[str, str]:
 def _headline(plugin: type) -> str:
     """Return the first line of a plug-in's module docstring, or of its own if the module defines several plug-ins."""
     alone = sum(vars(other).get("__module__") == plugin.__module__ for other in _offered(plugin)) == 1
-    about = inspect.getdoc(inspect.getmodule(plugin)) if alone else inspect.getdoc(plugin)
+    module = inspect.getmodule(plugin) if alone else None  # None too for a module of a fork
+    about = inspect.getdoc(plugin if module is None else module)
     return next(iter((about or "").splitlines()), "")
 
 

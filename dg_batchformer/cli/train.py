@@ -72,7 +72,8 @@ def add_parser(verbs: Verbs) -> None:
         help="subsample the training images of training environments, such as long_tail:50, step:10:reversed, "
         "domain:10 or TotalHeavyTail; natural keeps all, and records accuracies by class (default: none)")  # fmt: skip
     add("--plugins", nargs="+", default=[], metavar="MODULE",
-        help="modules on the Python path, or in this folder, that define more algorithms")  # fmt: skip
+        help="modules on the Python path, or in this folder, that define more algorithms; fork:PATH is a checkout of a "
+        "fork of DomainBed, whose algorithms are called FORK/ALGORITHM")  # fmt: skip
     add = verb.add_argument_group("where it runs and what it keeps").add_argument
     add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/, and of "
         "your own data: DIR/NAME/domain/class/ or DIR/NAME.csv")  # fmt: skip

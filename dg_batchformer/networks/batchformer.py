@@ -113,9 +113,13 @@ class BatchFormer(nn.Module):
                 "(Algorithm.split_streams)"
             )
 
-    def add_pooled_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Tensor) -> Tensor:
-        """Call ``add_twins`` on the output of a featurizer; a forward hook."""
-        return self.add_twins(z)
+    def add_pooled_twins(self, featurizer: nn.Module, inputs: tuple[Tensor, ...], z: Any) -> Any:
+        """Call ``add_twins`` on the features that a featurizer returns; a forward hook.
+
+        Some featurizers return a tuple whose first item is the features; the others, such as feature maps for a
+        penalty, stay those of the plain rows.
+        """
+        return (self.add_twins(z[0]), *z[1:]) if isinstance(z, tuple) else self.add_twins(z)
 
     def add_twins(self, z: Tensor) -> Tensor:
         """Append attended twins to plain rows: (domains * n, ...) -> (domains * 2 * n, ...)."""

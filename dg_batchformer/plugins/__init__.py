@@ -1,1 +1,1 @@
-"""Plug-ins: unmodified algorithms from third-party modules, packages and a DomainBed checkout."""
+"""Plug-ins: unmodified algorithms from third-party modules, packages, and checkouts of DomainBed and its forks."""

@@ -40,7 +40,7 @@ def offered(module: ModuleType, *, may_lack: bool = False) -> dict[str, type[Alg
 
     """
     written = public_classes(module)
-    found = {name: adopt(name, value) for name, value in written.items() if _is_algorithm(value)}
+    found = {name: adopt(name, value) for name, value in written.items() if is_algorithm(value)}
     if not found and not may_lack and not any(map(is_callback, written.values())):
         near = "".join(f"; {name} {lack}" for name, value in written.items() if (lack := _lack(value)))
         raise InputError(
@@ -74,7 +74,8 @@ def _is_of(value: Any, module: str) -> bool:
     return f"{value.__module__}.".startswith(f"{module}.")
 
 
-def _is_algorithm(written: type) -> bool:
+def is_algorithm(written: type) -> bool:
+    """Return whether a class has update, predict and the signature of an algorithm, and is not a wrapper."""
     return _has_methods(written) and not issubclass(written, Wrapper) and not _lack(written)
 
 

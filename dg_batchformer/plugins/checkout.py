@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -11,15 +10,14 @@ from torch import Tensor, nn
 
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.algorithms.base import Metrics, Minibatches
-from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.errors import InputError
-from dg_batchformer.hparams import HParam, Value
+from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batchformer import attach_batchformer
 from dg_batchformer.plugins.foreign import Checked, Foreign, Pasted
+from dg_batchformer.plugins.registry_space import registry_space
 
 NAME = "domainbed"
 PARTS = ("algorithms", "hparams_registry", "networks")
-_SEEDS = range(1, 9)  # sample draws, to detect which hparams random search varies
 _SIZES = (28, 32, 224)
 # Attributes that every update writes before it reads them, by algorithm.
 _REBUILT = {"Fish": ("network_inner", "optimizer_inner"), "EQRM": ("dist",)}
@@ -69,15 +67,9 @@ class _Upstream(Checked, Pasted, Foreign):
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
-        """Return the hparams of the checkout's registry, plus the choice of its backbones.
-
-        Small datasets that DomainBed does not know get its hparams for small images.
-        """
-        known = "Debug28" if dataset_facts(dataset).small else dataset
-        defaults = cls.hparams_registry.default_hparams(cls.name, known)
-        draws = [cls.hparams_registry.random_hparams(cls.name, known, seed) for seed in _SEEDS]
+        """Return the hparams of the checkout's registry, plus the choice of its backbones."""
+        space = registry_space(cls.hparams_registry, cls.name, dataset, "DomainBed's")
         choices = ("auto", *sorted({backbone for backbone, _ in _RESNETS}))
-        space = {name: _hparam(cls, known, name, value, draws) for name, value in defaults.items()}
         return {**space, "backbone": HParam("auto", about="as DomainBed builds it; auto: by shape", choices=choices)}
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
@@ -101,33 +93,3 @@ class _Upstream(Checked, Pasted, Foreign):
             delattr(self.foreign, name)
             setattr(self.foreign, name, copy.copy(unused))
         return metrics
-
-
-@dataclass(frozen=True)
-class _Registered(HParam):
-    """A hparam of the checkout's registry, which draws its value from the same seed."""
-
-    registry: Any = None
-    algorithm: str = ""
-    dataset: str = ""
-
-    def sample(self, name: str, seed: int) -> Value:
-        return _plain(self.registry.random_hparams(self.algorithm, self.dataset, seed)[name])
-
-
-def _hparam(cls: Any, dataset: str, name: str, default: Any, draws: Sequence[dict[str, Any]]) -> HParam:
-    value, drawn = _plain(default), [_plain(draw[name]) for draw in draws]
-    if isinstance(value, int) and any(isinstance(draw, float) for draw in drawn):
-        value = float(value)
-    draw = None if set(drawn) == {value} else _by_registry
-    return _Registered(value, draw, "DomainBed's", registry=cls.hparams_registry, algorithm=cls.name, dataset=dataset)
-
-
-def _by_registry(rng: Any) -> Any:
-    """Mark a hparam as drawn; ``_Registered.sample`` does the drawing."""
-    raise NotImplementedError
-
-
-def _plain(value: Any) -> Value:
-    """Convert a NumPy scalar of the registry to a Python one, for JSON."""
-    return value.item() if hasattr(value, "item") else value

@@ -103,7 +103,7 @@ class Pasted(Algorithm):
                 f"{name} puts the encoder into one optimizer group with its networks, so bf_lr_scale must be 1, got "
                 f"{hparams['bf_lr_scale']}; build the optimizer with Algorithm.new_optimizer for other values"
             )
-        if hparams["batch_size"] % 2 and "::2]" in _source(self.written):
+        if hparams["batch_size"] % 2 and "::2]" in source_of(self.written):
             raise InputError(
                 f"{name} takes every second row, so with batch_size {hparams['batch_size']} a sample and its twin fall "
                 "into different halves; give an even batch_size"
@@ -160,7 +160,7 @@ def _shares_a_group(algorithm: nn.Module, encoders: Iterable[nn.Module]) -> bool
     return any(0 < sum(id(parameter) in theirs for parameter in group) < len(group) for group in groups)
 
 
-def _source(written: type) -> str:
+def source_of(written: type) -> str:
     """Return the source code of a class and its third-party bases, as far as it is available."""
     texts = []
     for base in written.__mro__:

@@ -11,26 +11,30 @@ from types import ModuleType
 from typing import Any
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.plugins import checkout, session
+from dg_batchformer.plugins import checkout, fork, session
 from dg_batchformer.plugins.adopt import adopt, offered
 from dg_batchformer.plugins.extensions import extensions_of
 from dg_batchformer.registry import ALGORITHMS
+from dg_batchformer.spec.forks import Fork, is_fork, parse_fork, plugin_identity
 from dg_batchformer.spec.names import is_of_session
 
 GROUP = "dg_batchformer.algorithms"  # entry points: NAME = "my_package.my_module:MyAlgorithm"
 
-_loaded: set[str] = set()
+_loaded: set[str] = set()  # names of modules, and identities of forks
 
 
 def load_plugins(modules: Sequence[str]) -> None:
-    """Import modules and register their algorithms; modules that are loaded already are skipped.
+    """Import modules and forks and register their algorithms; those that are loaded already are skipped.
 
-    ``domainbed`` is a checkout of DomainBed, whose classes are called ``domainbed/NAME``. Raises InputError if a module
-    is missing, cannot be imported or has no algorithm, or if a name is taken.
+    ``domainbed`` is a checkout of DomainBed, whose classes are called ``domainbed/NAME``, and ``fork:PATH`` one of a
+    fork. Raises InputError if one is missing, cannot be imported or has no algorithm, or if a name is taken.
     """
     for name in modules:
         if is_of_session(name):
             session.require(name)
+            continue
+        if is_fork(name):
+            _load_fork(parse_fork(name))
             continue
         if name in _loaded:
             continue
@@ -48,11 +52,24 @@ def load_plugins(modules: Sequence[str]) -> None:
 def require_plugins(modules: Sequence[str], where: Path) -> None:
     """Raise InputError unless modules are loaded already: code is not run merely because a run folder names it."""
     load_plugins([name for name in modules if is_of_session(name)])
-    if missing := [name for name in modules if not is_of_session(name) and name not in _loaded]:
+    if missing := [name for name in modules if not is_of_session(name) and plugin_identity(name) not in _loaded]:
         names = " ".join(missing)
         raise InputError(
             f"{where} needs the plug-in {names}, which would run its code; if you trust it, give --plugins {names}"
         )
+
+
+def _load_fork(asked: Fork) -> None:
+    """Import a fork and register its algorithms, unless the same code is loaded already."""
+    if asked.identity in _loaded:
+        return
+    if any(name.startswith(f"fork:{asked.name}@") for name in _loaded):
+        raise InputError(
+            f"another version of a fork called {asked.name} is loaded in this process; rename the folder "
+            f"{asked.folder}, or start a new process if its code was edited"
+        )
+    ALGORITHMS.add(_importing(f"fork {asked.name}", "", lambda: fork.offered(asked)), f"fork {asked.folder}")
+    _loaded.add(asked.identity)
 
 
 def _unknown(found: dict[str, type]) -> dict[str, type]:
@@ -91,6 +108,8 @@ def _importing(what: str, module: str, load: Callable[[], Any]) -> Any:
     """Import third-party code; raise InputError for any exception."""
     try:
         return load()
+    except InputError:
+        raise
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise InputError(

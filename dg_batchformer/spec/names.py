@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from dg_batchformer.catalog.wrappers import is_wrapper, wrapper_names
 from dg_batchformer.errors import InputError
+from dg_batchformer.spec.forks import is_fork, parse_fork
 from dg_batchformer.text.spelling import one_form
 
 
@@ -71,13 +72,19 @@ def is_of_session(plugin: str) -> bool:
 
 
 def module_names(given: Sequence[str]) -> tuple[str, ...]:
-    """Deduplicate and sort the names of plug-ins; raise InputError for what names neither a module nor a class."""
-    for name in given:
+    """Deduplicate and sort the names of plug-ins; forks get the digest of their code.
+
+    Raises InputError for a name of neither a module, nor a class of a session, nor a fork.
+    """
+    named = [str(parse_fork(name)) if is_fork(name) else name for name in given]
+    for name in named:
+        if is_fork(name):
+            continue
         if is_of_session(name) and re.fullmatch(rf"{SESSION}:\w+:[0-9a-f]{{16}}", name):
             continue
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise InputError(
-                f"plug-in {name!r} is not a module name; give my_module for the file my_module.py, or "
-                "my_package.methods"
+                f"plug-in {name!r} is not a module name; give my_module for the file my_module.py, "
+                "my_package.methods, or fork:PATH for a checkout of a fork of DomainBed"
             )
-    return tuple(sorted(set(given)))
+    return tuple(sorted(set(named)))

@@ -12,6 +12,7 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import same_spelling
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.environments import Given, named_environments, resolve_environments
+from dg_batchformer.spec.forks import plugin_identity
 from dg_batchformer.spec.imbalance import Imbalance, parse_imbalance
 from dg_batchformer.spec.names import canonical_name, module_names, split_name
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
@@ -60,7 +61,7 @@ class RunSpec:
             and augments on the device; ``features`` trains on the cached output of the frozen prefix (hparam
             ``freeze``).
         compile: whether to compile; ``auto``: if it is known to pay off.
-        plugins: modules with further algorithms, sorted; imported when a run is built.
+        plugins: modules and forks with further algorithms, sorted; imported when a run is built.
         imbalance: how training images are subsampled; None uses all of them.
 
     """
@@ -91,7 +92,8 @@ class RunSpec:
     @cached_property
     def id(self) -> str:
         """16 hex digits that identify the run: a hash of all fields that differ from ``REFERENCE``."""
-        asked = {name: value for name, value in self.as_dict().items() if not _is_reference(name, value)}
+        values = {**self.as_dict(), "plugins": sorted(map(plugin_identity, self.plugins))}
+        asked = {name: value for name, value in values.items() if not _is_reference(name, value)}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

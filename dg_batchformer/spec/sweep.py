@@ -412,9 +412,8 @@ _KEYS_OF_SEARCH = ("draws", "on", "repeat", "selection")
 
 def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
     names = _texts(yaml, key, value)
-    for index, name in enumerate(names):
-        _named(yaml, (*key, index), module_names, [name])
-    return _distinct(yaml, key, names)
+    named = [name for index, text in enumerate(names) for name in _named(yaml, (*key, index), module_names, [text])]
+    return _distinct(yaml, key, named)
 
 
 def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:

@@ -115,7 +115,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _registered(algorithm: nn.Module) -> set[int]:
-    return {id(tensor) for tensor in chain(algorithm.parameters(), algorithm.buffers())}
+    return {id(part) for part in chain(algorithm.modules(), algorithm.parameters(), algorithm.buffers())}
 
 
 def _attributes(algorithm: nn.Module) -> Iterable[tuple[str, str, Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 PLAIN = (bool, int, float, str, type(None))
 KIND = "__kind__"  # marks the encoding of other values: {KIND: ..., "value": ...}
 SKIP = object()  # code, or saved elsewhere
+_MODULE_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 CONTAINERS = ("list", "tuple", "set", "deque", "dict")
 
 
@@ -21,7 +22,7 @@ def encode(value: Any, path: str, registered: set[int]) -> Any:
     Args:
         value: any value.
         path: of the attribute, for messages.
-        registered: ids of the algorithm's parameters and buffers, which are saved in its state dict.
+        registered: ids of the algorithm's modules, parameters and buffers, which are saved as such.
 
     """
     if isinstance(value, np.generic):
@@ -40,7 +41,7 @@ def encode(value: Any, path: str, registered: set[int]) -> Any:
         return {KIND: "numpy", "value": encode(value.get_state(legacy=False), path, registered)}
     if isinstance(value, dict) or type(value) in (list, tuple, set, deque, torch.Size):
         return _encode_container(value, path, registered)
-    if _is_code(value):
+    if _is_code(value) or (isinstance(value, nn.Module) and _is_registered(value, registered)):
         return SKIP
     if hasattr(value, "state_dict") and hasattr(value, "load_state_dict") and not isinstance(value, nn.Module):
         return {KIND: "stateful", "value": encode(value.state_dict(), path, registered)}
@@ -53,6 +54,14 @@ def encode(value: Any, path: str, registered: set[int]) -> Any:
 def _is_code(value: Any) -> bool:
     code = inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value)
     return code or isinstance(value, torch.device | torch.dtype)
+
+
+def _is_registered(module: nn.Module, registered: set[int]) -> bool:
+    """Return whether all of a module that is kept in a container belongs to the algorithm already.
+
+    Containers of modules may be new, as they have no state.
+    """
+    return all(id(part) in registered or isinstance(part, _MODULE_CONTAINERS) for part in module.modules())
 
 
 def _encode_container(value: Any, path: str, registered: set[int]) -> Any:

@@ -66,6 +66,9 @@ class Wrapper(Algorithm):
     def prepare(self, training: TrainingSet) -> None:
         self.inner.prepare(training)
 
+    def materialize(self) -> None:
+        self.inner.materialize()
+
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         return self.inner.update(minibatches, unlabeled)
 

@@ -36,6 +36,7 @@ NEEDS = {
     "status results/quickstart": "a sweep that SLURM trains",
     "--plugins domainbed": "a checkout of DomainBed",
     "--plugins my_lab": "images of street scenes",
+    "--plugins fork:": "a checkout of a fork",
     "soup": "runs trained with --predictions",
     "--metric": "runs trained with --predictions",
     "--expect": "the runs of a reproduction",
