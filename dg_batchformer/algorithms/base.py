@@ -174,8 +174,13 @@ class Algorithm(nn.Module):
     def prepare(self, training: TrainingSet) -> None:
         """Take note of the training set before the first update; a run calls it once, also when it resumes."""
 
-    def materialize(self) -> None:
-        """Create the parts that only an update creates, before the state of a checkpoint is loaded; most have none."""
+    def materialize(self, step: int) -> None:
+        """Create the parts that only updates create, before the state of a checkpoint is loaded; most have none.
+
+        Args:
+            step: at which the run resumes.
+
+        """
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         """Take one optimization step.

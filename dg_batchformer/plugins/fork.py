@@ -138,12 +138,18 @@ class _InCheckout(Foreign):
         super().begin_update(step, steps)
         self.step = step
 
-    def materialize(self) -> None:
-        """Take an update on empty images, as only updates create some parts, such as copies of networks."""
+    def materialize(self, step: int) -> None:
+        """Take updates on empty images, as only updates create some parts, such as copies of networks.
+
+        Besides the first step, these are the steps that hparams name, at which some methods build another optimizer.
+        """
         device = next(self.parameters()).device
         x = torch.zeros(self.hparams["batch_size"], *self.input_shape, device=device)
         y = torch.arange(len(x), device=device) % self.num_classes
-        self.update([(x, y)] * self.num_domains)
+        named = {value for value in self.hparams.values() if isinstance(value, int)}
+        for at in sorted({0, *(value for value in named if 0 < value < step)}):
+            self.step = at
+            self.update([(x, y)] * self.num_domains)
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         first, last = self.steps

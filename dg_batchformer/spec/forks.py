@@ -54,7 +54,8 @@ def parse_fork(plugin: str) -> Fork:
     found = _WRITTEN.fullmatch(plugin)
     if found is None:
         raise InputError(f"plug-in {plugin!r} names no folder; write fork:PATH, where PATH is a checkout of a fork")
-    folder = Path(os.path.abspath(os.path.expanduser(found["path"])))  # noqa: PTH100, PTH111  # keep the name of a link; no user of that name is no error
+    path = os.path.expanduser(found["path"])  # noqa: PTH111  # an unknown user is no error
+    folder = Path(os.path.abspath(path))  # noqa: PTH100  # keep the name of a link
     if not folder.name or set("+@, ") & set(folder.name):
         raise InputError(
             f"plug-in {plugin!r}: {folder.name!r} cannot begin the name of an algorithm; rename the folder"

@@ -322,7 +322,7 @@ class _Run:
             self._refuse_other_state(state)
             execution = saved_execution(state["execution"])  # as resolved at the start of the run
             self._use(execution)
-            self.algorithm.materialize()
+            self.algorithm.materialize(state["step"])
             checkpoint.restore(self.algorithm, state["algorithm"])
         except Refused as error:
             raise InputError(

@@ -66,8 +66,8 @@ class Wrapper(Algorithm):
     def prepare(self, training: TrainingSet) -> None:
         self.inner.prepare(training)
 
-    def materialize(self) -> None:
-        self.inner.materialize()
+    def materialize(self, step: int) -> None:
+        self.inner.materialize(step)
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         return self.inner.update(minibatches, unlabeled)

@@ -103,6 +103,9 @@ class Copies(ERM):
             target = last(torch.cat(x)).softmax(1)
         logits = self.predict(torch.cat(x))
         loss = F.cross_entropy(logits, target) + F.cross_entropy(logits, torch.cat(y))
+        if kwargs["step"] == self.hparams["turns"]:
+            parts = (self.featurizer, self.network[1])
+            self.optimizer = self.new_optimizer([{"params": part.parameters()} for part in parts])
         self.before = copy.deepcopy(self.network)
         self.before_optimizer = self.new_optimizer(self.before.parameters())
         self.parts = [self.network, nn.ModuleList([self.featurizer])]
