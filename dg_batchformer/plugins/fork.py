@@ -73,7 +73,9 @@ class Checkout:
         patched: dict[int, Any] = {}
         for module in self.modules.modules.values():
             for name, build in list(vars(module).items()):
-                if not name.endswith("Featurizer") or getattr(build, "__module__", None) not in self.modules.modules:
+                if not (name.endswith("Featurizer") and (inspect.isfunction(build) or inspect.isclass(build))):
+                    continue
+                if build.__module__ not in self.modules.modules:
                     continue
                 if id(build) not in patched:
                     patched[id(build)] = _attending(build)
