@@ -27,8 +27,9 @@ _FIRST_COMMANDS = 3
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     text = (
-        "Train the runs of a sweep file that are not done. Repeat the command to resume. Results of NAME.yaml are "
-        "written to RESULTS_DIR/NAME/; sweeps/README.md explains sweep files."
+        "Train the runs of a sweep file that are not done. Repeat the command to resume. If the file has a search for "
+        "hyper-parameters, choose the winners once it has finished, and train them. Results of NAME.yaml are written "
+        "to RESULTS_DIR/NAME/; sweeps/README.md explains sweep files."
     )
     verb = verbs.add_parser("sweep", help="train the missing runs of a sweep file", description=text)
     verb.set_defaults(run=run, works=True, default=verb.get_default)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -139,23 +140,26 @@ def _collected(folder: SweepFolder, manifest: SweepManifest) -> dict[str, Collec
 
 
 def _winners_of(path: Path) -> list[Winner]:
-    """Return the winners of another sweep; raise InputError if it has not finished.
+    """Return the winners of another sweep; raise InputError if it has not finished, or tries nothing.
 
     A sweep without a search is one: its draws or grid points, on all of its trials, by training-domain selection.
     """
     folder = SweepFolder(path)
     manifest = read_sweep_manifest(folder)
-    if manifest.search is None:
-        searched, name = list(manifest.runs), "training-domain"
-    else:
-        searched, name = [run for run in manifest.runs if run.searches], manifest.search.selection
+    if any(run.winner for run in manifest.runs):  # its choice stands, whatever was retrained since
+        return [replace(winner, source=str(path)) for winner in read_winners(folder)]
+    searched = [run for run in manifest.runs if run.searches] or list(manifest.runs)
+    name = "training-domain" if manifest.search is None else manifest.search.selection
     found = _collected(folder, manifest)
     left = sum(not found[run.spec.id].state.is_settled for run in searched)
     if left:
         raise InputError(
             f"hparams_from: {left} of {len(searched)} runs of {path} are unfinished; train them: {manifest.command()}"
         )
-    return choose_winners(searched, found, METHODS[name], str(path))
+    winners = choose_winners(searched, found, METHODS[name], str(path))
+    if not any(winner.hparams for winner in winners):
+        raise InputError(f"hparams_from: {path} tries no hparams; name a sweep with a search, draws or a grid")
+    return winners
 
 
 def with_hparams_from(path: Path, folder: SweepFolder, runs: Sequence[SweepRun]) -> tuple[list[SweepRun], list[Winner]]:

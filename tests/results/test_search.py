@@ -236,6 +236,25 @@ def test_hparams_come_from_another_sweep_and_stay_as_first_taken(tmp_path):
     assert {winner.source for winner in winners} == {str(other.path)}
 
 
+def test_a_choice_that_was_made_stands_even_if_the_search_is_trained_again(tmp_path):
+    other = _search(tmp_path)
+    declare_winners(other)
+    for run in expand(ASKED):
+        _record(other, run, 0.6 - 0.1 * run.spec.hparams_seed, lr=LRS[run.spec.hparams_seed])
+
+    runs, _ = with_hparams_from(other.path, SweepFolder(tmp_path / "later"), expand(_taking(test_envs=("A",))))
+
+    assert {run.spec.hparams["lr"] for run in runs} == {3e-3}
+
+
+def test_a_sweep_that_tries_nothing_has_no_hparams_to_take(tmp_path):
+    plain = SweepSpec("plain", ("Toy",), ROWS[:1], trials=1, test_envs=("A",))
+    other = write_sweep(tmp_path / "plain", plain, lambda run: 0.5, hparams={"lr": 1})
+
+    with pytest.raises(InputError, match="plain tries no hparams; name a sweep with a search, draws or a grid"):
+        with_hparams_from(other.path, SweepFolder(tmp_path / "later"), expand(_taking(test_envs=("A",))))
+
+
 def test_values_that_a_sweep_file_sets_go_before_those_taken_from_another_sweep(tmp_path):
     other = _search(tmp_path)
     asked = _taking(test_envs=("A",), algorithms=(Row("BF", "ERM+BF", {"lr": 1}),))
