@@ -10,6 +10,7 @@ from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.run import RunRequest
 from dg_batchformer.storage.folders import SweepFolder, write_json
 from dg_batchformer.storage.safe_read import TABLE, read_text
+from dg_batchformer.text.printable import one_line
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def read_winners(folder: SweepFolder) -> list[Winner]:
 
 
 def _checked(winner: Winner) -> Winner:
+    """Return a winner with texts of one line and numbers; raise TypeError or ValueError if it has others."""
     texts = (
         winner.row,
         winner.place,
@@ -81,7 +83,17 @@ def _checked(winner: Winner) -> Winner:
     )
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a text is missing")
-    return replace(winner, hparams=dict(winner.hparams), trials=[int(trial) for trial in winner.trials])
+    return replace(
+        winner,
+        place=one_line(winner.place),
+        selection=one_line(winner.selection),
+        source=one_line(winner.source),
+        trials=[int(trial) for trial in winner.trials],
+        tried=int(winner.tried),
+        failed=int(winner.failed),
+        hparams=dict(winner.hparams),
+        edges={one_line(name): one_line(edge) for name, edge in winner.edges.items()},
+    )
 
 
 def cells(runs: Sequence[SweepRun]) -> dict[tuple[object, ...], list[SweepRun]]:
