@@ -2,10 +2,14 @@
 
 import runpy
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 
+from dg_batchformer.optim import recipe
+
+META = torch.device("meta")
 TOOL = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "count_step.py"))
 
 
@@ -29,17 +33,31 @@ def test_a_batch_of_the_evaluation_takes_one_copy_and_no_wait(step):
 
 
 def test_copies_reads_and_launches_are_told_apart():
-    meta, host = torch.device("meta"), torch.zeros(3)
-    there = host.to(meta)
+    host = torch.zeros(3)
+    there = host.to(META)
 
-    with TOOL["Counter"](meta) as counter:
+    with TOOL["Counter"](META) as counter:
         host.add(1)  # on the host
         there.view(1, 3).add(1).mul_(2)
-        host.to(meta, non_blocking=True)
-        host.to(meta)
+        host.to(META, non_blocking=True)
+        host.to(META)
         there.copy_(host)
     with TOOL["Counter"](torch.device("cpu")) as read:
         host.sum().item()
 
     assert counter.counts == (2, 3, 2)
     assert read.counts == (2, 0, 1)
+
+
+@pytest.mark.parametrize(("name", "copies"), [("ERM", 0), ("SWAD", 0), ("CDANN", 0), ("ADRMX", 0), ("MixStyle", 3)])
+def test_updates_never_wait_and_only_styles_that_are_mixed_are_copied(name, copies, step):
+    step = step(name)
+    with patch.object(recipe, "_FUSED", ()):
+        counts = TOOL["count"](step.updates(step.algorithm("fp32").to("meta"), torch.device("meta")), META)
+
+    assert counts.copies <= copies
+    assert counts.waits == 0
+
+
+def test_frozen_batch_norm_takes_few_operations_per_layer(step):
+    assert step().update().launches <= 300  # 20 convolutions; 496 when every layer was folded alone

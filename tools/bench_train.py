@@ -48,7 +48,7 @@ from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.launchers.local import LocalLauncher
-from dg_batchformer.training.compute_mode import apply, settle
+from dg_batchformer.training.compute_mode import Work, apply, settle
 from dg_batchformer.training.data_path import open_loader
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.evaluate import Evaluator
@@ -301,8 +301,9 @@ class Trained:
             dataset.input_shape, dataset.num_classes, len(spec.train_envs), hparams
         ).to(device)
         self.evaluated = sum(map(len, chosen.values()))
-        self.execution = settle(spec, dataset, device, self.evaluated)
-        apply(self.execution, self.algorithm, device, hparams["batch_size"] * len(spec.train_envs))
+        per_step = hparams["batch_size"] * len(spec.train_envs)
+        self.execution = settle(spec, dataset, device, Work(per_step, self.evaluated, in_sweep=False))
+        apply(self.execution, self.algorithm, device, per_step)
         self.batches = Sampler(spec, hparams, dataset, splits).minibatches(source, 0, device)
         self.evaluator = Evaluator(spec, source, chosen, device)
         self.load()

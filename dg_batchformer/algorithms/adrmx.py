@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend, domain_labels
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, class_counts, descend, domain_labels
 from dg_batchformer.catalog.datasets import has_small_images
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import MLP, Classifier, Featurizer
@@ -30,7 +30,7 @@ def pairs_of_classes(y: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tenso
     order = (y + torch.rand(len(y), device=y.device)).argsort()  # by class, in random order within
     classes = torch.arange(num_classes, device=y.device)
     first = torch.searchsorted(y[order].contiguous(), classes)
-    enough = torch.bincount(y, minlength=num_classes) >= 2
+    enough = class_counts(y, num_classes) >= 2
     last = len(y) - 1
     return order[first.clamp_max(last)], order[(first + 1).clamp_max(last)], enough
 

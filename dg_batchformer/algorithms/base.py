@@ -355,6 +355,11 @@ def domain_labels(num_domains: int, rows: Tensor) -> Tensor:
     return torch.arange(num_domains, device=rows.device).repeat_interleave(len(rows) // num_domains)
 
 
+def class_counts(y: Tensor, num_classes: int) -> Tensor:
+    """Count the samples of every class: (N,) -> (num_classes,); unlike bincount, without waiting for the device."""
+    return (y[:, None] == torch.arange(num_classes, device=y.device)).sum(dim=0)
+
+
 def descend(optimizer: Optimizer, loss: Tensor) -> None:
     """Take one optimizer step on a loss."""
     optimizer.zero_grad()

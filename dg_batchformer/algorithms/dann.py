@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend, domain_labels
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, class_counts, descend, domain_labels
 from dg_batchformer.catalog.datasets import has_small_images
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import MLP, Classifier, Featurizer
@@ -137,5 +137,5 @@ class CDANN(DANN):
         return z + self.class_embeddings(y)
 
     def weigh(self, losses: Tensor, y: Tensor) -> Tensor:
-        counts = torch.bincount(y, minlength=self.num_classes)
+        counts = class_counts(y, self.num_classes)
         return (losses / (counts[y] * self.num_classes)).sum()

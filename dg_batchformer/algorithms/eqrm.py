@@ -19,13 +19,15 @@ def smooth_quantile(values: Tensor, quantile: float, steps: int = 32) -> Tensor:
     """
     ordered = values.sort().values
     width = 1.06 * values.std() * len(values) ** -0.2
-    q = torch.tensor(quantile, device=values.device)
-    low, high = Normal(ordered[0], width).icdf(q), Normal(ordered[-1], width).icdf(q)
-    left, right = torch.zeros_like(q), torch.ones_like(q)  # fractions of the interval from low to high
+    q = torch.tensor(quantile)  # on the CPU: it enters operations as a number
+    # Checks of the arguments would wait for the device.
+    first, last, kernels = (Normal(mean, width, validate_args=False) for mean in (ordered[0], ordered[-1], ordered))
+    low, high = first.icdf(q), last.icdf(q)
+    left, right = torch.zeros_like(low), torch.ones_like(low)  # fractions of the interval from low to high
     with torch.no_grad():
         for _ in range(steps):
             middle = (left + right) / 2
-            beyond = Normal(ordered, width).cdf(low + middle * (high - low)).mean() > q
+            beyond = kernels.cdf(low + middle * (high - low)).mean() > q
             left, right = torch.where(beyond, left, middle), torch.where(beyond, middle, right)
     return low + (left + right) / 2 * (high - low)
 

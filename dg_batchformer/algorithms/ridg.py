@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
 from dg_batchformer.algorithms.erm import ERM
@@ -76,7 +75,7 @@ class RIDG(ERM):
         return {"loss": risk.detach(), "penalty": penalty.detach()}
 
     def _remember(self, samples: Tensor, y: Tensor) -> None:
-        members = F.one_hot(y, len(self.bank)).to(samples)  # (N, classes)
+        members = (y[:, None] == torch.arange(len(self.bank), device=y.device)).to(samples)  # (N, classes)
         counts = members.sum(dim=0)
         means = (members.T @ samples.flatten(1)).view_as(self.bank) / counts.clamp_min(1)[:, None, None]
         weights = torch.where(self.seen, self.hparams["ridg_momentum"], 1.0) * (counts > 0)

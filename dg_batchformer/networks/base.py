@@ -208,25 +208,30 @@ class FeaturizerModule(nn.Module):
             return super().__call__(x).float()
 
     def _compiled_features(self, x: Tensor) -> Tensor:
-        from torch._dynamo.exc import FailOnRecompileLimitHit
+        from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
 
         graphs = self.training and self.uses_cuda_graphs
         try:
-            z = _compiled(graphs)(self, x)
-        except FailOnRecompileLimitHit:  # the caller checks these attributes and logs it
+            z = _compiled(self.training, graphs)(self, x)
+        except (BackendCompilerFailed, FailOnRecompileLimitHit):  # the caller checks these attributes and logs it
             self.compiles_evaluation = self.compiles_training = False
             return self.features(x)
         return z.clone() if graphs else z  # the next replay overwrites it
 
 
 @cache
-def _compiled(graphs: bool) -> Callable[[FeaturizerModule, Tensor], Tensor]:
-    """Return the compiled forward; all featurizers of a process share its compiled graphs."""
+def _compiled(training: bool, graphs: bool) -> Callable[[FeaturizerModule, Tensor], Tensor]:
+    """Return the compiled forward; all featurizers of a process share its compiled graphs.
+
+    Runs of a sweep train with different batch sizes, so training is compiled for all of them, unless it replays graphs.
+    Evaluation has one batch size, and is compiled for it; for any size only if another one is needed.
+    """
     import torch._dynamo.config as settings
 
     settings.recompile_limit = _GRAPHS
     settings.fail_on_recompile_limit_hit = True  # by default it would silently run uncompiled
-    return torch.compile(_features, dynamic=not graphs, mode="reduce-overhead" if graphs else None)
+    dynamic = not graphs if training else None
+    return torch.compile(_features, dynamic=dynamic, mode="reduce-overhead" if graphs else None)
 
 
 def _features(featurizer: FeaturizerModule, x: Tensor) -> Tensor:

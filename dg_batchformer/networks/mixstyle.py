@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dg_batchformer.networks.transfer import transfer
+
 PARTNERS = ("any", "other_domain")
 _EPS = 1e-6
 
@@ -68,4 +70,5 @@ class StyleMixer:
             return maps
         shares = torch.distributions.Beta(self.alpha, self.alpha).sample((len(maps),))
         partners = draw_partners(len(maps), self.domain_rows)
-        return mix_styles(maps, partners.to(maps.device), shares.to(maps.device))
+        # Drawn on the CPU, so that draws are the same on all devices.
+        return mix_styles(maps, *transfer([partners, shares], maps.device))

@@ -4,7 +4,8 @@ BatchNorm with fixed statistics (frozen, or in evaluation mode) is fused into th
 and bias instead of activations saves one write of the activations.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +15,46 @@ from torchvision.models import resnet
 from dg_batchformer.networks.base import Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
+Fold = tuple[Tensor, Tensor]  # scale and shift, (channels,) each
+_FOLDS: dict[nn.BatchNorm2d, Fold] = {}  # of the forward in progress
+
+
+@contextmanager
+def folded(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
+    """Fold layers together inside the context: a dozen operations for all, where each layer alone would take six."""
+    _FOLDS.update(zip(norms, fold(norms), strict=True))
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del _FOLDS[norm]
+
+
+def fold(norms: Sequence[nn.BatchNorm2d]) -> list[Fold]:
+    """Compute the scale and shift to which BatchNorm layers with fixed statistics reduce."""
+    if not norms:
+        return []
+    mean, variance, weight, bias = (
+        torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var", "weight", "bias")
+    )
+    channels = [norm.num_features for norm in norms]
+    scale = weight * (variance + norms[0].eps).rsqrt()
+    shift = bias - mean * scale
+    device = shift.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        shift = shift.to(torch.get_autocast_dtype(device))  # together, where F.conv2d would cast layer by layer
+    return list(zip(scale.split(channels), shift.split(channels), strict=True))
+
 
 def convolve_and_normalise(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Convolve, then normalize: (N, C, H, W) -> (N, D, H', W'); fused if the statistics are fixed."""
     if norm.training:
         return norm(convolution(x))
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    scale, shift = _FOLDS[norm] if norm in _FOLDS else fold([norm])[0]
     return F.conv2d(
         x,
         convolution.weight * scale[:, None, None, None],
-        norm.bias - norm.running_mean * scale,
+        shift,
         convolution.stride,
         convolution.padding,
         convolution.dilation,
@@ -84,6 +113,13 @@ class ResNet(FreezableBatchNorm):
             self.network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         self.network.to(memory_format=torch.channels_last)  # faster convolutions
         self.dropout = nn.Dropout(dropout)
+
+    def features(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # which fuses the operations of every layer
+            return super().features(x)
+        fixed = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d) and not layer.training]
+        with folded(fixed):
+            return super().features(x)
 
     def stages(self) -> Mapping[str, Stage]:
         layers = ("layer1", "layer2", "layer3", "layer4")

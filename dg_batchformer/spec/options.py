@@ -8,6 +8,8 @@ from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import KEEP
 
+_SAVING = 0.02  # largest share of the time that goes into checkpoints
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -20,7 +22,8 @@ class RunOptions:
         keep: which model to keep: ``none``, ``final`` (the one that the run returns) or ``best``.
         predictions: whether to write the predictions of the final model for every evaluated sample.
         log: names of callbacks that follow the run, see ``callbacks.load``.
-        save_seconds: interval of checkpoints in seconds, the most that a killed run has to repeat.
+        save_seconds: interval of checkpoints in seconds, longer if saving takes more than 2 % of it; what a killed run
+            has to repeat. 0 saves after every step.
 
     """
 
@@ -35,6 +38,10 @@ class RunOptions:
             raise unknown("value of keep:", self.keep, KEEP)
         if self.save_seconds < 0:
             raise InputError(f"save_seconds is {self.save_seconds}, but must be at least 0")
+
+    def save_interval(self, seconds: float) -> float:
+        """Return the interval of checkpoints, one of which took ``seconds`` to save."""
+        return max(self.save_seconds, seconds / _SAVING) if self.save_seconds else 0.0
 
     def typed(self) -> dict[str, Any]:
         """Return these as options of ``train``, by name."""

@@ -21,6 +21,8 @@ from dg_batchformer.training.trust import Refused
 _WORTH_BF16 = 64  # pixels: below, networks are so small that casting costs more than it saves
 # On a CPU, compiling takes about a minute and saves a quarter of the evaluation time.
 _WORTH_COMPILING = 50_000  # images evaluated in a run
+# On a GPU, a worker of a sweep compiles training and evaluation once for all its runs. Not measured.
+_WORTH_COMPILING_ON_GPU = 100_000  # images trained on and evaluated in a run
 _WORTH_COMPILING_PREFIX = 5_000  # images: a frozen prefix gains more, since its constants are folded in
 _LAUNCH_BOUND = 64  # images per step: up to here kernel launches dominate, and CUDA graphs help
 
@@ -44,7 +46,22 @@ def saved_execution(state: dict[str, Any]) -> Execution:
     return Execution(**state)
 
 
-def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_evaluation: int) -> Execution:
+class Work(NamedTuple):
+    """The images that a run processes.
+
+    Attributes:
+        per_step: images of an update.
+        per_evaluation: images of an evaluation.
+        in_sweep: whether this process trains further runs, which reuse what it compiles.
+
+    """
+
+    per_step: int
+    per_evaluation: int
+    in_sweep: bool
+
+
+def settle(spec: RunSpec, dataset: Dataset, device: torch.device, work: Work) -> Execution:
     """Resolve ``auto`` for a run on a device; raise InputError if the device does not support the request."""
     precision = settle_precision(spec, dataset, device)
     if precision == "tf32" and not has_tf32(device):
@@ -52,14 +69,23 @@ def settle(spec: RunSpec, dataset: Dataset, device: torch.device, images_per_eva
             f"--precision tf32 needs an NVIDIA GPU of 2020 or later, not {device}; give fp32, bf16 or auto"
         )
     path = data_path(spec, dataset)
-    evaluated = images_per_evaluation * (spec.steps // spec.checkpoint_freq + 1)
-    mode = "off" if path == "features" else settle_compile(spec.compile, device, evaluated >= _WORTH_COMPILING)
+    mode = (
+        "off" if path == "features" else settle_compile(spec.compile, device, _is_worth_compiling(spec, device, work))
+    )
     return Execution(precision, path, mode)
+
+
+def _is_worth_compiling(spec: RunSpec, device: torch.device, work: Work) -> bool:
+    evaluated = work.per_evaluation * (spec.steps // spec.checkpoint_freq + 1)
+    if device.type == "cpu":
+        return evaluated >= _WORTH_COMPILING
+    return work.in_sweep and evaluated + work.per_step * spec.steps >= _WORTH_COMPILING_ON_GPU
 
 
 def compiles_prefix(spec: RunSpec, device: torch.device, images: int) -> bool:
     """Decide whether the frozen prefix is compiled that computes features of so many images."""
-    return settle_compile(spec.compile, device, images >= _WORTH_COMPILING_PREFIX) == "on"
+    pays_off = device.type == "cpu" and images >= _WORTH_COMPILING_PREFIX  # not measured on GPUs
+    return settle_compile(spec.compile, device, pays_off) == "on"
 
 
 def data_path(spec: RunSpec, dataset: Dataset) -> str:
@@ -93,8 +119,7 @@ def settle_compile(asked: str, device: torch.device, is_worth_it: bool) -> str:
             "file)"
         )
     if asked == "auto":
-        # The break-even point on GPUs has not been measured, so there compilation is on only on request.
-        return "on" if is_worth_it and device.type == "cpu" and not missing else "off"
+        return "on" if is_worth_it and not missing else "off"
     return asked
 
 
@@ -132,10 +157,15 @@ def set_precision(algorithm: Algorithm, precision: str) -> None:
 
 
 def gave_up_compiling(execution: Execution, algorithm: Algorithm) -> bool:
-    """Return whether a compiled run has exceeded the recompile limit and continues uncompiled."""
+    """Return whether compilation failed, or would have to be repeated too often, so that a run continues uncompiled."""
     return execution.compile == "on" and not all(
         featurizer.compiles_evaluation for featurizer in _featurizers(algorithm)
     )
+
+
+def is_compiled(algorithm: Algorithm) -> bool:
+    """Return whether the evaluation of an algorithm is compiled."""
+    return any(featurizer.compiles_evaluation for featurizer in _featurizers(algorithm))
 
 
 def _featurizers(algorithm: Algorithm) -> list[FeaturizerModule]:

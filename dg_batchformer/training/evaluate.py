@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from dg_batchformer.algorithms.base import Algorithm, Validation
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.training.compute_mode import is_compiled
 from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.loaders import Loader, Request, on_device
 from dg_batchformer.training.run_log import log
@@ -112,7 +113,7 @@ class Evaluator:
         size = BATCH_SIZE if algorithm.batch_dependent else self.batch_size
         try:
             for split, x, y in self._batches(step, left, size):
-                yield split, algorithm.predict(x), y
+                yield split, _predict(algorithm, x, size), y
                 left[split] = left[split][len(y) :]
         except Exception as error:
             if algorithm.batch_dependent or size == 1 or not is_out_of_memory(error):
@@ -136,6 +137,14 @@ class Evaluator:
         if split not in self.augmented:
             return Request(env, indices)
         return Request(env, indices, [seed_hash(self.spec.seed, "validation", step, env, index) for index in indices])
+
+
+def _predict(algorithm: Algorithm, x: Tensor, size: int) -> Tensor:
+    """Compute logits of up to ``size`` rows; compiled networks get zeros beside fewer rows, so that shapes stay."""
+    if algorithm.batch_dependent or not is_compiled(algorithm):
+        return algorithm.predict(x)
+    beyond = [0, 0] * (x.ndim - 1) + [0, size - len(x)]
+    return algorithm.predict(F.pad(x, beyond))[: len(x)]
 
 
 def _accuracies(counts: Tensor) -> list[float | None]:

@@ -51,7 +51,14 @@ class InProcessLauncher:
         folder, watcher = self.folder.run(run.spec.id), _Reporter(run, self.report)
         try:
             state = train_run(
-                run.spec, folder, self.options, device=self.device, watcher=watcher, stop=stop, row=run.label
+                run.spec,
+                folder,
+                self.options,
+                device=self.device,
+                watcher=watcher,
+                stop=stop,
+                row=run.label,
+                in_sweep=True,
             )
         except Interrupted:
             return "interrupted", ""

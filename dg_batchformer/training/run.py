@@ -32,7 +32,7 @@ from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, State, write_json
 from dg_batchformer.storage.lock import Lock
 from dg_batchformer.training import checkpoint
-from dg_batchformer.training.compute_mode import Execution, apply, gave_up_compiling, saved_execution, settle
+from dg_batchformer.training.compute_mode import Execution, Work, apply, gave_up_compiling, saved_execution, settle
 from dg_batchformer.training.data_path import open_loader, read_features
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
 from dg_batchformer.training.export import keep_model, write_predictions
@@ -62,6 +62,7 @@ def train_run(
     callbacks: Sequence[Callback] = (),
     row: str = "",
     launch: Mapping[str, Any] | None = None,
+    in_sweep: bool = False,
 ) -> State:
     """Train a run to its end, resuming from a checkpoint if there is one; return DONE or DIVERGED.
 
@@ -75,6 +76,7 @@ def train_run(
         callbacks: follow the run, beside those that the options name.
         row: the name of the run's row in tables; by default its algorithm.
         launch: the options for the command that resumes the run, stored in its folder; None for runs of a sweep.
+        in_sweep: whether this process trains further runs, which reuse what it compiles.
 
     Raises InputError if the run cannot be trained, Busy if another process trains it or took it over, and Interrupted
     if stopped. Errors after the lock is taken, except the last two, are written to ``error.txt`` in the folder.
@@ -96,7 +98,9 @@ def train_run(
 
             def begin() -> State:
                 with open_loader(spec, hparams, dataset, device, watcher, stop) as loader:
-                    run = _Run(spec, folder, options, lock, hparams, dataset, loader, device, watcher, followers)
+                    run = _Run(
+                        spec, folder, options, lock, hparams, dataset, loader, device, watcher, followers, in_sweep
+                    )
                     write_json(folder.spec_file, spec.as_dict())  # the run could be built, so it owns the folder now
                     if launch is not None:
                         write_json(folder.launch_file, launch)
@@ -150,6 +154,7 @@ class _Run:
         device: torch.device,
         watcher: Watcher,
         callbacks: Callback,
+        in_sweep: bool,
     ) -> None:
         self.spec, self.folder, self.options, self.lock, self.callbacks = spec, folder, options, lock, callbacks
         self.hparams, self.dataset, self.loader, self.device, self.watcher = hparams, dataset, loader, device, watcher
@@ -180,10 +185,13 @@ class _Run:
         self.writer.constant["parameter_groups"] = describe_groups(self.algorithm)
         self.initial = Initial(self.algorithm, spec, hparams, dataset, fingerprint)
         self.begins_from = "" if options.keep == "none" else self.initial.identity()  # only stored in kept models
-        self._use(settle(spec, dataset, device, sum(map(len, self.evaluator.splits.values()))))
+        per_step = hparams["batch_size"] * len(spec.train_envs)
+        work = Work(per_step, sum(map(len, self.evaluator.splits.values())), in_sweep)
+        self._use(settle(spec, dataset, device, work))
         self.means = Means()
         self.best_validation = -1.0
         self.seconds = 0.0  # training time before this start
+        self.save_seconds = options.save_seconds  # interval of checkpoints
 
     def _use(self, execution: Execution) -> None:
         self.execution = execution
@@ -215,9 +223,11 @@ class _Run:
             self.watcher.step(step)
             self.callbacks.step(step)
             stopping = stop()
-            if stopping or time.monotonic() - saved >= self.options.save_seconds:
-                self._save(step + 1, self.seconds + time.monotonic() - began)
+            since = time.monotonic()
+            if stopping or since - saved >= self.save_seconds:
+                self._save(step + 1, self.seconds + since - began)
                 saved = time.monotonic()
+                self.save_seconds = self.options.save_interval(saved - since)
             return stopping
 
         ending = train(
@@ -256,7 +266,7 @@ class _Run:
     def _record(self, model: Algorithm, step: int, metrics: dict[str, Any], evaluation: Evaluation) -> None:
         self.lock.check()
         if gave_up_compiling(self.execution, self.algorithm):
-            tell(self.watcher, "the recompile limit is exceeded; the run continues uncompiled")
+            tell(self.watcher, "compilation failed, or too many shapes needed one; the run continues uncompiled")
             self._use(self.execution._replace(compile="off"))
         values = self.writer.append(step, metrics, evaluation)
         validation = evaluation.validation(self.spec.train_envs).accuracy

@@ -113,7 +113,16 @@ def train_task(task: Task, device: torch.device, events: Events, stop: StopOnSig
     how, told = "failed", {}
     try:
         folder = RunFolder(task.folder)
-        state = train_run(task.spec, folder, task.options, device=device, watcher=events, stop=stop, row=task.row)
+        state = train_run(
+            task.spec,
+            folder,
+            task.options,
+            device=device,
+            watcher=events,
+            stop=stop,
+            row=task.row,
+            in_sweep=True,
+        )
         found = accuracies(task.spec, folder) if state is State.DONE else ""
         how, told = "end", {"state": state.value, "seconds": folder.outcome().get("seconds"), "sentence": found}
     except Busy as error:

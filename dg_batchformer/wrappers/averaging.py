@@ -3,14 +3,17 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
 from dg_batchformer.wrappers.base import Wrapper
 from dg_batchformer.wrappers.loss_valley import Average
+
+_PARAMETERS: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()  # of every predictor
 
 
 class WeightAveraging(Wrapper):
@@ -19,19 +22,22 @@ class WeightAveraging(Wrapper):
     acts_on = "weights"
     registered = False
 
-    def weights(self) -> list[Tensor]:
-        """Return the current weights of the predictor, not copied."""
-        return [parameter.detach() for parameter in self.predictor.parameters()]
+    def weights(self) -> list[nn.Parameter]:
+        """Return the parameters of the predictor."""
+        predictor = self.predictor
+        if predictor not in _PARAMETERS:  # searching all its modules after every update would take too long
+            _PARAMETERS[predictor] = list(predictor.parameters())
+        return _PARAMETERS[predictor]
 
     @torch.no_grad()
     def set_weights(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite the weights of the predictor."""
-        torch._foreach_copy_(self.weights(), list(tensors))
+        torch._foreach_copy_(list[Tensor](self.weights()), list(tensors))
 
     @contextmanager
     def weights_set(self, tensors: Sequence[Tensor]) -> Iterator[None]:
         """Use other weights inside the context; then restore the current ones."""
-        present = [weight.clone() for weight in self.weights()]
+        present = [weight.detach().clone() for weight in self.weights()]
         self.set_weights(tensors)
         try:
             yield

@@ -30,12 +30,13 @@ class WiSE(WeightAveraging):
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         if not self.first:  # now, that initial weights are loaded
-            self.first = [weight.clone() for weight in self.weights()]
+            self.first = [weight.detach().clone() for weight in self.weights()]
         return self.inner.update(minibatches, unlabeled)
 
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
         super().finalize(batches)
         alpha = self.hparams["wise_alpha"]
-        self.take(torch._foreach_lerp(self.first, self.weights(), alpha), batches)
+        last = [weight.detach() for weight in self.weights()]
+        self.take(torch._foreach_lerp(self.first, last, alpha), batches)
         self.summary = {**self.summary, "wise_alpha": alpha}
         return self

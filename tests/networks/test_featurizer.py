@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torchvision
@@ -6,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.networks import MLP, Classifier, Featurizer
+from dg_batchformer.networks import MLP, Classifier, Featurizer, resnet
 from dg_batchformer.networks.backbones import BACKBONES, backbone_for
 from dg_batchformer.networks.resnet import ResNet
 
@@ -98,3 +100,35 @@ def test_backbones_and_inputs_that_do_not_fit_are_refused():
         backbone_for("wrn16_2", (3, 64, 64))
     with pytest.raises(InputError, match="freeze_bn with random weights"):
         Featurizer((3, 32, 32), {"backbone": "wrn16_2", "freeze_bn": True})
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_folding_all_batch_norms_together_or_one_by_one_is_equal_to_the_bit(frozen, dtype, monkeypatch):
+    network = ResNet("resnet18", 3, 0.0)
+    network.freeze_bn, network.autocast = frozen, dtype
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_mean, -1, 1)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+    network.train(frozen)
+    x, found = torch.rand(2, 3, 32, 32), []
+
+    for context in (resnet.folded, lambda norms: nullcontext()):
+        monkeypatch.setattr(resnet, "folded", context)
+        network.zero_grad()
+        z = network(x)
+        z.square().sum().backward()
+        found.append([z, *(parameter.grad for parameter in network.parameters())])
+
+    assert all(torch.equal(together, alone) for together, alone in zip(*found, strict=True))
+    assert not resnet._FOLDS
+
+
+def test_layers_are_unfolded_when_a_forward_fails():
+    network = ResNet("resnet18", 3, 0.0).eval()
+
+    with pytest.raises(RuntimeError):
+        network(torch.rand(2, 1, 32, 32))
+
+    assert not resnet._FOLDS

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from stand_in_gpus import Gpus
 from support import TRAINED, Silence, make_algorithm, make_minibatches, resolved, run_quickly
-from torch._dynamo.exc import FailOnRecompileLimitHit
+from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dg_batchformer.datasets import get_dataset_class
@@ -19,11 +19,12 @@ from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import compute_mode
 from dg_batchformer.training.cached import CachedLoader
-from dg_batchformer.training.compute_mode import Execution, apply
+from dg_batchformer.training.compute_mode import Execution, Work, apply
 from dg_batchformer.training.loop import seed_everything
 from dg_batchformer.training.stop import Interrupted
 
 CPU = torch.device("cpu")
+LITTLE = Work(per_step=10, per_evaluation=10, in_sweep=True)
 
 
 def _folders_spec(**given):
@@ -146,8 +147,8 @@ def test_auto_asks_the_hardware(monkeypatch, data_dir):
     large, small = (get_dataset_class("PACS")(data_dir, [0], {"image_size": size}) for size in (64, 32))
     for has_it, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_it=has_it: {"avx512_bf16": has_it})
-        assert compute_mode.settle(spec, large, CPU, 10).precision == expected
-        assert compute_mode.settle(spec, small, CPU, 10).precision == "fp32"
+        assert compute_mode.settle(spec, large, CPU, LITTLE).precision == expected
+        assert compute_mode.settle(spec, small, CPU, LITTLE).precision == "fp32"
 
 
 def test_compiling_without_a_compiler_is_refused_when_asked_and_left_out_when_not(monkeypatch):
@@ -156,6 +157,20 @@ def test_compiling_without_a_compiler_is_refused_when_asked_and_left_out_when_no
     assert compute_mode.settle_compile("auto", CPU, True) == "off"
     with pytest.raises(InputError, match="C\\+\\+ compiler"):
         compute_mode.settle_compile("on", CPU, True)
+
+
+def test_gpus_compile_long_runs_of_sweeps_by_default(data_dir, monkeypatch):
+    Gpus(monkeypatch, 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(compute_mode, "_missing_to_compile", lambda device: "")
+    gpu, dataset = torch.device("cuda", 0), get_dataset_class("PACS")(data_dir, [0], {"image_size": 64})
+    settled = {}
+
+    for steps, in_sweep in ((5000, True), (5000, False), (50, True)):
+        spec = _folders_spec(compile="auto", steps=steps, checkpoint_freq=steps)
+        settled[steps, in_sweep] = compute_mode.settle(spec, dataset, gpu, Work(96, 1000, in_sweep)).compile
+
+    assert settled == {(5000, True): "on", (5000, False): "off", (50, True): "off"}
 
 
 def test_gpus_need_triton_a_c_compiler_and_pythons_headers_to_compile(monkeypatch, tmp_path):
@@ -225,9 +240,9 @@ def test_tf32_is_refused_where_no_gpu_has_it(data_dir, monkeypatch):
     Gpus(monkeypatch, 1)
     spec, dataset = _folders_spec(precision="tf32"), get_dataset_class("PACS")(data_dir, [0], {"image_size": 32})
 
-    assert compute_mode.settle(spec, dataset, torch.device("cuda", 0), 10).precision == "tf32"
+    assert compute_mode.settle(spec, dataset, torch.device("cuda", 0), LITTLE).precision == "tf32"
     with pytest.raises(InputError, match="tf32 needs an NVIDIA GPU of 2020 or later, not cpu; give fp32, bf16 or auto"):
-        compute_mode.settle(spec, dataset, CPU, 10)
+        compute_mode.settle(spec, dataset, CPU, LITTLE)
 
 
 def test_a_resumed_run_keeps_what_auto_meant_at_its_start():
@@ -253,7 +268,7 @@ def test_gpus_compile_training_too_and_replay_it_for_small_batches(monkeypatch):
 @pytest.fixture
 def traced(monkeypatch):
     """Compile without a compiler: graphs are traced, differentiated and run eagerly."""
-    monkeypatch.setattr(base, "_compiled", lambda graphs: torch.compile(base._features, backend="aot_eager"))
+    monkeypatch.setattr(base, "_compiled", lambda training, graphs: torch.compile(base._features, backend="aot_eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
 
@@ -283,11 +298,16 @@ def test_runs_of_one_process_share_what_was_compiled(traced):
         assert graphs == 1, f"{graphs} graphs after {seed + 1} runs"
 
 
-def test_a_run_with_too_many_shapes_continues_uncompiled_with_a_note(data_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [FailOnRecompileLimitHit("too many"), BackendCompilerFailed("inductor", OSError("no ptxas"), None)]
+)
+def test_a_run_with_too_many_shapes_or_a_broken_compiler_continues_uncompiled_with_a_note(
+    error, data_dir, tmp_path, monkeypatch
+):
     def give_up(*given):
-        raise FailOnRecompileLimitHit("too many")
+        raise error
 
-    monkeypatch.setattr(base, "_compiled", lambda graphs: give_up)
+    monkeypatch.setattr(base, "_compiled", lambda training, graphs: give_up)
     spec, watcher = _folders_spec(compile="on", checkpoint_freq=4), Silence()
 
     assert run_quickly(spec, tmp_path / "run", data_dir=data_dir, watcher=watcher) is State.DONE

@@ -77,3 +77,24 @@ def test_batches_that_predictions_depend_on_are_never_halved(monkeypatch):
 
         with pytest.raises(torch.OutOfMemoryError):
             evaluate(algorithm, 0)
+
+
+@pytest.mark.parametrize(("dependent", "sizes"), [(False, {64}), (True, {64, 26, 3})])
+def test_compiled_networks_see_one_batch_size_unless_predictions_depend_on_it(dependent, sizes, monkeypatch):
+    dataset = get_dataset_class("Shapes")(None, [3], {})
+    algorithm, spec = make_algorithm("ERM"), quick_spec(dataset="Shapes", hparams={"backbone": "tiny"})
+    splits = {(env, "out"): list(range(90 if env else 3)) for env in range(3)}
+    with ExactLoader(dataset.environments, 16, 0, print) as loader:
+        evaluate = Evaluator(spec, loader, splits, torch.device("cpu"))
+        expected, seen = evaluate(algorithm, 0), []
+        monkeypatch.setattr(type(algorithm), "batch_dependent", dependent)
+        algorithm.featurizer.compiles_evaluation = True
+        monkeypatch.setattr(
+            algorithm.featurizer, "forward", lambda x: seen.append(len(x)) or algorithm.featurizer.features(x)
+        )
+
+        compiled = evaluate(algorithm, 0)
+
+    assert set(seen) == sizes
+    assert compiled.accuracy == expected.accuracy
+    assert compiled.loss == pytest.approx(expected.loss)
