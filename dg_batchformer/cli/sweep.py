@@ -19,7 +19,7 @@ from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import log_jobs, queued_states, read_jobs, submitting
 from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
 from dg_batchformer.text.command import command
-from dg_batchformer.text.counts import how_many
+from dg_batchformer.text.counts import how_many, of_trials
 
 _FIRST_COMMANDS = 3
 
@@ -145,10 +145,8 @@ def _with_hparams_from(
     found, winners = with_hparams_from(Path(str(asked.hparams_from)), folder, runs)
     shared = sorted({trial for winner in winners for trial in winner.trials} & set(asked.trial_seeds))
     if shared:
-        said = ", ".join(map(str, shared))
-        print(
-            f"note: {asked.hparams_from} chose hparams on trial {said}, which this sweep trains too; give other trials"
-        )
+        said = of_trials(shared)
+        print(f"note: {asked.hparams_from} chose hparams on {said}, which this sweep trains too; give other trials")
     if options.launcher != "dry_run":
         write_winners(folder, winners)
     return found
@@ -162,9 +160,9 @@ def _follows(asked: SweepSpec, runs: Sequence[SweepRun]) -> bool:
 def _say_what_follows(asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
     """Print how many runs follow a search."""
     if asked.search is not None and _follows(asked, runs):
-        trials = ", ".join(map(str, asked.search.repeat))
+        trials = of_trials(asked.search.repeat)
         number = len(cells(runs)) * len(asked.search.repeat)
-        print(f"after the search: {how_many(number, 'run')} of its winners, on trial {trials}", flush=True)
+        print(f"after the search: {how_many(number, 'run')} of its winners, on {trials}", flush=True)
 
 
 def _declare_winners(folder: SweepFolder) -> Sequence[SweepRun]:

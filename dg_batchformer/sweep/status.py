@@ -14,6 +14,7 @@ from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.sweep.jobs import ADVICE, ended_states, queued_states, read_jobs
 from dg_batchformer.sweep.plan import States, counted, price_text, prices, steps_done
 from dg_batchformer.text.command import command
+from dg_batchformer.text.counts import of_trials
 
 _SHOWN = 20  # lines of each kind
 _WIDTH = 80  # columns of a terminal
@@ -99,8 +100,8 @@ def _ways_on(folder: SweepFolder, manifest: SweepManifest, states: States) -> li
         left: Sequence[float | None] = prices(folder, manifest.runs, states, list(untrained.values()))
         lines.append(f"{len(untrained)} runs left, {price_text(left, workers)}")
     if manifest.search is not None and all(run.searches for run in manifest.runs):
-        trials = ", ".join(map(str, manifest.search.repeat))
-        lines.append(f"then: the search chooses its winners, and trains them on trial {trials}: {manifest.command()}")
+        trials = of_trials(manifest.search.repeat)
+        lines.append(f"then: the search chooses its winners, and trains them on {trials}: {manifest.command()}")
     elif there & {State.DUE, State.GONE, State.INTERRUPTED}:
         lines.append(f"continue: {manifest.command()}")
     if State.FAILED in there:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.selection import Method
 from dg_batchformer.results.winners import Winner
+from dg_batchformer.text.counts import of_trials
 
 
 def about_searches(runs: Sequence[CollectedRun], method: Method) -> list[str]:
@@ -36,11 +37,10 @@ def about_searches(runs: Sequence[CollectedRun], method: Method) -> list[str]:
 
 def _chosen(winner: Winner, method: Method) -> str:
     """Return how the hparams of a winner were chosen."""
-    trials = ", ".join(map(str, winner.trials))
     failed = f", without {winner.failed} failed runs" if winner.failed else ""
     source = f" of {winner.source}" if winner.source else ""
     steps = "" if winner.selection == method.name else f"; {method.name} selection chose the steps only"
     return (
-        f"hparams were chosen by {winner.selection} selection among {winner.tried} candidates on trial {trials}{source}"
-        f"{failed}, separately for every test environment{steps}"
+        f"hparams were chosen by {winner.selection} selection among {winner.tried} candidates on "
+        f"{of_trials(winner.trials)}{source}{failed}, separately for every test environment{steps}"
     )

@@ -13,6 +13,11 @@ def how_many(number: int, noun: str) -> str:
     return f"{number} {plural(noun, number)}"
 
 
+def of_trials(seeds: Sequence[int]) -> str:
+    """Name trials by their seeds: trial 1, trials 1, 2."""
+    return f"{plural('trial', len(seeds))} {', '.join(map(str, seeds))}"
+
+
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Join names with commas, shortened to the first ``most``."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

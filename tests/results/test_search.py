@@ -121,7 +121,7 @@ def test_nothing_is_chosen_before_the_search_has_finished(tmp_path, capsys):
     assert "the search of mine has not chosen its winners; finish it: python -m" in capsys.readouterr().err
     assert main(["tables", str(folder.path), "--search"]) == 0
     assert main(["status", str(folder.path)]) == 0
-    assert "then: the search chooses its winners, and trains them on trial 1, 2: python" in capsys.readouterr().out
+    assert "then: the search chooses its winners, and trains them on trials 1, 2: python" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("lost", ["sweep.json", "winners.json", "both"])

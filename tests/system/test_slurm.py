@@ -167,7 +167,7 @@ def test_winners_of_a_search_are_trained_by_jobs_that_wait_for_it_as_in_one_loca
     output = sweep.submit("--runs_per_task", "3")
     again = sweep.submit("--runs_per_task", "3")
 
-    assert "after the search: 8 runs of its winners, on trial 1, 2" in output
+    assert "after the search: 8 runs of its winners, on trials 1, 2" in output
     assert "submitted 7 tasks of up to 3 runs" in output
     assert "submitted 0 tasks" in again
     sweep.wait(sweep.folder.winners_file.exists)
