@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.networks import MLP, Classifier, Featurizer, resnet
+from dg_batchformer.networks import MLP, Classifier, Featurizer, base, resnet
 from dg_batchformer.networks.backbones import BACKBONES, backbone_for
 from dg_batchformer.networks.resnet import ResNet
 
@@ -132,3 +132,17 @@ def test_layers_are_unfolded_when_a_forward_fails():
         network(torch.rand(2, 1, 32, 32))
 
     assert not resnet._FOLDS
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_resnet_compiles_to_one_graph(frozen):
+    torch._dynamo.reset()
+    network = ResNet("resnet18", 3, 0.0)
+    network.freeze_bn = frozen
+    x = torch.rand(2, 3, 32, 32)
+    compiled = torch.compile(base._features, backend="eager", fullgraph=True)
+
+    for trains in (True, False):
+        network.train(trains)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_close(compiled(network, x), network.features(x), rtol=0.05, atol=0.05)
