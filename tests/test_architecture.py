@@ -39,7 +39,7 @@ LAYERS = [
     {"models"},
     {"explain"},
     {"cli"},
-    {"api"},
+    {"api", "testing"},
     {"__main__"},
 ]
 # The only modules below the line that import slow packages, and only when needed.
