@@ -49,6 +49,16 @@ class Silence(Watcher):
         self.cached = done
 
 
+class Sent:
+    """The events that a worker would send to its launcher, as (event, values) without the run's id."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+
+    def send(self, event: str, *, run: str, **values: Any) -> None:
+        self.sent.append((event, values))
+
+
 def make_algorithm(
     name: str, *, num_domains: int = 3, dataset: str = "Shapes", seed: int = 0, hparams_seed: int = 0, **hparams: Any
 ) -> Algorithm:

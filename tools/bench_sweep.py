@@ -101,7 +101,7 @@ def overhead(path: Path, options: argparse.Namespace) -> None:
     folder = SweepFolder(path / "results" / "tiny")
     words = ["sweep", str(file), "--results_dir", str(folder.path.parent), "--devices", "cpu", "--threads", "1"]
     seconds, _ = timed([*PROGRAM, *words])
-    trained = sum(took or 0 for _, took in folder.final_states().values())
+    trained = sum(final.seconds or 0 for final in folder.final_states().values())
     nothing, _ = timed([*PROGRAM, *words])  # nothing to train: the cost of starting
     added = (seconds - nothing - trained) / options.tiny_runs
     print(f"\n### Local launcher, {options.tiny_runs} runs on one worker\n")

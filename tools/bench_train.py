@@ -231,7 +231,7 @@ class Bench:
 
     @contextmanager
     def trained(self, mode: str, name: str) -> Iterator["Trained"]:
-        """Assemble what a run trains, as ``training.run`` does."""
+        """Assemble what a run trains, as ``training.trajectory`` does."""
         spec = self.spec(mode, name, steps=5001, checkpoint_freq=300)
         dataset = self.dataset()
         with ExitStack() as stack:

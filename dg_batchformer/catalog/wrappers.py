@@ -30,6 +30,11 @@ def averaging_wrappers() -> list[str]:
     return sorted(name for name, stage in {**_stages(), **_added}.items() if stage == "weights")
 
 
+def own_averaging_wrappers() -> list[str]:
+    """Return the wrappers of this package that average weights; they follow the updates without changing them."""
+    return [name for name, stage in _stages().items() if stage == "weights"]
+
+
 def add_wrapper(name: str, stage: str) -> None:
     """Make the wrapper of a plug-in known.
 

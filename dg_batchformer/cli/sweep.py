@@ -66,8 +66,9 @@ def add_parser(verbs: Verbs) -> None:
         help="YAML file with such settings under the key slurm (default: ~/.config/dg_batchformer.yaml, if it "
         "exists)")  # fmt: skip
     add("--runs_per_task", type=positive, metavar="N",
-        help="runs per task, trained one after another on each of its devices (default: as many as fit its time limit, "
-        "judged by finished runs; 1 until every row has a finished run)")  # fmt: skip
+        help="runs per task, trained one after another on each of its devices, where runs that are trained at once "
+        "count as one (default: as many as fit its time limit, judged by finished runs; 1 until every row has a "
+        "finished run)")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -104,7 +105,7 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
 
     devices = parse_devices(options.devices)
     if options.launcher == "dry_run":
-        _print_commands(options, folder, _plan(options, folder, runs, len(devices)).due, devices)
+        _print_commands(options, folder, _plan(options, folder, runs, asked.share, len(devices)).due, devices)
         _say_what_follows(asked, runs)
         return OK
     is_whole = _train(options, asked, runs, folder, devices)
@@ -129,13 +130,13 @@ def _train(
     """Train the missing runs on this machine; return false if interrupted."""
     from dg_batchformer.training.preflight import check_runs
 
-    planned = _plan(options, folder, runs, len(devices))
+    planned = _plan(options, folder, runs, asked.share, len(devices))
     _say_what_follows(asked, runs)
     notes = check_runs([run.spec for run in planned.due], options.data_dir)
     _say_notes(notes)
     _declare(folder, asked, runs, options)
     _restart(folder, planned)
-    return _launch(folder, planned.due, devices, options, notes)
+    return _launch(folder, planned.due, asked.share, devices, options, notes)
 
 
 def _with_hparams_from(
@@ -188,11 +189,12 @@ def _plan(
     options: argparse.Namespace,
     folder: SweepFolder,
     runs: Sequence[SweepRun],
+    share: bool,
     workers: int,
     queued: Collection[str] = (),
 ) -> Plan:
     """Plan a sweep and print the plan."""
-    planned = plan(folder, runs, retry=[State(name) for name in options.retry], queued=queued)
+    planned = plan(folder, runs, retry=[State(name) for name in options.retry], queued=queued, share=share)
     print(f"{folder.path.name}: {planned.text(workers)}", flush=True)
     if planned.due and options.launcher != "dry_run":
         _say_what_is_not_kept(options)
@@ -247,15 +249,15 @@ def _sweep_on_slurm(
             runs = [*runs, *_declare_winners(folder)]
         if follows_up:
             queued |= {run.spec.id for run in runs if not run.searches}
-        planned = _plan(options, folder, runs, cluster.array, queued)
+        planned = _plan(options, folder, runs, asked.share, cluster.array, queued)
         _say_notes(check_runs([run.spec for run in planned.due], options.data_dir))
         _declare(folder, asked, runs, options)
         _restart(folder, planned)
         for run_id in planned.states.having(State.FAILED) & {run.spec.id for run in planned.due}:
             folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks skip failed runs
-        per_task = options.runs_per_task or runs_in_task(planned.seconds, cluster)
+        per_task = options.runs_per_task or runs_in_task(planned.seconds_of_trainings, cluster)
         submitted = 0
-        for part in submit(folder, planned.due, run_options(options), cluster, per_task):
+        for part in submit(folder, planned.due, run_options(options), cluster, per_task, share=asked.share):
             log_jobs(folder, part)
             submitted += len(part)
             searching += part
@@ -263,7 +265,14 @@ def _sweep_on_slurm(
             _say_what_follows(asked, runs)
             number = len(cells(runs)) * len(asked.search.repeat) if asked.search is not None else 0
             part = submit_follow_up(
-                folder, declare_winners, number, run_options(options), cluster, per_task, after=searching
+                folder,
+                declare_winners,
+                number,
+                run_options(options),
+                cluster,
+                per_task,
+                after=searching,
+                share=asked.share,
             )
             log_jobs(folder, part)
             submitted += len(part)
@@ -313,6 +322,7 @@ def _check_names(file: Path, asked: SweepSpec, runs: Sequence[SweepRun]) -> None
 def _launch(
     folder: SweepFolder,
     due: Sequence[SweepRun],
+    share: bool,
     devices: Sequence[str],
     options: argparse.Namespace,
     said: Sequence[str],
@@ -329,7 +339,7 @@ def _launch(
 
     console = SweepConsole(due, said)
     kind = InProcessLauncher if any(map(_is_of_session, due)) else LocalLauncher
-    launcher = kind(folder, devices, run_options(options), console, threads=options.threads)
+    launcher = kind(folder, devices, run_options(options), console, threads=options.threads, share=share)
     try:
         with folder.launching():
             return launcher.launch(due)

@@ -8,13 +8,14 @@ from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs
 from dg_batchformer.cli.sweeps_read import ARRANGING, add_naming, add_reading, add_rows, collect_asked, print_notes
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.cache import read_folders
-from dg_batchformer.results.collection import damaged_records, unreadable_lines
+from dg_batchformer.results.collection import Collection, damaged_records, unreadable_lines
 from dg_batchformer.results.domainbed_selection import CHOOSE
 from dg_batchformer.results.metrics import ACCURACY, METRICS
 from dg_batchformer.results.our_sweep import read_files
 from dg_batchformer.results.runs import RecordsFile
 from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.spec.manifest import read_sweep_manifest
+from dg_batchformer.storage.cost import Cost, cost_text
 from dg_batchformer.storage.folders import SweepFolder, write_text
 from dg_batchformer.tables.by_class import with_classes
 from dg_batchformer.tables.columns import with_columns
@@ -24,6 +25,7 @@ from dg_batchformer.tables.render import FORMATS, render
 from dg_batchformer.tables.render.latex_text import needs_fonts
 from dg_batchformer.tables.side_by_side import side_by_side
 from dg_batchformer.tables.table import Section, build_sections
+from dg_batchformer.text.counts import listed
 from dg_batchformer.text.spelling import one_form
 
 
@@ -118,7 +120,18 @@ def run(options: argparse.Namespace) -> int:
     written = {} if options.output is None else _write(options.output, sections)
     _report_fonts({f"--format {options.format}": shown, **written})
     print_notes(collection.skipped)
+    if options.format in (None, "text"):
+        print_notes(_costs(collection))
     return OK
+
+
+def _costs(collection: Collection) -> list[str]:
+    """Return a note on the device time of every row, if it is known."""
+    finished = [run for run in collection.runs if run.state.is_final]
+    by_row = {label: Cost.of(run.ending for run in finished if run.label == label) for label in collection.rows}
+    said = [f"{label} {cost.time}" for label, cost in by_row.items() if cost.seconds]
+    total = cost_text(Cost.of({run.path: run.ending for run in finished}.values()))
+    return [f"{total} ({listed(said, most=20)})"] if total else []
 
 
 def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> int:

@@ -28,13 +28,12 @@ from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
 from dg_batchformer.storage.folders import State as RunState
 from dg_batchformer.training.compute_mode import Execution, data_path
 from dg_batchformer.training.data_path import open_images
-from dg_batchformer.training.evaluate import Evaluation
+from dg_batchformer.training.evaluate import Evaluation, build_evaluator
 from dg_batchformer.training.export import keep_model, write_predictions
 from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.records import RecordWriter
-from dg_batchformer.training.run import build_evaluator, training_inputs
 from dg_batchformer.training.run_log import Watcher
-from dg_batchformer.training.sampling import Sampler, split_environments
+from dg_batchformer.training.sampling import Sampler, split_environments, training_inputs
 
 KINDS = ("uniform", "greedy")
 

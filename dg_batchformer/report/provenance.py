@@ -4,14 +4,14 @@ import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dg_batchformer import __version__
-from dg_batchformer.results.collection import CollectedRun, Collection
+from dg_batchformer.results.collection import CollectedRun, Collection, Ending
 from dg_batchformer.results.row_conditions import by_benchmark
-from dg_batchformer.text.counts import duration, how_many
+from dg_batchformer.storage.cost import Cost
+from dg_batchformer.text.counts import how_many
 
 _SETTINGS = {
     "protocol": "protocol",
@@ -33,33 +33,6 @@ _NETWORK = {
 _ASKED = {"steps": "steps", "checkpoint_freq": "steps between evaluations", "holdout_fraction": "holdout fraction"}
 _UNKNOWN = "not recorded"
 _MOST_VALUES = 4
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of the trained runs on one kind of device.
-
-    Args:
-        seconds: time of training and evaluation, summed over runs.
-        untimed: number of runs whose time is not recorded.
-
-    """
-
-    device: str
-    runs: int
-    seconds: float
-    untimed: int
-
-    @property
-    def hours(self) -> str:
-        """Device hours, in words."""
-        return f"{self.seconds / 3600:.3g}" if self.untimed < self.runs else _UNKNOWN
-
-    @property
-    def each(self) -> str:
-        """Mean time of a run, in words."""
-        timed = self.runs - self.untimed
-        return duration(self.seconds / timed) if timed else _UNKNOWN
 
 
 def network(collection: Collection) -> list[tuple[str, str]]:
@@ -96,15 +69,15 @@ def versions(collection: Collection) -> list[tuple[str, str]]:
     return [(name, _values(_mapping(run, "versions").get(name) for run in trained)) for name in packages]
 
 
-def costs(collection: Collection) -> list[Cost]:
-    """Return the device time of the trained runs by kind of device."""
-    seconds: dict[str, list[float | None]] = defaultdict(list)
-    for run in _trained(collection):
-        seconds[str(run.constant.get("device", _UNKNOWN))].append(run.ending.seconds)
-    return [
-        Cost(device, len(times), sum(time for time in times if time is not None), times.count(None))
-        for device, times in seconds.items()
-    ]
+def costs(collection: Collection) -> dict[str, Cost]:
+    """Return the cost of the trained runs of every row, and of all runs by kind of device."""
+    trained = _trained(collection)
+    by_row = {label: [run.ending for run in trained if run.label == label] for label in collection.rows}
+    by_device: dict[str, dict[Path, Ending]] = defaultdict(dict)
+    for run in trained:  # a run that two rows share counts once
+        by_device[f"all on {run.constant.get('device', 'unknown devices')}"][run.path] = run.ending
+    rows = {label: Cost.of(endings) for label, endings in by_row.items() if endings}
+    return {**rows, **{device: Cost.of(endings.values()) for device, endings in by_device.items()}}
 
 
 def made_with() -> str:

@@ -21,17 +21,19 @@ class Ending(NamedTuple):
     Args:
         seconds: of training and evaluation; None if the run did not record it.
         failure: the error message of a failed run, else ''.
+        seconds_alone: those that the run would have needed alone, if it shared its training; else None.
 
     """
 
     seconds: float | None = None
     failure: str = ""
+    seconds_alone: float | None = None
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Ending":
         """Read it from a run folder."""
-        seconds = folder.outcome().get("seconds")
-        return cls(seconds if isinstance(seconds, int | float) else None, folder.failure())
+        final = folder.final_state()
+        return cls(final.seconds, folder.failure(), final.seconds_alone)
 
 
 class Candidate(NamedTuple):
@@ -72,7 +74,7 @@ class CollectedRun:
         path: its folder.
         environments: names of the environments of a custom dataset; () for a dataset in the catalog, or if unknown.
         train_envs: its training environments, if its sweep is defined by ``train_envs``, else ().
-        packed: how it ended, if it was read from packed records, which replace its folder.
+        known_ending: how it ended, if that is known without reading its folder.
         imbalance: its imbalance, '' for none.
         point: its grid point, or what a search chose: values by hparam; {} without either.
         searches: whether it is a run of a search, not of its winner.
@@ -91,7 +93,7 @@ class CollectedRun:
     path: Path = Path()
     environments: tuple[str, ...] = ()
     train_envs: tuple[int, ...] = ()
-    packed: Ending | None = None
+    known_ending: Ending | None = None
     imbalance: str = ""
     point: Mapping[str, Any] = field(default_factory=dict)
     searches: bool = False
@@ -105,7 +107,7 @@ class CollectedRun:
     @cached_property
     def ending(self) -> Ending:
         """How it ended, read on first use."""
-        return self.packed or Ending.of(RunFolder(self.path))
+        return self.known_ending or Ending.of(RunFolder(self.path))
 
     @property
     def evaluations(self) -> Evaluations:

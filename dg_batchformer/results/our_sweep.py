@@ -44,8 +44,8 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
         train_envs = spec.train_envs if manifest.by_train_envs else ()
         run = _collected(asked.label, spec, folder.run(spec.id), state, file, train_envs, unfinished)
         winner = chosen.get((asked.label, asked.winner))
-        packed = found.endings.get(spec.id)
-        runs.append(replace(run, packed=packed, point=asked.point, searches=asked.searches, winner=winner))
+        known = found.endings.get(spec.id)
+        runs.append(replace(run, known_ending=known, point=asked.point, searches=asked.searches, winner=winner))
     declared = [run.spec.id for run in manifest.runs]
     torn = unreadable_lines(folder.runs, {run_id: files[run_id] for run_id in declared if run_id in files})
     left = {run.state for run in runs if not run.state.is_final}
@@ -72,12 +72,14 @@ def read_contents(folder: SweepFolder, manifest: SweepManifest, predictions: boo
     if folder.is_packed:
         return read_packed(folder, by_train_envs=manifest.by_train_envs)
     files, known = read_files(folder), folder.final_states()
+    logged = {run_id: final.state for run_id, final in known.items()}
     states = {
-        run_id: _state(folder.run(run_id), known.get(run_id, (None, None))[0], files.get(run_id), predictions)
+        run_id: _state(folder.run(run_id), logged.get(run_id), files.get(run_id), predictions)
         for run_id in dict.fromkeys(run.spec.id for run in manifest.runs)
     }
+    endings = {run_id: Ending(final.seconds, "", final.seconds_alone) for run_id, final in known.items()}
     soups, skipped = read_soups(folder, by_train_envs=manifest.by_train_envs)
-    return Contents(files, states, soups, skipped=skipped)
+    return Contents(files, states, soups, endings, skipped)
 
 
 def read_files(folder: SweepFolder) -> Mapping[str, RecordsFile]:

@@ -69,7 +69,8 @@ def write_packed(folder: SweepFolder, manifest: SweepManifest, contents: Content
         "version": _VERSION,
         "sweep": {**folder.read(), "winners": [asdict(winner) for winner in read_winners(folder)]},
         "keys": keys,
-        "runs": {name: [state.value, *contents.endings[name]] for name, state in contents.states.items()},
+        "runs": {name: [state.value, *contents.endings[name][:2]] for name, state in contents.states.items()},
+        "seconds_alone": {name: ending.seconds_alone for name, ending in contents.endings.items()},
         "files": {name: [file.unreadable, file.is_plain, file.intact] for name, file in contents.files.items()},
         "soups": {name: [soup.label, spec.as_dict()] for name, (soup, spec) in soups.items()},
     }
@@ -155,7 +156,10 @@ def read_packed(folder: SweepFolder, *, by_train_envs: bool = False) -> Contents
             files,
             {name: State(state) for name, (state, *_) in note["runs"].items()},
             soups,
-            {name: Ending(seconds, str(failure)) for name, (_, seconds, failure) in note["runs"].items()},
+            {
+                name: Ending(seconds, str(failure), note.get("seconds_alone", {}).get(name))
+                for name, (_, seconds, failure) in note["runs"].items()
+            },
         )
     except MALFORMED as error:
         raise InputError(f"{folder.packed_file} cannot be read as packed records: {error}") from None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.spec.run import RunSpec
@@ -48,16 +48,17 @@ class RunOptions:
         return {"data_dir": self.data_dir, "keep": self.keep, "predictions": self.predictions, "log": self.log}
 
 
-@dataclass(frozen=True)
-class Task:
-    """A run for a worker process to train, with its folder and options.
-
-    Args:
-        row: the name of the run's row in tables, by which trackers group it.
-
-    """
+class Assignment(NamedTuple):
+    """A run with its folder and the name of its row in tables, by which trackers group it."""
 
     spec: RunSpec
     folder: Path
-    options: RunOptions
     row: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Runs of one trajectory for a worker process to train, and their options."""
+
+    runs: tuple[Assignment, ...]
+    options: RunOptions

@@ -52,6 +52,7 @@ class SweepSpec:
         grid: lists of values by hparam, for every row; a run for each combination, in place of random draws.
         search: a search for hparams, whose winners are trained on further trials; see ``spec/search.py``.
         hparams_from: folder of another sweep, which chooses the hparams of every row and test environment.
+        share: train runs at once that differ only in how they average weights.
         hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
             run, as in RunSpec; but by default, sweeps use the fast modes and the protocol's data path.
         expected: published averages in percent by dataset and label, with their source, see ``spec/expected.py``.
@@ -73,6 +74,7 @@ class SweepSpec:
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     search: Search | None = None
     hparams_from: str | None = None
+    share: bool = True
     hparams: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
     checkpoint_freq: int | None = None
@@ -455,6 +457,7 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "train_envs": _training_sets,
     "imbalance": _imbalance,
     "pairs": _switch,
+    "share": _switch,
     "hparams": _hparams,
     "steps": _count,
     "checkpoint_freq": _count,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.storage.lock import Lock, held, is_held
@@ -94,6 +94,21 @@ class State(StrEnum):
         return self.is_final or self in (State.FAILED, State.DAMAGED)
 
 
+class TimedState(NamedTuple):
+    """The state of a run and, if it is finished, its device time.
+
+    Args:
+        seconds: device time of training and evaluation; None if unknown. A run that was trained at once with others
+            counts an equal part of the time of the updates that they shared.
+        seconds_alone: device time that the run would have needed alone, if it shared its training; else None.
+
+    """
+
+    state: State
+    seconds: float | None = None
+    seconds_alone: float | None = None
+
+
 class RunFolder:
     """Paths of the files of one run; the only place that defines their names."""
 
@@ -121,7 +136,7 @@ class RunFolder:
     def state(self, *, locked: bool = False) -> State:
         """Return the state; with ``locked``, the caller itself holds the lock."""
         if self.done_file.exists():
-            return State.DIVERGED if self.outcome().get("outcome") == "diverged" else State.DONE
+            return self.final_state().state
         if not locked and is_held(self.lock_file):
             return State.RUNNING
         if self.error_file.exists():
@@ -130,8 +145,18 @@ class RunFolder:
         return State.INTERRUPTED if started else State.DUE
 
     def outcome(self) -> dict[str, Any]:
-        """Return the content of ``done``: outcome, seconds, updates; {} if there is none."""
+        """Return the content of ``done``: outcome, seconds, digests; {} if there is none."""
         return read_object(self.done_file)
+
+    def final_state(self) -> TimedState:
+        """Read how the finished run ended."""
+        told = self.outcome()
+        state = State.DIVERGED if told.get("outcome") == "diverged" else State.DONE
+        seconds, alone = (
+            float(value) if isinstance(value := told.get(name), int | float) else None
+            for name in ("seconds", "seconds_alone")
+        )
+        return TimedState(state, seconds, alone)
 
     def failure(self) -> str:
         """Return the error message of a failed run, '' if there is none."""
@@ -266,16 +291,21 @@ class SweepFolder:
             raise InputError(f"cannot write to {run.path}: {error.strerror}") from None
         self.log_final(run_id, State.DUE, None)
 
-    def log_final(self, run_id: str, state: State, seconds: float | None) -> None:
+    def log_final(self, run_id: str, state: State, seconds: float | None, seconds_alone: float | None = None) -> None:
         """Append a final state, or DUE to withdraw one, to the log that saves reading every run folder.
 
         A failed write is ignored, as the run folder holds the state too.
         """
+        alone = "" if seconds_alone is None else f" {seconds_alone}"
         with suppress(OSError), open_own(self.states_log, "a") as file:
-            file.write(f"\n{run_id} {state} {seconds}\n")  # the leading newline ends a torn line
+            file.write(f"\n{run_id} {state} {seconds}{alone}\n")  # the leading newline ends a torn line
 
-    def final_states(self) -> dict[str, tuple[State, float | None]]:
-        """Return the logged final state of runs and their duration in seconds, by run id; torn lines are skipped.
+    def log_end(self, run_id: str) -> None:
+        """Append the final state of a run to the log, as its folder has it."""
+        self.log_final(run_id, *self.run(run_id).final_state())
+
+    def final_states(self) -> dict[str, TimedState]:
+        """Return the logged final states by run id; torn lines are skipped.
 
         The log is a cache: it may list runs whose folder was deleted since.
         """
@@ -286,9 +316,10 @@ class SweepFolder:
         found = {}
         for line in lines:
             with suppress(ValueError):
-                run_id, state, seconds = line.split()
-                found[run_id] = State(state), None if seconds == "None" else float(seconds)
-                if not found[run_id][0].is_final:
+                run_id, state, *times = line.split()
+                seconds, alone = (None if time == "None" else float(time) for time in [*times, "None"][:2])
+                found[run_id] = TimedState(State(state), seconds, alone)
+                if not found[run_id].state.is_final:
                     del found[run_id]
         return found
 

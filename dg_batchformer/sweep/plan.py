@@ -9,11 +9,14 @@ from statistics import fmean
 from dg_batchformer.errors import MALFORMED
 from dg_batchformer.runtime.parallel import in_every_core
 from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.spec.trajectories import Trajectory, trajectories
 from dg_batchformer.storage.digests import damaged
-from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, TimedState
 from dg_batchformer.storage.records import read_line
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
 from dg_batchformer.text.counts import duration, how_many
+
+_SHOWN = 3  # sets of rows that are trained at once
 
 
 @dataclass(frozen=True)
@@ -22,14 +25,14 @@ class States:
 
     Args:
         of: state of every distinct run, by id.
-        seconds: training time of finished runs, by id, if known.
+        finals: how finished runs ended, by id.
         undeclared: number of finished runs in the sweep's folder that the sweep does not declare.
         damaged: names of damaged files by run id, if runs were verified.
 
     """
 
     of: Mapping[str, State]
-    seconds: Mapping[str, float]
+    finals: Mapping[str, TimedState]
     undeclared: int
     damaged: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -50,19 +53,18 @@ def run_states(folder: SweepFolder, runs: Sequence[SweepRun], *, verify: bool = 
     declared = dict.fromkeys(run.spec.id for run in runs)
     final, there = folder.final_states(), folder.run_names()
     states: dict[str, State] = {}
-    seconds: dict[str, float] = {}
+    finals: dict[str, TimedState] = {}
     for run_id in declared:
         if run_id in final and run_id not in there:
-            states[run_id], took = State.GONE, None
-        elif run_id in final:
-            states[run_id], took = final[run_id]
-        else:
-            states[run_id], took = _look(folder, run_id)
-        if took is not None:
-            seconds[run_id] = took
+            states[run_id] = State.GONE
+            continue
+        known = final.get(run_id) or _look(folder, run_id)
+        states[run_id] = known.state
+        if known.state.is_final:
+            finals[run_id] = known
     found = _verify(folder, states) if verify else {}
     states.update(dict.fromkeys(found, State.DAMAGED))
-    return States(states, seconds, len((final.keys() & there) - declared.keys()), found)
+    return States(states, finals, len((final.keys() & there) - declared.keys()), found)
 
 
 def _verify(folder: SweepFolder, states: Mapping[str, State]) -> dict[str, list[str]]:
@@ -72,16 +74,14 @@ def _verify(folder: SweepFolder, states: Mapping[str, State]) -> dict[str, list[
     return {run_id: names for run_id, names in zip(trained, found, strict=True) if names}
 
 
-def _look(folder: SweepFolder, run_id: str) -> tuple[State, float | None]:
-    """Read the state and duration of a run from its folder; log the state if it is final."""
+def _look(folder: SweepFolder, run_id: str) -> TimedState:
+    """Read the state of a run from its folder; log it if it is final."""
     run = folder.run(run_id)
     state = run.state() if run.path.exists() else State.DUE
     if not state.is_final:
-        return state, None
-    took = run.outcome().get("seconds")
-    took = float(took) if isinstance(took, int | float) else None
-    folder.log_final(run_id, state, took)
-    return state, took
+        return TimedState(state)
+    folder.log_end(run_id)
+    return run.final_state()
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,57 @@ class Plan:
     Args:
         states: of all runs.
         due: distinct runs to start, in order.
-        seconds: expected time of each of these, see ``prices``.
+        seconds: expected device time of each of these, see ``prices``.
+        seconds_alone: the same without training runs at once.
+        trainings: the same runs, grouped by those that are trained at once.
 
     """
 
     states: States
     due: Sequence[SweepRun]
     seconds: Sequence[float | None]
+    seconds_alone: Sequence[float | None]
+    trainings: Sequence[Trajectory]
 
     def text(self, workers: int) -> str:
-        """Describe the plan in a sentence or two."""
+        """Describe the plan in two or three sentences."""
         said = f"{len(self.states.of)} runs: {counted(self.states.of)}. To start: {len(self.due)}"
         if not self.due:
             return f"{said}."
-        return f"{said}, {price_text(self.seconds, min(workers, len(self.due)))}."
+        return f"{said}, {price_text(self.seconds, min(workers, len(self.trainings)))}.{self._shared_text()}"
+
+    def _shared_text(self) -> str:
+        """Return a sentence on runs that are trained at once, '' if there are none."""
+        if len(self.trainings) == len(self.due):
+            return ""
+        together = {" with ".join(run.label for run in runs): None for runs in self.trainings if len(runs) > 1}
+        shown = [*list(together)[:_SHOWN], *(["..."] if len(together) > _SHOWN else [])]
+        return (
+            f" They need {how_many(len(self.trainings), 'training')}, as rows that only average weights are trained "
+            f"at once: {'; '.join(shown)}.{self._saved_text()}"
+        )
+
+    def _saved_text(self) -> str:
+        """Return a sentence on the device time that is saved, '' if it is unknown."""
+        alone, together = _total(self.seconds_alone), _total(self.seconds)
+        if alone is None or together is None or alone - together < 1:
+            return ""
+        return f" This saves about {duration(alone - together)}."
+
+    @property
+    def seconds_of_trainings(self) -> list[float | None]:
+        """Expected time of every training."""
+        seconds = {run.spec.id: took for run, took in zip(self.due, self.seconds, strict=True)}
+        return [_total([seconds[run.spec.id] for run in runs]) for runs in self.trainings]
 
 
 def plan(
-    folder: SweepFolder, runs: Sequence[SweepRun], *, retry: Collection[State] = (), queued: Collection[str] = ()
+    folder: SweepFolder,
+    runs: Sequence[SweepRun],
+    *,
+    retry: Collection[State] = (),
+    queued: Collection[str] = (),
+    share: bool = True,
 ) -> Plan:
     """Decide which runs to start; running ones are skipped.
 
@@ -117,13 +150,17 @@ def plan(
         runs: of the sweep.
         retry: also start FAILED or DAMAGED runs; for the latter, all files of finished runs are read.
         queued: ids of runs already in SLURM's queue.
+        share: whether runs of one trajectory are trained at once.
 
     """
     states = run_states(folder, runs, verify=State.DAMAGED in retry)
     startable = states.having(State.DUE, State.GONE, State.INTERRUPTED, *retry)
     distinct = {run.spec.id: run for run in runs}
     due = [run for run_id, run in distinct.items() if run_id in startable and run_id not in queued]
-    return Plan(states, due, prices(folder, runs, states, due))
+    trainings = trajectories(due, share=share)
+    alone = prices(folder, runs, states, due, alone=True)
+    together = prices(folder, runs, states, due) if len(trainings) < len(due) else alone
+    return Plan(states, due, together, alone, trainings)
 
 
 def counted(states: Mapping[str, State]) -> str:
@@ -133,16 +170,19 @@ def counted(states: Mapping[str, State]) -> str:
 
 
 def prices(
-    folder: SweepFolder, runs: Sequence[SweepRun], states: States, left: Sequence[SweepRun]
+    folder: SweepFolder, runs: Sequence[SweepRun], states: States, left: Sequence[SweepRun], *, alone: bool = False
 ) -> list[float | None]:
-    """Estimate the remaining seconds of each run; None if no comparable run is done.
+    """Estimate the remaining device time of each run in seconds; None if no comparable run is done.
 
+    Runs that shared a training count their part of it or, with ``alone``, the time that they would have needed alone.
     The estimate is the mean time of finished runs of the same row and dataset, scaled by the remaining updates.
     """
     took: dict[tuple[str, str], list[float]] = {}
     for run in {run.spec.id: run for run in runs if states.of[run.spec.id] is State.DONE}.values():
-        if run.spec.id in states.seconds:
-            took.setdefault((run.label, run.spec.dataset), []).append(states.seconds[run.spec.id])
+        final = states.finals.get(run.spec.id, TimedState(State.DONE))
+        seconds = final.seconds if final.seconds_alone is None or not alone else final.seconds_alone
+        if seconds is not None:
+            took.setdefault((run.label, run.spec.dataset), []).append(seconds)
     means = {row: fmean(known) for row, known in took.items()}
 
     def price(run: SweepRun) -> float | None:
@@ -154,12 +194,19 @@ def prices(
     return [price(run) for run in left]
 
 
+def _total(seconds: Sequence[float | None]) -> float | None:
+    """Return the sum; None if a term is unknown."""
+    known = [took for took in seconds if took is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
 def price_text(seconds: Sequence[float | None], workers: int) -> str:
     """Describe the expected time of runs with a number of workers."""
     known = [took for took in seconds if took is not None]
     if len(known) < len(seconds):
         return "duration unknown until one run of every row is done"
-    return f"about {duration(sum(known) / workers)} on {how_many(workers, 'worker')}"
+    in_all = f" ({duration(sum(known))} of device time)" if workers > 1 else ""
+    return f"about {duration(sum(known) / workers)} on {how_many(workers, 'worker')}{in_all}"
 
 
 def steps_done(folder: RunFolder, steps: int) -> int:

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.manifest import SweepManifest, SweepRun
 from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.cost import Cost, cost_text
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.sweep.jobs import ADVICE, ended_states, queued_states, read_jobs
 from dg_batchformer.sweep.plan import States, counted, price_text, prices, steps_done
@@ -69,11 +70,15 @@ def _states_table(manifest: SweepManifest, states: States) -> str:
     found: dict[str, dict[str, State]] = {label: {} for label in manifest.rows}
     for run in manifest.runs:
         found[run.label][run.spec.id] = states.of[run.spec.id]
-    rows = [(label, len(of_row), counted(of_row)) for label, of_row in found.items()]
-    rows.append(("all", len(states.of), counted(states.of)))  # a run that two rows share counts once
-    half = (_WIDTH - len("  runs  ")) // 2
-    headers = [manifest.name, "runs", "of which"]
-    return tabulate(rows, headers=headers, maxcolwidths=[half - 2, None, half - 2], maxheadercolwidths=half - 2)
+    found["all"] = dict(states.of)  # a run that two rows share counts once
+    rows = [
+        (label, len(of_row), counted(of_row), Cost.of(states.finals[i] for i in of_row if i in states.finals).time)
+        for label, of_row in found.items()
+    ]
+    half = (_WIDTH - len("  runs    device time")) // 2
+    headers = [manifest.name, "runs", "of which", "device time"]
+    widths = [half - 2, None, half - 2, None]
+    return tabulate(rows, headers=headers, maxcolwidths=widths, maxheadercolwidths=half - 2)
 
 
 def _line(folder: SweepFolder, run: SweepRun, states: States) -> str:
@@ -94,7 +99,8 @@ def _ways_on(folder: SweepFolder, manifest: SweepManifest, states: States) -> li
     """Return the number of remaining runs, and commands for the next steps."""
     there = set(states.of.values())
     untrained = {run.spec.id: run for run in manifest.runs if not states.of[run.spec.id].is_settled}
-    lines = []
+    spent = cost_text(Cost.of(states.finals.values()))
+    lines = [spent] if spent else []
     if untrained:
         workers = max(1, len(states.having(State.RUNNING)))
         left: Sequence[float | None] = prices(folder, manifest.runs, states, list(untrained.values()))

@@ -1,6 +1,8 @@
 """Checkpoints: capture and restore the complete state of any algorithm, without code per algorithm."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from math import inf
 from pathlib import Path
@@ -13,7 +15,7 @@ from dg_batchformer.errors import MALFORMED
 from dg_batchformer.networks.tensor_files import Broken, read_tensors
 from dg_batchformer.storage.folders import atomic_write
 from dg_batchformer.training.encoding import SKIP, decode, encode
-from dg_batchformer.training.trust import Refused, refuse_foreign, refuse_other_state
+from dg_batchformer.training.trust import Refused, refuse_foreign, refuse_foreign_attributes, refuse_other_state
 
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 _FORMAT = "dg_batchformer checkpoint 1"
@@ -30,6 +32,7 @@ _SAVED = {
     "seconds": float,
     "algorithm": dict,
 }
+_SAVED_LATER = {"seconds_alone": float}  # missing in checkpoints of earlier versions
 
 
 class Unreadable(Exception):
@@ -56,8 +59,31 @@ def capture(algorithm: nn.Module) -> dict[str, Any]:
 def restore(algorithm: nn.Module, state: Any) -> None:
     """Load a captured state into a newly built algorithm of the same class; raise Refused for any other state."""
     refuse_foreign(algorithm, state, capture(algorithm))
-    try:
+    with _misfit_is_refused():
         _put(algorithm, state)
+
+
+def restore_attributes(algorithm: nn.Module, state: Any) -> None:
+    """Load only the algorithm's own attributes from a captured state, not the modules in it; raise as ``restore``."""
+    refuse_foreign_attributes(algorithm, state, capture(algorithm))
+    with _misfit_is_refused():
+        _put_attributes(algorithm, state["attributes"].get("", {}))
+
+
+@contextmanager
+def unchanged(algorithm: nn.Module) -> Iterator[None]:
+    """Restore the present state of an algorithm after the context."""
+    state = copy.deepcopy(capture(algorithm))
+    try:
+        yield
+    finally:
+        _put(algorithm, state)
+
+
+@contextmanager
+def _misfit_is_refused() -> Iterator[None]:
+    try:
+        yield
     except (*MALFORMED, RuntimeError) as error:
         raise Refused(f"the algorithm does not accept it ({' '.join(str(error).split()):.200})") from error
 
@@ -71,10 +97,14 @@ def _put(algorithm: nn.Module, state: dict[str, Any]) -> None:
             setattr(modules[module], name, torch.empty_like(kept))
     algorithm.load_state_dict(state["modules"])
     for path, attributes in state["attributes"].items():
-        for name, kept in attributes.items():
-            restored = decode(kept, vars(modules[path]).get(name))
-            if restored is not SKIP:
-                setattr(modules[path], name, restored)
+        _put_attributes(modules[path], attributes)
+
+
+def _put_attributes(module: nn.Module, attributes: dict[str, Any]) -> None:
+    for name, kept in attributes.items():
+        restored = decode(kept, vars(module).get(name))
+        if restored is not SKIP:
+            setattr(module, name, restored)
 
 
 def refuse_unsaved(state: Any, means: dict[str, Any], steps: int) -> None:
@@ -86,9 +116,9 @@ def refuse_unsaved(state: Any, means: dict[str, Any], steps: int) -> None:
         steps: of the run.
 
     """
-    strange = [
-        name for name, kind in _SAVED.items() if not isinstance(state, dict) or type(state.get(name)) is not kind
-    ]
+    saved = state if isinstance(state, dict) else {}
+    strange = [name for name, kind in _SAVED.items() if type(saved.get(name)) is not kind]
+    strange += [name for name, kind in _SAVED_LATER.items() if type(saved.get(name, kind())) is not kind]
     if strange:
         raise Refused(f"its {strange[0]} is missing, or of another type")
     for name, low, high in (("step", 0, steps), ("records_bytes", 0, inf), ("threads", 1, _MOST_THREADS)):

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,11 @@ from dg_batchformer.training.compute_mode import is_compiled
 from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.loaders import Loader, Request, on_device
 from dg_batchformer.training.run_log import log
+from dg_batchformer.training.sampling import Splits, evaluated_splits
+from dg_batchformer.training.thinning import Split
 
 BATCH_SIZE = 64  # as in DomainBed; always used for algorithms whose predictions depend on the batch
 _GPU_BATCH_SIZE = 512
-Split = tuple[int, str]
 
 
 class Evaluation(NamedTuple):
@@ -137,6 +138,15 @@ class Evaluator:
         if split not in self.augmented:
             return Request(env, indices)
         return Request(env, indices, [seed_hash(self.spec.seed, "validation", step, env, index) for index in indices])
+
+
+def build_evaluator(
+    spec: RunSpec, hparams: dict[str, Any], loader: Loader, splits: Splits, device: torch.device
+) -> Evaluator:
+    """Build the evaluator of a run, with augmented validation images if its hparams ask for that."""
+    augments = hparams.get("data_augmentation", False) and hparams.get("val_augment", False)
+    augmented = [(env, part) for env, part in splits if env in spec.train_envs] if augments else []
+    return Evaluator(spec, loader, evaluated_splits(spec, splits), device, augmented)
 
 
 def _predict(algorithm: Algorithm, x: Tensor, size: int) -> Tensor:

@@ -8,12 +8,14 @@ from dg_batchformer.callbacks.base import RunInfo
 from dg_batchformer.errors import as_sentence
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.trajectories import Trajectory, trajectories
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.sweep.launchers.local import Report
 from dg_batchformer.training.device import parse_device, prepare_device
+from dg_batchformer.training.follower import RunToTrain
 from dg_batchformer.training.lines import accuracies
-from dg_batchformer.training.run import train_run
+from dg_batchformer.training.run import train_together
 from dg_batchformer.training.run_log import StorageTrouble, Watcher
 from dg_batchformer.training.stop import Interrupted, stopping_on_interrupt
 
@@ -29,7 +31,9 @@ class InProcessLauncher:
         report: Report,
         *,
         threads: int | None = None,
+        share: bool = True,
     ) -> None:
+        self.share = share
         self.folder, self.device, self.options, self.report = folder, parse_device(devices[0]), options, report
         self.threads = threads
 
@@ -39,37 +43,38 @@ class InProcessLauncher:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         with stopping_on_interrupt() as stop:
-            for run in runs:
-                how, sentence = self._train(run, stop)
-                self.report.ended(run, how, sentence)
-                if how in ("interrupted", "stopped"):
+            for trajectory in trajectories(runs, share=self.share):
+                if not self._train(trajectory, stop):
                     return False
         return True
 
-    def _train(self, run: SweepRun, stop: Callable[[], bool]) -> tuple[str, str]:
-        """Train one run; return how it ended, and a sentence about it."""
-        folder, watcher = self.folder.run(run.spec.id), _Reporter(run, self.report)
-        try:
-            state = train_run(
-                run.spec,
-                folder,
-                self.options,
-                device=self.device,
-                watcher=watcher,
-                stop=stop,
-                row=run.label,
-                in_sweep=True,
-            )
-        except Interrupted:
+    def _train(self, trajectory: Trajectory, stop: Callable[[], bool]) -> bool:
+        """Train the runs of a trajectory; return whether to go on with others."""
+        asked = [
+            RunToTrain(run.spec, self.folder.run(run.spec.id), _Reporter(run, self.report), row=run.label)
+            for run in trajectory
+        ]
+        named = {run.spec.id: run for run in trajectory}
+        ends: list[str] = []
+
+        def ended(run: RunToTrain, how: State | Exception) -> None:
+            name, sentence = self._ending(run, how)
+            ends.append(name)
+            self.report.ended(named[run.spec.id], name, sentence)
+
+        train_together(asked, self.options, device=self.device, stop=stop, ended=ended)
+        return not {"interrupted", "stopped"} & set(ends)
+
+    def _ending(self, run: RunToTrain, how: State | Exception) -> tuple[str, str]:
+        """Return how a run ended, and a sentence about it."""
+        if isinstance(how, Interrupted):
             return "interrupted", ""
-        except Busy as error:
-            return "busy", str(error)
-        except StorageTrouble as error:
-            return "stopped", str(error)
-        except Exception as error:
-            return State.FAILED.value, as_sentence(error)
-        self.folder.log_final(run.spec.id, state, folder.outcome().get("seconds"))
-        return state.value, accuracies(run.spec, folder) if state is State.DONE else ""
+        if isinstance(how, Busy | StorageTrouble):
+            return "busy" if isinstance(how, Busy) else "stopped", str(how)
+        if isinstance(how, Exception):
+            return State.FAILED.value, as_sentence(how)
+        self.folder.log_end(run.spec.id)
+        return how.value, accuracies(run.spec, run.folder) if how is State.DONE else ""
 
 
 class _Reporter(Watcher):

@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from enum import Enum
 from functools import partial
 from math import isfinite
@@ -16,6 +17,7 @@ from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
+from dg_batchformer.wrappers.averaging import WeightAveraging
 
 
 class Ending(Enum):
@@ -68,8 +70,9 @@ def train(
     *,
     start: int,
     means: Means,
+    averages: Callable[[int], Sequence[WeightAveraging]],
     record: Callable[[int, dict[str, float], Evaluation], None],
-    after_step: Callable[[int], bool],
+    after_step: Callable[[int], Ending | None],
 ) -> Ending:
     """Train from step ``start`` to the end.
 
@@ -80,15 +83,20 @@ def train(
         spec: of the run.
         start: first step.
         means: of the updates since the last evaluation; reset at each evaluation.
+        averages: returns the averages that follow a step.
         record: called with (step, metrics, evaluation).
-        after_step: called after every step; returns whether to stop.
+        after_step: called after every step; returns a reason to stop, or None.
 
     """
     for step in range(start, spec.steps):
         began = time.perf_counter()
         seed_everything(seed_hash(spec.seed, "update", step))
         algorithm.begin_update(step, spec.steps)
-        means.add(algorithm.update(next(minibatches)))
+        following = averages(step)
+        with ExitStack() as update:
+            for average in following:
+                update.enter_context(average.following())
+            means.add(algorithm.update(next(minibatches)))
         if spec.is_checkpoint(step):
             metrics = means.values()  # synchronizes with the device
             means.seconds += time.perf_counter() - began
@@ -98,13 +106,16 @@ def train(
             validation = evaluation.validation(spec.train_envs)
             if not all(isfinite(value) for value in (*metrics.values(), validation.loss)):
                 return Ending.DIVERGED
-            algorithm.observe(step, validation, partial(evaluator.validate, step=step))
+            validate = partial(evaluator.validate, step=step)
+            algorithm.observe(step, validation, validate)
+            for average in following:
+                average.observe_average(validation, validate)
             if algorithm.finished:
                 return Ending.COMPLETE
         else:
             means.seconds += time.perf_counter() - began
-        if after_step(step):
-            return Ending.INTERRUPTED
+        if (ending := after_step(step)) is not None:
+            return ending
     return Ending.COMPLETE
 
 

@@ -5,6 +5,8 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -98,8 +100,28 @@ def caching(watcher: Watcher, cache: Cache, stop: Callable[[], bool] = never) ->
     return follow
 
 
+_only: ContextVar[Path | None] = ContextVar("folder of the only run that log lines belong to", default=None)
+
+
+@contextmanager
+def logging_only(folder: RunFolder) -> Iterator[None]:
+    """Log to one of several open runs inside the context, instead of to all."""
+    token = _only.set(folder.path)
+    try:
+        yield
+    finally:
+        _only.reset(token)
+
+
 class _LogFile(logging.StreamHandler):
-    """A log file with control characters escaped; lines that cannot be written are dropped."""
+    """The log file of a run, with control characters escaped; lines that cannot be written are dropped."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__(open_own(folder.log_file, "a", encoding="utf-8"))
+        self.folder = folder.path
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _only.get() in (None, self.folder)
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -115,7 +137,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     OOM is raised as OutOfMemory, disk errors as StorageTrouble, and GPU failures as DeviceFault. The last two do not
     mark the run as failed.
     """
-    handler = _LogFile(open_own(folder.log_file, "a", encoding="utf-8"))
+    handler = _LogFile(folder)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -15,6 +15,8 @@ from dg_batchformer.training.loaders import Loader, Request, Task, on_device
 from dg_batchformer.training.splits import split_indices
 from dg_batchformer.training.thinning import Splits, thin
 
+_BATCH_NORM_BATCHES = 500  # as in SWAD's release
+
 
 class Sampler:
     """Draws minibatches with replacement, with a separate generator per step and environment.
@@ -67,6 +69,13 @@ class Sampler:
         if not self.augments:
             return None
         return [seed_hash(self.spec.seed, "augmentation", step, env, place) for place in range(self.batch_size)]
+
+
+def training_inputs(sampler: Sampler, loader: Loader, spec: RunSpec, device: torch.device) -> Iterator[Tensor]:
+    """Yield inputs x of training batches after the last step, to re-estimate BatchNorm statistics."""
+    batches = sampler.minibatches(loader, spec.steps, device)
+    for _ in range(min(_BATCH_NORM_BATCHES, spec.steps)):
+        yield torch.cat([x for x, _ in next(batches)])
 
 
 def split_environments(spec: RunSpec, dataset: Dataset) -> Splits:

@@ -11,8 +11,8 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.imbalance import Imbalance
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.training.evaluate import Split
 
+Split = tuple[int, str]
 Splits: TypeAlias = dict[Split, list[int]]
 
 

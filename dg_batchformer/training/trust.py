@@ -46,6 +46,13 @@ def refuse_foreign(algorithm: nn.Module, state: Any, built: Mapping[str, Any]) -
             _refuse_foreign_attributes(kept, built["attributes"].get(path, {}), modules[path], place)
 
 
+def refuse_foreign_attributes(algorithm: nn.Module, state: Any, built: Mapping[str, Any]) -> None:
+    """Raise Refused as ``refuse_foreign``, but look only at attributes of the algorithm itself, not of its modules."""
+    with _malformed_is_refused():
+        kept = state["attributes"].get("", {})
+        _refuse_foreign_attributes(kept, built["attributes"].get("", {}), algorithm, "")
+
+
 def refuse_other_state(state: dict[str, Any], built: dict[str, Any], name: str) -> None:
     """Raise Refused unless a state dict has the names and types of that of a newly built object."""
     with _malformed_is_refused():
@@ -76,7 +83,7 @@ def _refuse_foreign_attributes(kept: Mapping[Any, Any], built: Mapping[str, Any]
     for name, value in kept.items():
         if name in built:
             refuse_unlike(value, built[name], f"{path}{name}")
-            if name == "hparams" and _texts(value) != _texts(built[name]):  # they contain names of backbones and files
+            if name == "hparams" and not _has_texts(value, built[name]):  # they contain names of backbones and files
                 raise Refused(f"{path}hparams are not those of the run")
         elif isinstance(name, str) and _is_set_later(name, module):
             refuse_unlike(value, _default(name, module), f"{path}{name}")
@@ -220,6 +227,12 @@ def _keys(encoded: Any) -> Set[Any]:
 def _texts(encoded: Any) -> dict[Any, str]:
     """Return an encoded dict with its strings; other values become ''."""
     return {key: value if isinstance(value, str) else "" for key, value in _entries(encoded["value"]).items()}
+
+
+def _has_texts(kept: Any, built: Any) -> bool:
+    """Return whether an encoded dict has the keys and strings of the built one; earlier versions saved more keys."""
+    there, wanted = _texts(kept), _texts(built)
+    return {name: text for name, text in there.items() if name in wanted} == wanted
 
 
 def _position(encoded: Any) -> int:

@@ -6,6 +6,7 @@
 import gc
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,41 +26,52 @@ from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.text.terminal import outlive_readers, prepare_streams
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.faults import DeviceFault, OutOfMemory
+from dg_batchformer.training.follower import RunToTrain
 from dg_batchformer.training.lines import accuracies
-from dg_batchformer.training.run import train_run
+from dg_batchformer.training.run import train_together
 from dg_batchformer.training.run_log import Watcher, storage_error
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
 
 _EVENT_SECONDS = 0.5  # interval of progress events
 
 
-class Events(Watcher):
-    """The watcher of every run, which sends events to the launcher; stops the worker if the launcher has exited."""
+class Events:
+    """Sends events to the launcher; stops the worker if the launcher has exited."""
 
     def __init__(self, channel: Connection, stop: StopOnSignal) -> None:
         self.channel, self.stop = channel, stop
-        self.told = 0.0
         self.memory = 0
         self.device: torch.device | None = None
 
     def send(self, event: str, **values: Any) -> None:
         """Send an event, with the peak memory of this process in bytes, and the memory of its GPU."""
-        self.told = time.monotonic()
         self.memory = max(self.memory, _own_memory())
         try:
             self.channel.send({"event": event, "memory": self.memory, "card": _card_memory(self.device), **values})
         except OSError:
             self.stop.asked = True
 
+
+class RunEvents(Watcher):
+    """The watcher of a run, which sends its events with the id of the run."""
+
+    def __init__(self, events: Events, run_id: str) -> None:
+        self.events, self.run_id = events, run_id
+        self.told = 0.0
+
     def begin(self, run: RunInfo) -> None:
-        self.send("begin", start=run.start)
+        self._send("begin", start=run.start)
 
     def step(self, step: int) -> None:
         if time.monotonic() - self.told >= _EVENT_SECONDS:
-            self.send("step", done=step + 1)
+            self._send("step", done=step + 1)
 
     def note(self, sentence: str) -> None:
-        self.send("note", sentence=sentence)
+        self._send("note", sentence=sentence)
+
+    def _send(self, event: str, **values: Any) -> None:
+        self.told = time.monotonic()
+        self.events.send(event, run=self.run_id, **values)
 
 
 def serve(channel: Connection, device_name: str, threads: int, log: Path, sharing: int = 1) -> None:
@@ -90,9 +102,9 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path, sharin
             events.send("unusable", sentence=as_sentence(error))
             return
         events.device = device
-        how, told = train_task(task, device, events, stop)
-        leaves = not _give_back_memory(device) or how == "fault"
-        events.send(how, leaves=leaves, **told)
+        faulted = train_task(task, device, events, stop)
+        leaves = not _give_back_memory(device) or faulted
+        events.send("free", leaves=leaves)
         if leaves:
             return
 
@@ -108,34 +120,35 @@ def _next_task(channel: Connection, stop: StopOnSignal) -> Task | None:
         return None
 
 
-def train_task(task: Task, device: torch.device, events: Events, stop: StopOnSignal) -> tuple[str, dict[str, Any]]:
-    """Train one run; return the name and values of its final event."""
-    how, told = "failed", {}
-    try:
-        folder = RunFolder(task.folder)
-        state = train_run(
-            task.spec,
-            folder,
-            task.options,
-            device=device,
-            watcher=events,
-            stop=stop,
-            row=task.row,
-            in_sweep=True,
-        )
-        found = accuracies(task.spec, folder) if state is State.DONE else ""
-        how, told = "end", {"state": state.value, "seconds": folder.outcome().get("seconds"), "sentence": found}
-    except Busy as error:
-        how, told = "busy", {"sentence": str(error)}
-    except Interrupted:
-        how = "interrupted"
-    except DeviceFault as error:
-        how, told = "fault", {"sentence": error.what}
-    except Exception as error:
-        if storage_error(error) is not None:
-            how = "stopped"
-        told = {"sentence": as_sentence(error), "out_of_memory": isinstance(error, OutOfMemory)}
-    return how, told
+def train_task(task: Task, device: torch.device, events: Events, stop: Callable[[], bool]) -> bool:
+    """Train the runs of a task, and send how each of them ended; return whether the device failed."""
+    sent: list[str] = []
+
+    def ended(run: RunToTrain, how: State | Exception) -> None:
+        event, values = _ending(run, how)
+        sent.append(event)
+        events.send(event, run=run.spec.id, **values)
+
+    runs = [
+        RunToTrain(run.spec, RunFolder(run.folder), RunEvents(events, run.spec.id), row=run.row) for run in task.runs
+    ]
+    train_together(runs, task.options, device=device, stop=stop, ended=ended)
+    return "fault" in sent
+
+
+def _ending(run: RunToTrain, how: State | Exception) -> tuple[str, dict[str, Any]]:
+    """Return the name and values of the final event of a run."""
+    if isinstance(how, State):
+        found = accuracies(run.spec, run.folder) if how is State.DONE else ""
+        return "end", {"state": how.value, "sentence": found}
+    if isinstance(how, Busy):
+        return "busy", {"sentence": str(how)}
+    if isinstance(how, Interrupted):
+        return "interrupted", {}
+    if isinstance(how, DeviceFault):
+        return "fault", {"sentence": how.what}
+    event = "failed" if storage_error(how) is None else "stopped"
+    return event, {"sentence": as_sentence(how), "out_of_memory": isinstance(how, OutOfMemory)}
 
 
 def _give_back_memory(device: torch.device) -> bool:

@@ -1,6 +1,6 @@
 """Base classes of wrappers that average weights."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
 from dg_batchformer.wrappers.base import Wrapper
 from dg_batchformer.wrappers.loss_valley import Average
@@ -17,10 +17,59 @@ _PARAMETERS: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionar
 
 
 class WeightAveraging(Wrapper):
-    """Base class for averaging the predictor's weights, which exclude BatchFormer and other training-only modules."""
+    """Base class for averaging the predictor's weights, which exclude BatchFormer and other training-only modules.
+
+    An average follows the updates of the wrapped algorithm without changing them, so several averages can follow the
+    same algorithm. Subclasses override ``start_average``, the methods below it that they need, and ``finalize``.
+
+    Args:
+        inner: the algorithm to follow; None builds a new one.
+
+    """
 
     acts_on = "weights"
     registered = False
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        num_domains: int,
+        hparams: dict[str, Any],
+        inner: Algorithm | None = None,
+    ) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams, inner)
+        self.updates = 0
+        self.start_average()
+
+    def start_average(self) -> None:
+        """Set up the state of the average."""
+        raise NotImplementedError
+
+    def before_update(self) -> None:
+        """Follow the algorithm before an update; ``updates`` is the index of the update, from 0."""
+
+    def after_update(self) -> None:
+        """Follow the algorithm after an update; ``updates`` is the index of the update, from 0."""
+
+    def observe_average(self, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
+        """Receive the validation result of the current model; arguments as in ``Algorithm.observe``."""
+
+    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+        with self.following():
+            return self.inner.update(minibatches, unlabeled)
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Follow an update of the wrapped algorithm that is made inside the context."""
+        self.before_update()
+        yield
+        self.after_update()
+        self.updates += 1
+
+    def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
+        super().observe(step, validation, evaluate)
+        self.observe_average(validation, evaluate)
 
     def weights(self) -> list[nn.Parameter]:
         """Return the parameters of the predictor."""
@@ -65,28 +114,20 @@ class MovingAverage(WeightAveraging):
 
     registered = False
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
-        super().__init__(input_shape, num_classes, num_domains, hparams)
+    def start_average(self) -> None:
         self.average = Average()
-        self.updates = 0
 
     def memory(self) -> float:
-        """Return the factor on the weight of earlier iterates: 0 restarts the average, 1 weighs all equally.
-
-        ``updates`` is the index of the update just made, from 0.
-        """
+        """Return the factor on the weight of earlier iterates: 0 restarts the average, 1 weighs all equally."""
         raise NotImplementedError
 
-    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
-        metrics = self.inner.update(minibatches, unlabeled)
+    def after_update(self) -> None:
         memory = self.memory()
         if memory == 0 or self.updates == 0:
             self.average.start = self.updates
         self.average.weight *= memory
         self.average.absorb(self.weights())
         self.average.end = self.updates
-        self.updates += 1
-        return metrics
 
     def predict(self, x: Tensor) -> Tensor:
         if not (self.predicts_returned and self.updates):

@@ -56,9 +56,16 @@ class Wrapper(Algorithm):
     def search_space(cls, dataset: str) -> dict[str, HParam]:
         return {**cls.inner_class.search_space(dataset), **cls.settings(dataset)}
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        num_domains: int,
+        hparams: dict[str, Any],
+        inner: Algorithm | None = None,
+    ) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        self.inner = self.inner_class(input_shape, num_classes, num_domains, hparams)
+        self.inner = self.inner_class(input_shape, num_classes, num_domains, hparams) if inner is None else inner
 
     def check_pairing(self) -> None:
         self.inner.check_pairing()

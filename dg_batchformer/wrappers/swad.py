@@ -1,11 +1,10 @@
 """SWAD — Cha et al., NeurIPS 2021: average all iterates inside a valley of the validation loss."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
+from dg_batchformer.algorithms.base import Algorithm, Validation
 from dg_batchformer.hparams import HParam
 from dg_batchformer.wrappers.averaging import WeightAveraging
 from dg_batchformer.wrappers.loss_valley import MODES, Average, LossValley, Segment, loss_valley_weights
@@ -18,16 +17,11 @@ class _Segments(WeightAveraging):
 
     registered = False
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
-        super().__init__(input_shape, num_classes, num_domains, hparams)
+    def start_average(self) -> None:
         self.segment = Average()
-        self.updates = 0
 
-    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
-        metrics = self.inner.update(minibatches, unlabeled)
+    def after_update(self) -> None:
         self.segment.absorb(self.weights())
-        self.updates += 1
-        return metrics
 
     def cut_segment(self, loss: float) -> Segment:
         """Return the iterates since the last evaluation as a segment, and start the next one."""
@@ -60,17 +54,12 @@ class SWAD(_Segments):
             ),
         }
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
-        super().__init__(input_shape, num_classes, num_domains, hparams)
-        self.valley = LossValley.of(
-            hparams["swad_mode"],
-            hparams["swad_n_converge"],
-            hparams["swad_n_tolerance"],
-            hparams["swad_tolerance_ratio"],
-        )
+    def start_average(self) -> None:
+        super().start_average()
+        settings = ("swad_mode", "swad_n_converge", "swad_n_tolerance", "swad_tolerance_ratio")
+        self.valley = LossValley.of(*(self.hparams[name] for name in settings))
 
-    def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
-        super().observe(step, validation, evaluate)
+    def observe_average(self, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
         self.valley.add(self.cut_segment(validation.loss))
         self.finished = self.finished or self.valley.dead
 
@@ -88,13 +77,12 @@ class IIDMax(_Segments):
     Averaging restarts with the current segment whenever the current model has the best validation accuracy so far.
     """
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
-        super().__init__(input_shape, num_classes, num_domains, hparams)
+    def start_average(self) -> None:
+        super().start_average()
         self.average, self.best = Average(), Average()
         self.best_accuracy = self.best_average_accuracy = -1.0
 
-    def observe(self, step: int, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
-        super().observe(step, validation, evaluate)
+    def observe_average(self, validation: Validation, evaluate: Callable[[nn.Module], Validation]) -> None:
         if validation.accuracy > self.best_accuracy:
             self.best_accuracy = validation.accuracy
             self.average = Average()

@@ -1,12 +1,11 @@
 """WiSE — Wortsman et al., CVPR 2022: between the weights that a run began from and those that it ended at."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches
+from dg_batchformer.algorithms.base import Algorithm
 from dg_batchformer.hparams import HParam
 from dg_batchformer.wrappers.averaging import WeightAveraging
 
@@ -24,14 +23,12 @@ class WiSE(WeightAveraging):
             "wise_alpha": HParam(0.5, about="share of the last weights; the rest is the first ones'", low=0, high=1)
         }
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
-        super().__init__(input_shape, num_classes, num_domains, hparams)
+    def start_average(self) -> None:
         self.first: list[Tensor] = []
 
-    def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
+    def before_update(self) -> None:
         if not self.first:  # now, that initial weights are loaded
             self.first = [weight.detach().clone() for weight in self.weights()]
-        return self.inner.update(minibatches, unlabeled)
 
     def finalize(self, batches: Iterable[Tensor]) -> Algorithm:
         super().finalize(batches)

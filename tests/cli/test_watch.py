@@ -26,9 +26,7 @@ def test_the_screen_shows_rows_running_runs_and_failures_in_80_columns(folder):
     states = run_states(folder, manifest.runs)
     first, second = manifest.runs[0], manifest.runs[1]
     (folder.run(second.spec.id).path / "error.txt").write_text("a reason\n\n" + "details\n")
-    now = States(
-        {**states.of, first.spec.id: State.RUNNING, second.spec.id: State.FAILED}, states.seconds, undeclared=0
-    )
+    now = States({**states.of, first.spec.id: State.RUNNING, second.spec.id: State.FAILED}, states.finals, undeclared=0)
 
     shown = screen(folder, manifest, now)
 

@@ -1,76 +1,21 @@
 """Killed and resumed runs equal undisturbed ones, for all algorithms and compositions, at any moment."""
 
 import json
-import os
 import random
-import stat
 from pathlib import Path
 
 import pytest
 import torch
+from kills import Killed, Killer
 from support import TRAINED, Silence, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.storage.folders import RunFolder, State
-from dg_batchformer.training.evaluate import Evaluator
-from dg_batchformer.training.run import _Run
 from dg_batchformer.training.stop import Interrupted
 
 SHAPES = ("SWAD+{}", "IIDMax+{}+BF")  # the state of the base is part of theirs
 NAMES = [*(shape.format(name) for name in TRAINED for shape in SHAPES), "SMA+MLDG+BF", "EMA+SAM"]
 VOLATILE = ("step_time", "mem_gb")
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL."""
-
-
-class Killer(Silence):
-    """Counts the moments of a run, and kills it at one of them if asked to.
-
-    Moments are: every update, before and after every evaluation, every record, and inside every file that is
-    written (records, checkpoint, model, done), when it is not yet in its place.
-
-    Args:
-        at: number of moments before the kill; None: never.
-        saves_every: number of steps between checkpoints.
-
-    """
-
-    def __init__(self, monkeypatch, *, at=None, saves_every=1):
-        super().__init__()
-        self.at, self.moments = at, 0
-        evaluate, save = Evaluator._evaluate, _Run._save
-
-        def evaluate_between(evaluator, *arguments):
-            self.moment()
-            evaluation = evaluate(evaluator, *arguments)
-            self.moment()
-            return evaluation
-
-        def save_seldom(run, step, seconds):
-            if step % saves_every == 0:
-                save(run, step, seconds)
-
-        monkeypatch.setattr(Evaluator, "_evaluate", evaluate_between)
-        monkeypatch.setattr(_Run, "_save", save_seldom)
-        monkeypatch.setattr(os, "fsync", self.sync)
-
-    def sync(self, descriptor):
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # folders are synced after files are in place
-            self.moment()
-
-    def moment(self):
-        if self.moments == self.at:
-            raise Killed
-        self.moments += 1
-
-    def step(self, step):
-        self.moment()
-
-    def record(self, values):
-        super().record(values)
-        self.moment()
 
 
 def _train_whole(spec, path, monkeypatch, *, saves_every=1, **given):

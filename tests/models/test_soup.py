@@ -21,7 +21,8 @@ from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, SweepFolder
 from dg_batchformer.sweep.expand import expand
-from dg_batchformer.training.run import open_loader, training_inputs
+from dg_batchformer.training.data_path import open_loader
+from dg_batchformer.training.sampling import training_inputs
 
 CPU = torch.device("cpu")
 STATES = [{"w": torch.tensor([value, 1.0]), "count": torch.tensor(7 + value, dtype=torch.long)} for value in (0, 4, 8)]

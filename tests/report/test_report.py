@@ -166,7 +166,7 @@ def test_provenance_and_cost(page, sweep):
     for fact in ("domainbed-2020", "fp32", "27e12e731d897e65", "2.11.0", "NVIDIA H100"):
         assert fact in page.said["provenance"]
 
-    cost = costs(collect([sweep.path]))[0]
+    cost = costs(collect([sweep.path]))["all on NVIDIA H100"]
     seconds = [json.loads(file.read_text())["seconds"] for file in sweep.runs.glob("*/done")]
     assert (cost.runs, cost.untimed) == (len(seconds), 0)
     assert cost.seconds == pytest.approx(sum(seconds))

@@ -16,7 +16,7 @@ from stand_in_gpus import Gpus
 from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.options import RunOptions, Task
+from dg_batchformer.spec.options import Assignment, RunOptions, Task
 from dg_batchformer.spec.sweep import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
@@ -192,14 +192,14 @@ def test_a_dry_run_prints_the_commands_of_workers(tmp_path, data_dir):
 
     assert len(runs) > 16
     assert [_task(given) for given in printed] == [
-        Task(run.spec, folder.run(run.spec.id).path, options) for run in runs
+        Task((Assignment(run.spec, folder.run(run.spec.id).path),), options) for run in runs
     ]
     assert {options.threads for options in printed} == {2}
 
 
 def _task(given):
     options = RunOptions(given.data_dir, keep=given.keep, predictions=given.predictions)
-    return Task(run_spec(given), given.output_dir, options)
+    return Task((Assignment(run_spec(given), given.output_dir),), options)
 
 
 def test_a_dry_run_needs_neither_data_nor_weights(tmp_path, capsys):

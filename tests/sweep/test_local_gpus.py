@@ -12,9 +12,9 @@ from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers import admission, local
 
-BEGIN, DONE = {"event": "begin", "start": 0}, {"event": "end", "state": "done", "seconds": 1.0}
+BEGIN, DONE = {"event": "begin", "start": 0}, {"event": "end", "state": "done"}
 FULL = {"event": "failed", "sentence": "out of memory on cuda:0", "out_of_memory": True}
-FAULT = {"event": "fault", "sentence": "cuda:0 failed (ECC)", "leaves": True}
+FAULT = {"event": "fault", "sentence": "cuda:0 failed (ECC)"}
 
 
 class _Worker:
@@ -27,16 +27,21 @@ class _Worker:
     def __init__(self, device, threads, log, sharing):
         self.device, self.sharing = device, sharing
         self.channel, self.theirs = Pipe()
-        self.run, self.told, self.leaves, self.is_usable, self.held_of_card = None, None, False, True, 0
+        self.told, self.leaves, self.is_usable, self.held_of_card = None, False, True, 0
+        self.runs, self.faulted, self.is_busy, self.shares = [], [], False, False
         self.alive.append(self)
         self.started.append(self)
 
     def give(self, message):
-        self.leaves = message is None
-        events = [] if message is None else self.script(self, self.run)
+        self.leaves, self.is_busy = message is None, message is not None
+        self.shares = message is not None and len(message.runs) > 1
+        events = [{**event, "run": run.spec.id} for run in self.runs for event in self.script(self, run)]
+        kinds = {event["event"] for event in events}
+        if kinds and "unusable" not in kinds:
+            events.append({"event": "free", "leaves": "fault" in kinds})
         for event in events:
             self.theirs.send({"memory": 0, **event})
-        if message is None or any(event.get("leaves") for event in events):
+        if message is None or kinds & {"fault", "unusable"}:
             self.theirs.close()
 
     def event(self):
@@ -75,9 +80,9 @@ def launched(tmp_path, monkeypatch):
     monkeypatch.setattr(admission, "available_memory", lambda: None)
     monkeypatch.setattr(_Worker, "started", [])
     file = tmp_path / "gpus.yaml"
-    file.write_text("datasets: [Toy]\nalgorithms: [ERM, SD, CORAL]\ntrials: 1\ntest_envs: [A]\n")
 
-    def launch(devices, script):
+    def launch(devices, script, rows="ERM, SD, CORAL"):
+        file.write_text(f"datasets: [Toy]\nalgorithms: [{rows}]\ntrials: 1\ntest_envs: [A]\n")
         monkeypatch.setattr(_Worker, "script", staticmethod(script))
         report = _Report()
         launcher = local.LocalLauncher(SweepFolder(tmp_path / "results"), devices, RunOptions(), report, threads=1)
@@ -102,6 +107,35 @@ def test_a_run_that_is_out_of_memory_is_retried_in_a_new_process_alone(launched)
     assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
     assert report.notes == ["out of memory on cuda:0; the run is retried alone at the end"]
     assert tried[1] == (1, 3), "no other worker is on the card"
+
+
+def test_runs_of_one_trajectory_are_one_task_and_are_retried_one_by_one_if_out_of_memory(launched):
+    tasks = []
+
+    def script(worker, run):
+        labels = [of_task.label for of_task in worker.runs]
+        tasks.append(labels)
+        return [BEGIN, FULL if run.label != "ERM" and len(labels) > 1 else DONE]
+
+    report = launched(["cuda:0"], script, rows="ERM, CORAL, SWAD, EMA")
+
+    together = ["ERM", "SWAD", "EMA"]
+    assert tasks == [together, together, together, ["CORAL"], ["SWAD"], ["EMA"]]
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 4
+    assert report.notes == ["out of memory on cuda:0; the run is retried alone at the end"] * 2
+
+
+def test_runs_of_one_trajectory_are_resumed_together_after_a_gpu_fault(launched):
+    tasks = []
+
+    def script(worker, run):
+        tasks.append([of_task.label for of_task in worker.runs])
+        return [BEGIN, FAULT if len(tasks) <= 2 else DONE]
+
+    report = launched(["cuda:0"], script, rows="ERM, SWAD")
+
+    assert tasks == [["ERM", "SWAD"]] * 4
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 2
 
 
 def test_a_run_whose_gpu_failed_is_resumed_by_a_new_worker(launched):
@@ -168,7 +202,7 @@ def test_workers_learn_how_many_share_their_card(launched):
 def test_a_worker_without_room_on_its_card_leaves_runs_to_others(launched):
     def script(worker, run):
         usable = worker is _Worker.started[0]
-        return [BEGIN, DONE] if usable else [{"event": "unusable", "sentence": "full", "leaves": True}]
+        return [BEGIN, DONE] if usable else [{"event": "unusable", "sentence": "full"}]
 
     report = launched(["cuda:0", "cuda:0"], script)
 

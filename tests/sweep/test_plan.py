@@ -41,8 +41,30 @@ def test_a_plan_starts_missing_runs_and_estimates_their_cost_from_finished_ones(
     assert counted(planned.states.of) == "5 due, 1 failed, 2 done"
     assert [run.spec.id for run in planned.due] == [run.spec.id for run in runs[2:4] + runs[5:]]
     assert planned.seconds == [60, 60, 120, 120, 120]
-    assert planned.text(2) == "8 runs: 5 due, 1 failed, 2 done. To start: 5, about 4 min on 2 workers."
+    price = "about 4 min on 2 workers (8 min of device time)"
+    assert planned.text(2) == f"8 runs: 5 due, 1 failed, 2 done. To start: 5, {price}."
     assert len(plan(folder, runs, retry=[State.FAILED]).due) == 6
+
+
+def test_a_plan_says_which_rows_are_trained_at_once(tmp_path):
+    rows = tuple(Row(name, name) for name in ("ERM", "SWAD", "CORAL", "EMA"))
+    sweep = replace(SWEEP, algorithms=rows)
+    runs = expand(sweep)
+    folder = _folder(tmp_path, runs, sweep)
+    for run in runs[:1] + runs[4:5] + runs[8:9] + runs[12:13]:
+        took = {"seconds": 60} if run.label == "CORAL" else {"seconds": 60, "seconds_alone": 180}
+        write_json(folder.run(run.spec.id).done_file, {"outcome": "done", **took})
+
+    planned = plan(folder, runs)
+
+    assert planned.text(8) == (
+        "16 runs: 12 due, 4 done. To start: 12, about 2 min on 6 workers (12 min of device time). They need 6 "
+        "trainings, as rows that only average weights are trained at once: ERM with SWAD with EMA. This saves about 18 "
+        "min."
+    )
+    assert planned.seconds_of_trainings == [180, 180, 180, 60, 60, 60]
+    apart = plan(folder, runs, share=False)
+    assert apart.text(8).endswith("To start: 12, about 4 min on 8 workers (30 min of device time).")
 
 
 def test_the_cost_of_an_interrupted_run_is_that_of_its_remaining_steps(tmp_path):
@@ -102,7 +124,7 @@ def test_a_trained_run_is_inspected_once(tmp_path, monkeypatch):
     again = run_states(folder, runs)
 
     assert first.of == again.of
-    assert again.seconds == {runs[0].spec.id: 7}
+    assert again.finals == {runs[0].spec.id: (State.DONE, 7, None), runs[1].spec.id: (State.DIVERGED, None, None)}
     assert again.having(State.DONE, State.DIVERGED) == {run.spec.id for run in runs[:2]}
     assert looked == [run.spec.id for run in runs[2:]]
 
@@ -208,3 +230,17 @@ def test_status_fits_80_columns_but_for_commands(tmp_path):
 
     lines = [line for line in text.splitlines() if PROGRAM not in line]
     assert max(map(len, lines)) <= 80
+
+
+def test_status_says_what_every_row_cost_and_what_training_rows_at_once_saved(tmp_path):
+    sweep = replace(SWEEP, algorithms=(Row("ERM", "ERM"), Row("SWAD", "SWAD")))
+    runs = expand(sweep)
+    folder = _folder(tmp_path, runs, sweep)
+    for run in runs:
+        seconds = 1800 if run.label == "ERM" else 2700
+        folder.log_final(run.spec.id, State.DONE, seconds, 3600)
+
+    text = status_text(folder, read_sweep_manifest(folder), run_states(folder, runs))
+
+    assert [line.split()[-2:] for line in text.splitlines()[2:5]] == [["2.0", "h"], ["3.0", "h"], ["5.0", "h"]]
+    assert "device time: 5.0 h; training rows at once saved 3.0 h\n" in text

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from stand_in_gpus import GIB, Gpus
-from support import Silence, quick_spec, run_quickly
+from support import Sent, Silence, quick_spec, run_quickly
 
 from dg_batchformer.datasets.residence import RESIDENCE
-from dg_batchformer.spec.options import RunOptions, Task
+from dg_batchformer.spec.options import Assignment, RunOptions, Task
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.faults import DeviceFault, is_device_fault, is_out_of_memory, out_of_memory
@@ -69,14 +69,12 @@ def test_a_gpu_that_fails_leaves_its_run_to_be_resumed(tmp_path, monkeypatch):
         raise RuntimeError(ECC)
 
     monkeypatch.setattr(Evaluator, "_evaluate", fail)
-    task = Task(quick_spec(), tmp_path / "worker", RunOptions())
+    task, events = Task((Assignment(quick_spec(), tmp_path / "worker"),), RunOptions()), Sent()
 
     with pytest.raises(DeviceFault, match=r"ECC error encountered\); rerun the command to resume"):
         run_quickly(quick_spec(), tmp_path / "train")
-    assert train_task(task, CPU, Silence(), lambda: False) == (
-        "fault",
-        {"sentence": f"cpu failed (RuntimeError: {ECC})"},
-    )
+    assert train_task(task, CPU, events, lambda: False)
+    assert events.sent[-1] == ("fault", {"sentence": f"cpu failed (RuntimeError: {ECC})"})
     for name in ("train", "worker"):
         assert RunFolder(tmp_path / name).failure() == ""
         assert not RunFolder(tmp_path / name).state().is_final

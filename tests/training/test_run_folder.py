@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support import Silence, quick_spec, resolved, run_quickly
+from support import Sent, Silence, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.options import RunOptions, Task
+from dg_batchformer.spec.options import Assignment, RunOptions, Task
 from dg_batchformer.storage.folders import RunFolder, State, write_json, write_text
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.training.evaluate import Evaluator
@@ -217,8 +217,9 @@ def test_out_of_memory_on_a_cpu_is_distinguished_from_other_failures(tmp_path):
 
 
 def _serve_run(path, **given):
-    task = Task(quick_spec(**given), path, RunOptions())
-    return train_task(task, torch.device("cpu"), Silence(), lambda: False)
+    task, events = Task((Assignment(quick_spec(**given), path),), RunOptions()), Sent()
+    train_task(task, torch.device("cpu"), events, lambda: False)
+    return events.sent[-1]
 
 
 def test_a_full_disk_or_read_only_folder_does_not_kill_workers(tmp_path, monkeypatch):

@@ -1,16 +1,18 @@
-"""The local launcher: warm worker processes on this machine, one per device, which train one run after another."""
+"""The local launcher: warm worker processes on this machine, one per device, which train one task after another."""
 
 import signal
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import chain
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.manifest import SweepRun
-from dg_batchformer.spec.options import RunOptions, Task
-from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.spec.options import Assignment, RunOptions, Task
+from dg_batchformer.spec.trajectories import Trajectory, trajectories
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
 from dg_batchformer.sweep.launchers.admission import Admission
 from dg_batchformer.sweep.launchers.process import WorkerProcess
@@ -50,6 +52,7 @@ class LocalLauncher:
         options: of all runs.
         report: receives events.
         threads: per worker; None divides the cores evenly.
+        share: whether runs of one trajectory are trained at once.
 
     """
 
@@ -61,13 +64,15 @@ class LocalLauncher:
         report: Report,
         *,
         threads: int | None = None,
+        share: bool = True,
     ) -> None:
+        self.share = share
         self.folder, self.devices, self.options, self.report = folder, devices, options, report
         self.threads = threads or share_of_cores(devices)
         self.deaths: Counter[tuple[Any, ...]] = Counter()  # by run and progress
         self.began: dict[str, int] = {}  # first step of the last start, by run
-        self.queue: deque[SweepRun] = deque()
-        self.alone: deque[SweepRun] = deque()  # runs to retry without others, after an OOM
+        self.queue: deque[Trajectory] = deque()
+        self.alone: deque[Trajectory] = deque()  # single runs to retry without others, after an OOM
         self.had_alone: set[str] = set()
         self.slots = list(devices)  # usable devices
         self.unusable: list[str] = []  # errors of other devices
@@ -79,10 +84,10 @@ class LocalLauncher:
     def launch(self, runs: Sequence[SweepRun]) -> bool:
         """Train the runs; return false if interrupted. A failing run does not stop the others.
 
-        After SIGINT, SIGTERM or (without ``nohup``) SIGHUP, every worker saves its run and exits; a second Ctrl-C kills
-        workers that hang.
+        After SIGINT, SIGTERM or (without ``nohup``) SIGHUP, every worker saves its runs and exits; a second Ctrl-C
+        kills workers that hang.
         """
-        self.queue.extend(runs)
+        self.queue.extend(trajectories(runs, share=self.share))
         stopping = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
             stopping.append(signal.SIGHUP)
@@ -99,7 +104,7 @@ class LocalLauncher:
         return not self.interrupts
 
     def stop(self, seconds: float) -> None:
-        """Let every worker save its run and exit within ``seconds``; for signal handlers that then exit the process."""
+        """Let all workers save their runs and exit within ``seconds``; for signal handlers that then exit."""
         for worker in self.workers:
             worker.send_signal(signal.SIGTERM)
         end = time.monotonic() + seconds
@@ -131,22 +136,22 @@ class LocalLauncher:
         self._assign(worker)
 
     def _assign(self, worker: WorkerProcess) -> None:
-        """Give a worker its next run, let it idle if memory is short, or dismiss it if no runs are left.
+        """Give a worker its next task, let it idle if memory is short, or dismiss it if no runs are left.
 
         A run that must be alone waits until the other workers have exited, as idle ones hold memory too.
         """
-        others_train = any(other.run is not None for other in self.workers)
+        others_train = any(other.is_busy for other in self.workers)
         if self.queue and not (others_train and self.admission.is_short(worker)):
-            worker.run = self.queue.popleft()
+            worker.runs = [*self.queue.popleft()]
         elif self.alone and not self.queue and len(self.workers) == 1:
-            worker.run = self.alone.popleft()
+            worker.runs = [*self.alone.popleft()]
         elif self.queue or (self.alone and others_train):
             return
-        if worker.run is None:
+        if not worker.runs:
             worker.give(None)
         else:
-            spec = worker.run.spec
-            worker.give(Task(spec, self.folder.run(spec.id).path, self.options, worker.run.label))
+            runs = [Assignment(run.spec, self.folder.run(run.spec.id).path, run.label) for run in worker.runs]
+            worker.give(Task(tuple(runs), self.options))
 
     def _hear(self, worker: WorkerProcess) -> None:
         told = worker.event()
@@ -154,11 +159,14 @@ class LocalLauncher:
             self._bury(worker)
             return
         self.admission.hear(worker, told)
-        run = worker.run
-        if run is None:
-            return
         kind = told["event"]
-        if kind == "begin":
+        run = next((run for run in worker.runs if run.spec.id == told.get("run")), None)
+        if kind in ("free", "unusable"):
+            self._free(worker, told)
+            self._give_work()
+        elif run is None:
+            return
+        elif kind == "begin":
             self.began[run.spec.id] = told["start"]
             self.report.begin(run, told["start"])
         elif kind == "step":
@@ -167,49 +175,58 @@ class LocalLauncher:
             self.report.note(run, told["sentence"])
         else:
             self._end(worker, run, told)
-            self._give_work()
 
     def _give_work(self) -> None:
         for worker in self.workers:
-            if worker.run is None and not worker.leaves:
+            if not (worker.is_busy or worker.leaves):
                 self._assign(worker)
 
-    def _end(self, worker: WorkerProcess, run: SweepRun, told: dict[str, Any]) -> None:
-        """Handle the end of a run."""
-        worker.run = None
-        worker.leaves = told.get("leaves", False)
-        how, sentence = told.get("state", told["event"]), told.get("sentence", "")
-        if how == "unusable":
+    def _free(self, worker: WorkerProcess, told: dict[str, Any]) -> None:
+        """Handle the end of a task, or of a worker that cannot use its device."""
+        worker.is_busy, worker.leaves = False, worker.leaves or told.get("leaves", False)
+        if told["event"] == "unusable":
             worker.leaves, worker.is_usable = True, False
             self.slots.remove(worker.device)
-            self.unusable.append(sentence)
-            self.queue.appendleft(run)
-        elif how == "fault":
-            self._blame(run, f"as {sentence}")
-        elif how == "interrupted" and not self.interrupts:
+            self.unusable.append(told["sentence"])
+        if worker.runs:
+            self.queue.appendleft(tuple(worker.runs))
+        if worker.faulted:
+            self.queue.append(tuple(worker.faulted))
+        worker.runs, worker.faulted = [], []
+
+    def _end(self, worker: WorkerProcess, run: SweepRun, told: dict[str, Any]) -> None:
+        """Handle the end of a run; one that is interrupted with its worker stays in the task."""
+        how, sentence = told.get("state", told["event"]), told.get("sentence", "")
+        has_company = len(self.devices) > 1 or worker.shares
+        if how == "interrupted" and not self.interrupts:
             worker.leaves = True
-            self.queue.appendleft(run)
             self.report.note(run, "its worker process was asked to stop; the run resumes in another one")
-        elif told.get("out_of_memory") and len(self.devices) > 1 and run.spec.id not in self.had_alone:
+            return
+        worker.runs.remove(run)
+        if how == "fault":
+            worker.faulted += self._blame([run], f"as {sentence}")
+        elif told.get("out_of_memory") and has_company and run.spec.id not in self.had_alone:
             self.had_alone.add(run.spec.id)
-            self.alone.append(run)
+            self.alone.append((run,))
             self.folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # not a failure yet
             self.report.note(run, f"{sentence}; the run is retried alone at the end")
         else:
             if told["event"] == "end":
-                self.folder.log_final(run.spec.id, State(how), told["seconds"])
+                self.folder.log_end(run.spec.id)
             self.report.ended(run, how, sentence)
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Reap an exited worker; replace it if there is work left."""
         self.workers.remove(worker)
-        run, code = worker.run, worker.bury()
-        if run is not None and self.interrupts:
-            self.report.ended(run, "interrupted", "")
-        elif run is not None:
+        runs, code = [*worker.runs, *worker.faulted], worker.bury()
+        if self.interrupts:
+            for run in runs:
+                self.report.ended(run, "interrupted", "")
+        elif runs:
             cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
             advice = ", perhaps out of memory: use fewer --devices" if code == -signal.SIGKILL else ""
-            self._blame(run, f"with {cause}", advice)
+            if again := self._blame(runs, f"with {cause}", advice):
+                self.queue.append(tuple(again))
         if not (self.workers or self.slots):
             self._give_up_without_devices()
         elif (self.queue and worker.is_usable) or ((self.queue or self.alone) and not self.workers):
@@ -217,34 +234,40 @@ class LocalLauncher:
         self._give_work()
 
     def _give_up_without_devices(self) -> None:
-        for run in (*self.queue, *self.alone):
+        for run in chain(*self.queue, *self.alone):
             self.report.ended(run, "stopped", "; ".join(dict.fromkeys(self.unusable)))
         self.queue.clear()
         self.alone.clear()
 
-    def _blame(self, run: SweepRun, ended: str, advice: str = "") -> None:
-        """Retry a run whose worker died; after several deaths without progress, mark it as failed.
+    def _blame(self, runs: Sequence[SweepRun], ended: str, advice: str = "") -> list[SweepRun]:
+        """Return the runs to retry after their worker died; mark those as failed that keep it from making progress.
 
         Args:
-            run: of the worker.
+            runs: of the worker.
             ended: how the worker ended, such as "with signal SIGKILL".
             advice: for the error message.
 
         """
-        folder = self.folder.run(run.spec.id)
-        state = folder.state()
-        if state.is_final:
-            self.folder.log_final(run.spec.id, state, folder.outcome().get("seconds"))
-            self.report.ended(run, state, "")
-            return
+        again = []
+        for run in runs:
+            folder = self.folder.run(run.spec.id)
+            state = folder.state()
+            if state.is_final:
+                self.folder.log_end(run.spec.id)
+                self.report.ended(run, state, "")
+            elif self._may_retry(run, folder):
+                self.report.note(run, f"its worker process ended {ended}; the run resumes in another one")
+                again.append(run)
+            else:
+                died = f"{_MAX_DEATHS} worker processes died during this run, the last {ended}{advice}"
+                sentence = f"{died}; see {self.folder.workers_log}"
+                folder.fail(sentence)
+                self.report.ended(run, State.FAILED, sentence)
+        return again
+
+    def _may_retry(self, run: SweepRun, folder: RunFolder) -> bool:
+        """Count a death of a run's worker; return whether there were few without progress in between."""
         records = read_bytes(folder.records_file, TABLE).count(b"\n") if folder.records_file.exists() else 0
         progress = run.spec.id, self.began.get(run.spec.id), records
         self.deaths[progress] += 1
-        if self.deaths[progress] < _MAX_DEATHS:
-            self.report.note(run, f"its worker process ended {ended}; the run resumes in another one")
-            self.queue.append(run)
-            return
-        died = f"{_MAX_DEATHS} worker processes died during this run, the last {ended}{advice}"
-        sentence = f"{died}; see {self.folder.workers_log}"
-        folder.fail(sentence)
-        self.report.ended(run, State.FAILED, sentence)
+        return self.deaths[progress] < _MAX_DEATHS

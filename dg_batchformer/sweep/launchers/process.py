@@ -37,7 +37,7 @@ def _without_main() -> Iterator[None]:
 
 
 class WorkerProcess:
-    """A worker process, and its current run.
+    """A worker process, and the runs of its current task.
 
     Args:
         device: name of the device.
@@ -49,7 +49,10 @@ class WorkerProcess:
 
     def __init__(self, device: str, threads: int, log: Path, sharing: int = 1) -> None:
         self.device, self.threads = device, threads
-        self.run: SweepRun | None = None
+        self.is_busy = False  # whether it has a task
+        self.runs: list[SweepRun] = []  # of its task, as far as they have not ended
+        self.faulted: list[SweepRun] = []  # of its task, to be resumed by another worker as the device failed
+        self.shares = False  # whether its task began with several runs
         self.told: signal.Signals | None = None  # last signal sent
         self.leaves = False  # whether it is about to exit: dismissed, stopped by a signal, or without its device
         self.is_usable = True  # whether its device works
@@ -64,7 +67,8 @@ class WorkerProcess:
 
     def give(self, task: Task | None) -> None:
         """Send a task, or None to dismiss the worker."""
-        self.leaves = task is None
+        self.leaves, self.is_busy = task is None, task is not None
+        self.shares = task is not None and len(task.runs) > 1
         with suppress(OSError):  # a dead worker is detected by its closed channel
             self.channel.send(task)
 

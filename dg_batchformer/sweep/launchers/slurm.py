@@ -11,12 +11,14 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.trajectories import trajectories
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster
 from dg_batchformer.sweep.console import SweepConsole
@@ -42,8 +44,11 @@ class Chunk:
         options: of all runs.
         devices, threads: of its workers, as in the local launcher.
         seconds: time limit for saving the runs after a signal.
+        share: whether runs of one trajectory are trained at once.
 
     """
+
+    share = False  # of chunks that an earlier version submitted
 
     def __init__(
         self,
@@ -54,7 +59,9 @@ class Chunk:
         devices: Sequence[str],
         threads: int,
         seconds: float,
+        share: bool = True,
     ) -> None:
+        self.share = share
         self.folder, self.runs, self.options = folder, list(runs), options
         self.devices, self.threads, self.seconds = devices, threads, seconds
         self.launcher: LocalLauncher | None = None
@@ -66,7 +73,9 @@ class Chunk:
         folder = SweepFolder(self.folder)
         left = [run for run in self.runs if not folder.run(run.spec.id).state().is_settled]
         console = SweepConsole(left)
-        self.launcher = LocalLauncher(folder, self.devices, self.options, console, threads=self.threads)
+        self.launcher = LocalLauncher(
+            folder, self.devices, self.options, console, threads=self.threads, share=self.share
+        )
         if not self.launcher.launch(left) and _is_preempted():
             # With a grace time, SLURM treats a task that exits by itself as completed.
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
@@ -107,8 +116,9 @@ class FollowUp(Chunk):
 
     def __call__(self) -> None:
         """Choose the winners and train the remaining runs of the share."""
-        self.runs = list(self.declare(SweepFolder(self.folder)))[self.task :: self.tasks]
-        if not self.runs:
+        declared = list(self.declare(SweepFolder(self.folder)))
+        self.runs = [*chain(*trajectories(declared, share=self.share)[self.task :: self.tasks])]
+        if not declared:
             print("the search is not finished, so its winners are not chosen; repeat the sweep command to continue")
         super().__call__()
 
@@ -121,10 +131,10 @@ def _is_preempted() -> bool:
 
 
 def runs_in_task(seconds: Sequence[float | None], cluster: Cluster) -> int:
-    """Return how many runs a task should get to fit into its time limit; 1 if durations are unknown.
+    """Return how many trajectories a task should get to fit into its time limit; 1 if durations are unknown.
 
     Args:
-        seconds: expected duration of each run.
+        seconds: expected duration of each trajectory.
         cluster: resources of a task.
 
     """
@@ -141,11 +151,24 @@ def submit(
     options: RunOptions,
     cluster: Cluster,
     runs_per_task: int,
+    *,
+    share: bool = True,
 ) -> Iterator[list[Job]]:
-    """Submit runs as job arrays; yield the jobs of each array. Raises InputError if SLURM rejects one."""
-    settings = _task_settings(options, cluster)
+    """Submit runs as job arrays; yield the jobs of each array. Raises InputError if SLURM rejects one.
+
+    Args:
+        folder: of the sweep.
+        runs: to train.
+        options: of all runs.
+        cluster: resources of a task.
+        runs_per_task: number of runs, where those that are trained at once count as one.
+        share: whether runs of one trajectory are trained at once.
+
+    """
+    settings = _task_settings(options, cluster, share)
+    parts = _parts(trajectories(runs, share=share), runs_per_task)
     path = folder.path.absolute()
-    yield from _submit([Chunk(path, part, **settings) for part in _parts(runs, runs_per_task)], path, cluster)
+    yield from _submit([Chunk(path, [*chain(*part)], **settings) for part in parts], path, cluster)
 
 
 def submit_follow_up(
@@ -157,6 +180,7 @@ def submit_follow_up(
     runs_per_task: int,
     *,
     after: Sequence[Job],
+    share: bool = True,
 ) -> list[Job]:
     """Submit the runs of the winners of a search, to start when its jobs have ended; return their jobs.
 
@@ -168,22 +192,23 @@ def submit_follow_up(
         cluster: resources of a task.
         runs_per_task: number of runs per task.
         after: the jobs of the search.
+        share: whether runs of one trajectory are trained at once.
 
     """
-    settings, path = _task_settings(options, cluster), folder.path.absolute()
+    settings, path = _task_settings(options, cluster, share), folder.path.absolute()
     tasks = -(-number // runs_per_task)
     work = [FollowUp(path, declare, task, tasks, **settings) for task in range(tasks)]
     dependency = ":".join(["afterany", *dict.fromkeys(job.job_id.split("_")[0] for job in after)])
     return [job for part in _submit(work, path, cluster, dependency) for job in part]
 
 
-def _task_settings(options: RunOptions, cluster: Cluster) -> dict[str, Any]:
+def _task_settings(options: RunOptions, cluster: Cluster, share: bool = True) -> dict[str, Any]:
     """Return the arguments that all tasks of a sweep share."""
     devices = [f"cuda:{index}" for index in range(cluster.gpus)] or ["cpu"]
     if options.data_dir is not None:
         options = replace(options, data_dir=options.data_dir.absolute())
     threads, seconds = max(1, cluster.cpus // len(devices)), max(5.0, cluster.signal - _SIGNAL_MARGIN)
-    return {"options": options, "devices": devices, "threads": threads, "seconds": seconds}
+    return {"options": options, "devices": devices, "threads": threads, "seconds": seconds, "share": share}
 
 
 def _submit(work: Sequence[Chunk], path: Path, cluster: Cluster, dependency: str = "") -> Iterator[list[Job]]:
