@@ -114,11 +114,11 @@ class Plan:
         """Return a sentence on runs that are trained at once, '' if there are none."""
         if len(self.trainings) == len(self.due):
             return ""
-        together = {" with ".join(run.label for run in runs): None for runs in self.trainings if len(runs) > 1}
+        together = {", ".join(run.label for run in runs): None for runs in self.trainings if len(runs) > 1}
         shown = [*list(together)[:_SHOWN], *(["..."] if len(together) > _SHOWN else [])]
         return (
-            f" They need {how_many(len(self.trainings), 'training')}, as rows that only average weights are trained "
-            f"at once: {'; '.join(shown)}.{self._saved_text()}"
+            f" They need {how_many(len(self.trainings), 'training')}, as rows that differ only in averaging weights "
+            f"are trained at once: {'; '.join(shown)}.{self._saved_text()}"
         )
 
     def _saved_text(self) -> str:

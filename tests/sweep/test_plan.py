@@ -59,8 +59,8 @@ def test_a_plan_says_which_rows_are_trained_at_once(tmp_path):
 
     assert planned.text(8) == (
         "16 runs: 12 due, 4 done. To start: 12, about 2 min on 6 workers (12 min of device time). They need 6 "
-        "trainings, as rows that only average weights are trained at once: ERM with SWAD with EMA. This saves about 18 "
-        "min."
+        "trainings, as rows that differ only in averaging weights are trained at once: ERM, SWAD, EMA. This saves "
+        "about 18 min."
     )
     assert planned.seconds_of_trainings == [180, 180, 180, 60, 60, 60]
     apart = plan(folder, runs, share=False)
