@@ -146,8 +146,8 @@ class _InCheckout(Foreign):
         Besides the first step, these are the steps that hparams name, at which some methods build another optimizer.
         """
         device = next(self.parameters()).device
-        x = torch.zeros(self.hparams["batch_size"], *self.input_shape, device=device)
-        y = torch.arange(len(x), device=device) % self.num_classes
+        y = (torch.arange(self.hparams["batch_size"], device=device) % self.num_classes).repeat(self.streams)
+        x = torch.zeros(len(y), *self.input_shape, device=device)
         named = {value for value in self.hparams.values() if isinstance(value, int)}
         for at in sorted({0, *(value for value in named if 0 < value < step)}):
             self.step = at

@@ -67,6 +67,10 @@ class BF(Wrapper):
     def predictor(self) -> nn.Module:
         return without_batchformer(self.inner.predictor)
 
+    def materialize(self, step: int) -> None:
+        with pairing(self.inner, self.hparams["batch_size"] if self._pairs else None):
+            self.inner.materialize(step)
+
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         if not self._pairs:
             return self.inner.update(minibatches, unlabeled)

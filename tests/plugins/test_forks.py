@@ -106,6 +106,7 @@ class Copies(ERM):
         if kwargs["step"] == self.hparams["turns"]:
             parts = (self.featurizer, self.network[1])
             self.optimizer = self.new_optimizer([{"params": part.parameters()} for part in parts])
+        torch.autograd.grad(loss, list(self.network.parameters()), retain_graph=True)  # fails for unused ones
         self.before = copy.deepcopy(self.network)
         self.before_optimizer = self.new_optimizer(self.before.parameters())
         self.parts = [self.network, nn.ModuleList([self.featurizer])]
