@@ -1,1 +1,1 @@
-"""Plug-ins: unmodified algorithms from third-party modules, packages, and checkouts of DomainBed and its forks."""
+"""Plug-ins: algorithms, wrappers, datasets and backbones from modules, packages and forks of DomainBed."""
