@@ -21,7 +21,6 @@ from dg_batchformer.networks.clip_models import (
 from dg_batchformer.networks.cnn import MnistCnn, SmallCnn, TinyCnn
 from dg_batchformer.networks.efficientnet_lite import EfficientNetLite
 from dg_batchformer.networks.mlp import MLP
-from dg_batchformer.networks.resnet import ResNet
 from dg_batchformer.networks.timm_models import (
     PREFIX,
     TimmFeaturizer,
@@ -46,7 +45,12 @@ class Backbone(NamedTuple):
 
 
 def _resnet(name: str) -> _Build:
-    return lambda shape, hparams: ResNet(name, shape[0], hparams["resnet_dropout"])
+    def build(shape: Sequence[int], hparams: dict[str, Any]) -> FeaturizerModule:
+        from dg_batchformer.networks.resnet import ResNet  # imports torchvision, which takes as long as torch
+
+        return ResNet(name, shape[0], hparams["resnet_dropout"])
+
+    return build
 
 
 def _lite(name: str) -> _Build:
