@@ -19,7 +19,6 @@ from dg_batchformer.plugins import checkout
 from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.spec.names import canonical_name, split_name
 from dg_batchformer.text.command import command
-from dg_batchformer.wrappers.averaging import WeightAveraging
 from dg_batchformer.wrappers.base import Wrapper
 
 __all__ = ["install"]
@@ -66,9 +65,7 @@ def _part(domainbed: ModuleType, name: str) -> Any:
 def _needs_our_loop(wrapper: type[Wrapper]) -> bool:
     """Return whether a wrapper needs the results of evaluations, or replaces its model at the end of training."""
     ends_otherwise = wrapper.finalize is not Wrapper.finalize and wrapper.predict is Wrapper.predict
-    if issubclass(wrapper, WeightAveraging):
-        return wrapper.observe_average is not WeightAveraging.observe_average or ends_otherwise
-    return wrapper.observe is not Wrapper.observe or ends_otherwise
+    return wrapper.observes() or ends_otherwise
 
 
 def _split(name: str) -> tuple[str, tuple[str, ...]]:

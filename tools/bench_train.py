@@ -381,10 +381,10 @@ class Marks:
     def note(self, run: SweepRun, sentence: str) -> None: ...
 
 
-def make_images(folder: Path) -> Path:
-    """Write 4 environments x 7 classes x 48 JPEG files of mixed sizes; return the folder."""
+def make_images(folder: Path, per_class: int = 48) -> Path:
+    """Write JPEG files of mixed sizes for 4 environments and 7 classes; return the folder."""
     random = np.random.default_rng(0)
-    for environment, label, number in product(dataset_facts("PACS").names, range(7), range(48)):
+    for environment, label, number in product(dataset_facts("PACS").names, range(7), range(per_class)):
         width, height = random.integers(180, 320, size=2)
         coarse = Image.fromarray(random.integers(0, 256, size=(12, 12, 3), dtype=np.uint8))
         file = folder / dataset_facts("PACS").folder / environment / f"class{label}" / f"{number}.jpg"

@@ -38,10 +38,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torchvision
-from PIL import Image
+from bench_train import make_images
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -583,18 +582,6 @@ def random_minibatches(spec: RunSpec, num_classes: int, device: torch.device, se
     y = [torch.randint(num_classes, (rows,), generator=generator).to(device) for _ in range(3)]
     seed_everything(seed)
     return list(zip(x, y, strict=True))
-
-
-def make_images(folder: Path, per_class: int) -> Path:
-    """Write JPEG files of mixed sizes for 4 environments and 7 classes; return the data folder."""
-    random = np.random.default_rng(0)
-    for environment, label, number in product(dataset_facts("PACS").names, range(7), range(per_class)):
-        width, height = random.integers(180, 320, size=2)
-        coarse = Image.fromarray(random.integers(0, 256, size=(12, 12, 3), dtype=np.uint8))
-        file = folder / dataset_facts("PACS").folder / environment / f"class{label}" / f"{number}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        coarse.resize((int(width), int(height)), Image.Resampling.BICUBIC).save(file, quality=90)
-    return folder
 
 
 def last_line(text: str) -> str:

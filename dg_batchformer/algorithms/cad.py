@@ -47,12 +47,8 @@ class CAD(ERM):
         self.optimizer = self.new_optimizer(self.network, self.project)
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
-        num_domains = len(minibatches)
-        y = torch.cat([y for _, y in minibatches])
-        z = self.featurizer(torch.cat([x for x, _ in minibatches]))
-        risk = self.risk(self.classifier(z), y, num_domains)
-        plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
-        bottleneck = self.bottleneck_loss(plain, labels, domain_labels(num_domains, plain))
+        risk, plain, labels = self.risk_and_features(minibatches)
+        bottleneck = self.bottleneck_loss(plain, labels, domain_labels(len(minibatches), plain))
         loss = risk + self.hparams["lmbda"] * bottleneck
         descend(self.optimizer, loss)
         return {"clf_loss": risk.detach(), "bn_loss": bottleneck.detach(), "total_loss": loss.detach()}

@@ -27,5 +27,14 @@ class ERM(Algorithm):
         descend(self.optimizer, loss)
         return {"loss": loss.detach()}
 
+    def risk_and_features(self, minibatches: Minibatches) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the risk (), and the features (N, D) and labels (N,) of plain rows for a penalty on features."""
+        num_domains = len(minibatches)
+        y = torch.cat([y for _, y in minibatches])
+        z = self.featurizer(torch.cat([x for x, _ in minibatches]))
+        risk = self.risk(self.classifier(z), y, num_domains)
+        plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
+        return risk, plain, labels
+
     def predict(self, x: Tensor) -> Tensor:
         return self.network(x)

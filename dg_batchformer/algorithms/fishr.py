@@ -43,12 +43,8 @@ class Fishr(ERM):
         self.updates = 0
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
-        num_domains = len(minibatches)
-        y = torch.cat([y for _, y in minibatches])
-        z = self.featurizer(torch.cat([x for x, _ in minibatches]))
-        risk = self.risk(self.classifier(z), y, num_domains)
-        plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
-        penalty = self._penalty(plain, labels, num_domains)
+        risk, plain, labels = self.risk_and_features(minibatches)
+        penalty = self._penalty(plain, labels, len(minibatches))
         anneal = self.hparams["penalty_anneal_iters"]
         if self.updates == anneal != 0:
             self.optimizer = self.new_optimizer(self.network)  # gradient magnitudes change here

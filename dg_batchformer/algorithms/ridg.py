@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
+from dg_batchformer.algorithms.base import Metrics, Minibatches, class_counts, descend
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
@@ -29,7 +29,7 @@ def rationale_penalty(samples: Tensor, y: Tensor, bank: Tensor) -> Tensor:
 
     """
     distances = (samples - bank[y]).square().sum(dim=2).mean(dim=1)
-    return (distances / torch.bincount(y, minlength=len(bank))[y]).sum()
+    return (distances / class_counts(y, len(bank))[y]).sum()
 
 
 class RIDG(ERM):
@@ -63,11 +63,7 @@ class RIDG(ERM):
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
-        num_domains = len(minibatches)
-        y = torch.cat([y for _, y in minibatches])
-        z = self.featurizer(torch.cat([x for x, _ in minibatches]))
-        risk = self.risk(self.classifier(z), y, num_domains)
-        plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
+        risk, plain, labels = self.risk_and_features(minibatches)
         samples = rationales(plain, self.classifier.get_parameter("weight"))
         self._remember(samples.detach(), labels)
         penalty = rationale_penalty(samples, labels, self.bank)

@@ -26,8 +26,16 @@ def wrapper_names() -> list[str]:
 
 
 def averaging_wrappers() -> list[str]:
-    """Return the wrappers that return other weights than the last: their ``final`` record describes the model."""
+    """Return the wrappers that return other weights than the last ones."""
     return sorted(name for name, stage in {**_stages(), **_added}.items() if stage == "weights")
+
+
+def returns_average(name: str) -> bool:
+    """Return whether a composed name has a wrapper that returns other weights than the last ones.
+
+    Then only the ``final`` record of a run describes the model that it returns.
+    """
+    return any("weights" in (_stages().get(part), _added.get(part)) for part in name.split("+"))
 
 
 def own_averaging_wrappers() -> list[str]:

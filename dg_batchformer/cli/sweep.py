@@ -10,7 +10,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.results.search import declare_winners, with_hparams_from
 from dg_batchformer.results.winners import cells, read_winners, repeats, write_winners
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
-from dg_batchformer.spec.manifest import SweepRun, manifest_content
+from dg_batchformer.spec.manifest import SweepRun, awaits_winners, manifest_content
 from dg_batchformer.spec.names import is_of_session
 from dg_batchformer.spec.sweep import SweepSpec, declared_plugins, load_sweep
 from dg_batchformer.storage.folders import KEEP, State, SweepFolder, refuse_misplaced
@@ -109,13 +109,13 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
         _say_what_follows(asked, runs)
         return OK
     is_whole = _train(options, asked, runs, folder, devices)
-    if is_whole and _follows(asked, runs) and (further := _declare_winners(folder)):
+    if is_whole and _following(asked, runs) and (further := _declare_winners(folder)):
         runs = [*runs, *further]
         is_whole = _train(options, asked, runs, folder, devices)
     if not is_whole:
         print("interrupted: all runs are saved; rerun the command to resume")
         return INTERRUPTED
-    if _follows(asked, runs):
+    if _following(asked, runs):
         print("the search is not finished, so its winners are not chosen; rerun the command to continue")
     return _say_what_lacks(folder, runs)
 
@@ -153,16 +153,17 @@ def _with_hparams_from(
     return found
 
 
-def _follows(asked: SweepSpec, runs: Sequence[SweepRun]) -> bool:
-    """Return whether the winners of a search are still to be chosen."""
-    return asked.search is not None and all(run.searches for run in runs)
+def _following(asked: SweepSpec, runs: Sequence[SweepRun]) -> int:
+    """Return how many runs follow a search whose winners are still to be chosen; 0 if none do."""
+    if asked.search is None or not awaits_winners(asked.search, runs):
+        return 0
+    return len(cells(runs)) * len(asked.search.repeat)
 
 
 def _say_what_follows(asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
     """Print how many runs follow a search."""
-    if asked.search is not None and _follows(asked, runs):
+    if asked.search is not None and (number := _following(asked, runs)):
         trials = of_trials(asked.search.repeat)
-        number = len(cells(runs)) * len(asked.search.repeat)
         print(f"after the search: {how_many(number, 'run')} of its winners, on {trials}", flush=True)
 
 
@@ -244,7 +245,7 @@ def _sweep_on_slurm(
         queued = {run for job in jobs if job.job_id in states for run in job.runs}
         searching = [job for job in jobs if job.job_id in states and not job.is_follow_up]
         follows_up = any(job.job_id in states and job.is_follow_up for job in jobs)
-        if _follows(asked, runs) and folder.sweep_file.exists():
+        if _following(asked, runs) and folder.sweep_file.exists():
             _declare(folder, asked, runs, options)
             runs = [*runs, *_declare_winners(folder)]
         if follows_up:
@@ -261,9 +262,8 @@ def _sweep_on_slurm(
             log_jobs(folder, part)
             submitted += len(part)
             searching += part
-        if _follows(asked, runs) and searching and (submitted or not follows_up):
+        if (number := _following(asked, runs)) and searching and (submitted or not follows_up):
             _say_what_follows(asked, runs)
-            number = len(cells(runs)) * len(asked.search.repeat) if asked.search is not None else 0
             part = submit_follow_up(
                 folder,
                 declare_winners,

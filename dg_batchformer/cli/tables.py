@@ -8,14 +8,14 @@ from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs
 from dg_batchformer.cli.sweeps_read import ARRANGING, add_naming, add_reading, add_rows, collect_asked, print_notes
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.cache import read_folders
-from dg_batchformer.results.collection import Collection, damaged_records, unreadable_lines
+from dg_batchformer.results.collection import Collection, cost_of, costs_of_rows, damaged_records, unreadable_lines
 from dg_batchformer.results.domainbed_selection import CHOOSE
 from dg_batchformer.results.metrics import ACCURACY, METRICS
 from dg_batchformer.results.our_sweep import read_files
 from dg_batchformer.results.runs import RecordsFile
 from dg_batchformer.results.selection import DEFAULT_METHODS, METHODS
 from dg_batchformer.spec.manifest import read_sweep_manifest
-from dg_batchformer.storage.cost import Cost, cost_text
+from dg_batchformer.storage.cost import cost_text
 from dg_batchformer.storage.folders import SweepFolder, write_text
 from dg_batchformer.tables.by_class import with_classes
 from dg_batchformer.tables.columns import with_columns
@@ -127,10 +127,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _costs(collection: Collection) -> list[str]:
     """Return a note on the device time of every row, if it is known."""
-    finished = [run for run in collection.runs if run.state.is_final]
-    by_row = {label: Cost.of(run.ending for run in finished if run.label == label) for label in collection.rows}
-    said = [f"{label} {cost.time}" for label, cost in by_row.items() if cost.seconds]
-    total = cost_text(Cost.of({run.path: run.ending for run in finished}.values()))
+    by_row = costs_of_rows(collection.runs)
+    said = [f"{label} {by_row[label].time}" for label in collection.rows if label in by_row and by_row[label].seconds]
+    total = cost_text(cost_of(collection.runs))
     return [f"{total} ({listed(said, most=20)})"] if total else []
 
 

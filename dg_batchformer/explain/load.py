@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
-from dg_batchformer.catalog.wrappers import averaging_wrappers
+from dg_batchformer.catalog.wrappers import returns_average
 from dg_batchformer.errors import InputError
 from dg_batchformer.models.load import KeptModel, load_model, read_content, rebuilding, refuse_missing
 from dg_batchformer.networks.base import FeaturizerModule
@@ -45,9 +45,9 @@ class Kept:
     @property
     def is_averaged(self) -> bool:
         """Whether the predictor's weights are averaged; BatchFormer's are always those of the last step."""
-        base, wrappers = split_name(self.spec.algorithm)
+        base, _ = split_name(self.spec.algorithm)
         averages_itself = get_algorithm_class(base).predictor is not Algorithm.predictor  # as ERM++
-        return averages_itself or not set(wrappers).isdisjoint(averaging_wrappers())
+        return averages_itself or returns_average(self.spec.algorithm)
 
     @property
     def is_batch_dependent(self) -> bool:

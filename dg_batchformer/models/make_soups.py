@@ -14,14 +14,13 @@ from typing import NamedTuple
 import torch
 
 from dg_batchformer.algorithms import Algorithm
-from dg_batchformer.catalog.wrappers import averaging_wrappers
+from dg_batchformer.catalog.wrappers import returns_average
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.models.load import KeptModel, load_model, open_trained, read_content, rebuilding
 from dg_batchformer.models.members import Group
 from dg_batchformer.models.precision import Precision, compute_as_runs
 from dg_batchformer.models.soup import Soup, State, greedy_soup, uniform_soup
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
-from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
@@ -151,8 +150,8 @@ def _write(
     evaluation = setting.evaluator(algorithm, spec.steps)
     writer = setting.records(folder)
     writer.cut(0)
-    averages = not set(split_name(spec.algorithm)[1]).isdisjoint(averaging_wrappers())
-    final = {"final": True} if averages else {}  # selection reads only final records of averaging wrappers
+    # Selection reads only the final records of averaging wrappers.
+    final = {"final": True} if returns_average(spec.algorithm) else {}
     writer.append(spec.steps, {"soup_members": len(soup.members), **final}, evaluation)
     write_predictions(folder.predictions_file, algorithm, setting.evaluator, spec.steps, setting.dataset)
     members = [runs[place].path.name for place in soup.members]

@@ -123,7 +123,7 @@ def _values(section: Section) -> list[Any]:
 
 
 def _draw(kinds: Sequence[Kind], choices: Mapping[str, Choices], look: Looks) -> dict[Kind, list[Drawn]]:
-    """Candidate all figures for wide and narrow screens, in all cores: drawing takes most of the time of a page."""
+    """Draw all figures for wide and narrow screens, in all cores: drawing takes most of the time of a page."""
     figures = {kind: _planned(kind, choices) for kind in kinds}
     jobs = [(kind, one, width) for kind, drawn in figures.items() for one in drawn for width in (WIDE, NARROW)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer import __version__
-from dg_batchformer.results.collection import CollectedRun, Collection, Ending
+from dg_batchformer.results.collection import CollectedRun, Collection, cost_of, costs_of_rows
 from dg_batchformer.results.row_conditions import by_benchmark
 from dg_batchformer.storage.cost import Cost
 from dg_batchformer.text.counts import how_many
@@ -72,12 +72,12 @@ def versions(collection: Collection) -> list[tuple[str, str]]:
 def costs(collection: Collection) -> dict[str, Cost]:
     """Return the cost of the trained runs of every row, and of all runs by kind of device."""
     trained = _trained(collection)
-    by_row = {label: [run.ending for run in trained if run.label == label] for label in collection.rows}
-    by_device: dict[str, dict[Path, Ending]] = defaultdict(dict)
-    for run in trained:  # a run that two rows share counts once
-        by_device[f"all on {run.constant.get('device', 'unknown devices')}"][run.path] = run.ending
-    rows = {label: Cost.of(endings) for label, endings in by_row.items() if endings}
-    return {**rows, **{device: Cost.of(endings.values()) for device, endings in by_device.items()}}
+    by_device: dict[str, list[CollectedRun]] = defaultdict(list)
+    for run in trained:
+        by_device[f"all on {run.constant.get('device', 'unknown devices')}"].append(run)
+    by_row = costs_of_rows(trained)
+    rows = {label: by_row[label] for label in collection.rows if label in by_row}
+    return {**rows, **{device: cost_of(runs) for device, runs in by_device.items()}}
 
 
 def made_with() -> str:

@@ -11,6 +11,7 @@ from dg_batchformer.results.conditions import Conditions, as_text, conditions
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import Place, RecordsFile, RunRecords
 from dg_batchformer.results.winners import Winner
+from dg_batchformer.storage.cost import Cost
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.text.counts import listed
 
@@ -65,6 +66,20 @@ def most_draws(runs: Iterable["CollectedRun"]) -> int:
     return max(map(len, tried.values()), default=0)
 
 
+def cost_of(runs: Iterable["CollectedRun"]) -> Cost:
+    """Return the device time of the finished ones of runs; a run that two rows share counts once."""
+    return Cost.of({run.path: run.ending for run in runs if run.state.is_final}.values())
+
+
+def costs_of_rows(runs: Iterable["CollectedRun"]) -> dict[str, Cost]:
+    """Return the device time of the finished runs of every row that has any."""
+    by_row: dict[str, list[CollectedRun]] = {}
+    for run in runs:
+        if run.state.is_final:
+            by_row.setdefault(run.label, []).append(run)
+    return {label: Cost.of(run.ending for run in of_row) for label, of_row in by_row.items()}
+
+
 @dataclass(frozen=True)
 class CollectedRun:
     """A run of a sweep with its row, its state, and its records if tables include it.
@@ -99,7 +114,7 @@ class CollectedRun:
     searches: bool = False
     winner: Winner | None = None
 
-    @property
+    @cached_property
     def candidate(self) -> Candidate:
         """The candidate of model selection that it trains."""
         return Candidate(self.hparams_seed, point_text(self.point))

@@ -115,11 +115,7 @@ class _Row(NamedTuple):
         return cls(
             {name: " and ".join(values) for name, values in fields.items() if name not in {"hparams", *_OF_THE_ROW}},
             {
-                name: "drawn"
-                if is_drawn and len(values) > 1
-                else " or ".join(values)
-                if name in listed
-                else " and ".join(values)
+                name: "drawn" if is_drawn and len(values) > 1 else (" or " if name in listed else " and ").join(values)
                 for name, values in hparams.items()
             },
             frozenset(name for run in runs for name in run.conditions.given),

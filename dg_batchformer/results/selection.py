@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dg_batchformer.catalog.wrappers import averaging_wrappers
+from dg_batchformer.catalog.wrappers import returns_average
 from dg_batchformer.results.collection import Candidate, CollectedRun
 from dg_batchformer.results.evaluations import Evaluations, Flags, Floats
 
@@ -126,8 +126,8 @@ def _run(runs: Sequence[CollectedRun], env: int) -> CollectedRun | None:
 
 def _of_returned(run: CollectedRun) -> Evaluations:
     ours = "protocol" in run.constant  # other suites write no final record
-    of_plugin = bool(run.evaluations.final.any())  # whose wrappers are not imported to read their results
-    averages = ours and (of_plugin or not set(averaging_wrappers()).isdisjoint(run.algorithm.split("+")))
+    # Wrappers of plug-ins are not imported to read their results.
+    averages = ours and (returns_average(run.algorithm) or bool(run.evaluations.final.any()))
     return run.evaluations.at(run.evaluations.final == averages)
 
 

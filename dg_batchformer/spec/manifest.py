@@ -128,6 +128,11 @@ def manifest_content(
     }
 
 
+def awaits_winners(search: Search | None, runs: Sequence[SweepRun]) -> bool:
+    """Return whether the runs of a sweep are those of its search alone, whose winners are still to be chosen."""
+    return search is not None and all(run.searches for run in runs)
+
+
 def run_entries(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
     """Return the entries of runs in ``sweep.json``; fields that equal their default are left out."""
     entries = []

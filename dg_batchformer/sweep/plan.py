@@ -80,8 +80,9 @@ def _look(folder: SweepFolder, run_id: str) -> TimedState:
     state = run.state() if run.path.exists() else State.DUE
     if not state.is_final:
         return TimedState(state)
-    folder.log_end(run_id)
-    return run.final_state()
+    final = run.final_state()
+    folder.log_final(run_id, *final)
+    return final
 
 
 @dataclass(frozen=True)
@@ -202,11 +203,11 @@ def _total(seconds: Sequence[float | None]) -> float | None:
 
 def price_text(seconds: Sequence[float | None], workers: int) -> str:
     """Describe the expected time of runs with a number of workers."""
-    known = [took for took in seconds if took is not None]
-    if len(known) < len(seconds):
+    total = _total(seconds)
+    if total is None:
         return "duration unknown until one run of every row is done"
-    in_all = f" ({duration(sum(known))} of device time)" if workers > 1 else ""
-    return f"about {duration(sum(known) / workers)} on {how_many(workers, 'worker')}{in_all}"
+    in_all = f" ({duration(total)} of device time)" if workers > 1 else ""
+    return f"about {duration(total / workers)} on {how_many(workers, 'worker')}{in_all}"
 
 
 def steps_done(folder: RunFolder, steps: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.manifest import SweepManifest, SweepRun
+from dg_batchformer.spec.manifest import SweepManifest, SweepRun, awaits_winners
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.cost import Cost, cost_text
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
@@ -105,7 +105,7 @@ def _ways_on(folder: SweepFolder, manifest: SweepManifest, states: States) -> li
         workers = max(1, len(states.having(State.RUNNING)))
         left: Sequence[float | None] = prices(folder, manifest.runs, states, list(untrained.values()))
         lines.append(f"{len(untrained)} runs left, {price_text(left, workers)}")
-    if manifest.search is not None and all(run.searches for run in manifest.runs):
+    if manifest.search is not None and awaits_winners(manifest.search, manifest.runs):
         trials = of_trials(manifest.search.repeat)
         lines.append(f"then: the search chooses its winners, and trains them on {trials}: {manifest.command()}")
     elif there & {State.DUE, State.GONE, State.INTERRUPTED}:

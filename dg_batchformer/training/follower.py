@@ -111,8 +111,9 @@ class Follower:
         """
         self.lock = self.contexts.enter_context(self.folder.lock())
         refuse_other_run(self.folder, self.spec)
-        if self.folder.state(locked=True).is_final:
-            return self.folder.state(locked=True)
+        state = self.folder.state(locked=True)
+        if state.is_final:
+            return state
         self.folder.error_file.unlink(missing_ok=True)
         self.contexts.enter_context(journal(self.folder, self.device))
         load_plugins(self.spec.plugins)

@@ -73,7 +73,7 @@ class Trajectory:
             lone = constant["lone_environment"] = spec.environment_names(spec.train_envs)
             asked = followers[0].spec.algorithm
             self.notes.append(f"{asked} compares training environments but has only {lone}: it trains much like ERM")
-        constant["parameter_groups"] = describe_groups(self.algorithm)
+        self.groups = constant["parameter_groups"] = describe_groups(self.algorithm)
         self.fingerprint = dataset.fingerprint()
         self.initial = Initial(self.algorithm, spec, hparams, dataset, self.fingerprint)
         begins_from = "" if self.options.keep == "none" else self.initial.identity()  # only stored in kept models
@@ -81,8 +81,8 @@ class Trajectory:
         for follower in followers:
             follower.join(model)
         self.splits = splits
-        per_step = hparams["batch_size"] * len(spec.train_envs)
-        work = Work(per_step, sum(map(len, self.evaluator.splits.values())), in_sweep)
+        self.images_per_step = hparams["batch_size"] * len(spec.train_envs)
+        work = Work(self.images_per_step, sum(map(len, self.evaluator.splits.values())), in_sweep)
         self.use(settle(spec, dataset, device, work))
         self.save_seconds = self.options.save_seconds  # interval of checkpoints
         self.means = Means()
@@ -113,8 +113,7 @@ class Trajectory:
         self.execution = execution
         for follower in self.followers:
             follower.writer.constant.update(execution._asdict())
-        images_per_step = self.hparams["batch_size"] * len(self.spec.train_envs)
-        apply(execution, self.algorithm, self.device, images_per_step)
+        apply(execution, self.algorithm, self.device, self.images_per_step)
 
     def train(self, stop: Callable[[], bool]) -> list[Follower]:
         """Train to the end; return the runs that need a training of their own, because they began in another mode."""
@@ -127,7 +126,7 @@ class Trajectory:
         del self.initial  # it may contain a second model
         for follower in self.followers:
             follower.begin()
-        for line in group_lines(describe_groups(self.algorithm)):
+        for line in group_lines(self.groups):
             log.info("%s", line)
         for sentence in self.notes:
             tell(self.watcher, sentence)

@@ -42,6 +42,10 @@ class WeightAveraging(Wrapper):
         self.updates = 0
         self.start_average()
 
+    @classmethod
+    def observes(cls) -> bool:
+        return cls.observe_average is not WeightAveraging.observe_average
+
     def start_average(self) -> None:
         """Set up the state of the average."""
         raise NotImplementedError

@@ -67,6 +67,11 @@ class Wrapper(Algorithm):
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.inner = self.inner_class(input_shape, num_classes, num_domains, hparams) if inner is None else inner
 
+    @classmethod
+    def observes(cls) -> bool:
+        """Return whether the wrapper itself uses the results of evaluations."""
+        return cls.observe is not Wrapper.observe
+
     def check_pairing(self) -> None:
         self.inner.check_pairing()
 
