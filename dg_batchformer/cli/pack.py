@@ -14,7 +14,8 @@ def add_parser(verbs: Verbs) -> None:
         "pack",
         help="the records of a sweep in one file, to commit with its tables",
         description="Write DIR/records.parquet: the records, states and manifest of a sweep, without its run folders. "
-        "tables, compare and report print the same from it. pandas reads it too, with a row for every record.",
+        "tables, compare and report print the same from it, and sweep continues from it. pandas reads it too, with a "
+        "row for every record.",
     )
     verb.set_defaults(run=run, works=True)
     verb.add_argument("folder", type=Path, metavar="DIR", help="of a sweep, as results/quickstart")

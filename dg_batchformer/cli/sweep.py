@@ -8,6 +8,7 @@ from dg_batchformer.callbacks.load import find_callbacks
 from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, positive, run_options
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.search import declare_winners, with_hparams_from
+from dg_batchformer.results.unpack import unpack
 from dg_batchformer.results.winners import cells, read_winners, repeats, write_winners
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
 from dg_batchformer.spec.manifest import SweepRun, awaits_winners, manifest_content
@@ -95,6 +96,8 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
     find_callbacks(options.log, asked.plugins)
     folder = SweepFolder(options.results_dir / asked.name)
     refuse_misplaced(folder)
+    if folder.is_packed:
+        print(f"note: {folder.packed_file} has {how_many(unpack(folder), 'finished run')}, which are not trained again")
     if asked.hparams_from is not None:
         runs = _with_hparams_from(options, asked, folder, runs)
     if asked.search is not None:

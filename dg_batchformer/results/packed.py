@@ -5,6 +5,7 @@ outcome of every run.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
@@ -141,6 +142,8 @@ def read_packed(folder: SweepFolder, *, by_train_envs: bool = False) -> Contents
     try:
         if note["version"] != _VERSION:
             raise ValueError(f"version {note['version']!r:.20} wrote it, and this version reads {_VERSION}")
+        if strange := [name for name in note["soups"] if not re.fullmatch("[0-9a-f]{16}", name)]:
+            raise ValueError(f"it has a soup {strange[0]!r:.60}, a name that soups do not have")
         runs = _runs(table, list(map(str, note["keys"])))
         files = {
             str(name): RecordsFile(runs.get(name, []), int(unreadable), is_plain, intact)

@@ -11,9 +11,10 @@ from support import resolved
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.collect import collect
+from dg_batchformer.results.unpack import unpack
 from dg_batchformer.storage.digests import mark_done
-from dg_batchformer.storage.folders import RunFolder, State, write_json
-from dg_batchformer.storage.parquet import read_parquet
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, write_json
+from dg_batchformer.storage.parquet import read_parquet, write_parquet
 from dg_batchformer.storage.records import to_line
 
 pandas = pytest.importorskip("pandas")
@@ -36,7 +37,7 @@ def sweep(tmp_path_factory):
     mark_done(RunFolder(third.parent), {"outcome": "done"})
     third.write_text(third.read_text() + "\n")  # damaged
     spec = resolved("PACS", algorithm="ERM", test_envs=(0,))
-    soup = RunFolder(folder.soups / "one")
+    soup = RunFolder(folder.soups / "0123456789abcdef")
     soup.path.mkdir(parents=True)
     write_json(soup.soup_file, {"label": "ERM soup"})
     write_json(soup.spec_file, spec.as_dict())
@@ -154,3 +155,60 @@ def test_commands_that_need_run_folders_say_so(packed, capsys):
     assert "packed records" in capsys.readouterr().err
     assert main(["pack", str(packed)]) == 2
     assert "is packed already" in capsys.readouterr().err
+
+
+def test_a_sweep_in_a_packed_folder_trains_only_what_is_new(tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    asked = "datasets: [Debug28]\nalgorithms: [{rows}]\nprotocol: quick\nsteps: 2\ntrials: 1\ntest_envs: ['0']\n"
+    words = ["--results_dir", str(tmp_path / "results"), "--devices", "cpu", "--threads", "1"]
+    file.write_text(asked.format(rows="ERM"))
+    assert main(["sweep", str(file), *words]) == 0
+    folder = SweepFolder(tmp_path / "results" / "mine")
+    assert main(["pack", str(folder.path)]) == 0
+    (trained,) = folder.run_names()
+    records = folder.run(trained).records_file.read_bytes()
+    for left in (folder.runs, folder.launches):
+        shutil.rmtree(left)
+    for file_of_sweep in (folder.sweep_file, folder.states_log):
+        file_of_sweep.unlink()
+    file.write_text(asked.format(rows="ERM, CORAL"))
+    capsys.readouterr()
+
+    assert main(["sweep", str(file), *words]) == 0
+
+    said = capsys.readouterr().out
+    assert "has 1 finished run, which are not trained again" in said
+    assert "2 runs: 1 due, 1 done. To start: 1" in said
+    assert folder.run(trained).records_file.read_bytes() == records
+    assert [run.state for run in collect([folder.path]).runs] == [State.DONE, State.DONE]
+
+
+def test_a_soup_cannot_leave_its_folder(packed, tmp_path):
+    (folder := tmp_path / "mine").mkdir()
+    table, note = read_parquet(packed / "records.parquet", texts=[])
+    note["soups"] = {f"../../{name}": soup for name, soup in note["soups"].items()}
+    with (folder / "records.parquet").open("wb") as target:
+        write_parquet(target, table, note)
+
+    with pytest.raises(InputError, match="a name that soups do not have"):
+        unpack(SweepFolder(folder))
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "records.parquet"]
+
+
+def test_unpacked_folders_give_what_the_packed_records_give(packed, tmp_path):
+    folder = SweepFolder(tmp_path / "mine")
+    shutil.copytree(packed, folder.path)
+
+    unpack(folder)
+
+    final = [
+        (packed_run, run)
+        for packed_run, run in zip(collect([packed]).runs, collect([folder.path]).runs, strict=True)
+        if packed_run.state.is_final
+    ]
+    assert len(final) > 10
+    for packed_run, run in final:
+        assert (run.label, run.state, run.constant) == (packed_run.label, packed_run.state, packed_run.constant)
+        assert run.evaluations.latest() == pytest.approx(packed_run.evaluations.latest(), abs=0, nan_ok=True)
+    with pytest.raises(InputError, match="is not packed"):
+        unpack(folder)
