@@ -72,6 +72,14 @@ def check_module(module: str, data_dir: Path | None = None) -> Iterator[Outcome]
         yield _checked(name, partial(check_backbone, name), may_refuse=True)
 
 
+def assert_contracts(module: str, data_dir: Path | None = None) -> None:
+    """Raise AssertionError with every contract that a plug-in breaks; for the tests of the plug-in."""
+    outcomes = list(check_module(module, data_dir))
+    assert outcomes, f"{module} adds nothing that can be checked, or was imported as a plug-in before"
+    failed = [f"{outcome.name}: {outcome.about}" for outcome in outcomes if outcome.status in ("FAILED", "skipped")]
+    assert not failed, "\n".join(failed)
+
+
 def check_algorithm(name: str) -> str:
     """Check a composed algorithm on random images; return what holds, raise Broken for what does not."""
     algorithm, resumed = _build(name, seed=0), _build(name, seed=1)

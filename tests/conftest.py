@@ -1,13 +1,18 @@
-"""Isolation of tests (one thread, a cache each), and a fixture that writes a small PACS."""
+"""Isolation of tests (one thread, a cache each, no plug-ins of others), and a fixture that writes a small PACS."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from dg_batchformer.catalog import datasets, wrappers
 from dg_batchformer.catalog.datasets import dataset_facts
+from dg_batchformer.networks.backbones import BACKBONES
+from dg_batchformer.plugins import load, session
+from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +20,29 @@ def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in an empty folder from which plug-ins are imported; what they add is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for registry in (ALGORITHMS, WRAPPERS, DATASETS):
+        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    for place, name in (
+        (wrappers, "_added"), (datasets, "_added"), (load, "_loaded"), (session, "_registered")
+    ):  # fmt: skip
+        monkeypatch.setattr(place, name, type(getattr(place, name))())
+    tables = (datasets.DATASETS, BACKBONES)
+    before = [dict(table) for table in tables]
+    modules = set(sys.modules)
+    yield tmp_path
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -6,9 +6,6 @@ import uuid
 import pytest
 
 from dg_batchformer import testing
-from dg_batchformer.catalog import wrappers
-from dg_batchformer.plugins import load
-from dg_batchformer.registry import ALGORITHMS, WRAPPERS
 
 MODULE = """
 from dg_batchformer.algorithms.erm import ERM
@@ -34,18 +31,12 @@ class Halved(Wrapper):
 
 
 @pytest.fixture
-def check(tmp_path, monkeypatch):
+def check(plugin_folder):
     """Return a function that checks a module of this source, and returns the outcomes by name."""
-    for registry in (ALGORITHMS, WRAPPERS):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    monkeypatch.setattr(wrappers, "_added", {})
-    monkeypatch.setattr(load, "_loaded", set())
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
 
     def checked(text):
         name = f"plugin_{uuid.uuid4().hex}"
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        (plugin_folder / f"{name}.py").write_text(textwrap.dedent(text))
         return {outcome.name: outcome for outcome in testing.check_module(name)}
 
     return checked

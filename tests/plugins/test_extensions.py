@@ -13,12 +13,11 @@ from support import make_algorithm, make_minibatches
 
 import dg_batchformer as dg
 from dg_batchformer.algorithms import get_algorithm_class
-from dg_batchformer.catalog import datasets, wrappers
+from dg_batchformer.catalog import wrappers
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
-from dg_batchformer.networks.backbones import BACKBONES
-from dg_batchformer.plugins import extensions, load, session
-from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
+from dg_batchformer.plugins import extensions, load
+from dg_batchformer.registry import WRAPPERS
 from dg_batchformer.spec.names import canonical_name
 from dg_batchformer.wrappers.base import Wrapper
 
@@ -92,27 +91,15 @@ RUN = ["--protocol", "quick", "--steps", "4", "--checkpoint_freq", "2", "--devic
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Return a function that writes a plug-in module and returns its name; it is unregistered afterwards."""
-    for registry in (ALGORITHMS, WRAPPERS, DATASETS):
-        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    for place, name in (
-        (wrappers, "_added"), (datasets, "_added"), (load, "_loaded"), (session, "_registered")
-    ):  # fmt: skip
-        monkeypatch.setattr(place, name, type(getattr(place, name))())
-    known = dict(datasets.DATASETS), dict(BACKBONES)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def write(plugin_folder):
+    """Return a function that writes a plug-in module and returns its name."""
 
     def write_module(text=EXTENSIONS):
         name = f"extension_{uuid.uuid4().hex}"
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        (plugin_folder / f"{name}.py").write_text(textwrap.dedent(text))
         return name
 
-    yield write_module
-    for registry, before in zip((datasets.DATASETS, BACKBONES), known, strict=True):
-        registry.clear()
-        registry.update(before)
+    return write_module
 
 
 def test_a_wrapper_composes_with_ours_in_any_order_and_its_hparams_are_declared(write):

@@ -164,18 +164,15 @@ class Unlisted(Asks):
 
 
 @pytest.fixture
-def fork(tmp_path, monkeypatch):
-    """Return a function that writes a checkout and returns its plug-in name; registrations are undone afterwards."""
-    monkeypatch.setattr(ALGORITHMS, "_classes", dict(ALGORITHMS._classes))
-    monkeypatch.setattr(load, "_loaded", set())
-    monkeypatch.chdir(tmp_path)
+def fork(plugin_folder):
+    """Return a function that writes a checkout and returns its plug-in name."""
 
     def write(files=SWAD, name="mine"):
         for path, text in files.items():
-            file = tmp_path / name / path
+            file = plugin_folder / name / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
-        return f"fork:{tmp_path / name}"
+        return f"fork:{plugin_folder / name}"
 
     return write
 

@@ -67,16 +67,12 @@ SMALL = '{"mlp_width": 16, "batch_size": 8}'
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Return a function that writes a plug-in module and returns its name; its classes are unregistered afterwards."""
-    monkeypatch.setattr(ALGORITHMS, "_classes", dict(ALGORITHMS._classes))
-    monkeypatch.setattr(load, "_loaded", set())
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
+def write(plugin_folder):
+    """Return a function that writes a plug-in module and returns its name."""
 
     def write_module(text=UPSTREAM, more=""):
         name = f"plugin_{uuid.uuid4().hex}"
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text) + textwrap.dedent(more))
+        (plugin_folder / f"{name}.py").write_text(textwrap.dedent(text) + textwrap.dedent(more))
         return name
 
     return write_module
