@@ -91,7 +91,7 @@ class Callback:
         """Receive the record of an evaluation: ``step``, ``env0_in_acc`` ..., see ``measurements``."""
 
     def end(self, state: State) -> None:
-        """End with the state of the run: done, diverged, interrupted or failed; called once."""
+        """End with the state of the run: done, diverged, out of the race, interrupted or failed; called once."""
 
 
 def measurements(values: Mapping[str, Any]) -> dict[str, float]:

@@ -14,7 +14,10 @@ from dg_batchformer.storage.safe_write import open_own
 
 _TAG = "dg_batchformer.run"
 _LONGEST_VALUE = 6000  # characters, MLflow's limit for a parameter
-_STATUS = {State.DONE: "FINISHED", State.DIVERGED: "FINISHED", State.INTERRUPTED: "KILLED"}
+_STATUS = {
+    **dict.fromkeys((State.DONE, State.DIVERGED), "FINISHED"),
+    **dict.fromkeys((State.INTERRUPTED, State.OUTRACED), "KILLED"),
+}
 
 
 class MLflow(Callback):

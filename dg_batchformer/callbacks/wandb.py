@@ -40,4 +40,4 @@ class WandB(Callback):
             self.run.log(measurements(values), step=values["step"])
 
     def end(self, state: State) -> None:
-        self.run.finish(exit_code=0 if state.is_final else 1)
+        self.run.finish(exit_code=0 if state.has_ended else 1)

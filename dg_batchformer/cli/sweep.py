@@ -226,6 +226,8 @@ def _print_commands(
     threads = options.threads or (share_of_cores(devices) if set(devices) == {"cpu"} else None)
     shown = due if options.verbose else due[:_FIRST_COMMANDS]
     print("note: a dry run starts nothing, and does not check for data and weights")
+    if any(run.bracket is not None for run in due):
+        print("note: only sweep lets runs race; these commands train every run to its end")
     for line in commands(folder, shown, run_options(options), threads):
         print(line)
     if len(shown) < len(due):
@@ -353,7 +355,10 @@ def _launch(
 def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:
     """Print the command for the tables, and how many runs are not done; return the exit status."""
     print(f"tables: {command('tables', folder.path)}")
-    lacking = {run_id: state for run_id, state in run_states(folder, runs).of.items() if state is not State.DONE}
+    states = run_states(folder, runs).of
+    if stopped := sum(state is State.OUTRACED for state in states.values()):
+        print(f"the race stopped {how_many(stopped, 'run')}; without the key race, the same command trains them too")
+    lacking = {run_id: state for run_id, state in states.items() if state not in (State.DONE, State.OUTRACED)}
     if not lacking:
         return OK
     others = "; another launch trains the running ones" if State.RUNNING in lacking.values() else ""

@@ -149,6 +149,8 @@ def _print_as_domainbed(options: argparse.Namespace, methods: Sequence[str]) -> 
             raise InputError(f"{folder} is a sweep with train_envs, for which DomainBed has no tables; drop --format")
         elif any(run.varied for run in manifest.runs):
             raise InputError(f"{folder} is a sweep with a grid, for which DomainBed has no tables; drop --format")
+        elif any(run.bracket is not None for run in manifest.runs):
+            raise InputError(f"{folder} is a sweep with a race, for which DomainBed has no tables; drop --format")
         else:
             read[sweep.runs] = read_files(sweep)
     files = [file for by_name in read.values() for file in by_name.values()]

@@ -73,9 +73,9 @@ def screen(folder: SweepFolder, manifest: SweepManifest, states: States) -> str:
 
 
 def _bar(states: States) -> str:
-    final = sum(state.is_final for state in states.of.values())
-    filled = 40 * final // max(len(states.of), 1)
-    return f"[{'#' * filled}{'.' * (40 - filled)}] {final}/{len(states.of)}"
+    ended = sum(state.has_ended for state in states.of.values())
+    filled = 40 * ended // max(len(states.of), 1)
+    return f"[{'#' * filled}{'.' * (40 - filled)}] {ended}/{len(states.of)}"
 
 
 def _time_left(folder: SweepFolder, manifest: SweepManifest, states: States) -> str:
@@ -92,13 +92,13 @@ def _rows_table(manifest: SweepManifest, states: States, collection: Collection)
     for label in manifest.rows[:_ROWS]:
         ids = {run.spec.id for run in manifest.runs if run.label == label}
         runs = [run for run in collection.runs if run.label == label and len(run.evaluations)]
-        final = sum(states.of[run_id].is_final for run_id in ids)
+        ended = sum(states.of[run_id].has_ended for run_id in ids)
         found = [score for run in runs for score in _scores(run)]
         losses = [run.evaluations.latest()["loss"] for run in runs if "loss" in run.evaluations.latest()]
         lines.append(
             [
                 label[:_LABEL],
-                f"{final}/{len(ids)}",
+                f"{ended}/{len(ids)}",
                 f"{fmean(losses):.3f}" if losses else "",
                 f"{100 * fmean(validation for validation, _ in found):.1f}" if found else "",
                 f"{100 * fmean(test for _, test in found):.1f}" if found else "",

@@ -92,7 +92,7 @@ def made_with() -> str:
 
 
 def _trained(collection: Collection) -> list[CollectedRun]:
-    return [run for run in collection.runs if run.state.is_final]
+    return [run for run in collection.runs if run.state.has_ended]
 
 
 def _mapping(run: CollectedRun, key: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from dg_batchformer.report.figures.frames import reference_pairs
 from dg_batchformer.results.collection import Collection, most_draws
 from dg_batchformer.stats.comparison import Comparison, Verdict
 from dg_batchformer.stats.verdict import sentence
-from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.text.printable import one_line
 
 
@@ -32,7 +32,9 @@ def asked(collection: Collection) -> list[tuple[str, str]]:
 def progress(collection: Collection) -> str:
     """Return a sentence on how many of the runs are trained."""
     trained, runs = sum(run.state.is_final for run in collection.runs), len(collection.runs)
-    return f"All {runs} runs are trained." if trained == runs else f"{trained} of {runs} runs are trained."
+    stopped = sum(run.state is State.OUTRACED for run in collection.runs)
+    said = f"All {runs} runs are trained" if trained == runs else f"{trained} of {runs} runs are trained"
+    return f"{said}; a race stopped {stopped}." if stopped else f"{said}."
 
 
 class Said(NamedTuple):

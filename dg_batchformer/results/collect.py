@@ -37,7 +37,7 @@ def collect(
     read = [_of_search(_read(folder, unfinished, predictions), search) for folder in folders]
     collections = arranged(read, arrangement)
     runs, skipped = _distinct([run for collection in collections for run in collection.runs])
-    left = {id(run) for run in runs if not run.state.is_final}
+    left = {id(run) for run in runs if not run.state.has_ended}
     lacking = [collection for collection in collections if any(id(run) in left for run in collection.runs)]
     return Collection(
         ", ".join(collection.name for collection in collections),

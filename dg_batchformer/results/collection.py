@@ -11,6 +11,7 @@ from dg_batchformer.results.conditions import Conditions, as_text, conditions
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import Place, RecordsFile, RunRecords
 from dg_batchformer.results.winners import Winner
+from dg_batchformer.spec.race import Race
 from dg_batchformer.storage.cost import Cost
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.text.counts import listed
@@ -23,18 +24,20 @@ class Ending(NamedTuple):
         seconds: of training and evaluation; None if the run did not record it.
         failure: the error message of a failed run, else ''.
         seconds_alone: those that the run would have needed alone, if it shared its training; else None.
+        seconds_spared: estimate of those that it would have needed to its end, if a race stopped it; else None.
 
     """
 
     seconds: float | None = None
     failure: str = ""
     seconds_alone: float | None = None
+    seconds_spared: float | None = None
 
     @classmethod
     def of(cls, folder: RunFolder) -> "Ending":
         """Read it from a run folder."""
-        final = folder.final_state()
-        return cls(final.seconds, folder.failure(), final.seconds_alone)
+        ended = folder.outraced_state() if folder.state() is State.OUTRACED else folder.final_state()
+        return cls(ended.seconds, folder.failure(), ended.seconds_alone, ended.seconds_spared)
 
 
 class Candidate(NamedTuple):
@@ -67,15 +70,15 @@ def most_draws(runs: Iterable["CollectedRun"]) -> int:
 
 
 def cost_of(runs: Iterable["CollectedRun"]) -> Cost:
-    """Return the device time of the finished ones of runs; a run that two rows share counts once."""
-    return Cost.of({run.path: run.ending for run in runs if run.state.is_final}.values())
+    """Return the device time of the runs that have ended; a run that two rows share counts once."""
+    return Cost.of({run.path: run.ending for run in runs if run.state.has_ended}.values())
 
 
 def costs_of_rows(runs: Iterable["CollectedRun"]) -> dict[str, Cost]:
-    """Return the device time of the finished runs of every row that has any."""
+    """Return the device time of the runs of every row that have ended, if it has any."""
     by_row: dict[str, list[CollectedRun]] = {}
     for run in runs:
-        if run.state.is_final:
+        if run.state.has_ended:
             by_row.setdefault(run.label, []).append(run)
     return {label: Cost.of(run.ending for run in of_row) for label, of_row in by_row.items()}
 
@@ -94,6 +97,7 @@ class CollectedRun:
         point: its grid point, or what a search chose: values by hparam; {} without either.
         searches: whether it is a run of a search, not of its winner.
         winner: the choice of a search that it repeats, if any.
+        race: the race that it is in, if any.
 
     """
 
@@ -113,6 +117,7 @@ class CollectedRun:
     point: Mapping[str, Any] = field(default_factory=dict)
     searches: bool = False
     winner: Winner | None = None
+    race: Race | None = None
 
     @cached_property
     def candidate(self) -> Candidate:

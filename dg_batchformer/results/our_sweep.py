@@ -14,7 +14,7 @@ from dg_batchformer.results.runs import RecordsFile, RunRecords, parse_records
 from dg_batchformer.results.soups import read_soups
 from dg_batchformer.results.winners import read_winners
 from dg_batchformer.spec.launch import options_of_run
-from dg_batchformer.spec.manifest import SweepManifest, read_sweep_manifest
+from dg_batchformer.spec.manifest import SweepManifest, SweepRun, read_sweep_manifest
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import damaged
@@ -45,10 +45,12 @@ def read_our_sweep(folder: SweepFolder, unfinished: bool = False, predictions: b
         run = _collected(asked.label, spec, folder.run(spec.id), state, file, train_envs, unfinished)
         winner = chosen.get((asked.label, asked.winner))
         known = found.endings.get(spec.id)
-        runs.append(replace(run, known_ending=known, point=asked.point, searches=asked.searches, winner=winner))
+        race = None if asked.bracket is None else asked.bracket.race
+        run = replace(run, known_ending=known, point=asked.point, searches=asked.searches, winner=winner, race=race)
+        runs.append(run)
     declared = [run.spec.id for run in manifest.runs]
     torn = unreadable_lines(folder.runs, {run_id: files[run_id] for run_id in declared if run_id in files})
-    left = {run.state for run in runs if not run.state.is_final}
+    left = {run.state for run in runs if not run.state.has_ended}
     retry = [state for state in (State.FAILED, State.DAMAGED) if state in left]
     commands = [manifest.command(retry=retry)] if left else []
     rows = list(dict.fromkeys([*manifest.rows, *(soup.label for soup in found.soups)]))
@@ -74,8 +76,8 @@ def read_contents(folder: SweepFolder, manifest: SweepManifest, predictions: boo
     files, known = read_files(folder), folder.final_states()
     logged = {run_id: final.state for run_id, final in known.items()}
     states = {
-        run_id: _state(folder.run(run_id), logged.get(run_id), files.get(run_id), predictions)
-        for run_id in dict.fromkeys(run.spec.id for run in manifest.runs)
+        run_id: _state(folder, run, logged.get(run_id), files.get(run_id), predictions)
+        for run_id, run in {run.spec.id: run for run in manifest.runs}.items()
     }
     endings = {run_id: Ending(final.seconds, "", final.seconds_alone) for run_id, final in known.items()}
     soups, skipped = read_soups(folder, by_train_envs=manifest.by_train_envs)
@@ -104,12 +106,15 @@ def _said_of_unfinished(counted: bool) -> str:
     return "are unfinished" + (", but included with their records so far" if counted else "")
 
 
-def _state(run: RunFolder, known: State | None, file: RecordsFile | None, predictions: bool) -> State:
+def _state(
+    folder: SweepFolder, run: SweepRun, known: State | None, file: RecordsFile | None, predictions: bool
+) -> State:
     """Return the state of a run; folders of runs with a logged state and records are not read."""
-    if known is not None and file is None and not run.path.exists():
+    files = folder.run(run.spec.id)
+    if known is not None and file is None and not files.path.exists():
         return State.GONE
-    state = run.state() if known is None or file is None else known
-    is_damaged = file is None or file.intact is False or (predictions and damaged(run, [run.predictions_file.name]))
+    state = run.state(folder) if known is None or file is None else known
+    is_damaged = file is None or file.intact is False or (predictions and damaged(files, [files.predictions_file.name]))
     return State.DAMAGED if state.is_final and is_damaged else state
 
 
@@ -191,7 +196,9 @@ def _collected(
     train_envs: tuple[int, ...],
     unfinished: bool = False,
 ) -> CollectedRun:
-    records = file.runs[-1] if (state.is_final or unfinished) and file.runs else RunRecords()
+    records = file.runs[-1] if (state.has_ended or unfinished) and file.runs else RunRecords()
+    if state is State.OUTRACED:  # its hparams were tried, but nothing selects or averages what it reached
+        records = RunRecords(records.constant)
     return CollectedRun(
         label,
         one_line(spec.dataset),

@@ -72,6 +72,7 @@ def write_packed(folder: SweepFolder, manifest: SweepManifest, contents: Content
         "keys": keys,
         "runs": {name: [state.value, *contents.endings[name][:2]] for name, state in contents.states.items()},
         "seconds_alone": {name: ending.seconds_alone for name, ending in contents.endings.items()},
+        "seconds_spared": {name: ending.seconds_spared for name, ending in contents.endings.items()},
         "files": {name: [file.unreadable, file.is_plain, file.intact] for name, file in contents.files.items()},
         "soups": {name: [soup.label, spec.as_dict()] for name, (soup, spec) in soups.items()},
     }
@@ -160,7 +161,12 @@ def read_packed(folder: SweepFolder, *, by_train_envs: bool = False) -> Contents
             {name: State(state) for name, (state, *_) in note["runs"].items()},
             soups,
             {
-                name: Ending(seconds, str(failure), note.get("seconds_alone", {}).get(name))
+                name: Ending(
+                    seconds,
+                    str(failure),
+                    note.get("seconds_alone", {}).get(name),
+                    note.get("seconds_spared", {}).get(name),
+                )
                 for name, (_, seconds, failure) in note["runs"].items()
             },
         )

@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.collection import CollectedRun
+from dg_batchformer.results.edges import differing, edges
 from dg_batchformer.results.our_sweep import read_our_sweep
 from dg_batchformer.results.selection import METHODS, Method, nan_lowest
 from dg_batchformer.results.winners import Winner, cells, read_winners, repeats, with_hparams, write_winners
 from dg_batchformer.spec.manifest import SweepManifest, SweepRun, read_sweep_manifest, run_entries
-from dg_batchformer.storage.folders import SweepFolder
+from dg_batchformer.storage.folders import State, SweepFolder
 
 _SHOWN = 8
-_LEAST_VALUES = 3  # with fewer, every value is at an edge
 
 
 class _Tried(NamedTuple):
-    """A run of a search with a result: its hparams, and its validation accuracy in [0, 1]."""
+    """A run of a search: its hparams, and its validation accuracy in [0, 1]; None if a race stopped it."""
 
     run: SweepRun
     hparams: Mapping[str, Any]
-    validation: float
+    validation: float | None
 
 
 def declare_winners(folder: SweepFolder) -> list[SweepRun]:
@@ -71,19 +71,20 @@ def choose_winners(
 
 def _winner(runs: Sequence[SweepRun], found: Mapping[str, CollectedRun], method: Method, source: str) -> Winner:
     """Choose among the runs of one row and its test environments."""
-    results = [one for run in runs if (one := _result(run, found[run.spec.id], method)) is not None]
+    tried = [one for run in runs if (one := _tried(run, found[run.spec.id], method)) is not None]
     place = runs[0].where
-    if not results:
+    names = differing([one.hparams for one in tried])
+    by_values: dict[str, list[_Tried]] = {}
+    for one in sorted(tried, key=lambda one: -one.run.spec.hparams_seed):
+        by_values.setdefault(json.dumps([one.hparams.get(name) for name in names]), []).append(one)
+    means = {key: mean for key, of_values in by_values.items() if (mean := _mean(of_values)) is not None}
+    if not means:
         raise InputError(
             f"no run of {runs[0].label} on {place} has a result to choose hparams by; see their states with status, "
             "and train them again with --retry failed"
         )
-    names = _differing([one.hparams for one in results])
-    by_values: dict[str, list[_Tried]] = {}
-    for one in sorted(results, key=lambda one: -one.run.spec.hparams_seed):
-        by_values.setdefault(json.dumps([one.hparams.get(name) for name in names]), []).append(one)
-    best = max(by_values.values(), key=lambda tried: nan_lowest(fmean(one.validation for one in tried)))
-    first = best[0]
+    best = max(means, key=lambda key: nan_lowest(means[key]))
+    first = by_values[best][0]
     return Winner(
         row=first.run.label,
         place=place,
@@ -92,45 +93,31 @@ def _winner(runs: Sequence[SweepRun], found: Mapping[str, CollectedRun], method:
         selection=method.name,
         trials=sorted({run.spec.trial_seed for run in runs}),
         tried=len(by_values),
-        failed=len(runs) - len(results),
-        validation=fmean(one.validation for one in best),
+        failed=len(runs) - len(tried),
+        validation=means[best],
         hparams={name: first.hparams[name] for name in names if name in first.hparams},
-        edges=_edges(first.hparams, [one.hparams for one in results], names),
+        edges=edges(first.hparams, [one.hparams for one in tried], names),
         source=source,
+        stopped=sum(one.validation is None for one in tried),
     )
 
 
-def _result(run: SweepRun, found: CollectedRun, method: Method) -> _Tried | None:
-    """Return the validation of a run, averaged over its test environments; None if it has no result."""
+def _mean(tried: Sequence[_Tried]) -> float | None:
+    """Return the mean validation of a candidate over its trials; None if a race stopped it on one of them."""
+    validations = [one.validation for one in tried if one.validation is not None]
+    return fmean(validations) if len(validations) == len(tried) else None
+
+
+def _tried(run: SweepRun, found: CollectedRun, method: Method) -> _Tried | None:
+    """Return the validation of a run, averaged over its test environments; None if it failed."""
     hparams, num_envs = found.constant.get("hparams"), len(run.spec.facts.names)
+    if found.state is State.OUTRACED and isinstance(hparams, Mapping):
+        return _Tried(run, hparams, None)
     scores = [method.select([found], env, num_envs) for env in found.reported] if found.state.is_final else []
     validations = [score.validation for score in scores if score is not None]
     if not validations or not isinstance(hparams, Mapping):
         return None
     return _Tried(run, hparams, fmean(validations))
-
-
-def _differing(tried: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the sorted names of hparams that differ between runs."""
-    names = {name for hparams in tried for name in hparams}
-    return sorted(name for name in names if any(one.get(name) != tried[0].get(name) for one in tried))
-
-
-def _edges(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, str]:
-    """Return which chosen numbers are the smallest or largest of those tried."""
-    found = {}
-    for name in names:
-        values = {one[name] for one in tried if _is_number(one.get(name))}
-        if len(values) >= _LEAST_VALUES and _is_number(chosen.get(name)):
-            if chosen[name] == min(values):
-                found[name] = "smallest"
-            elif chosen[name] == max(values):
-                found[name] = "largest"
-    return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _collected(folder: SweepFolder, manifest: SweepManifest) -> dict[str, CollectedRun]:

@@ -24,12 +24,13 @@ class Winner:
         runs: ids of all runs of the search.
         selection: name of the selection method that chose.
         trials: trial seeds on which the search tried hparams.
-        tried: number of candidates with a result.
-        failed: number of runs without one.
+        tried: number of candidates, without those that failed.
+        failed: number of runs without one, besides those that a race stopped.
         validation: accuracy in [0, 1] by which it won, the mean over its trials.
         hparams: its values of the hparams that differ between candidates.
         edges: names of these whose value is the ``smallest`` or ``largest`` of those tried.
         source: folder of the sweep that searched, '' for its own.
+        stopped: number of runs that a race stopped.
 
     """
 
@@ -45,6 +46,7 @@ class Winner:
     hparams: Mapping[str, Any]
     edges: Mapping[str, str]
     source: str = ""
+    stopped: int = 0
 
 
 def write_winners(folder: SweepFolder, winners: Sequence[Winner]) -> None:
@@ -91,6 +93,7 @@ def _checked(winner: Winner) -> Winner:
         trials=[int(trial) for trial in winner.trials],
         tried=int(winner.tried),
         failed=int(winner.failed),
+        stopped=int(winner.stopped),
         hparams=dict(winner.hparams),
         edges={one_line(name): one_line(edge) for name, edge in winner.edges.items()},
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, Launch
+from dg_batchformer.spec.race import Bracket, Race, brackets
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.search import Search
 from dg_batchformer.storage.folders import State, SweepFolder
@@ -30,6 +31,7 @@ class SweepRun(NamedTuple):
             among the hparams of ``spec``.
         searches: whether it is a run of a search, not of its winner.
         winner: id of the run with whose hparams it repeats, '' if no search chose its hparams.
+        bracket: the runs that it races against, if it does; derived from the other runs of the sweep.
 
     """
 
@@ -38,6 +40,12 @@ class SweepRun(NamedTuple):
     varied: tuple[str, ...] = ()
     searches: bool = False
     winner: str = ""
+    bracket: Bracket | None = None
+
+    def state(self, folder: SweepFolder) -> State:
+        """Return its state; a run that an earlier race stopped is interrupted, if it does not race any more."""
+        state = folder.run(self.spec.id).state()
+        return State.INTERRUPTED if state is State.OUTRACED and self.bracket is None else state
 
     @property
     def point(self) -> dict[str, Any]:
@@ -108,6 +116,14 @@ class SweepManifest:
         return Launch(Path("sweeps", f"{self.name}.yaml"), {"data_dir": "DATA"} if on_disk else {})
 
 
+def racing(runs: Sequence[SweepRun], race: Race | None) -> list[SweepRun]:
+    """Let runs race against those with equal row, dataset, environments and trial; None lets none race."""
+    if race is None:
+        return list(runs)
+    found = brackets(race, (((run.cell, run.spec.trial_seed), run.spec.id) for run in runs))
+    return [run._replace(bracket=found.get(run.spec.id)) for run in runs]
+
+
 def manifest_content(
     sweep: "SweepSpec", runs: Sequence[SweepRun], launch: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -155,6 +171,7 @@ def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
         declared = content.get("declared", {})
         by_train_envs = declared.get("train_envs") is not None
         search = None if declared.get("search") is None else Search.from_dict(declared["search"])
+        race = None if declared.get("race") is None else Race.from_dict(declared["race"])
         launch = Launch.read(content.get("launch"), folder.path)
     except KeyError as error:
         raise InputError(f"{folder.sweep_file} is not a sweep manifest: it lacks {error}") from None
@@ -164,7 +181,7 @@ def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
     if strange or not runs:
         what = f"its runs name rows that it lacks: {', '.join(strange)}" if strange else "it has no runs"
         raise InputError(f"{folder.sweep_file} is not a sweep manifest: {what}")
-    return SweepManifest(name, rows, runs, folder.path, by_train_envs, launch, search)
+    return SweepManifest(name, rows, racing(runs, race), folder.path, by_train_envs, launch, search)
 
 
 def _run(content: dict[str, Any]) -> SweepRun:

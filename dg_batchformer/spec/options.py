@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dg_batchformer.errors import InputError, unknown
+from dg_batchformer.spec.race import Bracket
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import KEEP
 
@@ -49,11 +50,12 @@ class RunOptions:
 
 
 class Assignment(NamedTuple):
-    """A run with its folder and the name of its row in tables, by which trackers group it."""
+    """A run with its folder, the name of its row in tables, by which trackers group it, and those it races against."""
 
     spec: RunSpec
     folder: Path
     row: str = ""
+    bracket: Bracket | None = None
 
 
 @dataclass(frozen=True)

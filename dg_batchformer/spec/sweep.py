@@ -16,6 +16,7 @@ from dg_batchformer.spec.expected import parse_expected
 from dg_batchformer.spec.imbalance import parse_imbalance
 from dg_batchformer.spec.names import module_names, split_name
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
+from dg_batchformer.spec.race import Race
 from dg_batchformer.spec.run import CHOICES
 from dg_batchformer.spec.search import Search, further_trials
 from dg_batchformer.spec.yaml_lines import Key, LinedYaml
@@ -52,6 +53,7 @@ class SweepSpec:
         grid: lists of values by hparam, for every row; a run for each combination, in place of random draws.
         search: a search for hparams, whose winners are trained on further trials; see ``spec/search.py``.
         hparams_from: folder of another sweep, which chooses the hparams of every row and test environment.
+        race: stops draws and grid points that validate worse than others; see ``spec/race.py``.
         share: train runs at once that differ only in how they average weights.
         hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
             run, as in RunSpec; but by default, sweeps use the fast modes and the protocol's data path.
@@ -74,6 +76,7 @@ class SweepSpec:
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     search: Search | None = None
     hparams_from: str | None = None
+    race: Race | None = None
     share: bool = True
     hparams: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
@@ -148,6 +151,7 @@ def load_sweep(path: Path, data_dir: Path | None = None) -> SweepSpec:
     _check_environments(yaml, spec)
     _check_grids(yaml, spec)
     _check_search(yaml, spec)
+    _check_race(yaml, spec)
     if "expected" in yaml.data:
         labels = [row.label for row in spec.algorithms]
         parse_expected(spec.expected, spec.datasets, labels, lambda key, text: yaml.error(("expected", *key), text))
@@ -241,6 +245,26 @@ def _check_search(yaml: LinedYaml, spec: SweepSpec) -> None:
         raise yaml.error(("algorithms",), "a row with a grid cannot be combined with hparams_from: remove one of them")
     if spec.search is not None and spec.search.draws == 1 and not tries:
         raise yaml.error(("search",), "search tries nothing: give it draws, such as {draws: 20, ...}, or add a grid")
+
+
+def _check_race(yaml: LinedYaml, spec: SweepSpec) -> None:
+    """Check that a race has runs to compare, each of which can be judged alone."""
+    if spec.race is None:
+        return
+    if spec.num_draws == 1 and not any(spec.grid_of(row) for row in spec.algorithms):
+        raise yaml.error(("race",), "race has nothing to compare: give draws, such as draws: 20, or add a grid")
+    if spec.pairs:
+        raise yaml.error(
+            ("race",),
+            "race cannot be combined with pairs: leave-one-domain-out selection needs all runs of a draw, and a race "
+            "would stop some of them; remove one of the two keys",
+        )
+    if spec.search is not None and spec.search.draws == 1 and len(spec.search.on) > 1:
+        raise yaml.error(
+            ("race",),
+            "race cannot be combined with a search of a grid on several trials: it compares their mean, and a race "
+            "would stop some of them; search on one trial, or remove race",
+        )
 
 
 def _named(yaml: LinedYaml, key: Key, check: Any, value: Any) -> Any:
@@ -412,6 +436,25 @@ def _search(yaml: LinedYaml, key: Key, value: Any) -> Search:
 _KEYS_OF_SEARCH = ("draws", "on", "repeat", "selection")
 
 
+def _race(yaml: LinedYaml, key: Key, value: Any) -> Race:
+    if not isinstance(value, dict) or "rungs" not in value:
+        raise yaml.error(key, f"race needs rungs, as in {{rungs: [300, 900], keep: 0.5}}; got {value!r}")
+    for given in value:
+        if given not in _KEYS_OF_RACE:
+            raise yaml.error((*key, given), str(unknown("key of race", given, _KEYS_OF_RACE)))
+    rungs_key = (*key, "rungs")
+    rungs = [
+        _count(yaml, (*rungs_key, index), rung, least=0)
+        for index, rung in enumerate(_items(yaml, rungs_key, value["rungs"]))
+    ]
+    if rungs != sorted(set(rungs)):
+        raise yaml.error(rungs_key, f"race: rungs must be steps in ascending order, got {rungs}")
+    return Race(tuple(rungs), _fraction(yaml, (*key, "keep"), value.get("keep", Race.keep)))
+
+
+_KEYS_OF_RACE = ("rungs", "keep")
+
+
 def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
     names = _texts(yaml, key, value)
     named = [name for index, text in enumerate(names) for name in _named(yaml, (*key, index), module_names, [text])]
@@ -427,7 +470,8 @@ def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:
 def _fraction(yaml: LinedYaml, key: Key, value: Any) -> float:
     number = plain_number(value)
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1:
-        raise yaml.error(key, f"{key[0]} must be a number between 0 and 1, got {value!r}")
+        name = ": ".join(map(str, key))
+        raise yaml.error(key, f"{name} must be a number between 0 and 1, got {value!r}")
     return float(number)
 
 
@@ -453,6 +497,7 @@ _READERS: dict[str, Callable[[LinedYaml, Key, Any], Any]] = {
     "grid": _grid,
     "search": _search,
     "hparams_from": lambda yaml, key, value: _text(yaml, key, value),
+    "race": _race,
     "test_envs": _environments,
     "train_envs": _training_sets,
     "imbalance": _imbalance,

@@ -78,6 +78,7 @@ class State(StrEnum):
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     UNMARKED = "not marked done"  # of another suite: whether it finished is unknown
+    OUTRACED = "out of the race"  # stopped at a rung, with a checkpoint to continue from
     FAILED = "failed"
     DAMAGED = "damaged"  # finished, and one of its files changed since
     DIVERGED = "diverged"
@@ -90,23 +91,31 @@ class State(StrEnum):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the run is final, failed or damaged: it continues only on request."""
-        return self.is_final or self in (State.FAILED, State.DAMAGED)
+        """Whether the run is final, out of the race, failed or damaged: it continues only on request."""
+        return self.has_ended or self in (State.FAILED, State.DAMAGED)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether training ended as it should: it finished, or a race stopped it."""
+        return self.is_final or self is State.OUTRACED
 
 
 class TimedState(NamedTuple):
-    """The state of a run and, if it is finished, its device time.
+    """The state of a run and, if it has ended, its device time.
 
     Args:
         seconds: device time of training and evaluation; None if unknown. A run that was trained at once with others
             counts an equal part of the time of the updates that they shared.
         seconds_alone: device time that the run would have needed alone, if it shared its training; else None.
+        seconds_spared: estimated device time that the run would have needed to the end, if a race stopped it; else
+            None.
 
     """
 
     state: State
     seconds: float | None = None
     seconds_alone: float | None = None
+    seconds_spared: float | None = None
 
 
 class RunFolder:
@@ -124,6 +133,7 @@ class RunFolder:
         self.batchformer_file = path / "batchformer.pt"
         self.predictions_file = path / "predictions.npz"
         self.done_file = path / "done"
+        self.race_file = path / "race.json"  # where a race stopped the run
         self.error_file = path / "error.txt"
         self.lock_file = path / "lock"
 
@@ -141,6 +151,8 @@ class RunFolder:
             return State.RUNNING
         if self.error_file.exists():
             return State.FAILED
+        if self.race_file.exists():
+            return State.OUTRACED
         started = self.checkpoint_file.exists() or self.records_file.exists()
         return State.INTERRUPTED if started else State.DUE
 
@@ -151,12 +163,11 @@ class RunFolder:
     def final_state(self) -> TimedState:
         """Read how the finished run ended."""
         told = self.outcome()
-        state = State.DIVERGED if told.get("outcome") == "diverged" else State.DONE
-        seconds, alone = (
-            float(value) if isinstance(value := told.get(name), int | float) else None
-            for name in ("seconds", "seconds_alone")
-        )
-        return TimedState(state, seconds, alone)
+        return TimedState(State.DIVERGED if told.get("outcome") == "diverged" else State.DONE, *_times(told))
+
+    def outraced_state(self) -> TimedState:
+        """Read the times of a run that a race stopped."""
+        return TimedState(State.OUTRACED, *_times(read_object(self.race_file)))
 
     def failure(self) -> str:
         """Return the error message of a failed run, '' if there is none."""
@@ -191,6 +202,12 @@ class RunFolder:
             for left_over in self.path.glob(".*.*.????????????????????????????????"):  # from a save that was killed
                 left_over.unlink(missing_ok=True)
             yield lock
+
+
+def _times(told: dict[str, Any]) -> list[float | None]:
+    """Return the device times of a run, as its folder has them."""
+    names = ("seconds", "seconds_alone", "seconds_spared")
+    return [float(value) if isinstance(value := told.get(name), int | float) else None for name in names]
 
 
 TRAINED = Path("results") / "train"  # default parent of run folders
@@ -301,8 +318,9 @@ class SweepFolder:
             file.write(f"\n{run_id} {state} {seconds}{alone}\n")  # the leading newline ends a torn line
 
     def log_end(self, run_id: str) -> None:
-        """Append the final state of a run to the log, as its folder has it."""
-        self.log_final(run_id, *self.run(run_id).final_state())
+        """Append the state of a finished run to the log, as its folder has it; nothing if a race stopped it."""
+        if self.run(run_id).done_file.exists():
+            self.log_final(run_id, *self.run(run_id).final_state()[:3])
 
     def final_states(self) -> dict[str, TimedState]:
         """Return the logged final states by run id; torn lines are skipped.

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.manifest import SweepRun
+from dg_batchformer.spec.manifest import SweepRun, racing
 from dg_batchformer.spec.run import CHOICES, RunRequest, RunSpec
 from dg_batchformer.spec.sweep import Row, SweepSpec
 
@@ -19,7 +19,7 @@ def expand(sweep: SweepSpec) -> list[SweepRun]:
     The points of a grid, in its order, take the place of hparams seeds. Runs of the winners of a search are not
     included, as their hparams are not known before.
 
-    Raises InputError for an invalid run, or for more than 200,000 runs.
+    Raises InputError for an invalid run, for a race whose rungs are not evaluations, or for more than 200,000 runs.
     """
     imbalances = sweep.imbalance or (None,)
     grids = {row.label: sweep.grid_of(row) for row in sweep.algorithms}
@@ -33,7 +33,7 @@ def expand(sweep: SweepSpec) -> list[SweepRun]:
         )
     points = {label: [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
               for label, grid in grids.items()}  # fmt: skip
-    return [
+    runs = [
         SweepRun(
             row.label,
             _run(sweep, dataset, imbalance, row, point, test_envs, train_envs, trial, draw),
@@ -45,6 +45,10 @@ def expand(sweep: SweepSpec) -> list[SweepRun]:
         for point in points[row.label]
         for draw in range(sweep.num_draws)
     ]
+    if sweep.race is not None:
+        for run in {run.spec.dataset: run for run in runs}.values():
+            sweep.race.check(run.spec)
+    return racing(runs, sweep.race)
 
 
 _Envs = tuple[int, ...]

@@ -25,7 +25,7 @@ class States:
 
     Args:
         of: state of every distinct run, by id.
-        finals: how finished runs ended, by id.
+        finals: how runs ended that are finished or out of the race, by id.
         undeclared: number of finished runs in the sweep's folder that the sweep does not declare.
         damaged: names of damaged files by run id, if runs were verified.
 
@@ -50,17 +50,17 @@ def run_states(folder: SweepFolder, runs: Sequence[SweepRun], *, verify: bool = 
         verify: also read all files of finished runs, to find damaged ones.
 
     """
-    declared = dict.fromkeys(run.spec.id for run in runs)
+    declared = {run.spec.id: run for run in runs}
     final, there = folder.final_states(), folder.run_names()
     states: dict[str, State] = {}
     finals: dict[str, TimedState] = {}
-    for run_id in declared:
+    for run_id, run in declared.items():
         if run_id in final and run_id not in there:
             states[run_id] = State.GONE
             continue
-        known = final.get(run_id) or _look(folder, run_id)
+        known = final.get(run_id) or _look(folder, run)
         states[run_id] = known.state
-        if known.state.is_final:
+        if known.state.has_ended:
             finals[run_id] = known
     found = _verify(folder, states) if verify else {}
     states.update(dict.fromkeys(found, State.DAMAGED))
@@ -74,15 +74,16 @@ def _verify(folder: SweepFolder, states: Mapping[str, State]) -> dict[str, list[
     return {run_id: names for run_id, names in zip(trained, found, strict=True) if names}
 
 
-def _look(folder: SweepFolder, run_id: str) -> TimedState:
+def _look(folder: SweepFolder, run: SweepRun) -> TimedState:
     """Read the state of a run from its folder; log it if it is final."""
-    run = folder.run(run_id)
-    state = run.state() if run.path.exists() else State.DUE
+    files = folder.run(run.spec.id)
+    state = run.state(folder) if files.path.exists() else State.DUE
+    if state is State.OUTRACED:
+        return files.outraced_state()
     if not state.is_final:
         return TimedState(state)
-    final = run.final_state()
-    folder.log_final(run_id, *final)
-    return final
+    folder.log_end(run.spec.id)
+    return files.final_state()
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,13 @@ class Plan:
         said = f"{len(self.states.of)} runs: {counted(self.states.of)}. To start: {len(self.due)}"
         if not self.due:
             return f"{said}."
-        return f"{said}, {price_text(self.seconds, min(workers, len(self.trainings)))}.{self._shared_text()}"
+        price = price_text(self.seconds, min(workers, len(self.trainings)))
+        return f"{said}, {price}.{self._shared_text()}{self._race_text()}"
+
+    def _race_text(self) -> str:
+        """Return a sentence on a race, '' if no run to start is in one."""
+        races = dict.fromkeys(run.bracket.race for run in self.due if run.bracket is not None)
+        return "".join(f" A race stops some of them at {race.text}." for race in races)
 
     def _shared_text(self) -> str:
         """Return a sentence on runs that are trained at once, '' if there are none."""

@@ -19,12 +19,14 @@ def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured
         needs: description of this data.
 
     """
-    untrained = Counter(run.state for run in read if not run.counts)
+    expected = State.OUTRACED if n == len(trials) else None  # its draw was tried, and others went on
+    untrained = Counter(run.state for run in read if not run.counts and run.state is not expected)
     diverged = sum(run.state is State.DIVERGED for run in read)
     reasons = []
     if untrained:
         states = ", ".join(f"{count} {state}" for state, count in untrained.items())
-        reasons.append(f"{len(read) - untrained.total()} of {len(read)} runs trained, {states}")
+        trained = sum(run.counts for run in read)
+        reasons.append(f"{trained} of {len(read)} runs trained, {states}")
     if diverged:
         reasons.append(f"{how_many(diverged, 'run')} diverged")
     if n < len(trials):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.selection import Method
 from dg_batchformer.results.winners import Winner
-from dg_batchformer.text.counts import of_trials
+from dg_batchformer.text.counts import how_many, of_trials
 
 
 def about_searches(runs: Sequence[CollectedRun], method: Method) -> list[str]:
@@ -37,10 +37,11 @@ def about_searches(runs: Sequence[CollectedRun], method: Method) -> list[str]:
 
 def _chosen(winner: Winner, method: Method) -> str:
     """Return how the hparams of a winner were chosen."""
-    failed = f", without {winner.failed} failed runs" if winner.failed else ""
+    failed = f", without {how_many(winner.failed, 'failed run')}" if winner.failed else ""
+    stopped = f", of which a race stopped {winner.stopped}," if winner.stopped else ""
     source = f" of {winner.source}" if winner.source else ""
     steps = "" if winner.selection == method.name else f"; {method.name} selection chose the steps only"
     return (
-        f"hparams were chosen by {winner.selection} selection among {winner.tried} candidates on "
+        f"hparams were chosen by {winner.selection} selection among {winner.tried} candidates{stopped} on "
         f"{of_trials(winner.trials)}{source}{failed}, separately for every test environment{steps}"
     )

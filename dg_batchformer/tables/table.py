@@ -13,6 +13,7 @@ from dg_batchformer.results.scores import Choice, Key, Scores, measured_choices
 from dg_batchformer.results.selection import METHODS, Method, Score, Selection
 from dg_batchformer.storage.folders import State
 from dg_batchformer.tables.missing_runs import Lacks, lack
+from dg_batchformer.tables.races import about_races
 from dg_batchformer.tables.searches import about_searches
 from dg_batchformer.text.counts import listed
 
@@ -230,6 +231,7 @@ def _dataset_table(
     notes = [
         *lacks.sentences(),
         *about_searches(runs, method),
+        *about_races(runs),
         *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs)),
     ]
     notes += [*_about_lone_environments(runs), *_about_shots(runs, measurements.metric)]

@@ -20,8 +20,10 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import DeclaredHparams
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.plugins.load import load_plugins
+from dg_batchformer.results.race import standing_at
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.race import Bracket, Standing
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.run_folder import refuse_other_run
 from dg_batchformer.spec.trajectories import averages
@@ -31,7 +33,7 @@ from dg_batchformer.training import checkpoint
 from dg_batchformer.training.compute_mode import saved_execution
 from dg_batchformer.training.evaluate import Evaluation, Evaluator
 from dg_batchformer.training.export import keep_model, write_predictions
-from dg_batchformer.training.lines import Lines, outcome
+from dg_batchformer.training.lines import Lines, outcome, place_text
 from dg_batchformer.training.records import RecordWriter
 from dg_batchformer.training.run_log import Watcher, followed_to_the_end, journal, log, logging_only, say, tell
 from dg_batchformer.training.sampling import Splits
@@ -50,6 +52,7 @@ class RunToTrain:
         callbacks: follow the run, beside those that the options name.
         row: the name of the run's row in tables; by default its algorithm.
         launch: the options for the command that resumes the run, stored in its folder; None for runs of a sweep.
+        bracket: the runs that it races against; None lets it train to its end.
 
     """
 
@@ -59,6 +62,7 @@ class RunToTrain:
     callbacks: Sequence[Callback] = ()
     row: str = ""
     launch: Mapping[str, Any] | None = None
+    bracket: Bracket | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Follower:
         if state.is_final:
             return state
         self.folder.error_file.unlink(missing_ok=True)
+        self.folder.race_file.unlink(missing_ok=True)
         self.contexts.enter_context(journal(self.folder, self.device))
         load_plugins(self.spec.plugins)
         self.hparams = resolve_hparams(self.spec)
@@ -236,16 +241,38 @@ class Follower:
     def mark(self, state: State) -> None:
         """Mark the run as done or diverged, and say how it ended."""
         self.lock.check()
-        took = {"seconds": round(self.seconds, 3)}
-        if self.seconds_alone != self.seconds:
-            took["seconds_alone"] = round(self.seconds_alone, 3)
-        mark_done(self.folder, {"id": self.spec.id, "outcome": state.value, **took})
+        mark_done(self.folder, {"id": self.spec.id, "outcome": state.value, **self._took()})
         with logging_only(self.folder):
             log.info("%s after %.1f s", state, self.seconds)  # log only after done is written
             self.folder.checkpoint_file.unlink(missing_ok=True)
             for line in outcome(self.spec, self.folder):
                 say(self.watcher, line)
             self.callbacks_end(state)
+
+    def place(self, step: int) -> Standing | None:
+        """Return its place in its race after an evaluation; None if it has none at this step."""
+        bracket = self.asked.bracket
+        if bracket is None or step not in bracket.race.rungs:
+            return None
+        place = standing_at(step, self.spec, self.folder, bracket)
+        with logging_only(self.folder):
+            log.info("race: %s: %s", place_text(place._asdict()), "continues" if place.continues else "stops")
+        return place
+
+    def leave_race(self, place: Standing) -> None:
+        """Mark the run as out of its race; its checkpoint is saved already."""
+        self.lock.check()
+        spared = self.seconds / (place.step + 1) * (self.spec.steps - place.step - 1)
+        write_json(self.folder.race_file, {**place._asdict(), **self._took(), "seconds_spared": round(spared, 3)})
+        with logging_only(self.folder):
+            self.callbacks_end(State.OUTRACED)
+
+    def _took(self) -> dict[str, float]:
+        """Return the device time, as the folder keeps it."""
+        took = {"seconds": round(self.seconds, 3)}
+        if self.seconds_alone != self.seconds:
+            took["seconds_alone"] = round(self.seconds_alone, 3)
+        return took
 
     def _keep_model(self, model: Algorithm) -> None:
         keep_model(self.folder, model, self.spec, self.hparams, self.model.dataset, self.model.begins_from)

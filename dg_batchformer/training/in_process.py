@@ -14,7 +14,7 @@ from dg_batchformer.storage.lock import Busy
 from dg_batchformer.sweep.launchers.local import Report
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.follower import RunToTrain
-from dg_batchformer.training.lines import accuracies
+from dg_batchformer.training.lines import ending
 from dg_batchformer.training.run import train_together
 from dg_batchformer.training.run_log import StorageTrouble, Watcher
 from dg_batchformer.training.stop import Interrupted, stopping_on_interrupt
@@ -51,7 +51,13 @@ class InProcessLauncher:
     def _train(self, trajectory: Trajectory, stop: Callable[[], bool]) -> bool:
         """Train the runs of a trajectory; return whether to go on with others."""
         asked = [
-            RunToTrain(run.spec, self.folder.run(run.spec.id), _Reporter(run, self.report), row=run.label)
+            RunToTrain(
+                run.spec,
+                self.folder.run(run.spec.id),
+                _Reporter(run, self.report),
+                row=run.label,
+                bracket=run.bracket,
+            )
             for run in trajectory
         ]
         named = {run.spec.id: run for run in trajectory}
@@ -74,7 +80,7 @@ class InProcessLauncher:
         if isinstance(how, Exception):
             return State.FAILED.value, as_sentence(how)
         self.folder.log_end(run.spec.id)
-        return how.value, accuracies(run.spec, run.folder) if how is State.DONE else ""
+        return how.value, ending(run.spec, run.folder, how)
 
 
 class _Reporter(Watcher):

@@ -1,6 +1,7 @@
 """The output lines of a run, for the console of ``train`` and log.txt."""
 
 import time
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -8,7 +9,7 @@ from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.results.selection import METHODS, Score
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.storage.folders import RunFolder, State
+from dg_batchformer.storage.folders import RunFolder, State, read_object
 from dg_batchformer.text.counts import duration, how_many
 
 
@@ -72,7 +73,21 @@ def outcome(spec: RunSpec, folder: RunFolder) -> list[str]:
     return [*said, f"records: {folder.records_file}", *_threads(run)]
 
 
-def accuracies(spec: RunSpec, folder: RunFolder) -> str:
+def ending(spec: RunSpec, folder: RunFolder, state: State) -> str:
+    """Return what a launch prints of an ended run: its accuracies, or its place in the race that stopped it."""
+    if state is State.OUTRACED:
+        place = read_object(folder.race_file)
+        return place_text(place) if place else ""
+    return _accuracies(spec, folder) if state is State.DONE else ""
+
+
+def place_text(place: Mapping[str, Any]) -> str:
+    """Return the place of a run at a rung, from the fields of a ``Standing``."""
+    accuracy = f"validation {100 * place['validation']:.1f}"
+    return f"step {place['step']}, rank {place['rank']} of {place['of']}, {accuracy}"
+
+
+def _accuracies(spec: RunSpec, folder: RunFolder) -> str:
     """Return validation and test accuracy in percent under training-domain selection, averaged over test domains."""
     found = list(_scores(spec, folder, "training-domain").values())
     if not found:

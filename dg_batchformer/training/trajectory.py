@@ -14,6 +14,7 @@ from dg_batchformer.hparams import DeclaredHparams
 from dg_batchformer.optim.groups import describe_groups, group_lines
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.names import split_name
+from dg_batchformer.spec.race import Standing
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import State
 from dg_batchformer.training import checkpoint
@@ -172,6 +173,8 @@ class Trajectory:
         for follower in following:
             if follower.average is not None and follower.average.finished:
                 self._end(follower, Ending.COMPLETE)
+            elif (place := follower.place(step)) is not None and not place.continues:
+                self._stop(follower, place)
         if not self.followers:
             return Ending.COMPLETE
         stopping = stop()
@@ -203,6 +206,18 @@ class Trajectory:
             self.ended(follower, state)
         self.clock = time.monotonic()
 
+    def _stop(self, follower: Follower, place: Standing) -> None:
+        """End a run that its race stops, with a checkpoint to continue from."""
+        self.followers.remove(follower)
+        try:
+            follower.save(place.step + 1, self._shared_state())
+            follower.leave_race(place)
+        except Exception as error:
+            self.ended(follower, follower.close(error) or error)
+        else:
+            follower.close()
+            self.ended(follower, State.OUTRACED)
+
     def _finalize(self, follower: Follower) -> None:
         """Let a run evaluate and keep its model, which changes nothing for the runs that are left."""
         with checkpoint.unchanged(self.algorithm) if self.followers else nullcontext():
@@ -211,15 +226,19 @@ class Trajectory:
 
     def _save(self, step: int) -> None:
         """Save every run that follows the last step; the checkpoints of others are of later steps."""
-        shared = {
+        shared = self._shared_state()
+        for follower in self.following(step - 1):
+            follower.save(step, shared)
+
+    def _shared_state(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint that all runs share."""
+        return {
             "dataset_fingerprint": self.fingerprint,
             "conditions": self.loader.conditions,
             "execution": self.execution._asdict(),
             "threads": torch.get_num_threads(),
             "means": self.means.state_dict(),
         }
-        for follower in self.following(step - 1):
-            follower.save(step, shared)
 
     def _resume(self) -> list[Follower]:
         """Load checkpoints; return the runs whose checkpoint is of another compute mode or number of threads.

@@ -27,7 +27,7 @@ from dg_batchformer.text.terminal import outlive_readers, prepare_streams
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.faults import DeviceFault, OutOfMemory
 from dg_batchformer.training.follower import RunToTrain
-from dg_batchformer.training.lines import accuracies
+from dg_batchformer.training.lines import ending
 from dg_batchformer.training.run import train_together
 from dg_batchformer.training.run_log import Watcher, storage_error
 from dg_batchformer.training.stop import Interrupted, StopOnSignal
@@ -130,7 +130,8 @@ def train_task(task: Task, device: torch.device, events: Events, stop: Callable[
         events.send(event, run=run.spec.id, **values)
 
     runs = [
-        RunToTrain(run.spec, RunFolder(run.folder), RunEvents(events, run.spec.id), row=run.row) for run in task.runs
+        RunToTrain(run.spec, RunFolder(run.folder), RunEvents(events, run.spec.id), row=run.row, bracket=run.bracket)
+        for run in task.runs
     ]
     train_together(runs, task.options, device=device, stop=stop, ended=ended)
     return "fault" in sent
@@ -139,8 +140,7 @@ def train_task(task: Task, device: torch.device, events: Events, stop: Callable[
 def _ending(run: RunToTrain, how: State | Exception) -> tuple[str, dict[str, Any]]:
     """Return the name and values of the final event of a run."""
     if isinstance(how, State):
-        found = accuracies(run.spec, run.folder) if how is State.DONE else ""
-        return "end", {"state": how.value, "sentence": found}
+        return "end", {"state": how.value, "sentence": ending(run.spec, run.folder, how)}
     if isinstance(how, Busy):
         return "busy", {"sentence": str(how)}
     if isinstance(how, Interrupted):

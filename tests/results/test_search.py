@@ -12,6 +12,7 @@ from dg_batchformer.results.our_sweep import pack
 from dg_batchformer.results.search import declare_winners, with_hparams_from
 from dg_batchformer.results.winners import read_winners
 from dg_batchformer.spec.manifest import manifest_content, read_sweep_manifest
+from dg_batchformer.spec.race import Race
 from dg_batchformer.spec.search import Search
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.digests import mark_done
@@ -168,6 +169,37 @@ def test_failed_runs_are_left_out_and_counted(tmp_path):
     folder.winners_file.unlink()
     with pytest.raises(InputError, match="no run of ERM on Toy/A has a result to choose hparams by"):
         declare_winners(folder)
+
+
+def test_draws_that_a_race_stopped_are_counted_and_never_win(tmp_path):
+    raced = replace(ASKED, race=Race((300,)))
+    folder = _search(tmp_path, raced)
+    for run in expand(raced):
+        if run.spec.hparams_seed in (1, 3):
+            folder.run(run.spec.id).done_file.unlink()
+            folder.run(run.spec.id).race_file.write_text('{"seconds": 1}')
+
+    declare_winners(folder)
+
+    winners = read_winners(folder)
+    assert {(winner.tried, winner.stopped, winner.failed) for winner in winners} == {(4, 2, 0)}
+    assert {winner.hparams["lr"] for winner in winners} == {LRS[2]}  # draw 3, the best on B, stopped
+    assert [winner.edges for winner in winners] == [{}] * 4
+
+
+def test_a_grid_point_that_a_race_stopped_on_one_trial_never_wins(tmp_path):
+    asked = SweepSpec("mine", ("Toy",), ROWS[:1], test_envs=("A",), trials=2, grid={"lr": LRS}, race=Race((300,)))
+    folder = write_sweep(tmp_path / "mine", asked, lambda run: 0.5, hparams={})
+    for run in expand(asked):
+        _record(folder, run, run.point["lr"])
+        if run.point["lr"] == LRS[-1] and run.spec.trial_seed == 1:
+            folder.run(run.spec.id).done_file.unlink()
+            folder.run(run.spec.id).race_file.write_text("{}")
+
+    later = expand(_taking(algorithms=ROWS[:1], test_envs=("A",)))
+    [run], _ = with_hparams_from(folder.path, SweepFolder(tmp_path / "later"), later)
+
+    assert run.spec.hparams["lr"] == LRS[2]
 
 
 def _tables(capsys, folder, *more):

@@ -158,6 +158,20 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
                 ),
                 ("search: {draws: 2, on: [0], repeat: 3}\ntrials: 2", r"mine.yaml:4: trials cannot be combined with"),
                 ("search: {draws: 2, on: [0], repeat: 3}\ngrid: {lr: [1]}", r"grid cannot be combined with draws: 2"),
+                (
+                    "race: [4]\ndraws: 2",
+                    r"mine.yaml:3: race needs rungs, as in \{rungs: \[300, 900\], keep: 0.5\}; got",
+                ),
+                ("race: {rungs: [4], kepe: 0.5}", r"unknown key of race 'kepe'; did you mean 'keep'"),
+                ("race: {rungs: [9, 4]}", r"mine.yaml:3: race: rungs must be steps in ascending order, got \[9, 4\]"),
+                ("race: {rungs: [4, four]}", r"race: rungs must be a whole number, at least 0, got 'four'"),
+                ("race: {rungs: [4], keep: 1}", r"race: keep must be a number between 0 and 1, got 1"),
+                ("race: {rungs: [4]}", r"mine.yaml:3: race has nothing to compare: give draws"),
+                ("race: {rungs: [4]}\ndraws: 2\npairs: true", r"race cannot be combined with pairs"),
+                (
+                    "race: {rungs: [4]}\ngrid: {lr: [1, 2]}\nsearch: {on: [0, 1], repeat: 3}",
+                    r"race cannot be combined with a search of a grid on several trials",
+                ),
                 ("hparams_from: results/a\ndraws: 2", r"mine.yaml:4: draws cannot be combined with hparams_from"),
             ]
         ],

@@ -5,7 +5,7 @@ import pytest
 from dg_batchformer.spec.manifest import manifest_content, read_sweep_manifest
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.digests import mark_done
-from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, write_json, write_text
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, TimedState, write_json, write_text
 from dg_batchformer.storage.records import to_line
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.plan import States, counted, plan, run_states
@@ -124,7 +124,10 @@ def test_a_trained_run_is_inspected_once(tmp_path, monkeypatch):
     again = run_states(folder, runs)
 
     assert first.of == again.of
-    assert again.finals == {runs[0].spec.id: (State.DONE, 7, None), runs[1].spec.id: (State.DIVERGED, None, None)}
+    assert again.finals == {
+        runs[0].spec.id: TimedState(State.DONE, 7),
+        runs[1].spec.id: TimedState(State.DIVERGED),
+    }
     assert again.having(State.DONE, State.DIVERGED) == {run.spec.id for run in runs[:2]}
     assert looked == [run.spec.id for run in runs[2:]]
 

@@ -150,7 +150,9 @@ class LocalLauncher:
         if not worker.runs:
             worker.give(None)
         else:
-            runs = [Assignment(run.spec, self.folder.run(run.spec.id).path, run.label) for run in worker.runs]
+            runs = [
+                Assignment(run.spec, self.folder.run(run.spec.id).path, run.label, run.bracket) for run in worker.runs
+            ]
             worker.give(Task(tuple(runs), self.options))
 
     def _hear(self, worker: WorkerProcess) -> None:
@@ -251,8 +253,8 @@ class LocalLauncher:
         again = []
         for run in runs:
             folder = self.folder.run(run.spec.id)
-            state = folder.state()
-            if state.is_final:
+            state = run.state(self.folder)
+            if state.has_ended:
                 self.folder.log_end(run.spec.id)
                 self.report.ended(run, state, "")
             elif self._may_retry(run, folder):
