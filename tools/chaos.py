@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Kill workers and launches of a sweep and check that no result is lost: tools/chaos.py [--runs 200] [--seconds 0]
+"""Kill workers and launches of a sweep and check that no result is lost: tools/chaos.py [--runs 208] [--seconds 0]
 
-Trains a sweep of tiny runs twice: undisturbed, and while workers, and sometimes the launch itself, are killed at random
-times by SIGKILL or SIGTERM and started again until all runs are done. Then the records are compared. With --seconds,
-further sweeps follow for that time. Exit status 1 if a run is lost, differs, or was trained to its end twice.
+Trains a sweep of tiny runs twice: undisturbed, with every run by itself; and with rows that are trained at once, while
+workers, and sometimes the launch itself, are killed at random times by SIGKILL or SIGTERM and started again until all
+runs are done. Then the records are compared. With --seconds, further sweeps follow for that time. Exit status 1 if a
+run is lost, differs, or was trained to its end twice.
 """
 
 import argparse
@@ -32,7 +33,7 @@ LAUNCH_SHARE = 0.05  # share of the faults that hit the launch instead of a work
 def main() -> int:
     """Disturb sweeps, print the outcome, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200, metavar="N", help="of a sweep, in eights (default: 200)")
+    parser.add_argument("--runs", type=int, default=208, metavar="N", help="of a sweep, in sixteens (default: 208)")
     parser.add_argument("--every", type=float, default=1.5, metavar="SECONDS", help="between faults (default: 1.5)")
     parser.add_argument("--seconds", type=float, default=0, metavar="N", help="at least this long (default: one sweep)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the faults (default: 0)")
@@ -52,15 +53,17 @@ FAILURES = ("lost", "differing", "trained twice")
 
 
 def compare(path: Path, options: argparse.Namespace, dice: random.Random, lr: float) -> Counter[str]:
-    """Train a sweep undisturbed and disturbed; return the differences."""
-    content = {"datasets": ["Toy"], "algorithms": ["ERM", "SWAD+BF"], "protocol": "quick", "steps": 81}
-    content |= {"trials": max(1, options.runs // 8), "checkpoint_freq": 20}
+    """Train a sweep undisturbed, each run by itself, and disturbed, with shared trainings; return the differences."""
+    content = {"datasets": ["Toy"], "algorithms": ["ERM", "SWAD", "BF", "SWAD+BF"], "protocol": "quick", "steps": 81}
+    content |= {"trials": max(1, options.runs // 16), "checkpoint_freq": 20}
     content["hparams"] = {"mlp_width": 16, "batch_size": 8, "lr": lr}
-    file = path / "chaos.yaml"
-    file.write_text(yaml.safe_dump(content))
-    specs = [run.spec for run in expand(load_sweep(file))]
     whole, torn = (SweepFolder(path / name / "chaos") for name in ("whole", "torn"))
-    start(file, whole).wait()
+    for folder, share in ((whole, False), (torn, True)):
+        folder.path.mkdir(parents=True)
+        file = folder.path.with_suffix(".yaml")
+        file.write_text(yaml.safe_dump({**content, "share": share}))
+    specs = [run.spec for run in expand(load_sweep(file))]
+    start(whole.path.with_suffix(".yaml"), whole).wait()
     found = Counter(runs=len(specs), faults=disturb(file, torn, specs, options.every, dice))
     for spec in specs:
         run = torn.run(spec.id)
