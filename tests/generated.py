@@ -39,7 +39,7 @@ def _finish(folder: SweepFolder, run: SweepRun, state: State, records: int) -> N
     files.path.mkdir(parents=True)
     rng = random.Random(spec.id)
     defaults = spec.hparams_seed == 0
-    lr = 5e-5 if defaults else 10 ** rng.uniform(-6, -3)
+    lr = spec.hparams.get("lr", 5e-5 if defaults else 10 ** rng.uniform(-6, -3))
     drawn = {"batch_size": rng.choice([16, 32]), "class_balanced": rng.random() < 0.5}
     constant = {
         "args": spec.as_dict(),

@@ -12,6 +12,7 @@ from dg_batchformer.results.row_conditions import RowConditions, by_benchmark, j
 from dg_batchformer.results.scores import Choice, Key, Scores, measured_choices
 from dg_batchformer.results.selection import METHODS, Method, Score, Selection
 from dg_batchformer.storage.folders import State
+from dg_batchformer.tables.edges import about_edges
 from dg_batchformer.tables.missing_runs import Lacks, lack
 from dg_batchformer.tables.races import about_races
 from dg_batchformer.tables.searches import about_searches
@@ -232,6 +233,7 @@ def _dataset_table(
         *lacks.sentences(),
         *about_searches(runs, method),
         *about_races(runs),
+        *about_edges(runs, choices),
         *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs)),
     ]
     notes += [*_about_lone_environments(runs), *_about_shots(runs, measurements.metric)]
