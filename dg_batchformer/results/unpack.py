@@ -17,12 +17,12 @@ from dg_batchformer.storage.records import to_line
 
 
 def unpack(folder: SweepFolder) -> int:
-    """Write the folders of the finished runs and the soups in ``records.parquet``, and the sweep manifest last.
+    """Write the folders of the ended runs and the soups in ``records.parquet``, and the sweep manifest last.
 
-    The others are due again. Models, predictions and logs are not packed, so they do not come back.
+    The others are due again. Models, predictions, logs and checkpoints are not packed, so they do not come back.
 
     Returns:
-        The number of finished runs.
+        The number of ended runs: those that finished, and those that a race stopped.
 
     Raises:
         InputError: if the sweep is not packed, its records are damaged, or its folder is not writable.
@@ -50,7 +50,7 @@ def unpack(folder: SweepFolder) -> int:
 
 def _is_whole(contents: Contents, run_id: str) -> bool:
     file = contents.files.get(run_id)
-    return contents.states.get(run_id, State.DUE).is_final and file is not None and file.intact is not False
+    return contents.states.get(run_id, State.DUE).has_ended and file is not None and file.intact is not False
 
 
 def _write_soup(folder: RunFolder, label: str, spec: RunSpec, records: RunRecords) -> None:
@@ -60,14 +60,17 @@ def _write_soup(folder: RunFolder, label: str, spec: RunSpec, records: RunRecord
 
 
 def _write(folder: RunFolder, spec: RunSpec, file: RecordsFile, state: State, ending: Ending) -> None:
-    """Write the folder of a finished run; ``done`` is written last."""
+    """Write the folder of an ended run; ``done`` or ``race.json`` is written last."""
     folder.path.mkdir(parents=True, exist_ok=True)
     write_json(folder.spec_file, spec.as_dict())
     with atomic_write(folder.records_file) as target:
         target.writelines(line.encode() for run in file.runs for line in _lines(run, file.is_plain))
-    times = {"seconds": ending.seconds, "seconds_alone": ending.seconds_alone}
+    times = ending._asdict() | {"failure": None}
     known = {name: value for name, value in times.items() if value is not None}
-    mark_done(folder, {"id": folder.path.name, "outcome": state.value, **known})
+    if state is State.OUTRACED:
+        write_json(folder.race_file, known)
+    else:
+        mark_done(folder, {"id": folder.path.name, "outcome": state.value, **known})
 
 
 def _lines(run: RunRecords, is_plain: bool) -> Iterator[str]:

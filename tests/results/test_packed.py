@@ -11,7 +11,9 @@ from support import resolved
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.collect import collect
+from dg_batchformer.results.our_sweep import pack
 from dg_batchformer.results.unpack import unpack
+from dg_batchformer.spec.race import Race
 from dg_batchformer.storage.digests import mark_done
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, write_json
 from dg_batchformer.storage.parquet import read_parquet, write_parquet
@@ -212,3 +214,26 @@ def test_unpacked_folders_give_what_the_packed_records_give(packed, tmp_path):
         assert run.evaluations.latest() == pytest.approx(packed_run.evaluations.latest(), abs=0, nan_ok=True)
     with pytest.raises(InputError, match="is not packed"):
         unpack(folder)
+
+
+def test_runs_that_a_race_stopped_are_packed_and_unpacked(tmp_path):
+    asked = {"draws": 3, "trials": 1, "test_envs": ("0",), "checkpoint_freq": 100, "race": Race((200,))}
+    folder = write_sweep(tmp_path / "mine", algorithms=ROWS[:1], **asked)
+    stopped = folder.run(collect([folder.path]).runs[1].path.name)
+    stopped.done_file.unlink()
+    write_json(stopped.race_file, {"step": 200, "seconds": 60.0, "seconds_spared": 180.0})
+    found = []
+
+    for _ in ("run folders", "packed", "unpacked"):
+        runs = collect([folder.path]).runs
+        found.append([(run.state, run.ending[:2], run.ending.seconds_spared, run.constant) for run in runs])
+        if folder.is_packed:
+            assert unpack(folder) == 3
+        else:
+            pack(folder)
+            shutil.rmtree(folder.runs)
+            folder.states_log.unlink(missing_ok=True)
+            folder.sweep_file.unlink()
+
+    assert found[0] == found[1] == found[2]
+    assert found[0][1][:3] == (State.OUTRACED, (60.0, ""), 180.0)
