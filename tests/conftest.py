@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -23,23 +24,25 @@ def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in an empty folder from which plug-ins are imported; what they add is forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+def registrations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Start without plug-ins, and forget afterwards what the test registers."""
     for registry in (ALGORITHMS, WRAPPERS, DATASETS):
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     for place, name in (
         (wrappers, "_added"), (datasets, "_added"), (load, "_loaded"), (session, "_registered")
     ):  # fmt: skip
         monkeypatch.setattr(place, name, type(getattr(place, name))())
-    tables = (datasets.DATASETS, BACKBONES)
-    before = [dict(table) for table in tables]
+    with patch.dict(datasets.DATASETS), patch.dict(BACKBONES):
+        yield
+
+
+@pytest.fixture
+def plugin_folder(registrations: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in an empty folder from which plug-ins are imported; what they add is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     modules = set(sys.modules)
     yield tmp_path
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
     for name in set(sys.modules) - modules:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]

@@ -6,7 +6,7 @@ import stat
 from support import Silence
 
 from dg_batchformer.training.evaluate import Evaluator
-from dg_batchformer.training.trajectory import Trajectory
+from dg_batchformer.training.follower import Follower
 
 
 class Killed(BaseException):
@@ -28,20 +28,19 @@ class Killer(Silence):
     def __init__(self, monkeypatch, *, at=None, saves_every=1):
         super().__init__()
         self.at, self.moments = at, 0
-        evaluate, save = Evaluator._evaluate, Trajectory._save
+        evaluate, save = Evaluator.outputs, Follower.save
 
         def evaluate_between(evaluator, *arguments):
             self.moment()
-            evaluation = evaluate(evaluator, *arguments)
+            yield from evaluate(evaluator, *arguments)
             self.moment()
-            return evaluation
 
-        def save_seldom(trajectory, step):
+        def save_seldom(follower, step, shared):
             if step % saves_every == 0:
-                save(trajectory, step)
+                save(follower, step, shared)
 
-        monkeypatch.setattr(Evaluator, "_evaluate", evaluate_between)
-        monkeypatch.setattr(Trajectory, "_save", save_seldom)
+        monkeypatch.setattr(Evaluator, "outputs", evaluate_between)
+        monkeypatch.setattr(Follower, "save", save_seldom)
         monkeypatch.setattr(os, "fsync", self.sync)
 
     def sync(self, descriptor):

@@ -1,6 +1,7 @@
 """Design rules: which module may import which, and what runs without torch."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -148,6 +149,18 @@ def test_images_are_opened_in_one_place(folder):
             named = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             assert opened not in ("Image.open", "PIL.Image.open", "plt.imread", "read_image"), f"{path} opens images"
             assert not (isinstance(node, ast.ImportFrom) and node.module == "PIL.Image" and "open" in named), path
+
+
+def test_tests_use_no_private_names_of_the_package():
+    """Tests hold promises; to patch a constant or a probe of the machine, they name it as a string."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        nodes = [*ast.walk(ast.parse(path.read_text()))]
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        from_package = [node for node in imports if node.module.startswith("dg_batchformer")]
+        ours = {alias.asname or alias.name for node in from_package for alias in node.names}
+        attributes = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        used = [*ours, *(node.attr for node in attributes if node.value.id in ours)]
+        assert not [name for name in used if re.match("_[^_]", name)], path
 
 
 # Modules that write into folders that this process has just created.

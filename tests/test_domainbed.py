@@ -14,7 +14,6 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import default_hparams, random_hparams
 from dg_batchformer.networks.batchformer import batchformers
 from dg_batchformer.plugins import load
-from dg_batchformer.registry import ALGORITHMS
 
 FILES = {
     "__init__.py": "",
@@ -76,10 +75,8 @@ def random_hparams(algorithm, dataset, seed):
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """Put a small DomainBed on the path; remove it and its registrations afterwards."""
-    monkeypatch.setattr(ALGORITHMS, "_classes", dict(ALGORITHMS._classes))
-    monkeypatch.setattr(load, "_loaded", set())
+def checkout(registrations, tmp_path, monkeypatch):
+    """Put a small DomainBed on the path; remove it afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.split(".")[0] == "domainbed"]:
         monkeypatch.delitem(sys.modules, name)

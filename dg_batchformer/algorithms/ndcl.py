@@ -123,7 +123,7 @@ class NDCL(ERM):
 
     def _negatives_penalty(self, x: Tensor, y: Tensor, predicted: Tensor) -> Tensor:
         """Average the negatives-dominant loss over the classes of a batch; 0 if the batch has a single class."""
-        mixtures = list(_mixtures(x, y, predicted.detach(), self.hparams["mixup"]))
+        mixtures = list(hard_negatives(x, y, predicted.detach(), self.hparams["mixup"]))
         if len(mixtures) < 2:
             return predicted.new_zeros(())
         with pairing(self.network, None):
@@ -133,7 +133,7 @@ class NDCL(ERM):
         return torch.stack(losses).mean()
 
 
-def _mixtures(x: Tensor, y: Tensor, predicted: Tensor, alpha: float) -> Iterator[tuple[int, Tensor]]:
+def hard_negatives(x: Tensor, y: Tensor, predicted: Tensor, alpha: float) -> Iterator[tuple[int, Tensor]]:
     """Yield the classes of a batch with their negatives, which together are about as many as the batch has samples."""
     classes, numbers = y.unique(return_counts=True)
     shares = (numbers / len(y)).softmax(dim=0)

@@ -55,7 +55,7 @@ class MadeSoup(NamedTuple):
     precision: Precision
 
 
-class _Setting:
+class Setting:
     """The shared model, data and evaluator of a group, which its members' weights are loaded into."""
 
     def __init__(
@@ -128,16 +128,16 @@ def make_soups(
 @contextmanager
 def _setting(
     runs: Sequence[RunFolder], data_dir: Path | None, device: torch.device, watcher: Watcher
-) -> Iterator[_Setting]:
+) -> Iterator[Setting]:
     model = load_model(runs[0], device)
     precision = compute_as_runs(model, runs, device)
     dataset = open_trained(model.spec, model.classes, data_dir, model.hparams)
     with open_images(model.spec, model.hparams, dataset, device, watcher) as loader:
-        yield _Setting(model, precision, dataset, loader, device)
+        yield Setting(model, precision, dataset, loader, device)
 
 
 def _write(
-    sweep: SweepFolder, group: Group, kind: str, soup: Soup, runs: Sequence[RunFolder], setting: _Setting
+    sweep: SweepFolder, group: Group, kind: str, soup: Soup, runs: Sequence[RunFolder], setting: Setting
 ) -> Evaluation:
     """Write a soup's folder, replacing an earlier one; ``done`` is written last."""
     label, model = f"{group.label} soup-{kind}", setting.model

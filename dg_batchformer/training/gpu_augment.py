@@ -121,7 +121,7 @@ def _resize(crops: Tensor, arrays: Arrays, size: int) -> Tensor:
     _, height, width, _ = crops.shape
     down, across = _weights(arrays.heights, size, height), _weights(arrays.widths, size, width)
     across = torch.where(arrays.flips[:, None, None], across.flip(1), across)
-    with _full_precision():
+    with full_precision():
         rows = down @ crops.float().flatten(2)  # (N, size, width * 3)
         rows = rows.unflatten(2, (width, 3)).transpose(2, 3).flatten(1, 2)  # (N, size * 3, width)
         return (rows @ across.mT).unflatten(1, (size, 3)).transpose(1, 2)
@@ -145,7 +145,7 @@ def _weights(lengths: Tensor, size: int, span: int) -> Tensor:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Compute matrix products in full precision inside the context, also in runs that use TF32."""
     matmul = torch.backends.cuda.matmul
     allowed, matmul.allow_tf32 = matmul.allow_tf32, False

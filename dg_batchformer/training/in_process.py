@@ -5,19 +5,17 @@ from collections.abc import Callable, Sequence
 import torch
 
 from dg_batchformer.callbacks.base import RunInfo
-from dg_batchformer.errors import as_sentence
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.trajectories import Trajectory, trajectories
 from dg_batchformer.storage.folders import State, SweepFolder
-from dg_batchformer.storage.lock import Busy
 from dg_batchformer.sweep.launchers.local import Report
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.follower import RunToTrain
 from dg_batchformer.training.lines import ending
 from dg_batchformer.training.run import train_together
-from dg_batchformer.training.run_log import StorageTrouble, Watcher
-from dg_batchformer.training.stop import Interrupted, stopping_on_interrupt
+from dg_batchformer.training.run_log import Watcher
+from dg_batchformer.training.stop import stopping_on_interrupt
 
 
 class InProcessLauncher:
@@ -64,23 +62,14 @@ class InProcessLauncher:
         ends: list[str] = []
 
         def ended(run: RunToTrain, how: State | Exception) -> None:
-            name, sentence = self._ending(run, how)
+            name, sentence = ending(run.spec, run.folder, how)
             ends.append(name)
+            if isinstance(how, State):
+                self.folder.log_end(run.spec.id)
             self.report.ended(named[run.spec.id], name, sentence)
 
         train_together(asked, self.options, device=self.device, stop=stop, ended=ended)
         return not {"interrupted", "stopped"} & set(ends)
-
-    def _ending(self, run: RunToTrain, how: State | Exception) -> tuple[str, str]:
-        """Return how a run ended, and a sentence about it."""
-        if isinstance(how, Interrupted):
-            return "interrupted", ""
-        if isinstance(how, Busy | StorageTrouble):
-            return "busy" if isinstance(how, Busy) else "stopped", str(how)
-        if isinstance(how, Exception):
-            return State.FAILED.value, as_sentence(how)
-        self.folder.log_end(run.spec.id)
-        return how.value, ending(run.spec, run.folder, how)
 
 
 class _Reporter(Watcher):

@@ -5,12 +5,17 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from dg_batchformer.errors import as_sentence
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.results.selection import METHODS, Score
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State, read_object
+from dg_batchformer.storage.lock import Busy
 from dg_batchformer.text.counts import duration, how_many
+from dg_batchformer.training.faults import DeviceFault
+from dg_batchformer.training.run_log import storage_error
+from dg_batchformer.training.stop import Interrupted
 
 
 class Lines:
@@ -73,8 +78,26 @@ def outcome(spec: RunSpec, folder: RunFolder) -> list[str]:
     return [*said, f"records: {folder.records_file}", *_threads(run)]
 
 
-def ending(spec: RunSpec, folder: RunFolder, state: State) -> str:
-    """Return what a launch prints of an ended run: its accuracies, or its place in the race that stopped it."""
+def ending(spec: RunSpec, folder: RunFolder, how: State | Exception) -> tuple[str, str]:
+    """Return how a run of a sweep ended, as in ``Report.ended``, and a sentence about it.
+
+    The sentence has the accuracies of a trained run, or its place in the race that stopped it, or the error.
+
+    Args:
+        how: its state, or the exception that ended it.
+
+    """
+    if isinstance(how, State):
+        return how.value, _result(spec, folder, how)
+    if isinstance(how, Interrupted):
+        return "interrupted", ""
+    if isinstance(how, Busy):
+        return "busy", str(how)
+    stopped = isinstance(how, DeviceFault) or storage_error(how) is not None
+    return "stopped" if stopped else State.FAILED.value, as_sentence(how)
+
+
+def _result(spec: RunSpec, folder: RunFolder, state: State) -> str:
     if state is State.OUTRACED:
         place = read_object(folder.race_file)
         return place_text(place) if place else ""

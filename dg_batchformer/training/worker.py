@@ -21,7 +21,6 @@ from dg_batchformer.runtime.allocator import return_memory
 from dg_batchformer.runtime.memory import CardMemory, told_by_kernel
 from dg_batchformer.spec.options import Task
 from dg_batchformer.storage.folders import RunFolder, State
-from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.text.terminal import outlive_readers, prepare_streams
 from dg_batchformer.training.device import parse_device, prepare_device
@@ -29,8 +28,8 @@ from dg_batchformer.training.faults import DeviceFault, OutOfMemory
 from dg_batchformer.training.follower import RunToTrain
 from dg_batchformer.training.lines import ending
 from dg_batchformer.training.run import train_together
-from dg_batchformer.training.run_log import Watcher, storage_error
-from dg_batchformer.training.stop import Interrupted, StopOnSignal
+from dg_batchformer.training.run_log import Watcher
+from dg_batchformer.training.stop import StopOnSignal
 
 _EVENT_SECONDS = 0.5  # interval of progress events
 
@@ -125,7 +124,12 @@ def train_task(task: Task, device: torch.device, events: Events, stop: Callable[
     sent: list[str] = []
 
     def ended(run: RunToTrain, how: State | Exception) -> None:
-        event, values = _ending(run, how)
+        name, sentence = ending(run.spec, run.folder, how)
+        event, values = name, {"sentence": sentence, "out_of_memory": isinstance(how, OutOfMemory)}
+        if isinstance(how, State):
+            event, values = "end", {"sentence": sentence, "state": name}
+        elif isinstance(how, DeviceFault):  # another process can resume the run
+            event, values = "fault", {"sentence": how.what}
         sent.append(event)
         events.send(event, run=run.spec.id, **values)
 
@@ -135,20 +139,6 @@ def train_task(task: Task, device: torch.device, events: Events, stop: Callable[
     ]
     train_together(runs, task.options, device=device, stop=stop, ended=ended)
     return "fault" in sent
-
-
-def _ending(run: RunToTrain, how: State | Exception) -> tuple[str, dict[str, Any]]:
-    """Return the name and values of the final event of a run."""
-    if isinstance(how, State):
-        return "end", {"state": how.value, "sentence": ending(run.spec, run.folder, how)}
-    if isinstance(how, Busy):
-        return "busy", {"sentence": str(how)}
-    if isinstance(how, Interrupted):
-        return "interrupted", {}
-    if isinstance(how, DeviceFault):
-        return "fault", {"sentence": how.what}
-    event = "failed" if storage_error(how) is None else "stopped"
-    return event, {"sentence": as_sentence(how), "out_of_memory": isinstance(how, OutOfMemory)}
 
 
 def _give_back_memory(device: torch.device) -> bool:

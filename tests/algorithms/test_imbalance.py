@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms.base import TrainingSet
 from dg_batchformer.algorithms.boda import boda_loss
-from dg_batchformer.algorithms.ndcl import HardestLoss, _mixtures, negatives_loss, prototype_loss
+from dg_batchformer.algorithms.ndcl import HardestLoss, hard_negatives, negatives_loss, prototype_loss
 
 # Losses of the releases of MDLT (BoDA) and NDCL on the tensors below.
 UPSTREAM = {"BoDA": 2.6953058, "margin": 0.4774137, "prototypes": 1.1043891}
@@ -136,7 +136,7 @@ def test_negatives_are_mixtures_of_hard_samples_with_samples_taken_for_their_cla
     y = torch.tensor([0, 0, 0, 0, 1, 1])
     predicted = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6], [0.6, 0.4], [0.1, 0.9]])
 
-    mixtures = dict(_mixtures(x, y, predicted, alpha=0.2))
+    mixtures = dict(hard_negatives(x, y, predicted, alpha=0.2))
 
     shares = torch.tensor([4 / 6, 2 / 6]).softmax(dim=0)
     assert [len(mixtures[label]) for label in (0, 1)] == [round(6 * share) for share in shares.tolist()]

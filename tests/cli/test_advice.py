@@ -29,10 +29,10 @@ FOREIGN = {
 CSS = {"accent", "ink", "muted", "paper", "rule", "row", "tint"}
 
 
-def _flags(parser, name=""):
+def _flags(command_line, name=""):
     """Return the flags of every command by name, such as ``data verify``."""
-    found = {name: {flag.lstrip("-") for action in parser._actions for flag in action.option_strings}}
-    for action in parser._actions:
+    found = {name: {flag.lstrip("-") for action in command_line._actions for flag in action.option_strings}}
+    for action in command_line._actions:
         if isinstance(action, argparse._SubParsersAction):
             for verb, inner in action.choices.items():
                 found |= _flags(inner, f"{name} {verb}".strip())

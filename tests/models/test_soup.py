@@ -13,7 +13,7 @@ from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.cli.main import main
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.models.load import KeptModel, load_model
-from dg_batchformer.models.make_soups import _Setting
+from dg_batchformer.models.make_soups import Setting
 from dg_batchformer.models.precision import Precision
 from dg_batchformer.models.soup import greedy_soup, uniform_soup
 from dg_batchformer.spec.manifest import manifest_content
@@ -194,7 +194,7 @@ def test_live_batch_norm_of_a_mean_is_re_estimated_and_that_of_a_single_model_ke
     state = {**algorithm.network.state_dict(), "1.running_mean": torch.full((4,), 9.0)}
 
     with open_loader(spec, hparams, dataset, CPU, Silence()) as source, torch.no_grad():
-        setting = _Setting(model, Precision("fp32", ("fp32",)), dataset, source, CPU)
+        setting = Setting(model, Precision("fp32", ("fp32",)), dataset, source, CPU)
         inputs = training_inputs(setting.sampler, source, spec, CPU)
         expected = torch.stack([algorithm.network[0](x).mean(dim=0) for x in inputs]).mean(dim=0)
         single = setting.with_weights(state, averaged=False).predictor[1].running_mean.clone()

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.networks import MLP, Classifier, Featurizer, base, resnet
+from dg_batchformer.networks import MLP, Classifier, Featurizer, resnet
 from dg_batchformer.networks.backbones import BACKBONES, backbone_for
 from dg_batchformer.networks.resnet import ResNet
 
@@ -122,16 +122,17 @@ def test_folding_all_batch_norms_together_or_one_by_one_is_equal_to_the_bit(froz
         found.append([z, *(parameter.grad for parameter in network.parameters())])
 
     assert all(torch.equal(together, alone) for together, alone in zip(*found, strict=True))
-    assert not resnet._FOLDS
 
 
-def test_layers_are_unfolded_when_a_forward_fails():
+def test_a_layer_uses_its_present_statistics_after_a_forward_that_failed():
     network = ResNet("resnet18", 3, 0.0).eval()
 
     with pytest.raises(RuntimeError):
         network(torch.rand(2, 1, 32, 32))
 
-    assert not resnet._FOLDS
+    convolution, norm, x = network.network.conv1, network.network.bn1, torch.rand(2, 3, 32, 32)
+    norm.running_mean += 1
+    assert_close(resnet.convolve_and_normalise(convolution, norm, x), norm(convolution(x)))
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -140,7 +141,7 @@ def test_a_resnet_compiles_to_one_graph(frozen):
     network = ResNet("resnet18", 3, 0.0)
     network.freeze_bn = frozen
     x = torch.rand(2, 3, 32, 32)
-    compiled = torch.compile(base._features, backend="eager", fullgraph=True)
+    compiled = torch.compile(type(network).features, backend="eager", fullgraph=True)
 
     for trains in (True, False):
         network.train(trains)

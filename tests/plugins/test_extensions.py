@@ -194,5 +194,6 @@ def test_a_wrapper_of_a_session_is_registered_and_part_of_the_run(write, tmp_pat
     assert "Doubled" in dg.list("wrappers")
 
 
-def test_the_stages_of_our_wrappers_are_known_without_importing_them():
-    assert wrappers._stages() == {name: wrapper.acts_on for name, wrapper in WRAPPERS._classes.items()}
+def test_our_wrappers_and_those_that_average_weights_are_known_without_importing_them():
+    assert wrappers.wrapper_names() == [*WRAPPERS]
+    assert set(wrappers.own_averaging_wrappers()) == {name for name in WRAPPERS if WRAPPERS[name].acts_on == "weights"}

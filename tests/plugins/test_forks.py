@@ -367,7 +367,7 @@ def test_an_interrupted_run_resumes_exactly_with_what_only_updates_create(fork, 
     assert_close(cut["predictor"], whole["predictor"], rtol=0, atol=0)
 
 
-def test_workers_of_a_sweep_import_its_forks_and_no_verb_that_reads_does(fork, tmp_path, capsys):
+def test_workers_of_a_sweep_import_its_forks_and_no_verb_that_reads_does(fork, tmp_path, capsys, monkeypatch):
     plugin = fork()
     text = "datasets: [Toy]\nalgorithms: [mine/ERM+BF]\nprotocol: quick\ntrials: 1\ntest_envs: [A]\nsteps: 3\n"
     (tmp_path / "mine.yaml").write_text(f"{text}plugins: ['fork:mine']\nhparams: {{batch_size: 8}}\n")
@@ -378,7 +378,7 @@ def test_workers_of_a_sweep_import_its_forks_and_no_verb_that_reads_does(fork, t
     [run] = (tmp_path / "results" / "mine" / "runs").iterdir()
     assert (run / "done").exists()
 
-    load._loaded.clear()
+    monkeypatch.setattr(load, "_loaded", set())  # as in another process
     (tmp_path / "mine" / "domainbed" / "networks.py").write_text("open('imported', 'w')\n")
     for verb in ("status", "tables", "report"):
         assert main([verb, "results/mine"]) == 0

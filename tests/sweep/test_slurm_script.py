@@ -101,7 +101,7 @@ def test_every_task_of_a_follow_up_trains_its_share_of_the_winners(tmp_path, mon
     trained = []
     monkeypatch.setattr(slurm.LocalLauncher, "launch", lambda self, runs: trained.append(runs) or True)
     runs = expand(SWEEP)
-    settings = slurm._task_settings(RunOptions(), CLUSTER)
+    settings = {"options": RunOptions(), "devices": ["cpu"], "threads": 1, "seconds": 5.0}
 
     for task in range(2):
         slurm.FollowUp(tmp_path, lambda folder: runs, task, 2, **settings)()

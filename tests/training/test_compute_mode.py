@@ -268,7 +268,11 @@ def test_gpus_compile_training_too_and_replay_it_for_small_batches(monkeypatch):
 @pytest.fixture
 def traced(monkeypatch):
     """Compile without a compiler: graphs are traced, differentiated and run eagerly."""
-    monkeypatch.setattr(base, "_compiled", lambda training, graphs: torch.compile(base._features, backend="aot_eager"))
+
+    def features(featurizer, x):
+        return featurizer.features(x)
+
+    monkeypatch.setattr(base, "_compiled", lambda training, graphs: torch.compile(features, backend="aot_eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
 

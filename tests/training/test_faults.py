@@ -68,7 +68,7 @@ def test_a_gpu_that_fails_leaves_its_run_to_be_resumed(tmp_path, monkeypatch):
     def fail(*arguments):
         raise RuntimeError(ECC)
 
-    monkeypatch.setattr(Evaluator, "_evaluate", fail)
+    monkeypatch.setattr(Evaluator, "outputs", fail)
     task, events = Task((Assignment(quick_spec(), tmp_path / "worker"),), RunOptions()), Sent()
 
     with pytest.raises(DeviceFault, match=r"ECC error encountered\); rerun the command to resume"):
@@ -81,7 +81,7 @@ def test_a_gpu_that_fails_leaves_its_run_to_be_resumed(tmp_path, monkeypatch):
 
 
 def test_cached_images_are_evicted_from_a_full_gpu_before_a_run_fails(tmp_path, monkeypatch):
-    given_up, watcher, evaluate = [], Silence(), Evaluator._evaluate
+    given_up, watcher, evaluate = [], Silence(), Evaluator.outputs
 
     def give_up():
         given_up.append(True)
@@ -93,7 +93,7 @@ def test_cached_images_are_evicted_from_a_full_gpu_before_a_run_fails(tmp_path, 
         return evaluate(*arguments)
 
     monkeypatch.setattr(RESIDENCE, "give_up", give_up)
-    monkeypatch.setattr(Evaluator, "_evaluate", full_at_first)
+    monkeypatch.setattr(Evaluator, "outputs", full_at_first)
 
     assert run_quickly(quick_spec(), tmp_path, watcher=watcher) is State.DONE
     assert watcher.notes == ["cpu ran out of memory; the pixel cache is removed from it, and the run resumes"]

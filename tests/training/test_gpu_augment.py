@@ -70,7 +70,7 @@ def test_crops_are_resized_in_full_precision_also_in_runs_that_use_tf32():
     matmul = torch.backends.cuda.matmul
     allow_tf32(True)
     try:
-        with gpu_augment._full_precision():
+        with gpu_augment.full_precision():
             inside = matmul.allow_tf32
         after = matmul.allow_tf32
     finally:

@@ -1,9 +1,16 @@
+import errno
+
 import pytest
 from support import quick_spec
 
 from dg_batchformer.cli.main import main
+from dg_batchformer.errors import InputError
+from dg_batchformer.storage.folders import RunFolder, State
+from dg_batchformer.storage.lock import Busy
 from dg_batchformer.training import lines as lines_module
-from dg_batchformer.training.lines import Lines
+from dg_batchformer.training.faults import DeviceFault
+from dg_batchformer.training.lines import Lines, ending
+from dg_batchformer.training.stop import Interrupted
 
 ACCURACIES = {f"env{env}_{part}_acc": 0.5 for env in range(4) for part in ("in", "out")}
 
@@ -34,3 +41,22 @@ def test_the_log_has_every_line_of_the_console(tmp_path, capsys):
     assert len(printed) > 8
     assert any(line.startswith("note: ") for line in printed)
     assert [line for line in logged if line in printed] == printed
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "sentence"),
+    [
+        (State.DIVERGED, "diverged", ""),
+        (Interrupted("at step 3"), "interrupted", ""),
+        (Busy("node1 trains it"), "busy", "node1 trains it"),
+        (OSError(errno.ENOSPC, "No space left on device"), "stopped", "OSError: [Errno 28] No space left on device"),
+        (DeviceFault("cuda:0 failed (ECC)"), "stopped", "cuda:0 failed (ECC); rerun the command to resume"),
+        (InputError("batch_size is 0"), "failed", "batch_size is 0"),
+        (ZeroDivisionError("by zero"), "failed", "ZeroDivisionError: by zero"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_end_of_a_run_is_named_and_explained(how, name, sentence, tmp_path):
+    ended, said = ending(quick_spec(), RunFolder(tmp_path), how)
+
+    assert (ended, said[: len(sentence)]) == (name, sentence)

@@ -185,7 +185,7 @@ def test_the_reason_of_a_failure_is_written_while_the_run_is_locked(tmp_path, mo
         whole(folder, *why)
 
     monkeypatch.setattr(RunFolder, "fail", fail)
-    monkeypatch.setattr(Evaluator, "_evaluate", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(Evaluator, "outputs", lambda *arguments: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         run_quickly(quick_spec(), tmp_path)
@@ -200,7 +200,7 @@ def test_out_of_memory_is_one_sentence_with_a_remedy(tmp_path, monkeypatch):
     def run_out(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory, with many numbers")
 
-    monkeypatch.setattr(Evaluator, "_evaluate", run_out)
+    monkeypatch.setattr(Evaluator, "outputs", run_out)
 
     with pytest.raises(InputError, match="out of memory on cpu; use a smaller batch_size or image_size"):
         run_quickly(quick_spec(), tmp_path)
