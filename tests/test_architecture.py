@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dg_batchformer.spec.manifest import manifest_content
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
 

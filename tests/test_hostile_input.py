@@ -24,7 +24,8 @@ from dg_batchformer.results.predictions import read_predictions
 from dg_batchformer.results.runs import parse_records
 from dg_batchformer.spec.launch import options_of_run
 from dg_batchformer.spec.manifest import read_sweep_manifest
-from dg_batchformer.spec.sweep import Row, SweepSpec, load_sweep
+from dg_batchformer.spec.sweep import Row, SweepSpec
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.spec.yaml_lines import LinedYaml
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, read_object
 from dg_batchformer.storage.lock import is_held, owner_of

@@ -31,7 +31,7 @@ from dg_batchformer.runtime.memory import peak_memory
 from dg_batchformer.spec.manifest import SweepRun, manifest_content
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunRequest
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers.local import LocalLauncher

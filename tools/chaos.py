@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 

@@ -13,7 +13,8 @@ from dg_batchformer.results.winners import cells, read_winners, repeats, write_w
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, REMEMBERED, Launch
 from dg_batchformer.spec.manifest import SweepRun, awaits_winners, manifest_content
 from dg_batchformer.spec.names import is_of_session
-from dg_batchformer.spec.sweep import SweepSpec, declared_plugins, load_sweep
+from dg_batchformer.spec.sweep import SweepSpec
+from dg_batchformer.spec.sweep_file import declared_plugins, load_sweep
 from dg_batchformer.storage.folders import KEEP, State, SweepFolder, refuse_misplaced
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
 from dg_batchformer.sweep.expand import expand
@@ -238,7 +239,7 @@ def _sweep_on_slurm(
     options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun], folder: SweepFolder
 ) -> int:
     """Submit the missing runs to SLURM and return; runs of jobs that are already queued are not submitted again."""
-    from dg_batchformer.sweep.launchers.slurm import runs_in_task, submit, submit_follow_up
+    from dg_batchformer.sweep.launchers.slurm import SlurmLauncher, runs_in_task
     from dg_batchformer.training.preflight import check_runs
 
     _refuse_session(runs)
@@ -262,23 +263,15 @@ def _sweep_on_slurm(
         for run_id in planned.states.having(State.FAILED) & {run.spec.id for run in planned.due}:
             folder.run(run_id).error_file.unlink(missing_ok=True)  # tasks skip failed runs
         per_task = options.runs_per_task or runs_in_task(planned.seconds_of_trainings, cluster)
+        launcher = SlurmLauncher(folder, run_options(options), cluster, per_task, share=asked.share)
         submitted = 0
-        for part in submit(folder, planned.due, run_options(options), cluster, per_task, share=asked.share):
+        for part in launcher.submit(planned.due):
             log_jobs(folder, part)
             submitted += len(part)
             searching += part
         if (number := _following(asked, runs)) and searching and (submitted or not follows_up):
             _say_what_follows(asked, runs)
-            part = submit_follow_up(
-                folder,
-                declare_winners,
-                number,
-                run_options(options),
-                cluster,
-                per_task,
-                after=searching,
-                share=asked.share,
-            )
+            part = launcher.submit_follow_up(declare_winners, number, after=searching)
             log_jobs(folder, part)
             submitted += len(part)
     print(f"submitted {submitted} tasks of up to {per_task} runs; {len(states)} tasks were already queued")

@@ -5,20 +5,18 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, Launch
 from dg_batchformer.spec.race import Bracket, Race, brackets
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.search import Search
+from dg_batchformer.spec.sweep import SweepSpec
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.text.command import command
 from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.spelling import one_form
-
-if TYPE_CHECKING:  # importing yaml would take a tenth of the time of a table
-    from dg_batchformer.spec.sweep import SweepSpec
 
 
 class SweepRun(NamedTuple):
@@ -125,7 +123,7 @@ def racing(runs: Sequence[SweepRun], race: Race | None) -> list[SweepRun]:
 
 
 def manifest_content(
-    sweep: "SweepSpec", runs: Sequence[SweepRun], launch: dict[str, Any] | None = None
+    sweep: SweepSpec, runs: Sequence[SweepRun], launch: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the content of ``sweep.json``.
 

@@ -87,6 +87,13 @@ class Model:
     constant: Mapping[str, Any]
 
 
+def build_algorithm(spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, *inner: Algorithm) -> Algorithm:
+    """Build the algorithm of a run, or its average around the algorithm ``inner`` that trains."""
+    declared = DeclaredHparams(hparams, split_name(spec.algorithm)[0])
+    algorithm_class = get_algorithm_class(spec.algorithm)
+    return algorithm_class(dataset.input_shape, dataset.num_classes, len(spec.train_envs), declared, *inner)
+
+
 class Follower:
     """The state of a run while it is open, from the lock on its folder to its end.
 
@@ -156,15 +163,9 @@ class Follower:
             vars(self).pop(name, None)
 
     def _build_average(self) -> WeightAveraging:
-        average_class, dataset = get_algorithm_class(self.spec.algorithm), self.model.dataset
-        assert issubclass(average_class, WeightAveraging)
-        return average_class(
-            dataset.input_shape,
-            dataset.num_classes,
-            len(self.spec.train_envs),
-            DeclaredHparams(self.hparams, split_name(self.spec.algorithm)[0]),
-            self.model.algorithm,
-        ).to(self.device)
+        average = build_algorithm(self.spec, self.hparams, self.model.dataset, self.model.algorithm)
+        assert isinstance(average, WeightAveraging)
+        return average.to(self.device)
 
     def begin(self) -> None:
         """Tell callbacks and the log that the run begins or resumes."""

@@ -7,13 +7,11 @@ from typing import Any
 
 import torch
 
-from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.algorithms.base import TrainingSet
 from dg_batchformer.datasets import Dataset
-from dg_batchformer.hparams import DeclaredHparams
 from dg_batchformer.optim.groups import describe_groups, group_lines
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.race import Standing
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import State
@@ -22,7 +20,7 @@ from dg_batchformer.training.compute_mode import Execution, Work, apply, gave_up
 from dg_batchformer.training.data_path import read_features
 from dg_batchformer.training.evaluate import Evaluation, build_evaluator
 from dg_batchformer.training.faults import is_out_of_memory
-from dg_batchformer.training.follower import Follower, Model
+from dg_batchformer.training.follower import Follower, Model, build_algorithm
 from dg_batchformer.training.initialization import Initial
 from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
@@ -97,12 +95,7 @@ class Trajectory:
         """Build the algorithm, as at the start of a run."""
         spec = self.spec
         seed_everything(seed_hash(spec.seed, "initialisation"))
-        algorithm = get_algorithm_class(spec.algorithm)(
-            dataset.input_shape,
-            dataset.num_classes,
-            len(spec.train_envs),
-            DeclaredHparams(self.hparams, split_name(spec.algorithm)[0]),
-        ).to(self.device)
+        algorithm = build_algorithm(spec, self.hparams, dataset).to(self.device)
         counts = count_classes(dataset, splits, spec.train_envs)
         algorithm.prepare(TrainingSet(torch.tensor(list(counts.values())), spec.steps))
         if spec.data_path == "features":

@@ -19,7 +19,7 @@ from dg_batchformer.plugins import load
 from dg_batchformer.registry import ALGORITHMS
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.training.stop import Interrupted
 

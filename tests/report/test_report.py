@@ -20,7 +20,8 @@ from dg_batchformer.report.provenance import costs
 from dg_batchformer.report.reproduce import sweep_files
 from dg_batchformer.results.collect import collect
 from dg_batchformer.results.selection import METHODS
-from dg_batchformer.spec.sweep import Row, SweepSpec, load_sweep
+from dg_batchformer.spec.sweep import Row, SweepSpec
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.stats.comparison import Verdict, compare_rows
 from dg_batchformer.stats.verdict import sentence
 from dg_batchformer.storage.folders import State

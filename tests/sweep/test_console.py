@@ -1,6 +1,6 @@
 import pytest
 
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.sweep import console as console_module
 from dg_batchformer.sweep.console import SweepConsole
 from dg_batchformer.sweep.expand import expand

@@ -17,7 +17,7 @@ from dg_batchformer.cli.main import main, parser
 from dg_batchformer.cli.train import run_spec
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.options import Assignment, RunOptions, Task
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers import admission, local

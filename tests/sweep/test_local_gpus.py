@@ -7,7 +7,7 @@ from stand_in_gpus import GIB
 
 from dg_batchformer.runtime.memory import CardMemory
 from dg_batchformer.spec.options import RunOptions
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers import admission, local

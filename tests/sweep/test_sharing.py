@@ -5,7 +5,7 @@ import json
 from dg_batchformer.cli.main import main
 from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.options import RunOptions
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.plan import plan

@@ -16,7 +16,7 @@ from dg_batchformer.sweep.cluster import Cluster, load_cluster
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import Job, log_jobs, read_jobs
 from dg_batchformer.sweep.launchers import slurm
-from dg_batchformer.sweep.launchers.slurm import submit, submit_follow_up
+from dg_batchformer.sweep.launchers.slurm import SlurmLauncher
 
 SWEEP = SweepSpec("tiny", ("Toy",), (Row("ERM", "ERM"),), "quick", 2, 1, ("A",), steps=3)
 CLUSTER = Cluster()
@@ -44,7 +44,7 @@ def cluster(tmp_path, monkeypatch):
 def _submit(path, settings=CLUSTER):
     folder = SweepFolder(path)
     folder.slurm.mkdir(parents=True)
-    return [job for jobs in submit(folder, expand(SWEEP), RunOptions(), settings, 1) for job in jobs]
+    return [job for jobs in SlurmLauncher(folder, RunOptions(), settings, 1).submit(expand(SWEEP)) for job in jobs]
 
 
 def _parameters(script):
@@ -89,7 +89,7 @@ def test_winners_of_a_search_start_when_all_its_jobs_have_ended(cluster, tmp_pat
     folder.slurm.mkdir(parents=True)
     searching = [Job("5_0", ["a"]), Job("5_1", ["b"]), Job("6", ["c"])]
 
-    jobs = submit_follow_up(folder, declare_winners, 3, RunOptions(), CLUSTER, 2, after=searching)
+    jobs = SlurmLauncher(folder, RunOptions(), CLUSTER, 2).submit_follow_up(declare_winners, 3, after=searching)
 
     assert [(job.job_id, job.is_follow_up) for job in jobs] == [("7_0", True), ("7_1", True)]
     assert _parameters((cluster / "script.sh").read_text())["--dependency"] == "afterany:5:6"

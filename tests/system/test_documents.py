@@ -15,7 +15,7 @@ from PIL import Image
 from sweep_folders import write_sweep
 
 from dg_batchformer.catalog.datasets import dataset_facts
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).parents[2]

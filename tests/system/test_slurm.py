@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dg_batchformer.spec.manifest import read_sweep_manifest
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import queued_states, read_jobs

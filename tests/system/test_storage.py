@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.training import checkpoint

@@ -145,102 +145,88 @@ def runs_in_task(seconds: Sequence[float | None], cluster: Cluster) -> int:
     return max(1, int(room / max(max(known), 1.0)))
 
 
-def submit(
-    folder: SweepFolder,
-    runs: Sequence[SweepRun],
-    options: RunOptions,
-    cluster: Cluster,
-    runs_per_task: int,
-    *,
-    share: bool = True,
-) -> Iterator[list[Job]]:
-    """Submit runs as job arrays; yield the jobs of each array. Raises InputError if SLURM rejects one.
+class SlurmLauncher:
+    """Submits the runs of a sweep as job arrays; raises InputError if SLURM rejects one.
 
     Args:
         folder: of the sweep.
-        runs: to train.
         options: of all runs.
         cluster: resources of a task.
         runs_per_task: number of runs, where those that are trained at once count as one.
         share: whether runs of one trajectory are trained at once.
 
     """
-    settings = _task_settings(options, cluster, share)
-    parts = _parts(trajectories(runs, share=share), runs_per_task)
-    path = folder.path.absolute()
-    yield from _submit([Chunk(path, [*chain(*part)], **settings) for part in parts], path, cluster)
 
+    def __init__(
+        self, folder: SweepFolder, options: RunOptions, cluster: Cluster, runs_per_task: int, *, share: bool = True
+    ) -> None:
+        self.path, self.cluster, self.runs_per_task, self.share = folder.path.absolute(), cluster, runs_per_task, share
+        data_dir = None if options.data_dir is None else options.data_dir.absolute()
+        devices = [f"cuda:{index}" for index in range(cluster.gpus)] or ["cpu"]
+        self.settings: dict[str, Any] = {  # of every task
+            "options": replace(options, data_dir=data_dir),
+            "devices": devices,
+            "threads": max(1, cluster.cpus // len(devices)),
+            "seconds": max(5.0, cluster.signal - _SIGNAL_MARGIN),
+            "share": share,
+        }
 
-def submit_follow_up(
-    folder: SweepFolder,
-    declare: Callable[[SweepFolder], Sequence[SweepRun]],
-    number: int,
-    options: RunOptions,
-    cluster: Cluster,
-    runs_per_task: int,
-    *,
-    after: Sequence[Job],
-    share: bool = True,
-) -> list[Job]:
-    """Submit the runs of the winners of a search, to start when its jobs have ended; return their jobs.
+    def submit(self, runs: Sequence[SweepRun]) -> Iterator[list[Job]]:
+        """Submit runs; yield the jobs of each array."""
+        parts = _parts(trajectories(runs, share=self.share), self.runs_per_task)
+        yield from self._submit([Chunk(self.path, [*chain(*part)], **self.settings) for part in parts])
 
-    Args:
-        folder: of the sweep.
-        declare: chooses the winners and returns their runs, or none if the search is unfinished; called by every task.
-        number: of the runs that ``declare`` returns.
-        options: of all runs.
-        cluster: resources of a task.
-        runs_per_task: number of runs per task.
-        after: the jobs of the search.
-        share: whether runs of one trajectory are trained at once.
+    def submit_follow_up(
+        self, declare: Callable[[SweepFolder], Sequence[SweepRun]], number: int, *, after: Sequence[Job]
+    ) -> list[Job]:
+        """Submit the runs of the winners of a search, to start when its jobs have ended; return their jobs.
 
-    """
-    settings, path = _task_settings(options, cluster, share), folder.path.absolute()
-    tasks = -(-number // runs_per_task)
-    work = [FollowUp(path, declare, task, tasks, **settings) for task in range(tasks)]
-    dependency = ":".join(["afterany", *dict.fromkeys(job.job_id.split("_")[0] for job in after)])
-    return [job for part in _submit(work, path, cluster, dependency) for job in part]
+        Args:
+            declare: chooses the winners and returns their runs, or none if the search is unfinished; called by every
+                task.
+            number: of the runs that ``declare`` returns.
+            after: the jobs of the search.
 
+        """
+        tasks = -(-number // self.runs_per_task)
+        work = [FollowUp(self.path, declare, task, tasks, **self.settings) for task in range(tasks)]
+        dependency = ":".join(["afterany", *dict.fromkeys(job.job_id.split("_")[0] for job in after)])
+        return [job for part in self._submit(work, dependency) for job in part]
 
-def _task_settings(options: RunOptions, cluster: Cluster, share: bool = True) -> dict[str, Any]:
-    """Return the arguments that all tasks of a sweep share."""
-    devices = [f"cuda:{index}" for index in range(cluster.gpus)] or ["cpu"]
-    if options.data_dir is not None:
-        options = replace(options, data_dir=options.data_dir.absolute())
-    threads, seconds = max(1, cluster.cpus // len(devices)), max(5.0, cluster.signal - _SIGNAL_MARGIN)
-    return {"options": options, "devices": devices, "threads": threads, "seconds": seconds, "share": share}
+    def _submit(self, work: Sequence[Chunk], dependency: str = "") -> Iterator[list[Job]]:
+        """Submit tasks as job arrays; yield the jobs of each array.
 
+        Args:
+            work: of each task.
+            dependency: in the notation of sbatch, '' for none.
 
-def _submit(work: Sequence[Chunk], path: Path, cluster: Cluster, dependency: str = "") -> Iterator[list[Job]]:
-    """Submit tasks as job arrays; yield the jobs of each array.
+        """
+        import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    Args:
-        work: of each task.
-        path: of the sweep, absolute.
-        cluster: resources of a task.
-        dependency: in the notation of sbatch, '' for none.
-
-    """
-    import submitit
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    _refuse_path(path)
-    longest = _longest_array()  # also checks that SLURM is available
-    logs = SweepFolder(path).slurm
-    executor = submitit.SlurmExecutor(logs, max_num_timeout=_REQUEUES)
-    submitted = 0
-    for part in _parts(work, longest):
-        name = f"{one_line(path.name)}[{submitted + 1}-{submitted + len(part)}]"
-        pattern = "%A_%a" if len(part) > 1 else "%j"
-        try:
-            executor.update_parameters(job_name=name, **_parameters(cluster, logs, pattern, dependency))
-            with executor.batch():
-                jobs = [executor.submit(chunk) for chunk in part]
-        except (RuntimeError, OSError, FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-            reason = " ".join(str(getattr(error, "stderr", None) or error).split())
-            raise InputError(f"SLURM refused the sweep after {submitted} tasks: {reason}") from None
-        submitted += len(part)
-        yield [Job(job.job_id, [run.spec.id for run in chunk.runs]) for job, chunk in zip(jobs, part, strict=True)]
+        _refuse_path(self.path)
+        longest = _longest_array()  # also checks that SLURM is available
+        logs = SweepFolder(self.path).slurm
+        executor = submitit.SlurmExecutor(logs, max_num_timeout=_REQUEUES)
+        submitted = 0
+        for part in _parts(work, longest):
+            name = f"{one_line(self.path.name)}[{submitted + 1}-{submitted + len(part)}]"
+            pattern = "%A_%a" if len(part) > 1 else "%j"
+            try:
+                executor.update_parameters(job_name=name, **_parameters(self.cluster, logs, pattern, dependency))
+                with executor.batch():
+                    jobs = [executor.submit(chunk) for chunk in part]
+            except (
+                RuntimeError,
+                OSError,
+                FailedJobError,
+                FailedSubmissionError,
+                subprocess.CalledProcessError,
+            ) as error:
+                reason = " ".join(str(getattr(error, "stderr", None) or error).split())
+                raise InputError(f"SLURM refused the sweep after {submitted} tasks: {reason}") from None
+            submitted += len(part)
+            yield [Job(job.job_id, [run.spec.id for run in chunk.runs]) for job, chunk in zip(jobs, part, strict=True)]
 
 
 def _refuse_path(path: Path) -> None:

@@ -6,7 +6,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.spec.expected import parse_expected
 from dg_batchformer.spec.search import Search
-from dg_batchformer.spec.sweep import load_sweep
+from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.sweep.expand import expand
 
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.yaml"))
