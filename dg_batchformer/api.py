@@ -13,6 +13,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dg_batchformer.catalog.custom import find_dataset
+from dg_batchformer.catalog.installed import KINDS
+from dg_batchformer.cli.common import import_plugins
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.results.arrange import Arrangement
 from dg_batchformer.results.collect import collect, refuse_mixed
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 Environments: TypeAlias = str | int | Sequence[str | int]
 
-_KINDS = ("algorithms", "wrappers", "datasets", "protocols", "backbones", "selections")
+_KINDS = (*KINDS, "selections")
 
 
 @dataclass(frozen=True)
@@ -293,10 +295,7 @@ def train(
 
     """
     name = _named(algorithm)
-    if plugins:
-        from dg_batchformer.plugins.load import load_plugins
-
-        load_plugins(module_names(plugins))
+    import_plugins(plugins)
     found = find_dataset(dataset, None if data_dir is None else Path(data_dir))
     spec = RunRequest(
         dataset=found.dataset,
@@ -379,7 +378,7 @@ def sweep(
         data_dir: folder of all datasets.
         results_dir: folder of all results.
         devices: devices, one worker process each, such as ``cpu,cpu`` or ``cuda:0,cuda:1``.
-        launcher: ``local``, or ``slurm``, which submits the runs and returns.
+        launcher: ``local``, ``slurm``, which submits the runs and returns, or one of a plug-in.
         slurm: SLURM settings, such as ``["partition=gpu", "gpus=1"]``.
         keep: the weights that every run keeps: ``none``, ``final`` or ``best``.
         predictions: save the predictions of every run.
@@ -417,9 +416,10 @@ def sweep(
         "retry": list(retry),
         "threads": threads,
     }
-    for option, value, allowed in (("launcher", launcher, ("local", "slurm")), ("keep", keep, KEEP)):
-        if value not in allowed:
-            raise unknown(f"value of {option}:", value, allowed)
+    if launcher == "dry_run":
+        raise InputError("a dry run prints commands; for it, use the command: sweep FILE --launcher dry_run")
+    if keep not in KEEP:
+        raise unknown("value of keep:", keep, KEEP)
     vars(options).update(given)
     declared = read(file, options.data_dir)
     runs = [
@@ -507,10 +507,9 @@ def load_model(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str
     """
     from dg_batchformer.models.load import load_model as load_kept
     from dg_batchformer.models.module import TrainedModel
-    from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.training.device import parse_device
 
-    load_plugins(plugins)
+    import_plugins(plugins)
     return TrainedModel(load_kept(RunFolder(Path(folder)), parse_device(device)))
 
 
@@ -581,7 +580,8 @@ def list_names(kind: str) -> list[str]:
     """Return all names of a kind.
 
     Args:
-        kind: ``algorithms``, ``wrappers``, ``datasets``, ``protocols``, ``backbones`` or ``selections``.
+        kind: ``algorithms``, ``wrappers``, ``datasets``, ``backbones``, ``protocols``, ``launchers``, ``callbacks`` or
+            ``selections``.
 
     Raises InputError for another kind. The command ``list KIND NAME`` describes one in full.
 

@@ -15,7 +15,8 @@ from dg_batchformer.networks.backbones import BACKBONE, backbone_for
 from dg_batchformer.networks.featurizer import featurizer_search_space, settle_featurizer
 from dg_batchformer.optim.recipe import recipe_search_space
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, Protocol, get_protocol
+from dg_batchformer.spec.protocol import Protocol
+from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
 from dg_batchformer.spec.run import RunSpec
 
 _SPELLINGS = ("resnet18", "resnet50_augmix")  # DomainBed's, of backbone and weights
@@ -61,7 +62,7 @@ def _space(algorithm: str, facts: DatasetFacts, rules: Protocol, given: Mapping[
     space.update({name: hparam for name, hparam in rules.hparam_space(facts).items() if name in space})
     for name, default in defaults.items():
         if name in space and space[name].allows(default):
-            space[name] = replace(space[name], default=default)
+            space[name] = replace(space[name], default=space[name].parse(name, default))
     draws = rules.hparam_draws(facts)
     return {name: replace(hparam, draw=draws.get(name)) for name, hparam in space.items()} if draws else space
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from dg_batchformer.catalog.installed import installed_names, load_installed
 from dg_batchformer.catalog.wrappers import wrapper_names
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.text.command import command
@@ -16,13 +17,13 @@ class Registry:
     """The plug-in classes of one kind, found in the modules of one package.
 
     Every public class that is defined in such a module and derives from ``base`` is registered, unless it sets
-    ``registered = False`` (abstract bases). Modules are imported at the first lookup.
+    ``registered = False`` (abstract bases). Modules are imported at the first lookup, installed packages when a name of
+    theirs is looked up.
 
     Args:
         kind: name of the kind in messages, such as ``algorithm``.
         package: dotted name of the package that is scanned.
         base: dotted ``module:Class`` of the base class.
-        elsewhere: dotted ``module:function`` that is called with a name that is not in the package, and may ``add`` it.
         near: returns names of another kind, which are also suggested for an unknown name.
 
     """
@@ -32,20 +33,17 @@ class Registry:
         kind: str,
         package: str,
         base: str,
-        elsewhere: str = "",
         near: Callable[[], Sequence[str]] = list,
     ) -> None:
         self.kind = kind
         self.package = package
         self.base = base
-        self.elsewhere = elsewhere
         self.near = near
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._classes and self.elsewhere:
-            _dotted(self.elsewhere)(name)
-        if name not in self._classes:
-            raise unknown(self.kind, name, [*self, *self.near()], see=command("list", f"{self.kind}s"))
+        if name not in self._classes and not load_installed(f"{self.kind}s", name):
+            known = [*self, *installed_names(f"{self.kind}s"), *self.near()]
+            raise unknown(self.kind, name, known, see=command("list", f"{self.kind}s"))
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:
@@ -112,13 +110,7 @@ ALGORITHMS = Registry(
     "algorithm",
     "dg_batchformer.algorithms",
     "dg_batchformer.algorithms.base:Algorithm",
-    elsewhere="dg_batchformer.plugins.load:load_installed",
     near=wrapper_names,
 )
-WRAPPERS = Registry(
-    "wrapper",
-    "dg_batchformer.wrappers",
-    "dg_batchformer.wrappers.base:Wrapper",
-    elsewhere="dg_batchformer.plugins.extensions:load_installed_wrapper",
-)
+WRAPPERS = Registry("wrapper", "dg_batchformer.wrappers", "dg_batchformer.wrappers.base:Wrapper")
 DATASETS = Registry("dataset", "dg_batchformer.datasets", "dg_batchformer.datasets.base:Dataset")

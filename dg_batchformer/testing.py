@@ -2,7 +2,8 @@
 
 Algorithms and wrappers train for a few updates on small random images, alone and composed with BF and SWAD. They must
 learn, predict every sample by itself, and resume exactly. Datasets must agree with their facts, backbones with their
-number of features. Takes seconds. Compositions that a plug-in refuses are listed with the reason.
+number of features, and protocols set hparams that exist. Takes seconds. Compositions that a plug-in refuses are listed
+with the reason; launchers and callbacks are only listed, as they act on the world.
 """
 
 import argparse
@@ -19,15 +20,18 @@ from torch import Tensor
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.algorithms.base import TrainingSet, Validation
+from dg_batchformer.callbacks.load import callbacks_of
 from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError, as_sentence
-from dg_batchformer.hparams_registry import default_hparams, resolve_hparams
+from dg_batchformer.hparams_registry import default_hparams, resolve_hparams, search_space
 from dg_batchformer.networks.backbones import BACKBONES, get_backbone
 from dg_batchformer.plugins.load import load_plugins
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 from dg_batchformer.spec.names import module_names
+from dg_batchformer.spec.protocols import PROTOCOLS, get_protocol
 from dg_batchformer.spec.run import RunRequest
+from dg_batchformer.sweep.launchers.base import LAUNCHERS
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.loop import seed_everything
 
@@ -55,11 +59,11 @@ def check_module(module: str, data_dir: Path | None = None) -> Iterator[Outcome]
         data_dir: folder of the data; None leaves out datasets that need files.
 
     """
-    registries: list[Iterable[str]] = [ALGORITHMS, WRAPPERS, DATASETS, BACKBONES]
+    registries: list[Iterable[str]] = [ALGORITHMS, WRAPPERS, DATASETS, BACKBONES, PROTOCOLS, LAUNCHERS]
     known = [set(registry) for registry in registries]
     load_plugins(module_names([module]))
     added = [sorted(set(registry) - before) for registry, before in zip(registries, known, strict=True)]
-    algorithms, wrappers, datasets, backbones = added
+    algorithms, wrappers, datasets, backbones, protocols, launchers = added
     for name in algorithms:
         for full in (name, f"{name}+BF", f"SWAD+{name}", f"SWAD+{name}+BF"):
             yield _checked(full, partial(check_algorithm, full), may_refuse="+" in full)
@@ -70,6 +74,10 @@ def check_module(module: str, data_dir: Path | None = None) -> Iterator[Outcome]
         yield _checked(name, partial(check_dataset, name, data_dir), may_refuse=False)
     for name in backbones:
         yield _checked(name, partial(check_backbone, name), may_refuse=True)
+    for name in protocols:
+        yield _checked(name, partial(check_protocol, name), may_refuse=False)
+    for name in [*launchers, *callbacks_of([module])]:
+        yield Outcome("ok", name, "is found by name")
 
 
 def assert_contracts(module: str, data_dir: Path | None = None) -> None:
@@ -131,6 +139,21 @@ def check_backbone(name: str) -> str:
     if not featurizer.stages():
         raise Broken("stages() is empty, so freeze, MixStyle and BFv2 have no place to act")
     return f"{featurizer.n_outputs} features, stages {', '.join(featurizer.stages())}"
+
+
+def check_protocol(name: str) -> str:
+    """Check that a protocol resolves on every kind of data; return its size, raise Broken for what does not hold."""
+    protocol = get_protocol(name)
+    spaces = [ALGORITHMS[algorithm].search_space("PACS") for algorithm in ALGORITHMS]
+    spaces += [WRAPPERS[wrapper].settings("PACS") for wrapper in WRAPPERS]
+    spaces += [search_space("ERM", "PACS", protocol=name), search_space("ERM", "Toy", protocol=name)]
+    given = [*protocol.defaults, *protocol.photographs, *protocol.draws]
+    if unknown := [hparam for hparam in given if not any(hparam in space for space in spaces)]:
+        raise Broken(f"it sets {', '.join(unknown)}, which is no hparam of any method")
+    for dataset in ("PACS", "Shapes", "Toy"):
+        for seed in range(3):
+            resolve_hparams(RunRequest(dataset=dataset, protocol=name, hparams_seed=seed).resolve())
+    return f"{protocol.steps} steps; sets {', '.join(sorted(set(given))) or 'no hparams'}"
 
 
 def _checked(name: str, check: Callable[[], str], *, may_refuse: bool) -> Outcome:

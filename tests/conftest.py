@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
@@ -9,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dg_batchformer.catalog import datasets, wrappers
+from dg_batchformer.catalog import datasets, installed, wrappers
 from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.networks.backbones import BACKBONES
 from dg_batchformer.plugins import load, session
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
+from dg_batchformer.spec import protocols
+from dg_batchformer.sweep.launchers.base import LAUNCHERS
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +32,16 @@ def registrations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for registry in (ALGORITHMS, WRAPPERS, DATASETS):
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     for place, name in (
-        (wrappers, "_added"), (datasets, "_added"), (load, "_loaded"), (session, "_registered")
+        (wrappers, "_added"), (datasets, "_added"), (load, "_loaded"), (session, "_registered"), (protocols, "_files")
     ):  # fmt: skip
         monkeypatch.setattr(place, name, type(getattr(place, name))())
-    with patch.dict(datasets.DATASETS), patch.dict(BACKBONES):
+    installed.entries.cache_clear()
+    added_to = (datasets.DATASETS, BACKBONES, protocols.PROTOCOLS, LAUNCHERS)
+    with ExitStack() as stack:
+        for table in added_to:
+            stack.enter_context(patch.dict(table))
         yield
+    installed.entries.cache_clear()
 
 
 @pytest.fixture

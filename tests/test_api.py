@@ -167,7 +167,7 @@ def test_a_class_of_a_notebook_composes_with_wrappers_and_is_refused_on_slurm(tm
     ids = [run.path.name for run in results.collection.runs]
     assert ids[0] == RunSpec.from_dict(json.loads((tmp_path / f"results/mine/runs/{ids[0]}/spec.json").read_text())).id
     assert "session:" not in (tmp_path / f"results/mine/runs/{ids[0]}/spec.json").read_text()
-    with pytest.raises(InputError, match="which SLURM tasks cannot import"):
+    with pytest.raises(InputError, match="which other processes cannot import"):
         dg.sweep(question, name="other", launcher="slurm")
 
 

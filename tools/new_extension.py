@@ -15,12 +15,14 @@ from pathlib import Path
 from dg_batchformer.cli.listing import names_of
 
 TEMPLATES = Path(__file__).with_name("templates")
-KINDS = ("algorithm", "wrapper", "dataset", "backbone", "callback")
+KINDS = ("algorithm", "wrapper", "dataset", "backbone", "protocol", "launcher", "callback")
 NEXT = {
     "algorithm": "dg-batchformer train --plugins {module} --algorithm SWAD+{name}+BF --protocol quick",
     "wrapper": "dg-batchformer train --plugins {module} --algorithm SWAD+CORAL+{name} --protocol quick",
     "dataset": "dg-batchformer train --plugins {module} --dataset {name} --data_dir DATA --protocol quick",
     "backbone": "dg-batchformer train --plugins {module} --backbone {module} --protocol quick",
+    "protocol": "dg-batchformer list hparams --plugins {module} --protocol {dashed}",
+    "launcher": "dg-batchformer sweep FILE --launcher {name}   (with plugins: [{module}] in FILE)",
     "callback": "dg-batchformer train --plugins {module} --log {name} --protocol quick",
 }
 LONGEST = 30  # characters of a name, so that lines with it keep their length
@@ -34,6 +36,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(), help="to write into (default: the current one)")
     options = parser.parse_args()
     kind, name, module = options.kind, options.name, snake_case(options.name)
+    dashed = module.replace("_", "-")
     files = {
         template: options.folder / template.name.replace(kind, module)
         for template in sorted(TEMPLATES.glob(f"*{kind}.*"))
@@ -44,10 +47,12 @@ def main() -> int:
         return 2
     for template, path in files.items():
         text = template.read_text(encoding="utf-8")
-        path.write_text(text.replace(f"My{kind.title()}", name).replace(f"my_{kind}", module), encoding="utf-8")
+        for old, new in {f"My{kind.title()}": name, f"my_{kind}": module, f"my-{kind}": dashed}.items():
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
         print(f"wrote {path}")
     print(f"next: python -m pytest test_{module}.py")
-    print(f"      {NEXT[kind].format(name=name, module=module)}")
+    print(f"      {NEXT[kind].format(name=name, module=module, dashed=dashed)}")
     return 0
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dg_batchformer.catalog.class_folders import folders_in, is_junk
-from dg_batchformer.catalog.datasets import DATASETS
+from dg_batchformer.catalog.datasets import DATASETS, is_dataset
 from dg_batchformer.catalog.image_manifest import SUFFIXES, read_manifest
+from dg_batchformer.catalog.installed import installed_names
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.text.command import command
 from dg_batchformer.text.spelling import folded, one_form, one_spelling
@@ -36,7 +37,7 @@ def find_dataset(name: str, data_dir: Path | None) -> Found:
 
     Raises InputError if it is neither in the catalog nor on disk, or has fewer than two environments.
     """
-    if name in DATASETS:
+    if is_dataset(name):
         return Found(name, ())
     place = find_own(name, data_dir)
     if place.is_dir():
@@ -147,7 +148,7 @@ def _known_as(name: str) -> str | None:
 
 def _unknown(name: str, data_dir: Path | None) -> InputError:
     own = f"a custom dataset is {name}/domain/class/image or {name}.csv in --data_dir {data_dir or 'DIR'}"
-    known = [*DATASETS, *_names_in(data_dir)]
+    known = [*DATASETS, *installed_names("datasets"), *_names_in(data_dir)]
     return unknown("dataset", name, known, see=f"see: {command('list', 'datasets')}; {own}")
 
 

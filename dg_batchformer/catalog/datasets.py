@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dg_batchformer.catalog.installed import installed_names, load_installed
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.text.spelling import folded, is_number, one_form
 
@@ -337,17 +338,25 @@ SELECTION_NAMES = (
 SMALL_BACKBONES = {28: "mnist_cnn", 32: "wrn16_2"}
 
 
+def is_dataset(name: str) -> bool:
+    """Return whether a name is in the catalog, to which an installed package of that name is added."""
+    return name in DATASETS or load_installed("datasets", name)
+
+
 def dataset_facts(name: str, environments: Sequence[str] = ()) -> DatasetFacts:
     """Return the facts of a dataset; raise InputError for an unknown name.
 
     Args:
-        environments: names of the environments of a custom dataset, which is assumed to hold photographs.
+        environments: names of the environments of a dataset that is not in the catalog, as its runs record them. It is
+            assumed to hold photographs, and no package is imported.
 
     """
     if name in DATASETS:
         return DATASETS[name]
     if not environments:
-        raise unknown("dataset", name, DATASETS)
+        if is_dataset(name):
+            return DATASETS[name]
+        raise unknown("dataset", name, [*DATASETS, *installed_names("datasets")])
     names = tuple(environments)
     return DatasetFacts(name, "custom dataset", names, names, folder=name)
 

@@ -6,10 +6,9 @@ packages from their entry points; and those of plug-ins are added when the plug-
 
 import ast
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
-GROUP = "dg_batchformer.wrappers"  # entry points: NAME = "my_package.my_module:MyWrapper"
+from dg_batchformer.catalog.installed import installed_entry, installed_names
 
 _FOLDER = Path(__file__).parents[1] / "wrappers"
 _added: dict[str, str] = {}
@@ -17,12 +16,12 @@ _added: dict[str, str] = {}
 
 def is_wrapper(name: str) -> bool:
     """Return whether a part of a name is a known wrapper."""
-    return name in _added or name in _stages() or name in installed_wrappers()
+    return name in _added or name in _stages() or installed_entry("wrappers", name) is not None
 
 
 def wrapper_names() -> list[str]:
     """Return the names of all known wrappers, sorted."""
-    return sorted({*_stages(), *installed_wrappers(), *_added})
+    return sorted({*_stages(), *installed_names("wrappers"), *_added})
 
 
 def averaging_wrappers() -> list[str]:
@@ -52,12 +51,6 @@ def add_wrapper(name: str, stage: str) -> None:
 
     """
     _added[name] = stage
-
-
-@cache
-def installed_wrappers() -> frozenset[str]:
-    """Return the names of wrappers that installed packages announce."""
-    return frozenset(entry.name for entry in entry_points(group=GROUP))
 
 
 @cache

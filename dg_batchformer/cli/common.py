@@ -1,8 +1,10 @@
 """Exit statuses, option types and options that several commands share."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TypeAlias
 
+from dg_batchformer.spec.names import module_names
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.text.printable import printable
 
@@ -24,6 +26,14 @@ def add_plugins(verb: argparse.ArgumentParser) -> None:
     """Add ``--plugins``, the modules to import; modules that a run folder names are never imported by themselves."""
     verb.add_argument("--plugins", nargs="+", default=[], metavar="MODULE",
         help="modules and forks to import first: those that the run was trained with")  # fmt: skip
+
+
+def import_plugins(plugins: Sequence[str]) -> None:
+    """Import plug-ins, which comes before names of theirs are resolved; without any, PyTorch is not imported either."""
+    if plugins:
+        from dg_batchformer.plugins.load import load_plugins
+
+        load_plugins(module_names(plugins))
 
 
 def add_log(verb: argparse.ArgumentParser) -> None:

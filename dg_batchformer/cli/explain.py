@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dg_batchformer.cli.common import OK, Verbs, add_plugins
+from dg_batchformer.cli.common import OK, Verbs, add_plugins, import_plugins
 from dg_batchformer.storage.folders import RunFolder
 
 
@@ -32,11 +32,10 @@ def add_parser(verbs: Verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draw what BatchFormer does in a trained run, and describe it in words."""
     from dg_batchformer.explain.write import explain
-    from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
 
-    load_plugins(options.plugins)
+    import_plugins(options.plugins)
     output = options.folder / "explain" if options.output is None else options.output
     device, console = parse_device("auto"), Console()
     prepare_device(device)

@@ -1,19 +1,20 @@
-"""``list``: list algorithms, wrappers, datasets, protocols, backbones and hparams."""
+"""``list``: list algorithms, wrappers and extensions of other kinds, and hparams."""
 
 import argparse
 
-from dg_batchformer.cli.common import OK, Verbs
+from dg_batchformer.catalog.installed import KINDS
+from dg_batchformer.cli.common import OK, Verbs, import_plugins
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
-    kinds = ("algorithms", "wrappers", "datasets", "protocols", "backbones", "hparams")
+    kinds = (*KINDS, "hparams")
     text = (
         "List what is available, one line each. With a NAME, show that one in full; with a glob, list all that match."
     )
     verb = verbs.add_parser(
-        "list", help="list algorithms, wrappers, datasets, protocols, backbones, hparams", description=text
+        "list", help="list algorithms, wrappers, datasets, backbones, protocols, hparams ...", description=text
     )
     verb.set_defaults(run=run)
     add = verb.add_argument
@@ -26,14 +27,13 @@ def add_parser(verbs: Verbs) -> None:
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
         help="protocol to show hparams for (default: %(default)s)")  # fmt: skip
     add("--plugins", nargs="+", default=[], metavar="MODULE",
-        help="modules that define more algorithms, as in train")  # fmt: skip
+        help="modules that add more, as in train")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a list, or one entry in full."""
     from dg_batchformer.cli.listing import list_kind
-    from dg_batchformer.plugins.load import load_plugins
 
-    load_plugins(options.plugins)
+    import_plugins(options.plugins)
     print(list_kind(options.kind, options.name, dataset=options.dataset, protocol=options.protocol))
     return OK

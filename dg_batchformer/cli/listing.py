@@ -1,4 +1,4 @@
-"""Text of the lists of algorithms, wrappers, datasets, protocols, backbones and hparams."""
+"""Text of the lists of extensions of every kind, and of hparams."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,8 +8,10 @@ import torch
 from tabulate import tabulate
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.callbacks.load import describe_callbacks, find_callbacks
 from dg_batchformer.catalog import datasets
 from dg_batchformer.catalog.image_formats import READ_ENDINGS
+from dg_batchformer.catalog.installed import installed_names, load_installed
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.hparams_registry import default_hparams, search_space
@@ -19,10 +21,11 @@ from dg_batchformer.networks.batchformer import batchformers
 from dg_batchformer.networks.freezing import freeze
 from dg_batchformer.networks.timm_models import matches, search_timm
 from dg_batchformer.optim.groups import describe_groups, featurizers, group_lines
-from dg_batchformer.plugins.load import installed
+from dg_batchformer.plugins.load import loaded_plugins
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.protocols import PROTOCOLS, get_protocol
+from dg_batchformer.sweep.launchers.base import LAUNCHERS, OURS, find_launcher
 
 _WIDTH = 100  # characters, of a table
 _CLASSES = 10  # for parameter counts if only the data tells the number of classes
@@ -34,17 +37,16 @@ def list_kind(kind: str, name: str | None, *, dataset: str, protocol: str) -> st
     """Return a list of one kind: all entries, those that match a glob, or one entry in full."""
     if kind == "hparams":
         return _hparams(name or "ERM", dataset, protocol)
-    lines, in_full = _KINDS[kind]
     if name is None:
-        return _named(lines().items())
+        return _named(_lines(kind).items())
     if set(name) & set("*?["):
         return _named(_matching(kind, name).items())
-    return in_full(name)
+    return _KINDS[kind][1](name)
 
 
 def names_of(kind: str) -> list[str]:
     """Return the names of everything of a kind."""
-    return [name for name in _KINDS[kind][0]() if name != _OWN]
+    return [name for name in _lines(kind) if name != _OWN]
 
 
 def _named(lines: Iterable[tuple[str, object]]) -> str:
@@ -55,7 +57,7 @@ def _named(lines: Iterable[tuple[str, object]]) -> str:
 
 
 def _matching(kind: str, pattern: str) -> dict[str, str]:
-    lines = {**_KINDS[kind][0](), **(search_timm(pattern) if kind == "backbones" else {})}
+    lines = {**_lines(kind), **(search_timm(pattern) if kind == "backbones" else {})}
     found = {name: line for name, line in lines.items() if matches(name, pattern)}
     if not found:
         raise InputError(f"none of the {kind} matches {pattern!r}; list {kind} shows all")
@@ -104,15 +106,15 @@ def _plugins(registry: Mapping[str, type] | Any) -> dict[str, str]:
     return {name: _headline(registry[name]) for name in registry}
 
 
-def _installed() -> dict[str, str]:
-    """Return the algorithms of installed packages with a line each: its headline, or why it cannot be imported."""
-    lines = {}
-    for name in installed():
+def _lines(kind: str) -> dict[str, str]:
+    """Return everything of a kind with a line each, which says of an installed package why it cannot be imported."""
+    known, unusable = _KINDS[kind][0], {}
+    for name in [name for name in installed_names(kind) if name not in known()]:
         try:
-            lines[name] = _headline(ALGORITHMS[name])
+            get_protocol(name) if kind == "protocols" else load_installed(kind, name)
         except InputError as error:
-            lines[name] = str(error)
-    return lines
+            unusable[name] = str(error)
+    return {**known(), **unusable}
 
 
 def _headline(plugin: type) -> str:
@@ -179,12 +181,27 @@ def _protocol(name: str) -> str:
 
 
 _KINDS: dict[str, tuple[Callable[[], Mapping[str, str]], Callable[[str], str]]] = {
-    "algorithms": (lambda: {**_plugins(ALGORITHMS), **_installed()}, _algorithm),
+    "algorithms": (lambda: _plugins(ALGORITHMS), _algorithm),
     "wrappers": (lambda: _plugins(WRAPPERS), _wrapper),
     "datasets": (lambda: _dataset_lines(), _dataset),
     "protocols": (lambda: {name: protocol.about for name, protocol in PROTOCOLS.items()}, _protocol),
     "backbones": (describe_backbones, describe_backbone),
+    "launchers": (lambda: _launcher_lines(), lambda name: OURS.get(name) or _about(find_launcher(name))),
+    "callbacks": (lambda: describe_callbacks(loaded_plugins()), lambda name: _callback(name)),
 }
+
+
+def _launcher_lines() -> dict[str, str]:
+    return {**OURS, **{name: _about(launcher).partition("\n")[0] for name, launcher in LAUNCHERS.items()}}
+
+
+def _callback(name: str) -> str:
+    [callback] = find_callbacks([name], loaded_plugins())
+    return _about(callback)
+
+
+def _about(written: type) -> str:
+    return inspect.getdoc(written) or written.__name__
 
 
 def _dataset_lines() -> dict[str, str]:

@@ -15,7 +15,7 @@ from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.terminal import outlive_readers
 
 # The order of --help; each command is a module of this package.
-_VERBS = (
+VERBS = (
     "train", "sweep", "status", "watch", "cancel", "tables", "compare", "report", "export", "pack", "explain",
     "predict", "soup", "list", "data",
 )  # fmt: skip
@@ -101,6 +101,6 @@ def parser(verb: str = "") -> argparse.ArgumentParser:
     )
     program.set_defaults(debug=False, works=False)
     verbs = program.add_subparsers(metavar="VERB", required=True)
-    for name in [name for name in _VERBS if name == verb] or _VERBS:
+    for name in [name for name in VERBS if name == verb] or VERBS:
         importlib.import_module(f"dg_batchformer.cli.{name}").add_parser(verbs)
     return program

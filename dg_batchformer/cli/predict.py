@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, add_plugins, positive
+from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, add_plugins, import_plugins, positive
 from dg_batchformer.errors import InputError
 from dg_batchformer.models.listing import FORMATS, Ranked, ranked
 from dg_batchformer.storage.folders import RunFolder, write_text
@@ -51,10 +51,9 @@ def run(options: argparse.Namespace) -> int:
     from dg_batchformer.models.load import load_model
     from dg_batchformer.models.precision import compute_as_runs
     from dg_batchformer.models.predict import refuse_without_images
-    from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.training.device import parse_device, prepare_device
 
-    load_plugins(options.plugins)
+    import_plugins(options.plugins)
     device, folder = parse_device(options.device), RunFolder(options.folder)
     prepare_device(device)
     model = load_model(folder, device)

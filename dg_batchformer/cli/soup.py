@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, add_plugins
+from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, add_plugins, import_plugins
 from dg_batchformer.errors import InputError
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.text.command import command
@@ -45,12 +45,11 @@ def run(options: argparse.Namespace) -> int:
     """Write the soups of a sweep; print an error for each group of models that cannot be averaged."""
     from dg_batchformer.models.make_soups import KINDS, make_soups
     from dg_batchformer.models.members import kept_members, read_groups, refuse_unrelated
-    from dg_batchformer.plugins.load import load_plugins
     from dg_batchformer.spec.run_folder import read_spec
     from dg_batchformer.training.console import Console
     from dg_batchformer.training.device import parse_device, prepare_device
 
-    load_plugins(options.plugins)
+    import_plugins(options.plugins)
     device = parse_device(options.device)
     prepare_device(device)
     sweep = SweepFolder(options.folder)

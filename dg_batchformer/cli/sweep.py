@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dg_batchformer.callbacks.load import find_callbacks
-from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, positive, run_options
+from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, import_plugins, positive, run_options
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.search import declare_winners, with_hparams_from
 from dg_batchformer.results.unpack import unpack
@@ -19,6 +19,7 @@ from dg_batchformer.storage.folders import KEEP, State, SweepFolder, refuse_misp
 from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import log_jobs, queued_states, read_jobs, submitting
+from dg_batchformer.sweep.launchers.base import OURS, Launcher, find_launcher
 from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
 from dg_batchformer.text.command import command
 from dg_batchformer.text.counts import how_many, of_trials
@@ -37,9 +38,9 @@ def add_parser(verbs: Verbs) -> None:
     verb.set_defaults(run=run, works=True, default=verb.get_default)
     add = verb.add_argument
     add("file", type=Path, metavar="FILE", help="a sweep file, such as sweeps/quickstart.yaml")
-    add("--launcher", choices=("local", "slurm", "dry_run"), default="local",
+    add("--launcher", metavar="NAME", default="local",
         help="local: train on this machine; slurm: submit job arrays and return; dry_run: print the missing runs, "
-        "their cost and the first commands (default: %(default)s)")  # fmt: skip
+        "their cost and the first commands; or a plug-in's, see list launchers (default: %(default)s)")  # fmt: skip
     add("--devices", metavar="NAMES", default="auto",
         help="one worker per name, such as cpu,cpu or cuda:0,cuda:1 or UUIDs of nvidia-smi -L; auto: one per GPU or "
         "MIG slice, or up to 4 on the CPU (default: %(default)s)")  # fmt: skip
@@ -81,19 +82,18 @@ def run(options: argparse.Namespace) -> int:
 
 def read(file: Path, data_dir: Path | None) -> SweepSpec:
     """Read a sweep file; first import its plug-ins, which may add the wrappers and datasets that it names."""
-    if plugins := declared_plugins(file):
-        from dg_batchformer.plugins.load import load_plugins
-
-        try:
-            load_plugins(plugins)
-        except InputError as error:
-            raise InputError(f"{file}: plugins: {error}") from None
+    try:
+        import_plugins(declared_plugins(file))
+    except InputError as error:
+        raise InputError(f"{file}: plugins: {error}") from None
     return load_sweep(file, data_dir)
 
 
 def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun]) -> int:
     """Start the missing runs of a sweep with the options of the command."""
     _check_names(options.file, asked, runs)
+    if options.launcher not in OURS:
+        find_launcher(options.launcher)
     find_callbacks(options.log, asked.plugins)
     folder = SweepFolder(options.results_dir / asked.name)
     refuse_misplaced(folder)
@@ -280,11 +280,11 @@ def _sweep_on_slurm(
 
 
 def _refuse_session(runs: Sequence[SweepRun]) -> None:
-    """Raise InputError for an algorithm of this session, which SLURM tasks cannot import."""
+    """Raise InputError for an algorithm of this session, which other processes cannot import."""
     for run in runs:
         if _is_of_session(run):
             raise InputError(
-                f"row {run.label!r} trains a class that was defined in this notebook or script, which SLURM tasks "
+                f"row {run.label!r} trains a class that was defined in this notebook or script, which other processes "
                 "cannot import; move the class to a module, such as my_module.py, and write plugins: [my_module]"
             )
 
@@ -332,17 +332,27 @@ def _launch(
 
     """
     from dg_batchformer.sweep.console import SweepConsole
-    from dg_batchformer.sweep.launchers.local import LocalLauncher
-    from dg_batchformer.training.in_process import InProcessLauncher
 
     console = SweepConsole(due, said)
-    kind = InProcessLauncher if any(map(_is_of_session, due)) else LocalLauncher
-    launcher = kind(folder, devices, run_options(options), console, threads=options.threads, share=share)
+    launcher = _launcher(options.launcher, due)(
+        folder, devices, run_options(options), console, threads=options.threads, share=share
+    )
     try:
         with folder.launching():
             return launcher.launch(due)
     finally:
         console.close()
+
+
+def _launcher(name: str, due: Sequence[SweepRun]) -> type[Launcher]:
+    """Return the launcher of a name; for ``local`` that of this process if runs train classes of this session."""
+    if name != "local":
+        _refuse_session(due)
+        return find_launcher(name)
+    from dg_batchformer.sweep.launchers.local import LocalLauncher
+    from dg_batchformer.training.in_process import InProcessLauncher
+
+    return InProcessLauncher if any(map(_is_of_session, due)) else LocalLauncher
 
 
 def _say_what_lacks(folder: SweepFolder, runs: Sequence[SweepRun]) -> int:

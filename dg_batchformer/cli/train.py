@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.catalog.custom import find_dataset
-from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, positive, run_options
+from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, import_plugins, positive, run_options
 from dg_batchformer.errors import InputError, RunFailed, as_sentence
 from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.spec.launch import OF_RUN, kept_options
-from dg_batchformer.spec.names import module_names
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import COMPILE, DATA_PATHS, EVALUATE, PRECISIONS, RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
@@ -143,18 +142,15 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 def _check_names(spec: RunSpec) -> None:
     from dg_batchformer.hparams_registry import resolve_hparams
-    from dg_batchformer.plugins.load import load_plugins
+    from dg_batchformer.plugins.load import load_plugins_of
 
-    load_plugins(spec.plugins)
+    load_plugins_of(spec)
     resolve_hparams(spec)
 
 
 def run_spec(options: argparse.Namespace) -> RunSpec:
     """Return the run that the options of ``train`` ask for; first import plug-ins, which may add the names in it."""
-    if options.plugins:
-        from dg_batchformer.plugins.load import load_plugins
-
-        load_plugins(module_names(options.plugins))
+    import_plugins(options.plugins)
     found = find_dataset(options.dataset, options.data_dir)._asdict()
     names = [name for name in RunSpec.__dataclass_fields__ if name not in ("hparams", *found)]
     return RunRequest(**{name: getattr(options, name) for name in names}, **found, hparams=_hparams(options)).resolve()

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.catalog.custom import namesakes
-from dg_batchformer.catalog.datasets import DATASETS as FACTS
-from dg_batchformer.catalog.datasets import dataset_facts
+from dg_batchformer.catalog.datasets import dataset_facts, is_dataset
 from dg_batchformer.datasets.base import Dataset, Environment
 from dg_batchformer.datasets.custom import OwnImages
 from dg_batchformer.errors import InputError
@@ -17,7 +16,7 @@ __all__ = ["DATASETS", "Dataset", "Environment", "get_dataset_class", "num_envir
 
 def open_dataset(spec: RunSpec, data_dir: Path | None, hparams: dict[str, Any]) -> Dataset:
     """Open the dataset of a run; raise InputError if the data is missing, or has other environments than the run."""
-    dataset_class = get_dataset_class(spec.dataset) if spec.dataset in FACTS else OwnImages
+    dataset_class = get_dataset_class(spec.dataset) if is_dataset(spec.dataset) else OwnImages
     dataset = dataset_class.of_run(spec, data_dir, hparams)
     dataset.notes = [*namesakes(spec.dataset, data_dir), *dataset.notes]
     return dataset
@@ -25,7 +24,7 @@ def open_dataset(spec: RunSpec, data_dir: Path | None, hparams: dict[str, Any]) 
 
 def get_dataset_class(name: str) -> type[Dataset]:
     """Return the dataset class of that name; raise InputError for an unknown one."""
-    if name in FACTS and name not in DATASETS:
+    if is_dataset(name) and name not in DATASETS:
         raise InputError(f"{name} has hparams but no loader; datasets with a loader: {', '.join(DATASETS)}")
     return DATASETS[name]
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from dg_batchformer.catalog.datasets import SMALL_BACKBONES
+from dg_batchformer.catalog.installed import installed_names, load_installed
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Value
 from dg_batchformer.networks.base import FeaturizerModule
@@ -91,6 +92,11 @@ def add_backbone(name: str, backbone: Backbone, source: str) -> None:
     BACKBONES[name] = backbone
 
 
+def is_registered(name: str) -> bool:
+    """Return whether there is a backbone of that name that is no model of timm or open_clip."""
+    return name in BACKBONES or load_installed("backbones", name)
+
+
 class _BackboneName(HParam):
     """A hparam whose value is one of the choices, or the name of a model of timm or open_clip."""
 
@@ -100,15 +106,15 @@ class _BackboneName(HParam):
         if isinstance(given, str) and is_clip(given):
             return CLIP_PREFIX + clip_name(given)
         if isinstance(given, str) and not self.allows(given):
-            raise _unknown(f"value of hparam {name}:", given, ["auto", *BACKBONES])
+            raise _unknown(f"value of hparam {name}:", given, ["auto", *_names()])
         return super().parse(name, given)
 
     def allows(self, value: Value) -> bool:
-        return value == "auto" or value in BACKBONES or is_timm(str(value)) or is_clip(str(value))
+        return value == "auto" or is_timm(str(value)) or is_clip(str(value)) or is_registered(str(value))
 
     @property
     def allowed(self) -> str:
-        return ", ".join(["auto", *BACKBONES, TIMM, CLIP])
+        return ", ".join(["auto", *_names(), TIMM, CLIP])
 
 
 BACKBONE = _BackboneName("auto", about="featurizer; auto: by input shape")
@@ -129,9 +135,13 @@ def describe_backbone(name: str) -> str:
         return describe_timm(name, describe_weights(name))
     if is_clip(name):
         return describe_clip(name, describe_weights(name))
-    if name not in BACKBONES:
-        raise _unknown("backbone", name, BACKBONES)
+    if not is_registered(name):
+        raise _unknown("backbone", name, _names())
     return f"{name}: {_about(name)}"
+
+
+def _names() -> list[str]:
+    return list(dict.fromkeys([*BACKBONES, *installed_names("backbones")]))
 
 
 def _about(name: str) -> str:

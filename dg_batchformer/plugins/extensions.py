@@ -1,18 +1,20 @@
-"""Wrappers, datasets and backbones that a plug-in module adds, beside algorithms and callbacks."""
+"""Wrappers, datasets, backbones, protocols and launchers that a plug-in adds, beside algorithms and callbacks."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from dg_batchformer.catalog.datasets import DatasetFacts, add_dataset
-from dg_batchformer.catalog.wrappers import GROUP, add_wrapper
+from dg_batchformer.catalog.wrappers import add_wrapper
 from dg_batchformer.datasets.base import Dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.backbones import Backbone, add_backbone
 from dg_batchformer.plugins.adopt import public_classes
 from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS, Registry
+from dg_batchformer.spec.protocols import add_protocol
+from dg_batchformer.sweep.launchers.base import Launcher, add_launcher
 from dg_batchformer.wrappers.base import ACTS_ON, Wrapper
 
 
@@ -23,9 +25,11 @@ class Extensions:
     wrappers: Mapping[str, type[Wrapper]] = field(default_factory=dict)
     datasets: Mapping[str, type[Dataset]] = field(default_factory=dict)
     backbones: Mapping[str, Backbone] = field(default_factory=dict)
+    protocols: Mapping[str, Path] = field(default_factory=dict)
+    launchers: Mapping[str, type[Launcher]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.wrappers or self.datasets or self.backbones)
+        return any(vars(self).values())
 
     def register(self, source: str, *, replaced: Collection[str] = ()) -> None:
         """Make everything available by name; what is registered already is skipped.
@@ -47,34 +51,32 @@ class Extensions:
             add_dataset(facts)
         for name, backbone in self.backbones.items():
             add_backbone(name, backbone, source)
+        for name, file in self.protocols.items():
+            add_protocol(name, file, source)
+        for name, launcher in self.launchers.items():
+            add_launcher(name, launcher, source)
 
 
 def extensions_of(module: ModuleType) -> Extensions:
-    """Return what a module adds: public wrappers and datasets, and the backbones in its dict ``BACKBONES``."""
+    """Return what a module adds: its public wrappers, datasets and launchers, and its dicts BACKBONES and PROTOCOLS."""
     classes = public_classes(module)
-    backbones = getattr(module, "BACKBONES", {})
-    if not isinstance(backbones, Mapping) or not all(isinstance(value, Backbone) for value in backbones.values()):
-        raise InputError(
-            f"plug-in {module.__name__}: BACKBONES must be a dict from names to networks.backbones.Backbone, got "
-            f"{backbones!r:.100}"
-        )
     return Extensions(
         {name: value for name, value in classes.items() if issubclass(value, Wrapper)},
         {name: value for name, value in classes.items() if issubclass(value, Dataset)},
-        backbones,
+        _listed(module, "BACKBONES", Backbone, "networks.backbones.Backbone"),
+        _listed(module, "PROTOCOLS", Path, "pathlib.Path, the files of protocols"),
+        {name: value for name, value in classes.items() if issubclass(value, Launcher)},
     )
 
 
-def load_installed_wrapper(name: str) -> None:
-    """Register the wrapper of that name from an entry point, if there is one."""
-    for entry in entry_points(group=GROUP, name=name):
-        try:
-            found = entry.load()
-        except Exception as error:
-            raise InputError(f"wrapper {name} of {entry.value} cannot be imported: {error}") from None
-        if not isinstance(found, type) or not issubclass(found, Wrapper):
-            raise InputError(f"wrapper {name}: {entry.value} is not a class that extends wrappers.base.Wrapper")
-        Extensions(wrappers={name: found}).register(f"entry point {entry.value}")
+def _listed(module: ModuleType, table: str, kind: type, wanted: str) -> Mapping[str, Any]:
+    """Return a dict of a module, whose values are of one kind; {} if the module has no such dict."""
+    found = getattr(module, table, {})
+    if not isinstance(found, Mapping) or not all(isinstance(value, kind) for value in found.values()):
+        raise InputError(
+            f"plug-in {module.__name__}: {table} must be a dict from names to {wanted}, got {found!r:.100}"
+        )
+    return found
 
 
 def _unknown(registry: Registry, found: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,24 +1,22 @@
-"""Import plug-in modules and installed packages, and register what they add."""
+"""Import plug-in modules and forks, and register what they add."""
 
 import importlib
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
+from dg_batchformer.catalog.datasets import is_dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.plugins import checkout, fork, session
-from dg_batchformer.plugins.adopt import adopt, offered
+from dg_batchformer.plugins.adopt import offered
 from dg_batchformer.plugins.extensions import extensions_of
 from dg_batchformer.registry import ALGORITHMS
+from dg_batchformer.runtime.importing import import_foreign
 from dg_batchformer.spec.forks import Fork, is_fork, parse_fork, plugin_identity
 from dg_batchformer.spec.names import is_of_session
-
-GROUP = "dg_batchformer.algorithms"  # entry points: NAME = "my_package.my_module:MyAlgorithm"
+from dg_batchformer.spec.run import RunSpec
 
 _loaded: set[str] = set()  # names of modules, and identities of forks
 
@@ -49,6 +47,17 @@ def load_plugins(modules: Sequence[str]) -> None:
         _loaded.add(name)
 
 
+def load_plugins_of(spec: RunSpec) -> None:
+    """Import what a run needs before its names are looked up: its plug-ins, and the package of an installed dataset."""
+    load_plugins(spec.plugins)
+    is_dataset(spec.dataset)
+
+
+def loaded_plugins() -> list[str]:
+    """Return the names of modules, and the identities of forks, that this process has loaded."""
+    return sorted(_loaded)
+
+
 def require_plugins(modules: Sequence[str], where: Path) -> None:
     """Raise InputError unless modules are loaded already: code is not run merely because a run folder names it."""
     load_plugins([name for name in modules if is_of_session(name)])
@@ -68,7 +77,7 @@ def _load_fork(asked: Fork) -> None:
             f"another version of a fork called {asked.name} is loaded in this process; rename the folder "
             f"{asked.folder}, or start a new process if its code was edited"
         )
-    ALGORITHMS.add(_importing(f"fork {asked.name}", "", lambda: fork.offered(asked)), f"fork {asked.folder}")
+    ALGORITHMS.add(import_foreign(f"fork {asked.name}", "", lambda: fork.offered(asked)), f"fork {asked.folder}")
     _loaded.add(asked.identity)
 
 
@@ -78,47 +87,9 @@ def _unknown(found: dict[str, type]) -> dict[str, type]:
     return {name: one for name, one in found.items() if vars(one)["written"] is not known.get(name)}
 
 
-def installed() -> list[str]:
-    """Return the names of algorithms in the entry-point group of installed packages, sorted."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
-
-
-def load_installed(name: str) -> None:
-    """Register the algorithm of that name from an entry point, if there is one."""
-    for entry in entry_points(group=GROUP, name=name):
-        ALGORITHMS.add({name: adopt(name, _entry(entry))}, f"entry point {entry.value}")
-
-
-def _entry(entry: EntryPoint) -> type:
-    found = _importing(f"installed algorithm {entry.name}", entry.module, entry.load)
-    if not isinstance(found, type):
-        raise InputError(f"installed algorithm {entry.name}: {entry.value} is not a class with update and predict")
-    return found
-
-
 def _import(plugin: str, module: str) -> ModuleType:
     here = os.getcwd()  # noqa: PTH109
     if here not in sys.path:
         sys.path.append(here)  # as ``python -m`` does; workers and the installed command lack it
     importlib.invalidate_caches()
-    return _importing(f"plug-in {plugin}", module, lambda: importlib.import_module(module))
-
-
-def _importing(what: str, module: str, load: Callable[[], Any]) -> Any:
-    """Import third-party code; raise InputError for any exception."""
-    try:
-        return load()
-    except InputError:
-        raise
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            raise InputError(
-                f"{what}: there is no module {error.name}; run from the folder that contains it, or add that folder to "
-                "PYTHONPATH"
-            ) from None
-        raise InputError(f"{what} needs the module {error.name}, which is not installed") from None
-    except (Exception, SystemExit) as error:
-        *_, last = traceback.extract_tb(error.__traceback__)
-        where = "" if isinstance(error, SyntaxError) else f" ({last.filename}, line {last.lineno})"  # it has both
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"{what} cannot be imported: {reason}{where}") from None
+    return import_foreign(f"plug-in {plugin}", module, lambda: importlib.import_module(module))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from dg_batchformer.catalog.datasets import DATASETS, DatasetFacts, added_environments
+from dg_batchformer.catalog.datasets import DATASETS, DatasetFacts, added_environments, is_dataset
 from dg_batchformer.errors import InputError
 
 Given = Sequence[int | str] | None
@@ -45,9 +45,10 @@ def _others(facts: DatasetFacts, envs: Sequence[int]) -> tuple[int, ...]:
 
 def named_environments(dataset: str, names: Sequence[str]) -> tuple[str, ...]:
     """Validate the environment names of a custom dataset; () for one of ours, and all names for one of a plug-in."""
-    if dataset in DATASETS and tuple(names) in ((), added_environments(dataset)):
-        return added_environments(dataset)
-    if names and dataset in DATASETS:
+    if dataset in DATASETS if names else is_dataset(dataset):
+        own = added_environments(dataset)
+        if tuple(names) in ((), own):
+            return own
         raise InputError(f"environments is only for custom datasets; those of {dataset} are known")
     if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"environments must be a list of names, got {names!r}")

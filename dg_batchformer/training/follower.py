@@ -19,7 +19,7 @@ from dg_batchformer.datasets import Dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import DeclaredHparams
 from dg_batchformer.hparams_registry import resolve_hparams
-from dg_batchformer.plugins.load import load_plugins
+from dg_batchformer.plugins.load import load_plugins_of
 from dg_batchformer.results.race import standing_at
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.options import RunOptions
@@ -128,7 +128,7 @@ class Follower:
         self.folder.error_file.unlink(missing_ok=True)
         self.folder.race_file.unlink(missing_ok=True)
         self.contexts.enter_context(journal(self.folder, self.device))
-        load_plugins(self.spec.plugins)
+        load_plugins_of(self.spec)
         self.hparams = resolve_hparams(self.spec)
         named = [callback() for callback in find_callbacks(self.options.log, self.spec.plugins)]
         self.callbacks = CallbackGroup([*named, *self.asked.callbacks], partial(tell, self.watcher))

@@ -9,7 +9,7 @@ from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.trajectories import Trajectory, trajectories
 from dg_batchformer.storage.folders import State, SweepFolder
-from dg_batchformer.sweep.launchers.local import Report
+from dg_batchformer.sweep.launchers.base import Launcher, Report
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.follower import RunToTrain
 from dg_batchformer.training.lines import ending
@@ -18,8 +18,8 @@ from dg_batchformer.training.run_log import Watcher
 from dg_batchformer.training.stop import stopping_on_interrupt
 
 
-class InProcessLauncher:
-    """Trains runs in this process on the first of the given devices; takes the arguments of ``LocalLauncher``."""
+class InProcessLauncher(Launcher):
+    """Trains runs in this process on the first of the given devices."""
 
     def __init__(
         self,
@@ -31,9 +31,8 @@ class InProcessLauncher:
         threads: int | None = None,
         share: bool = True,
     ) -> None:
-        self.share = share
-        self.folder, self.device, self.options, self.report = folder, parse_device(devices[0]), options, report
-        self.threads = threads
+        super().__init__(folder, devices, options, report, threads=threads, share=share)
+        self.device = parse_device(devices[0])
 
     def launch(self, runs: Sequence[SweepRun]) -> bool:
         """Train the runs; return false if interrupted. Other runs continue after one fails."""

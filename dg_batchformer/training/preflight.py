@@ -9,7 +9,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.weights import fetch_weights
-from dg_batchformer.plugins.load import load_plugins
+from dg_batchformer.plugins.load import load_plugins_of
 from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.data_path import check_features
@@ -27,7 +27,7 @@ def check_runs(specs: Sequence[RunSpec], data_dir: Path | None) -> list[str]:
     """
     notes: dict[str, None] = {}
     for spec in specs:
-        load_plugins(spec.plugins)
+        load_plugins_of(spec)
         get_algorithm_class(spec.algorithm).check_domains(len(spec.train_envs))
     opened: set[tuple[str, int | None]] = set()
     for spec in {(spec.dataset, spec.algorithm, str(spec.hparams)): spec for spec in specs}.values():

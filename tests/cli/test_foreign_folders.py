@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from sweep_folders import write_sweep
 
-from dg_batchformer.cli.main import main
+from dg_batchformer.catalog import installed
+from dg_batchformer.catalog.installed import KINDS
+from dg_batchformer.cli.main import VERBS, main
 from dg_batchformer.spec.sweep import Row, SweepSpec
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +33,23 @@ def foreign(tmp_path, monkeypatch):
         run.spec_file.write_text(spec["text"])
         torch.save({"spec": spec["spec"], "predictor": {}, "init": "a"}, run.model_file)
         torch.save({"spec": spec["spec"]}, run.batchformer_file)
+    facts = tmp_path / "planted-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(
+        "".join(f"[dg_batchformer.{kind}]\nPlanted = planted:X\n" for kind in KINDS)
+    )
     monkeypatch.chdir(tmp_path)
-    return folder
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # as ``python -m`` has it
+    installed.entries.cache_clear()
+    yield folder
+    installed.entries.cache_clear()
+
+
+def _end(command):
+    """Run a command; a wrong option ends like an error."""
+    with suppress(SystemExit):
+        main(command.split())
 
 
 def _declared(folder):
@@ -39,19 +57,30 @@ def _declared(folder):
     return [{"id": run["id"], "spec": run["spec"], "text": json.dumps(run["spec"])} for run in runs]
 
 
-VERBS = (
-    "tables SWEEP", "tables SWEEP --selection all --format json", "tables SWEEP --format domainbed", "status SWEEP",
-    "report SWEEP --output page.html", "compare planted planted SWEEP", "cancel SWEEP", "list algorithms",
-    "list hparams Planted", "predict RUN .", "explain RUN", "soup SWEEP", "data info Toy",
-    "data verify PACS --data_dir .",
+COMMANDS = (
+    "tables SWEEP", "tables SWEEP --selection all --format json", "tables SWEEP --format domainbed", "tables RUN",
+    "status SWEEP", "status RUN", "watch SWEEP", "report SWEEP --output page.html",
+    "report RUN --output page.html", "compare planted planted SWEEP", "cancel SWEEP", "export SWEEP --to csv",
+    "export SWEEP --to parquet", "pack SWEEP", "predict RUN .", "explain RUN", "soup SWEEP", "data info Toy",
+    "data verify PACS --data_dir .", "data cache PACS --data_dir .",
+    *(f"list {kind}" for kind in KINDS), "list hparams Planted", "list algorithms Planted",
+    "train --algorithm Planted --dataset Toy", "train --dataset Planted", "train --protocol Planted",
+    "train --backbone Planted", "sweep other.yaml", "sweep other.yaml --launcher Planted",
+    "sweep other.yaml --log Planted",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_no_command_imports_a_plugin_named_by_a_folder(foreign, tmp_path, capsys, verb):
-    run = next(foreign.runs.iterdir())
+def test_every_verb_is_among_the_commands():
+    assert {command.split()[0] for command in COMMANDS} == set(VERBS)
 
-    main(verb.replace("SWEEP", str(foreign.path)).replace("RUN", str(run)).split())
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_no_command_imports_a_plugin_that_it_does_not_name(foreign, tmp_path, capsys, verb):
+    """The folder names the plug-in, has it in every place, and has a distribution that announces it."""
+    run = next(foreign.runs.iterdir())
+    (tmp_path / "other.yaml").write_text("datasets: [Planted]\nalgorithms: [Planted]\nprotocol: Planted\n")
+
+    _end(verb.replace("SWEEP", str(foreign.path)).replace("RUN", str(run)))
 
     assert not list(tmp_path.rglob("ran"))
     assert "planted" not in sys.modules

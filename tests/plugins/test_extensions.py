@@ -5,7 +5,6 @@ import subprocess
 import sys
 import textwrap
 import uuid
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +15,8 @@ from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.catalog import wrappers
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
-from dg_batchformer.plugins import extensions, load
+from dg_batchformer.plugins import load
 from dg_batchformer.registry import WRAPPERS
-from dg_batchformer.spec.names import canonical_name
 from dg_batchformer.wrappers.base import Wrapper
 
 EXTENSIONS = """
@@ -166,16 +164,6 @@ def test_results_are_read_without_the_plug_in(write, tmp_path, capsys):
 def test_what_cannot_be_used_is_one_sentence(write, old, new, message):
     with pytest.raises(InputError, match=message):
         load.load_plugins([write(EXTENSIONS.replace(old, new))])
-
-
-def test_an_installed_package_announces_a_wrapper_by_an_entry_point(write, monkeypatch):
-    module = write()
-    entry = SimpleNamespace(value=f"{module}:Jitter", load=lambda: __import__(module).Jitter)
-    monkeypatch.setattr(wrappers, "installed_wrappers", lambda: frozenset({"Jitter"}))
-    monkeypatch.setattr(extensions, "entry_points", lambda group, name: [entry] if name == "Jitter" else [])
-
-    assert canonical_name("Jitter+ERM") == "Jitter"
-    assert make_algorithm("Jitter+ERM").hparams["jitter_scale"] == 0.1
 
 
 def test_a_wrapper_of_a_session_is_registered_and_part_of_the_run(write, tmp_path):

@@ -4,14 +4,12 @@ import json
 import re
 import textwrap
 import uuid
-from types import SimpleNamespace
 
 import pytest
 import torch
 from support import make_algorithm, make_minibatches, quick_spec, resolved, run_quickly
 from torch.testing import assert_close
 
-from dg_batchformer import registry
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.batchformer import batchformers
@@ -297,24 +295,3 @@ def test_plugins_are_part_of_the_identity_of_a_run_and_their_order_is_not():
     assert resolved(plugins=("b", "a")).id == resolved(plugins=["a", "b", "a"]).id != resolved().id
     assert RunSpec.from_dict(json.loads(json.dumps(resolved(plugins=("a",)).as_dict()))) == resolved(plugins=("a",))
     assert split_name("SWAD+domainbed/CORAL") == ("domainbed/CORAL", ("SWAD",))
-
-
-def test_an_installed_package_provides_algorithms_by_an_entry_point(write, monkeypatch, capsys):
-    module = write()
-    entries = [SimpleNamespace(name=name, module=module, value=f"{module}:{name}") for name in ("MyAlgo", "Broken")]
-    for entry in entries:
-        entry.load = lambda entry=entry: getattr(__import__(entry.module), entry.name)
-    monkeypatch.setattr(
-        load, "entry_points", lambda group, name=None: [entry for entry in entries if name in (None, entry.name)]
-    )
-
-    assert _train("--algorithm", "MyAlgo") == 0
-    assert main(["list", "algorithms"]) == 0
-    assert "Broken" in (said := capsys.readouterr().out)
-    assert "installed algorithm Broken cannot be imported: AttributeError" in said
-
-
-def test_a_registry_asks_elsewhere_only_for_names_that_it_lacks():
-    assert registry.ALGORITHMS.elsewhere
-    with pytest.raises(InputError, match="unknown algorithm 'ERMM'; did you mean 'ERM'"):
-        ALGORITHMS["ERMM"]

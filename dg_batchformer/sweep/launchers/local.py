@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import chain
 from multiprocessing.connection import wait
-from typing import Any, Protocol
+from typing import Any
 
 from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.manifest import SweepRun
@@ -15,6 +15,7 @@ from dg_batchformer.spec.trajectories import Trajectory, trajectories
 from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
 from dg_batchformer.sweep.launchers.admission import Admission
+from dg_batchformer.sweep.launchers.base import Launcher, Report
 from dg_batchformer.sweep.launchers.process import WorkerProcess
 
 _MAX_DEATHS = 3  # worker deaths during a run without progress in between
@@ -22,39 +23,13 @@ _PATIENCE = 0.2  # maximal delay in seconds until a signal is handled
 _LOOK_AGAIN = 5.0  # seconds between memory checks for idle workers
 
 
-class Report(Protocol):
-    """Receives the events of a launch."""
-
-    def begin(self, run: SweepRun, start: int) -> None:
-        """A run starts or resumes at step ``start``."""
-
-    def progress(self, run: SweepRun, done: int) -> None:
-        """A run has done ``done`` updates."""
-
-    def ended(self, run: SweepRun, how: str, sentence: str) -> None:
-        """A run ended: done, diverged, failed, interrupted, stopped by a failing disk or GPU, or busy elsewhere."""
-
-    def note(self, run: SweepRun, sentence: str) -> None:
-        """A message for the user."""
-
-
 def share_of_cores(devices: Sequence[str]) -> int:
     """Return the number of CPU threads per worker."""
     return max(1, usable_cores() // len(devices))
 
 
-class LocalLauncher:
-    """Trains runs on local devices.
-
-    Args:
-        folder: of the sweep.
-        devices: one per worker, such as ``["cpu", "cpu"]`` or ``["cuda:0", "cuda:1"]``.
-        options: of all runs.
-        report: receives events.
-        threads: per worker; None divides the cores evenly.
-        share: whether runs of one trajectory are trained at once.
-
-    """
+class LocalLauncher(Launcher):
+    """Trains runs on local devices, with one worker for each."""
 
     def __init__(
         self,
@@ -66,9 +41,8 @@ class LocalLauncher:
         threads: int | None = None,
         share: bool = True,
     ) -> None:
-        self.share = share
-        self.folder, self.devices, self.options, self.report = folder, devices, options, report
-        self.threads = threads or share_of_cores(devices)
+        super().__init__(folder, devices, options, report, share=share)
+        self.threads: int = threads or share_of_cores(devices)
         self.deaths: Counter[tuple[Any, ...]] = Counter()  # by run and progress
         self.began: dict[str, int] = {}  # first step of the last start, by run
         self.queue: deque[Trajectory] = deque()
