@@ -38,7 +38,7 @@ def _drawn(runs: Sequence[CollectedRun]) -> dict[tuple[str, str], list[str]]:
     """Return, by benchmark and row, the names of hparams that differ between draws, or that a search chose."""
     by_place: dict[tuple[object, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
-        if run.counts:
+        if run.constant:  # also of runs that a race stopped
             by_place[run.benchmark, run.label, run.test_envs, run.trial_seed].append(_hparams(run))
     found: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for run in runs:

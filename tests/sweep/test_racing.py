@@ -133,6 +133,7 @@ def test_tables_count_stopped_draws_and_never_select_them(raced, capsys, more):
     assert "unfinished" not in captured.err
     seeds = {run.spec.hparams_seed for run in runs if states[run.spec.id] is State.DONE}
     assert {draw["draw"] for draw in table["draws"]} <= seeds
+    assert all("lr" in draw["hparams"] for draw in table["draws"])
     collected = collect([folder.path], unfinished=True).runs
     assert all(not len(run.evaluations) and run.constant for run in collected if run.state is State.OUTRACED)
 

@@ -1,15 +1,18 @@
 """Scripts for sbatch: any names, settings and paths are data, never commands."""
 
 import os
+import pickle
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from dg_batchformer.errors import InputError
 from dg_batchformer.results.search import declare_winners
 from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.race import Race
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.cluster import Cluster, load_cluster
@@ -108,6 +111,23 @@ def test_every_task_of_a_follow_up_trains_its_share_of_the_winners(tmp_path, mon
     slurm.FollowUp(tmp_path, lambda folder: [], 0, 2, **settings)()  # the search is unfinished
 
     assert trained == [runs[0::2], runs[1::2], []]
+
+
+def test_a_task_lets_its_runs_race_and_leaves_those_that_are_out(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(slurm.LocalLauncher, "launch", lambda self, runs: trained.append(runs) or True)
+    settings = {"options": RunOptions(), "devices": ["cpu"], "threads": 1, "seconds": 5.0}
+    raced = expand(replace(SWEEP, draws=3, trials=1, race=Race((0,))))
+    stopped = SweepFolder(tmp_path).run(raced[0].spec.id)
+    stopped.path.mkdir(parents=True)
+    stopped.race_file.write_text("{}")
+
+    for runs in (raced, expand(replace(SWEEP, draws=3, trials=1))):
+        pickle.loads(pickle.dumps(slurm.Chunk(tmp_path, runs, **settings)))()
+
+    ids = tuple(run.spec.id for run in raced)
+    assert [tuple(run.spec.id for run in runs) for runs in trained] == [ids[1:], ids]
+    assert {run.bracket.runs for run in trained[0]} == {ids}
 
 
 @pytest.mark.parametrize("value", ["$(touch x)", "a;touch x", "it's", "a b", "%j"])
