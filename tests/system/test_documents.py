@@ -73,7 +73,7 @@ def clone(tmp_path_factory):
 
 
 def _write_placeholders(folder):
-    """Write the files that documents assume: data, a module, photos, a trained sweep and one of DomainBed."""
+    """Write the files that documents assume: data, a module, photos, trained sweeps, and fewer steps."""
     rng = random.Random(0)
     domains = {"PACS": dataset_facts("PACS").names, "Streets": ("rain", "night", "fog")}
     places = [
@@ -89,6 +89,8 @@ def _write_placeholders(folder):
     pacs = load_sweep(ROOT / "sweeps" / "pacs.yaml")
     write_sweep(folder / "results" / "pacs", pacs, lambda run: rng.uniform(0.7, 0.8), hparams={"weights": "none"})
     write_domainbed_sweep(folder / "domainbed_sweep", KINDS["whole"]._replace(algorithms=("CORAL", "Mine")), seed=0)
+    with (folder / "sweeps" / "quickstart.yaml").open("a") as file:
+        file.write("\nsteps: 21\n")  # 32 runs; the README's single run trains all its steps
 
 
 def _commands(document):

@@ -23,7 +23,7 @@ def photographs(tmp_path_factory):
     """JPEG files of mixed sizes, some larger than the cache keeps; classes are directions of stripes."""
     folder, random = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
     for (env, name), label, number in product(enumerate(dataset_facts("PACS").names), range(7), range(12)):
-        height, width = random.integers(60, 120, size=2) * (4 if number == 0 else 1)
+        height, width = random.integers(30, 60, size=2) * (4 if number == 0 else 1)
         y, x = np.mgrid[0 : 8 : height * 1j, 0 : 8 : width * 1j]
         angle = np.pi * (label + random.uniform(-0.2, 0.2)) / 7
         stripes = np.sin(3 * (x * np.cos(angle) + y * np.sin(angle)) + random.uniform(0, 6))
@@ -37,7 +37,7 @@ def photographs(tmp_path_factory):
 
 def _losses(mode, photographs, tmp_path):
     """Return the last validation loss of every seed."""
-    small = {"image_size": 64, "batch_size": 8, "lr": 2e-3}
+    small = {"image_size": 32, "batch_size": 8, "lr": 2e-3}
     losses = []
     for seed in SEEDS:
         run = {"protocol": "quick", "steps": 50, "checkpoint_freq": 49, "test_envs": (3,), "trial_seed": seed}
