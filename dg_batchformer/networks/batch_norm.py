@@ -63,15 +63,14 @@ def _uncompiled(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def batch_norm_held(module: nn.Module) -> Iterator[None]:
     """Keep BatchNorm's running statistics constant inside the context; batches are still normalized by their own."""
-    layers = [layer for layer in _batch_norms(module) if layer.training]
-    momenta = [layer.momentum for layer in layers]
+    layers = [layer for layer in _batch_norms(module) if layer.training and layer.track_running_stats]
     for layer in layers:
-        layer.momentum = 0.0
+        layer.track_running_stats = False
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+        for layer in layers:
+            layer.track_running_stats = True
 
 
 def _batch_norms(module: nn.Module) -> list[_BatchNorm]:

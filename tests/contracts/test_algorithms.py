@@ -35,6 +35,7 @@ SOON = {
     "linear_steps": 2,
     "boda_start_step": 3,
     "gga_start_step": 3,
+    "idag_anneal_steps": 2,
     "gga_trials": 2,
     "crt_lr": 1e-2,
     "linear_lr": 1e-3,

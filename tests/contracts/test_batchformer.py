@@ -23,7 +23,7 @@ SOON = {
     "RDM": {"rdm_penalty_anneal_iters": 3}, "Fishr": {"penalty_anneal_iters": 3}, "EQRM": {"eqrm_burnin_iters": 3},
     "TRM": {"iters": 0}, "ERMPlusPlus": {"linear_steps": 2}, "DANN": {"d_steps_per_g_step": 2},
     "CDANN": {"d_steps_per_g_step": 2}, "BoDA": {"boda_start_step": 3},
-    "GGA": {"gga_start_step": 3, "gga_trials": 2},
+    "GGA": {"gga_start_step": 3, "gga_trials": 2}, "iDAG": {"idag_anneal_steps": 3},
 }  # fmt: skip
 # Functions of the risks of environments, which include both streams, as the docstrings say.
 ON_RISKS = {"IRM", "VREx", "GroupDRO", "EQRM"}
