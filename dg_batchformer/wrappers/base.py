@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, TrainingSet, Validation
 from dg_batchformer.hparams import HParam
 
-ACTS_ON = ("risk", "maps", "features", "weights")  # what a wrapper acts on, in order of application
+ACTS_ON = ("risk", "maps", "features", "parameters", "weights")  # what a wrapper acts on, in order of application
 
 
 class Wrapper(Algorithm):

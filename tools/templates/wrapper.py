@@ -15,7 +15,7 @@ def brighter(x: Tensor, gain: float) -> Tensor:
 class MyWrapper(Wrapper):
     """Train any algorithm on brighter images."""
 
-    acts_on = "risk"  # the stage that it changes: risk, maps, features or weights
+    acts_on = "risk"  # the stage that it changes: risk, maps, features, parameters or weights
 
     @classmethod
     def settings(cls, dataset: str) -> dict[str, HParam]:
