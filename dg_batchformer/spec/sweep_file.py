@@ -253,8 +253,8 @@ _KEYS_OF_RACE = ("rungs", "keep")
 
 def _plugins(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
     names = _texts(yaml, key, value)
-    named = [name for index, text in enumerate(names) for name in named(yaml, (*key, index), module_names, [text])]
-    return _distinct(yaml, key, named)
+    plugins = [name for index, text in enumerate(names) for name in named(yaml, (*key, index), module_names, [text])]
+    return _distinct(yaml, key, plugins)
 
 
 def _switch(yaml: LinedYaml, key: Key, value: Any) -> bool:
