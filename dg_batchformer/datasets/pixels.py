@@ -12,7 +12,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, NamedTuple
 from weakref import finalize
@@ -178,7 +178,7 @@ class Plane:
 def prepare_planes(dataset: ImageFolders, kinds: Sequence[Kind], progress: Progress) -> list[Path]:
     """Return the folders of planes; build missing or damaged ones together, decoding every image once.
 
-    Waits if another process is building them.
+    If another process is building them, wait, and call ``progress`` every second, which may raise to stop.
 
     Raises InputError if the disk is full, or an image cannot be decoded.
 
@@ -187,7 +187,7 @@ def prepare_planes(dataset: ImageFolders, kinds: Sequence[Kind], progress: Progr
     planes = {kind: folder / kind.name for kind in kinds}
     files = dataset.files
     if any(_read_index(plane, len(files)) is None for plane in planes.values()):
-        with _writing(folder):
+        with _writing(folder, partial(progress, 0, len(files))):
             missing = {kind: plane for kind, plane in planes.items() if _read_index(plane, len(files)) is None}
             if missing:
                 _build(dataset, missing, progress)
@@ -212,11 +212,11 @@ def _read_index(folder: Path, images: int) -> Index | None:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
     """Lock the planes of a dataset for building; raise InputError if they cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with held(folder / "lock", waits=True):
+        with held(folder / "lock", waiting=waiting):
             for left_over in [*folder.glob(".*"), folder / _FORMER]:  # from a killed build or an earlier version
                 shutil.rmtree(left_over, ignore_errors=True)
             yield

@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -92,16 +92,24 @@ class Lock:
 
 
 @contextmanager
-def held(file: Path, *, waits: bool = False) -> Iterator[Lock]:
-    """Hold a lock inside the context; if a live process holds it, wait for it or raise Busy."""
+def held(file: Path, *, waiting: Callable[[], object] | None = None) -> Iterator[Lock]:
+    """Hold a lock inside the context.
+
+    Args:
+        file: the lock file.
+        waiting: called every second while a live process holds the lock, and may raise to give up; None raises Busy
+            instead of waiting.
+
+    """
     lock = Lock(file)
     while True:
         try:
             lock.take()
             break
         except Busy:
-            if not waits:
+            if waiting is None:
                 raise
+        waiting()
         time.sleep(_WAIT_SECONDS)
     with lock.kept():
         yield lock

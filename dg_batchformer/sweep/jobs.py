@@ -46,7 +46,7 @@ class Job:
 def submitting(folder: SweepFolder) -> Iterator[None]:
     """Hold the lock for planning and submitting a sweep."""
     folder.slurm.mkdir(parents=True, exist_ok=True)
-    with held(folder.slurm / "lock", waits=True):
+    with held(folder.slurm / "lock", waiting=lambda: None):
         yield
 
 

@@ -4,7 +4,6 @@ Every image has an evaluation view and ``feature_views`` augmented views, each w
 rows, ordered by view, with a checksum per block of rows; an interrupted build resumes.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +11,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,6 +23,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.storage.folders import cache_dir, write_text
+from dg_batchformer.storage.lock import held
 from dg_batchformer.storage.safe_read import ARCHIVE, TABLE, open_regular, read_text
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.training.loaders import Batch, Loader, Request, Task, on_device
@@ -146,22 +146,25 @@ def prepare_features(
         device: of the featurizer.
         open_images: opens a ``Loader`` for the images, as a context manager.
         note: called with messages for the user.
-        progress: called with (rows done, total).
+        progress: called with (rows done, total), every second while another process computes the features; it may
+            raise to stop.
         compiles: whether to compile the frozen prefix, with its constants folded in.
 
     Raises InputError if the disk is full.
 
     """
     folder = recipe.folder
-    with _writing(folder):
-        if (folder / "index.json").is_file() and (damage := _damage(folder)):
-            note(f"{folder / 'rows'} {damage}; it is computed again")
-            (folder / "index.json").unlink()
-            (folder / "rows").unlink()
-        if not (folder / "index.json").is_file():
-            with open_images() as loader, torch.no_grad():
-                prefix = _compiled(featurizer.eval()) if compiles else featurizer.eval().cacheable
-                _build(folder, dataset, prefix, loader, recipe.views, device, progress)
+    index = folder / "index.json"
+    if not index.is_file() or _damage(folder):
+        with _writing(folder, partial(progress, 0, num_rows(dataset, recipe.views))):
+            if index.is_file() and (damage := _damage(folder)):
+                note(f"{folder / 'rows'} {damage}; it is computed again")
+                index.unlink()
+                (folder / "rows").unlink(missing_ok=True)
+            if not index.is_file():
+                with open_images() as loader, torch.no_grad():
+                    prefix = _compiled(featurizer.eval()) if compiles else featurizer.eval().cacheable
+                    _build(folder, dataset, prefix, loader, recipe.views, device, progress)
     features = open_features(folder)
     if features.rows.dtype == torch.float16:
         note("cached features are stored in fp16, with a relative error of at most 0.05 %: fp32 would exceed 4 GiB")
@@ -269,11 +272,10 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open_own(folder / "lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with held(folder / "lock", waiting=waiting):
             yield
     except OSError as error:
         raise InputError(

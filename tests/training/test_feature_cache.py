@@ -13,6 +13,7 @@ from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.storage.folders import RunFolder, State, cache_dir
+from dg_batchformer.storage.lock import held
 from dg_batchformer.training.console import Console
 from dg_batchformer.training.data_path import check_features
 from dg_batchformer.training.stop import Interrupted
@@ -105,6 +106,18 @@ def test_a_build_stops_when_asked_to_and_the_same_run_continues_it(weights, imag
         run_quickly(spec, tmp_path / "run", **given, stop=lambda: list((cache_dir() / "features").glob("*/rows")))
 
     assert run_quickly(spec, tmp_path / "run", **given) is State.DONE
+
+
+@pytest.mark.parametrize("cache", ["features/*", "pixels/*"])
+def test_a_run_that_waits_for_the_cache_of_another_process_stops_when_asked_to(cache, weights, image_folder, tmp_path):
+    spec, data_dir = _spec(weights=weights, steps=1), image_folder(n=4)
+    run_quickly(spec, tmp_path / "run", data_dir=data_dir)
+    [folder] = cache_dir().glob(cache)
+    for file in (path for path in cache_dir().rglob("*") if path.is_file()):
+        file.unlink()
+
+    with held(folder / "lock"), pytest.raises(Interrupted, match="run the same command again to continue"):
+        run_quickly(spec, tmp_path / "again", data_dir=data_dir, stop=lambda: True)
 
 
 @pytest.mark.system
