@@ -62,7 +62,7 @@ def moved_means(means: Tensor, cells: Tensor, z: Tensor, memory: float) -> Tenso
         memory: weight of the mean that a sample moves.
 
     """
-    members = F.one_hot(cells, len(means)).to(z)  # (N, K)
+    members = (cells[:, None] == torch.arange(len(means), device=cells.device)).to(z)  # (N, K)
     later = members.flip(0).cumsum(0).flip(0) - members  # samples of the cell that come after this one
     weights = (1 - memory) * members * memory**later
     return F.normalize(memory ** members.sum(dim=0)[:, None] * means + weights.T @ z, dim=1)
@@ -125,11 +125,15 @@ class iDAG(Algorithm):  # noqa: N801
         self.label_classifier = nn.Linear(width, num_classes).requires_grad_(False)
         self.prototypes: Tensor
         self.masked_prototypes: Tensor
+        self.rho: Tensor
+        self.alpha: Tensor
+        self.last_cycles: Tensor
         self.register_buffer("prototypes", torch.zeros(num_domains * num_classes, width))
         self.register_buffer("masked_prototypes", torch.zeros(num_classes, width))
         self.optimizer = self.new_optimizer(self.network)
         self.updates = 0
-        self.rho, self.alpha, self.last_cycles = 1.0, 1.0, inf
+        for name, value in {"rho": 1.0, "alpha": 1.0, "last_cycles": inf}.items():
+            self.register_buffer(name, torch.tensor(value))  # on the device, which nothing waits for
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         num_domains = len(minibatches)
@@ -185,14 +189,14 @@ class iDAG(Algorithm):  # noqa: N801
             "size": self.hparams["idag_lambda1"] * (self.graph.positive + self.graph.negative).mean(),
         }
         if self.updates % _EVERY == 0:
-            self._adapt(float(cycles.detach()))
+            self._adapt(cycles.detach())
         return torch.stack([*terms.values()]).sum(), {name: term.detach() for name, term in terms.items()}
 
-    def _adapt(self, cycles: float) -> None:
+    def _adapt(self, cycles: Tensor) -> None:
         """Weigh cycles more if there are not much fewer than at the last call."""
-        if self.rho < self.hparams["idag_rho_max"] and cycles > 0.25 * self.last_cycles:
-            self.rho *= 10
-            self.alpha += self.rho * cycles
+        grows = (self.rho < self.hparams["idag_rho_max"]) & (cycles > 0.25 * self.last_cycles)
+        self.rho = torch.where(grows, 10 * self.rho, self.rho)
+        self.alpha = torch.where(grows, self.alpha + self.rho * cycles, self.alpha)
         self.last_cycles = cycles
 
     def predict(self, x: Tensor) -> Tensor:

@@ -82,8 +82,9 @@ def run(options: argparse.Namespace) -> int:
 
 def read(file: Path, data_dir: Path | None) -> SweepSpec:
     """Read a sweep file; first import its plug-ins, which may add the wrappers and datasets that it names."""
+    plugins = declared_plugins(file)
     try:
-        import_plugins(declared_plugins(file))
+        import_plugins(plugins)
     except InputError as error:
         raise InputError(f"{file}: plugins: {error}") from None
     return load_sweep(file, data_dir)

@@ -64,11 +64,11 @@ def test_rho_grows_while_there_are_not_much_fewer_cycles():
     algorithm = make_algorithm("iDAG", dataset="Toy", idag_width=8, idag_rho_max=100)
     rhos = []
     for cycles in (1.0, 0.5, 0.1, 0.05, 0.04):
-        algorithm._adapt(cycles)
-        rhos.append(algorithm.rho)
+        algorithm._adapt(torch.tensor(cycles))
+        rhos.append(float(algorithm.rho))
 
     assert rhos == [1.0, 10.0, 10.0, 100.0, 100.0]
-    assert algorithm.alpha == pytest.approx(1 + 10 * 0.5 + 100 * 0.05)
+    assert float(algorithm.alpha) == pytest.approx(1 + 10 * 0.5 + 100 * 0.05)
 
 
 def test_masked_features_are_those_that_predict():

@@ -175,7 +175,7 @@ def test_two_processes_build_it_once(root):
     for thread in threads:
         thread.join()
 
-    assert built == list(range(1, 26))
+    assert [done for done in built if done] == list(range(1, 26))  # 0 while the second waits
 
 
 def test_a_truncated_image_is_decoded_as_far_as_possible_and_noted(root):

@@ -25,9 +25,9 @@ def test_the_log_of_states_keeps_both_times_and_reads_logs_of_earlier_versions(t
 
     states = folder.final_states()
 
-    assert states["one"] == (State.DONE, 2.0, 6.5)
-    assert states["two"] == (State.DIVERGED, None, None)
-    assert states["three"] == (State.DONE, 7.0, None)
+    assert states["one"] == TimedState(State.DONE, 2.0, 6.5)
+    assert states["two"] == TimedState(State.DIVERGED)
+    assert states["three"] == TimedState(State.DONE, 7.0)
     assert "five" not in states
 
 

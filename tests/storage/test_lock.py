@@ -220,7 +220,7 @@ def test_a_waiting_process_gets_the_lock_next(tmp_path, monkeypatch):
     file, order = tmp_path / "lock", []
 
     def wait():
-        with lock_module.held(file, waits=True):
+        with lock_module.held(file, waiting=lambda: order.append("waits") if not order else None):
             order.append("second")
 
     with lock_module.held(file):
@@ -230,5 +230,5 @@ def test_a_waiting_process_gets_the_lock_next(tmp_path, monkeypatch):
         order.append("first")
     waiting.join()
 
-    assert order == ["first", "second"]
+    assert order == ["waits", "first", "second"]
     assert not file.exists()

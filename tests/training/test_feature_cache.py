@@ -19,8 +19,8 @@ from dg_batchformer.training.data_path import check_features
 from dg_batchformer.training.stop import Interrupted
 
 ON_FEATURES = [name for name in TRAINED if not get_algorithm_class(name).needs_pixels]
-# Cancelling distances and signs of small gradients amplify rounding differences between batch sizes.
-AMPLIFY = {"ANDMask", "CausIRL_MMD", "MMD", "RDM", "SANDMask"}
+# Cancelling distances, signs of small gradients and low temperatures amplify rounding differences between batch sizes.
+AMPLIFY = {"ANDMask", "CausIRL_MMD", "MMD", "RDM", "SANDMask", "iDAG"}
 STAGES = ["layers.1", "featurizer"]
 
 

@@ -14,7 +14,7 @@ from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, State
-from dg_batchformer.training import trajectory as trajectory_module
+from dg_batchformer.training import follower as follower_module
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.loaders import ExactLoader
 from dg_batchformer.training.run import train_run
@@ -130,7 +130,7 @@ class Replacing(get_algorithm_class("ERM")):
 
 
 def test_what_finalize_returns_is_evaluated_and_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(trajectory_module, "get_algorithm_class", lambda name: Replacing)
+    monkeypatch.setattr(follower_module, "get_algorithm_class", lambda name: Replacing)
     run_quickly(quick_spec(), tmp_path)
 
     final = _lines(tmp_path)[-1]
