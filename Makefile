@@ -19,7 +19,7 @@ test-system: .venv/installed-dev
 	tools/install_latex.sh
 	tools/install_chromium.sh
 	tools/install_tcmalloc.sh
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m system
+	$(BIN)/python -m pytest -m system
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -26,7 +26,6 @@ from dg_batchformer.sweep.launchers.process import WorkerProcess
 from dg_batchformer.sweep.launches import is_launched
 from dg_batchformer.training.preflight import parse_devices
 
-pytestmark = pytest.mark.xdist_group("workers")
 SWEEP = """
 datasets: [Toy]
 algorithms: [ERM, SWAD+BF]

@@ -10,7 +10,7 @@ from dg_batchformer.report.page import build_page
 from dg_batchformer.results.collect import collect
 from dg_batchformer.results.selection import METHODS
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("browser")]  # one Chromium
+pytestmark = pytest.mark.system
 TITLES = {name: f"Model selection: {method.title}" for name, method in METHODS.items()}
 
 

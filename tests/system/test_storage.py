@@ -15,7 +15,7 @@ from dg_batchformer.sweep.expand import expand
 from dg_batchformer.training import checkpoint
 from dg_batchformer.training.run_log import storage_error
 
-pytestmark = [pytest.mark.system, pytest.mark.xdist_group("workers")]
+pytestmark = pytest.mark.system
 PATIENCE = 300
 VOLATILE = ("step_time", "mem_gb")
 SWEEP = """
