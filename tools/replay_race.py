@@ -18,9 +18,9 @@ from tabulate import tabulate
 
 from dg_batchformer.results.collect import collect
 from dg_batchformer.results.collection import CollectedRun, Collection
-from dg_batchformer.results.race import best_validation
+from dg_batchformer.results.race import best_validation, standing
 from dg_batchformer.results.selection import METHODS, Score, nan_lowest
-from dg_batchformer.spec.race import Race, standing
+from dg_batchformer.spec.race import Race
 
 NEAR = 0.003  # of test accuracy, in [0, 1]
 BY = METHODS["training-domain"]

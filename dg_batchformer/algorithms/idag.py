@@ -41,9 +41,9 @@ class Graph(nn.Module):
         """Compute E, (D + 1, D + 1)."""
         return torch.matrix_exp(self.weights.square())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mask features, (N, D) -> (N, D); the graph gets no gradient."""
-        return x * self.paths()[:-1, -1].detach()
+    def forward(self, x: Tensor, paths: Tensor | None = None) -> Tensor:
+        """Mask features by ``paths``, if they are computed already, (N, D) -> (N, D); the graph gets no gradient."""
+        return x * (self.paths() if paths is None else paths)[:-1, -1].detach()
 
     @torch.no_grad()
     def project(self) -> None:
@@ -139,13 +139,14 @@ class iDAG(Algorithm):  # noqa: N801
         num_domains = len(minibatches)
         y = torch.cat([y for _, y in minibatches])
         z = self._encode(self.featurizer(torch.cat([x for x, _ in minibatches])), num_domains)
-        masked = self.graph(z)
+        paths = self.graph.paths()
+        masked = self.graph(z, paths)
         risk = self.risk(self.classifier(masked), y, num_domains)
         z, masked, y = (self.split_streams(rows, num_domains)[0] for rows in (z, masked, y))
         env = torch.arange(num_domains, device=y.device).repeat_interleave(len(y) // num_domains)
         cells = env * len(self.masked_prototypes) + y
         self._move_prototypes(z.detach(), masked.detach(), cells, y)
-        of_graph, penalties = self._graph_loss()
+        of_graph, penalties = self._graph_loss(paths)
         temperature = self.hparams["idag_temperature"]
         nu = self.hparams["idag_nu"] * contrast(z, self.prototypes, cells, temperature)
         mu = self.hparams["idag_mu"] * contrast(masked, self.masked_prototypes, y, temperature)
@@ -175,9 +176,9 @@ class iDAG(Algorithm):  # noqa: N801
         self.prototypes = moved_means(self.prototypes, cells, F.normalize(z, dim=1), memory)
         self.masked_prototypes = moved_means(self.masked_prototypes, y, F.normalize(masked, dim=1), memory)
 
-    def _graph_loss(self) -> tuple[Tensor, dict[str, Tensor]]:
+    def _graph_loss(self, paths: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss of the graph and its terms; adapt the multipliers."""
-        paths, prototypes = self.graph.paths(), self.prototypes
+        prototypes = self.prototypes
         labels = torch.arange(len(self.masked_prototypes), device=prototypes.device).repeat(self.num_domains)
         explained = (torch.cat([prototypes, labels[:, None]], dim=1) @ self.graph.weights)[:, :-1]
         reconstruction = (1 - F.cosine_similarity(explained, prototypes)).mean()

@@ -108,13 +108,14 @@ def _plugins(registry: Mapping[str, type] | Any) -> dict[str, str]:
 
 def _lines(kind: str) -> dict[str, str]:
     """Return everything of a kind with a line each, which says of an installed package why it cannot be imported."""
-    known, unusable = _KINDS[kind][0], {}
-    for name in [name for name in installed_names(kind) if name not in known()]:
+    lines, unusable = _KINDS[kind][0], {}
+    known = lines()
+    for name in [name for name in installed_names(kind) if name not in known]:
         try:
             get_protocol(name) if kind == "protocols" else load_installed(kind, name)
         except InputError as error:
             unusable[name] = str(error)
-    return {**known(), **unusable}
+    return {**lines(), **unusable}
 
 
 def _headline(plugin: type) -> str:

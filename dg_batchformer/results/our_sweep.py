@@ -113,7 +113,7 @@ def _state(
     files = folder.run(run.spec.id)
     if known is not None and file is None and not files.path.exists():
         return State.GONE
-    state = run.state(folder) if known is None or file is None else known
+    state = run.state(files) if known is None or file is None else known
     is_damaged = file is None or file.intact is False or (predictions and damaged(files, [files.predictions_file.name]))
     return State.DAMAGED if state.is_final and is_damaged else state
 

@@ -3,16 +3,44 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from math import nan
+from typing import NamedTuple
 
 import numpy as np
 
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import parse_records
-from dg_batchformer.results.selection import validation_accuracy
-from dg_batchformer.spec.race import Bracket, Standing, standing
+from dg_batchformer.results.selection import nan_lowest, validation_accuracy
+from dg_batchformer.spec.race import Bracket, Race
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
+
+
+class Standing(NamedTuple):
+    """The place of a run among the runs that have reached a rung.
+
+    Args:
+        step: the rung.
+        rank: 1 for the best; equal validation gives equal ranks.
+        of: number of runs that have reached the rung, with this one.
+        validation: best accuracy up to the rung, in [0, 1].
+        continues: whether the run is among those that continue.
+
+    """
+
+    step: int
+    rank: int
+    of: int
+    validation: float
+    continues: bool
+
+
+def standing(race: Race, step: int, validation: float, others: Sequence[float]) -> Standing:
+    """Compare the validation of a run at a rung with those of the other runs that have reached it."""
+    better = sum(nan_lowest(other) > nan_lowest(validation) for other in others)
+    of = len(others) + 1
+    kept = max(1, int(race.keep * of + 1e-9))  # 0.29 * 100 is 28.999999999999996
+    return Standing(step, better + 1, of, validation, better < kept)
 
 
 def standing_at(step: int, spec: RunSpec, folder: RunFolder, bracket: Bracket) -> Standing:

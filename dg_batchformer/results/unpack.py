@@ -44,7 +44,7 @@ def unpack(folder: SweepFolder) -> int:
         raise InputError(f"cannot write to {folder.path}: {error.strerror}") from None
     if winners:
         write_winners(folder, winners)
-    folder.write({name: value for name, value in folder.read().items() if name != "winners"})
+    folder.write({name: value for name, value in note["sweep"].items() if name != "winners"})
     return len(finished)
 
 

@@ -13,7 +13,7 @@ from dg_batchformer.spec.race import Bracket, Race, brackets
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.search import Search
 from dg_batchformer.spec.sweep import SweepSpec
-from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
 from dg_batchformer.text.command import command
 from dg_batchformer.text.printable import one_line
 from dg_batchformer.text.spelling import one_form
@@ -40,9 +40,9 @@ class SweepRun(NamedTuple):
     winner: str = ""
     bracket: Bracket | None = None
 
-    def state(self, folder: SweepFolder) -> State:
-        """Return its state; a run that an earlier race stopped is interrupted, if it does not race any more."""
-        state = folder.run(self.spec.id).state()
+    def state(self, folder: RunFolder) -> State:
+        """Return its state in its folder; a run that an earlier race stopped is interrupted, if it races no more."""
+        state = folder.state()
         return State.INTERRUPTED if state is State.OUTRACED and self.bracket is None else state
 
     @property

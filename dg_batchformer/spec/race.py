@@ -6,7 +6,6 @@ so far. Nobody waits: the first run always continues, and a run that has stopped
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
 from typing import Any, NamedTuple
 
 from dg_batchformer.errors import InputError
@@ -47,37 +46,6 @@ class Race:
                     f"steps and is evaluated every {spec.checkpoint_freq}: give multiples of {spec.checkpoint_freq} "
                     f"below {spec.steps - 1}, or set checkpoint_freq"
                 )
-
-
-class Standing(NamedTuple):
-    """The place of a run among the runs that have reached a rung.
-
-    Args:
-        step: the rung.
-        rank: 1 for the best; equal validation gives equal ranks.
-        of: number of runs that have reached the rung, with this one.
-        validation: best accuracy up to the rung, in [0, 1].
-        continues: whether the run is among those that continue.
-
-    """
-
-    step: int
-    rank: int
-    of: int
-    validation: float
-    continues: bool
-
-
-def standing(race: Race, step: int, validation: float, others: Sequence[float]) -> Standing:
-    """Compare the validation of a run at a rung with those of the other runs that have reached it."""
-    better = sum(_nan_lowest(other) > _nan_lowest(validation) for other in others)
-    of = len(others) + 1
-    kept = max(1, int(race.keep * of + 1e-9))  # 0.29 * 100 is 28.999999999999996
-    return Standing(step, better + 1, of, validation, better < kept)
-
-
-def _nan_lowest(validation: float) -> float:
-    return -inf if isnan(validation) else validation
 
 
 class Bracket(NamedTuple):

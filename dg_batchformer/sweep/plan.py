@@ -77,7 +77,7 @@ def _verify(folder: SweepFolder, states: Mapping[str, State]) -> dict[str, list[
 def _look(folder: SweepFolder, run: SweepRun) -> TimedState:
     """Read the state of a run from its folder; log it if it is final."""
     files = folder.run(run.spec.id)
-    state = run.state(folder) if files.path.exists() else State.DUE
+    state = run.state(files) if files.path.exists() else State.DUE
     if state is State.OUTRACED:
         return files.outraced_state()
     if not state.is_final:

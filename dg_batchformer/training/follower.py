@@ -20,10 +20,10 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import DeclaredHparams
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.plugins.load import load_plugins_of
-from dg_batchformer.results.race import standing_at
+from dg_batchformer.results.race import Standing, standing_at
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.options import RunOptions
-from dg_batchformer.spec.race import Bracket, Standing
+from dg_batchformer.spec.race import Bracket
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.run_folder import refuse_other_run
 from dg_batchformer.spec.trajectories import averages

@@ -1,14 +1,14 @@
 """Launcher for algorithms that only this process has; trains runs one after another on one device."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 
 from dg_batchformer.callbacks.base import RunInfo
 from dg_batchformer.spec.manifest import SweepRun
-from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.trajectories import Trajectory, trajectories
-from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.storage.folders import State
 from dg_batchformer.sweep.launchers.base import Launcher, Report
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.follower import RunToTrain
@@ -21,18 +21,10 @@ from dg_batchformer.training.stop import stopping_on_interrupt
 class InProcessLauncher(Launcher):
     """Trains runs in this process on the first of the given devices."""
 
-    def __init__(
-        self,
-        folder: SweepFolder,
-        devices: Sequence[str],
-        options: RunOptions,
-        report: Report,
-        *,
-        threads: int | None = None,
-        share: bool = True,
-    ) -> None:
-        super().__init__(folder, devices, options, report, threads=threads, share=share)
-        self.device = parse_device(devices[0])
+    @cached_property
+    def device(self) -> torch.device:
+        """The device."""
+        return parse_device(self.devices[0])
 
     def launch(self, runs: Sequence[SweepRun]) -> bool:
         """Train the runs; return false if interrupted. Other runs continue after one fails."""

@@ -11,8 +11,8 @@ from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.algorithms.base import TrainingSet
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.optim.groups import describe_groups, group_lines
+from dg_batchformer.results.race import Standing
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.spec.race import Standing
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import State
 from dg_batchformer.training import checkpoint

@@ -5,7 +5,8 @@ from math import nan
 import pytest
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.race import Race, brackets, standing
+from dg_batchformer.results.race import standing
+from dg_batchformer.spec.race import Race, brackets
 from dg_batchformer.spec.run import RunRequest
 
 HALF = Race((4, 8), 0.5)

@@ -227,7 +227,7 @@ class LocalLauncher(Launcher):
         again = []
         for run in runs:
             folder = self.folder.run(run.spec.id)
-            state = run.state(self.folder)
+            state = run.state(folder)
             if state.has_ended:
                 self.folder.log_end(run.spec.id)
                 self.report.ended(run, state, "")

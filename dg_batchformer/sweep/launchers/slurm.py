@@ -71,7 +71,7 @@ class Chunk:
         if callable(handler := signal.getsignal(signal.SIGUSR2)):
             signal.signal(signal.SIGUSR1, handler)  # clusters send one or the other
         folder = SweepFolder(self.folder)
-        left = [run for run in self.runs if not run.state(folder).is_settled]
+        left = [run for run in self.runs if not run.state(folder.run(run.spec.id)).is_settled]
         console = SweepConsole(left)
         self.launcher = LocalLauncher(
             folder, self.devices, self.options, console, threads=self.threads, share=self.share
