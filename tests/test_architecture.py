@@ -111,7 +111,7 @@ def test_plugins_are_imported_by_name_only_within_their_package():
 
 @pytest.mark.parametrize(
     ("verb", "missing"),
-    [("status", HEAVY), ("tables", HEAVY), ("report", {"torch", "torchvision", "scipy"})],
+    [("status", HEAVY), ("tables", HEAVY | {"yaml"}), ("report", {"torch", "torchvision", "scipy"})],
     ids=["status", "tables", "report"],
 )
 def test_commands_of_login_nodes_run_without_optional_packages(verb, missing, tmp_path):

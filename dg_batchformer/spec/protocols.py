@@ -9,7 +9,6 @@ from dg_batchformer.catalog.installed import installed_entry, installed_names
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.hparams import HParam, Value
 from dg_batchformer.spec.protocol import Draw, Protocol
-from dg_batchformer.spec.protocol_files import file_in_package, read_protocol
 
 # SWAD's search space (Cha et al., 2021, appendix): 18 points, defaults first.
 _SWAD_SPACE = {
@@ -171,6 +170,8 @@ _files: dict[str, Path] = {}  # of protocols that were added
 def get_protocol(name: str) -> Protocol:
     """Return the protocol of that name; raise InputError for an unknown one."""
     if name not in PROTOCOLS:
+        from dg_batchformer.spec.protocol_files import file_in_package  # imports yaml, a tenth of the time of a table
+
         entry = installed_entry("protocols", name)
         if entry is None:
             raise unknown("protocol", name, [*PROTOCOLS, *installed_names("protocols")])
@@ -189,6 +190,8 @@ def add_protocol(name: str, file: Path, source: str) -> None:
     Raises InputError if the name is taken, or the file cannot be used.
 
     """
+    from dg_batchformer.spec.protocol_files import read_protocol
+
     if _files.get(name) == file:
         return
     if name in PROTOCOLS:
