@@ -27,6 +27,7 @@ from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 
 VOLATILE = ("step_time", "mem_gb")
+WORKERS = 2
 LAUNCH_SHARE = 0.05  # share of the faults that hit the launch instead of a worker
 
 
@@ -34,7 +35,8 @@ def main() -> int:
     """Disturb sweeps, print the outcome, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=208, metavar="N", help="of a sweep, in sixteens (default: 208)")
-    parser.add_argument("--every", type=float, default=1.5, metavar="SECONDS", help="between faults (default: 1.5)")
+    every = "between faults, in the mean time that a worker needs for an undisturbed run (default: 2)"
+    parser.add_argument("--every", type=float, default=2, metavar="RUNS", help=every)
     parser.add_argument("--seconds", type=float, default=0, metavar="N", help="at least this long (default: one sweep)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the faults (default: 0)")
     options = parser.parse_args()
@@ -63,8 +65,10 @@ def compare(path: Path, options: argparse.Namespace, dice: random.Random, lr: fl
         file = folder.path.with_suffix(".yaml")
         file.write_text(yaml.safe_dump({**content, "share": share}))
     specs = [run.spec for run in expand(load_sweep(file))]
+    began = time.monotonic()
     start(whole.path.with_suffix(".yaml"), whole).wait()
-    found = Counter(runs=len(specs), faults=disturb(file, torn, specs, options.every, dice))
+    seconds_per_run = WORKERS * (time.monotonic() - began) / len(specs)
+    found = Counter(runs=len(specs), faults=disturb(file, torn, specs, options.every * seconds_per_run, dice))
     for spec in specs:
         run = torn.run(spec.id)
         found["lost"] += run.state() is not State.DONE
@@ -74,20 +78,21 @@ def compare(path: Path, options: argparse.Namespace, dice: random.Random, lr: fl
 
 
 def start(file: Path, folder: SweepFolder) -> subprocess.Popen[bytes]:
-    """Start a launch of two workers; its output goes to launch.log."""
-    command = [sys.executable, "-m", "dg_batchformer", "sweep", str(file), "--devices", "cpu,cpu", "--threads", "1"]
+    """Start a launch; its output goes to launch.log."""
+    devices = ",".join(["cpu"] * WORKERS)
+    command = [sys.executable, "-m", "dg_batchformer", "sweep", str(file), "--devices", devices, "--threads", "1"]
     folder.path.mkdir(parents=True, exist_ok=True)
     with (folder.path / "launch.log").open("ab") as log:
         return subprocess.Popen([*command, "--results_dir", str(folder.path.parent)], stdout=log, stderr=log)
 
 
-def disturb(file: Path, folder: SweepFolder, specs: list[RunSpec], every: float, dice: random.Random) -> int:
-    """Train a sweep to its end despite kills; return the number of injected faults."""
+def disturb(file: Path, folder: SweepFolder, specs: list[RunSpec], seconds: float, dice: random.Random) -> int:
+    """Train a sweep to its end despite kills, so many seconds apart on average; return their number."""
     faults = 0
     launch = start(file, folder)
     while True:
         try:
-            launch.wait(dice.expovariate(1 / every))
+            launch.wait(dice.expovariate(1 / seconds))
         except subprocess.TimeoutExpired:
             faults += hit(launch.pid, dice)
             continue
