@@ -10,7 +10,7 @@ from functools import cached_property
 from math import nan
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dg_batchformer.catalog.custom import find_dataset
 from dg_batchformer.catalog.installed import KINDS
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dg_batchformer.report.plots import Plots
     from dg_batchformer.tables.frame import TableFrame
 
+T = TypeVar("T")
 Environments: TypeAlias = str | int | Sequence[str | int]
 
 _KINDS = (*KINDS, "selections")
@@ -297,7 +298,7 @@ def train(
     name = _named(algorithm)
     import_plugins(plugins)
     found = find_dataset(dataset, None if data_dir is None else Path(data_dir))
-    spec = RunRequest(
+    request = RunRequest(
         dataset=found.dataset,
         algorithm=name,
         test_envs=_environments(test_envs),
@@ -315,9 +316,10 @@ def train(
         precision=precision,
         data_path=data_path,
         compile=compile,
-        plugins=(*plugins, *_session_plugins(name)),
+        plugins=plugins,
         imbalance=imbalance,
-    ).resolve()
+    )
+    spec = _with_session(request.resolve())
     folder = default_folder(spec, name) if output_dir is None else RunFolder(Path(output_dir))
     options = RunOptions(None if data_dir is None else Path(data_dir), keep, predictions, tuple(log))
     _train(spec, folder, name, options, callbacks=callbacks, device=device, threads=threads)
@@ -422,16 +424,21 @@ def sweep(
         raise unknown("value of keep:", keep, KEEP)
     vars(options).update(given)
     declared = read(file, options.data_dir)
-    runs = [
-        run._replace(spec=_with_plugins(run.spec, _session_plugins(run.spec.algorithm))) for run in expand(declared)
-    ]
+    runs = [run._replace(spec=_with_session(run.spec)) for run in expand(declared)]
     if start(options, declared, runs) == INTERRUPTED:
         raise KeyboardInterrupt("all runs are saved; the same call resumes them")
     return load_results(options.results_dir / declared.name)
 
 
-def _with_plugins(spec: RunSpec, plugins: Sequence[str]) -> RunSpec:
-    return replace(spec, plugins=module_names([*spec.plugins, *plugins]))
+def _with_session(spec: RunSpec) -> RunSpec:
+    """Add what was registered in this session to the plug-ins of a run that uses it."""
+    if "dg_batchformer.plugins.session" not in sys.modules:  # nothing was registered
+        return spec
+    from dg_batchformer.hparams_registry import resolve_hparams
+    from dg_batchformer.plugins import session
+
+    used = session.plugins_of(spec, str(resolve_hparams(spec).get("backbone")))
+    return replace(spec, plugins=module_names([*spec.plugins, *used]))
 
 
 def _sweep_file(asked: str | Path | Mapping[str, Any], name: str | None, results_dir: Path) -> Path:
@@ -455,16 +462,25 @@ def _sweep_file(asked: str | Path | Mapping[str, Any], name: str | None, results
     return file
 
 
-def register(written: type) -> type:
-    """Register a class of this notebook or script under its own name, as an algorithm or a wrapper, and return it.
+def register(extension: T, name: str | None = None) -> T:
+    """Make an extension of this notebook or script known by its name, and return it.
 
-    A wrapper extends ``dg_batchformer.wrappers.base.Wrapper``. An algorithm needs DomainBed's interface: a
-    ``torch.nn.Module`` with ``__init__(input_shape, num_classes, num_domains, hparams)``, ``update`` and ``predict``.
-    Wrappers compose with it, such as ``SWAD+MyAlgorithm+BF``. The source of a class is part of the identity of its
-    runs, so an edited class is trained anew. Such runs are trained in this process; for SLURM, move the class to a
-    module and name it in ``plugins``.
+    Its source is part of the identity of the runs that use it, so an edited one is trained anew. Such runs are trained
+    in this process; for SLURM, move the extension to a module and name that in ``plugins``.
 
-    Raises InputError if the class is neither, or has the name of another one.
+    Args:
+        extension: one of
+
+            * an algorithm, a ``torch.nn.Module`` with DomainBed's interface:
+              ``__init__(input_shape, num_classes, num_domains, hparams)``, ``update`` and ``predict``. Wrappers compose
+              with it, such as ``SWAD+MyAlgorithm+BF``;
+            * a subclass of ``wrappers.base.Wrapper``, ``datasets.base.Dataset`` or ``sweep.launchers.base.Launcher``;
+            * a ``networks.backbones.Backbone``, which becomes a value of the hyper-parameter ``backbone``;
+            * the ``pathlib.Path`` of a protocol, a YAML file.
+        name: of a backbone or protocol; classes have their own.
+
+    Raises InputError if it is none of these, cannot be used, or has the name of another one. Callbacks are passed to
+    ``train`` instead.
 
     >>> import dg_batchformer as dg
     >>> from dg_batchformer.algorithms import get_algorithm_class
@@ -474,12 +490,13 @@ def register(written: type) -> type:
     ...         return super().update([(x / 2, y) for x, y in minibatches], unlabeled)
     >>> "Halved" in dg.list("algorithms")
     True
+
     """
     from dg_batchformer.plugins import session
     from dg_batchformer.plugins.load import load_plugins
 
-    load_plugins([session.register(written)])
-    return written
+    load_plugins([session.register(extension, name)])
+    return extension
 
 
 def load_model(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str] = ()) -> "TrainedModel":
@@ -516,16 +533,6 @@ def load_model(folder: str | Path, *, device: str = "cpu", plugins: Sequence[str
 def _named(algorithm: str | type) -> str:
     """Return the name of an algorithm; register it first if it is a class."""
     return algorithm if isinstance(algorithm, str) else register(algorithm).__name__
-
-
-def _session_plugins(name: str) -> list[str]:
-    """Return the plug-ins of the registered classes in a composed name."""
-    if "dg_batchformer.plugins.session" not in sys.modules:  # nothing was registered
-        return []
-    from dg_batchformer.plugins import session
-
-    plugins = [session.plugin_of(part) for part in name.split("+")]
-    return [plugin for plugin in plugins if plugin is not None]
 
 
 def _environments(given: Environments | None) -> Sequence[str | int] | None:

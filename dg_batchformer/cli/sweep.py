@@ -281,17 +281,17 @@ def _sweep_on_slurm(
 
 
 def _refuse_session(runs: Sequence[SweepRun]) -> None:
-    """Raise InputError for an algorithm of this session, which other processes cannot import."""
+    """Raise InputError for what was defined in this session, which other processes cannot import."""
     for run in runs:
-        if _is_of_session(run):
+        if of_session := [plugin.split(":")[1] for plugin in run.spec.plugins if is_of_session(plugin)]:
             raise InputError(
-                f"row {run.label!r} trains a class that was defined in this notebook or script, which other processes "
-                "cannot import; move the class to a module, such as my_module.py, and write plugins: [my_module]"
+                f"row {run.label!r} uses {' and '.join(of_session)} of this notebook or script, which other "
+                "processes cannot import; move it to a module, such as my_module.py, and write plugins: [my_module]"
             )
 
 
 def _is_of_session(run: SweepRun) -> bool:
-    """Return whether a run trains a class that was defined in this session, so that only this process has it."""
+    """Return whether a run uses something that was defined in this session, so that only this process has it."""
     return any(is_of_session(plugin) for plugin in run.spec.plugins)
 
 
@@ -346,7 +346,7 @@ def _launch(
 
 
 def _launcher(name: str, due: Sequence[SweepRun]) -> type[Launcher]:
-    """Return the launcher of a name; for ``local`` that of this process if runs train classes of this session."""
+    """Return the launcher of a name; for ``local`` that of this process if runs use something of this session."""
     if name != "local":
         _refuse_session(due)
         return find_launcher(name)

@@ -1,6 +1,6 @@
 """Backbones by name: the values of the hparam ``backbone``; ``auto`` depends on the input shape."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -83,11 +83,21 @@ _ABOUT_CLIP = "image tower of an open_clip model (pip install open_clip_torch); 
 _ABOUT_TIMM = "any timm model (pip install timm), such as ViT and DINOv2; weights none, one of its tags or a file"
 
 
-def add_backbone(name: str, backbone: Backbone, source: str) -> None:
-    """Make the backbone of a plug-in known; raise InputError if its name is taken or cannot be typed."""
+def add_backbone(name: str, backbone: Backbone, source: str, *, replaced: Collection[str] = ()) -> None:
+    """Make the backbone of a plug-in known.
+
+    Args:
+        name: of the backbone.
+        backbone: its description, builder and kind of normalization.
+        source: where it is from, for messages.
+        replaced: names that may be taken.
+
+    Raises InputError if the name is taken or cannot be typed.
+
+    """
     if BACKBONES.get(name) is backbone:
         return
-    if name in ("auto", *BACKBONES) or is_timm(name) or is_clip(name) or not name.isidentifier():
+    if name in {"auto", *BACKBONES}.difference(replaced) or is_timm(name) or is_clip(name) or not name.isidentifier():
         raise InputError(f"{source} has the backbone {name!r}, but that name is taken or no identifier; rename it")
     BACKBONES[name] = backbone
 

@@ -55,7 +55,7 @@ def adopt(name: str, written: type) -> type[Algorithm]:
 
     Raises InputError if the class is not an algorithm, or if its name is a wrapper's or contains '+'.
     """
-    if lack := _lack(written):
+    if lack := _lack(written) if _has_methods(written) else "lacks update or predict":
         raise InputError(f"plug-in {name} {lack}, so it is not an algorithm")
     if is_wrapper(name) or "+" in name:
         raise InputError(f"an algorithm of a plug-in cannot be called {name}, the name of a wrapper; rename the class")

@@ -36,7 +36,7 @@ class Extensions:
 
         Args:
             source: where it is from, for messages.
-            replaced: names of wrappers and datasets that may be taken.
+            replaced: names that may be taken.
 
         Raises InputError for a name that is taken, and for what cannot be used.
 
@@ -50,11 +50,11 @@ class Extensions:
             DATASETS.add({name: dataset}, source, replaced=replaced)
             add_dataset(facts)
         for name, backbone in self.backbones.items():
-            add_backbone(name, backbone, source)
+            add_backbone(name, backbone, source, replaced=replaced)
         for name, file in self.protocols.items():
-            add_protocol(name, file, source)
+            add_protocol(name, file, source, replaced=replaced)
         for name, launcher in self.launchers.items():
-            add_launcher(name, launcher, source)
+            add_launcher(name, launcher, source, replaced=replaced)
 
 
 def extensions_of(module: ModuleType) -> Extensions:

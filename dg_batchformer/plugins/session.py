@@ -1,7 +1,8 @@
-"""Algorithms that are defined in a notebook or script, the session, and that other processes cannot import.
+"""Extensions that are defined in a notebook or script, the session, and that other processes cannot import.
 
 Their plug-in name ``session:NAME:DIGEST`` is part of the identity of a run, so an edited class makes another run. The
-digest covers the source of the class and of all functions, classes and constants of the session that it uses.
+digest covers the source of a class or function and of all functions, classes and constants of the session that it uses,
+or the file of a protocol.
 """
 
 import ast
@@ -11,54 +12,112 @@ import inspect
 import linecache
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+from dg_batchformer.callbacks.load import is_callback
+from dg_batchformer.datasets.base import Dataset
 from dg_batchformer.errors import InputError
+from dg_batchformer.networks.backbones import Backbone
 from dg_batchformer.plugins.adopt import adopt
 from dg_batchformer.plugins.extensions import Extensions
 from dg_batchformer.registry import ALGORITHMS
 from dg_batchformer.spec.names import SESSION, is_of_session
+from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.safe_read import YAML, read_bytes
+from dg_batchformer.sweep.launchers.base import Launcher
 from dg_batchformer.wrappers.base import Wrapper
 
-_registered: dict[str, str] = {}  # class name -> plug-in name
+_KINDS = {Wrapper: "wrappers", Dataset: "datasets", Launcher: "launchers"}
+_registered: dict[tuple[str, str], str] = {}  # (kind, name) -> plug-in name
 
 
-def register(written: type) -> str:
-    """Register a class of this session as an algorithm or a wrapper, and return its plug-in name.
+def register(given: Any, name: str | None = None) -> str:
+    """Register an extension of this session, and return its plug-in name.
 
-    The plug-in of a class that other processes can import is its module. The class replaces an earlier one of the same
-    name. Raises InputError if it is neither, has no source, or has the name of another one.
+    The plug-in of a class that other processes can import is its module. An extension replaces an earlier one of the
+    same name.
+
+    Args:
+        given: see ``dg_batchformer.api.register``.
+        name: of a backbone or protocol.
+
+    Raises InputError if it cannot be used, has no source, or has the name of another one.
+
     """
-    name = written.__name__
-    if is_importable(written):
-        plugin = written.__module__
+    kind, name = _kind_of(given), _name_of(given, name)
+    if isinstance(given, type) and is_importable(given):
+        plugin = given.__module__
     else:
-        plugin = f"{SESSION}:{name}:{hashlib.sha256(_source(written).encode()).hexdigest()[:16]}"
-        replaced = [name] if is_of_session(_registered.get(name, "")) else []
-        if issubclass(written, Wrapper):
-            Extensions(wrappers={name: written}).register("this session", replaced=replaced)
+        plugin = f"{SESSION}:{name}:{hashlib.sha256(_content(given)).hexdigest()[:16]}"
+        replaced = [name] if is_of_session(_registered.get((kind, name), "")) else []
+        if kind == "algorithms":
+            ALGORITHMS.add({name: adopt(name, given)}, "this session", replaced=replaced)
         else:
-            ALGORITHMS.add({name: adopt(name, written)}, "this session", replaced=replaced)
-    _registered[name] = plugin
+            Extensions(**{kind: {name: given}}).register("this session", replaced=replaced)
+    _registered[kind, name] = plugin
     return plugin
 
 
-def plugin_of(name: str) -> str | None:
-    """Return the plug-in name of a class that was registered in this session, else None."""
-    return _registered.get(name)
+def _kind_of(given: Any) -> str:
+    """Return the kind of an extension; raise InputError for what is none."""
+    if isinstance(given, Backbone):
+        return "backbones"
+    if isinstance(given, Path):
+        return "protocols"
+    if is_callback(given):
+        raise InputError(f"a callback is not registered: train takes callbacks=[{given.__name__}()]")
+    if isinstance(given, type):
+        kinds = [kind for base, kind in _KINDS.items() if issubclass(given, base)]
+        kinds += ["algorithms"] if hasattr(given, "update") or hasattr(given, "predict") else []
+        if kinds:
+            return kinds[0]
+    raise InputError(
+        f"{getattr(given, '__name__', repr(given)):.100} cannot be registered; give a class that is an algorithm "
+        "(update and predict), a Wrapper, a Dataset or a Launcher, a networks.backbones.Backbone, or the "
+        "Path of a protocol"
+    )
+
+
+def _name_of(given: Any, name: str | None) -> str:
+    """Return the name of an extension: that of a class, or the one given."""
+    if isinstance(given, type):
+        if name not in (None, given.__name__):
+            raise InputError(f"a class is registered under its own name, {given.__name__}; drop name={name!r}")
+        return given.__name__
+    if name is None:
+        raise InputError("a backbone or protocol needs a name: dg.register(..., name='my-name')")
+    return name
+
+
+def _content(given: Any) -> bytes:
+    """Return what tells the versions of an extension apart."""
+    if isinstance(given, Path):
+        try:
+            return read_bytes(given, YAML)
+        except OSError as error:
+            raise InputError(f"cannot read {given}: {error.strerror}") from None
+    return _source(given.build if isinstance(given, Backbone) else given).encode()
+
+
+def plugins_of(spec: RunSpec, backbone: str) -> list[str]:
+    """Return the plug-ins of what was registered in this session and a run, with a backbone, uses by name."""
+    names = [(kind, part) for part in spec.algorithm.split("+") for kind in ("algorithms", "wrappers")]
+    names += [("datasets", spec.dataset), ("protocols", spec.protocol), ("backbones", backbone)]
+    return [_registered[name] for name in names if name in _registered]
 
 
 def require(plugin: str) -> None:
-    """Raise InputError unless the class of a session plug-in is registered in this process with the same source."""
+    """Raise InputError unless a plug-in of a session is registered in this process with the same source."""
     _, name, _ = plugin.split(":")
-    if _registered.get(name) == plugin:
+    if plugin in _registered.values():
         return
-    if name in _registered:
-        raise InputError(f"the class {name} was edited since the run was trained; register the version it used")
+    if any(name == registered for _, registered in _registered):
+        raise InputError(f"{name} was edited since the run was trained; register the version it used")
     raise InputError(
-        f"the class {name} was defined in a notebook or script, which this process cannot import; run the cell that "
-        f"defines it and dg.register({name}) first, or move the class to a module and name that in plugins"
+        f"{name} was defined in a notebook or script, which this process cannot import; run the cell that defines it "
+        "and the one that registers it first, or move it to a module and name that in plugins"
     )
 
 
@@ -68,8 +127,8 @@ def is_importable(written: type) -> bool:
     return written.__module__ != "__main__" and getattr(module, written.__qualname__, None) is written
 
 
-def _source(written: type) -> str:
-    """Return the source of a class and of everything it uses of the session, without comments and formatting."""
+def _source(written: Any) -> str:
+    """Return the source of a class or function, with all it uses of the session, without comments and formatting."""
     parts: dict[str, str] = {}
     left: list[Any] = [written]
     while left:
@@ -117,7 +176,7 @@ def _text(value: type | FunctionType) -> str:
             return found
     raise InputError(
         f"the source of {value.__name__} is unknown, so its versions cannot be told apart; define it in a cell or a "
-        "file, with at least one method"
+        "file, as a function with a name or a class with at least one method"
     )
 
 

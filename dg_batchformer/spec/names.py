@@ -63,24 +63,24 @@ def canonical_name(name: str, *, is_known: bool = True) -> str:
 
 
 SESSION = "session"
-"""The kind of plug-ins that are classes of a running notebook or script: ``session:NAME:DIGEST``."""
+"""The kind of plug-ins that are defined in a running notebook or script: ``session:NAME:DIGEST``."""
 
 
 def is_of_session(plugin: str) -> bool:
-    """Whether a plug-in is a class of a running session, which no other process can import."""
+    """Whether a plug-in is defined in a running session, so that no other process can import it."""
     return plugin.startswith(f"{SESSION}:")
 
 
 def module_names(given: Sequence[str]) -> tuple[str, ...]:
     """Deduplicate and sort the names of plug-ins; forks get the digest of their code.
 
-    Raises InputError for a name of neither a module, nor a class of a session, nor a fork.
+    Raises InputError for a name of neither a module, nor part of a session, nor a fork.
     """
     named = [str(parse_fork(name)) if is_fork(name) else name for name in given]
     for name in named:
         if is_fork(name):
             continue
-        if is_of_session(name) and re.fullmatch(rf"{SESSION}:\w+:[0-9a-f]{{16}}", name):
+        if is_of_session(name) and re.fullmatch(rf"{SESSION}:[^:]+:[0-9a-f]{{16}}", name):
             continue
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise InputError(

@@ -1,5 +1,6 @@
 """Protocols by name: ours, and those that plug-ins and installed packages add as YAML files."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -179,22 +180,23 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def add_protocol(name: str, file: Path, source: str) -> None:
+def add_protocol(name: str, file: Path, source: str, *, replaced: Collection[str] = ()) -> None:
     """Make the protocol in a YAML file known by a name.
 
     Args:
         name: of the protocol.
         file: see ``spec/protocol_files.py``.
         source: where it is from, for messages.
+        replaced: names that may be taken.
 
     Raises InputError if the name is taken, or the file cannot be used.
 
     """
     from dg_batchformer.spec.protocol_files import read_protocol
 
-    if _files.get(name) == file:
+    if _files.get(name) == file and name not in replaced:
         return
-    if name in PROTOCOLS:
+    if name in PROTOCOLS and name not in replaced:
         raise InputError(f"{source} has the protocol {name!r}, but that name is taken; rename it")
     PROTOCOLS[name] = read_protocol(name, file)
     _files[name] = file

@@ -1,6 +1,6 @@
 """The launcher interface, and launchers by name that plug-ins and installed packages add to ours."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from dg_batchformer.catalog.installed import installed_names, load_installed
@@ -78,15 +78,16 @@ def find_launcher(name: str) -> type[Launcher]:
     return LAUNCHERS[name]
 
 
-def add_launcher(name: str, launcher: type[Launcher], source: str) -> None:
+def add_launcher(name: str, launcher: type[Launcher], source: str, *, replaced: Collection[str] = ()) -> None:
     """Make a launcher known by a name; raise InputError if the name is taken.
 
     Args:
         name: of the launcher.
         launcher: its class.
         source: where it is from, for messages.
+        replaced: names that may be taken.
 
     """
-    if name in OURS or LAUNCHERS.get(name, launcher) is not launcher:
+    if name in OURS or (LAUNCHERS.get(name, launcher) is not launcher and name not in replaced):
         raise InputError(f"{source} has the launcher {name!r}, but that name is taken; rename it")
     LAUNCHERS[name] = launcher
