@@ -18,6 +18,8 @@ from dg_batchformer.registry import ALGORITHMS, DATASETS, WRAPPERS
 from dg_batchformer.spec import protocols
 from dg_batchformer.sweep.launchers.base import LAUNCHERS
 
+torch.set_num_threads(1)  # for fixtures of whole modules, which are set up before _alone
+
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,8 @@ class iDAG(Algorithm):  # noqa: N801
         prototypes = self.prototypes
         labels = torch.arange(len(self.masked_prototypes), device=prototypes.device).repeat(self.num_domains)
         explained = (torch.cat([prototypes, labels[:, None]], dim=1) @ self.graph.weights)[:, :-1]
-        reconstruction = F.cosine_embedding_loss(explained, prototypes, torch.ones_like(labels))  # explained begins at 0
+        # Explained begins at 0, where F.cosine_similarity has another gradient than the release.
+        reconstruction = F.cosine_embedding_loss(explained, prototypes, torch.ones_like(labels))
         reconstruction = reconstruction + F.cross_entropy(self.label_classifier(prototypes * paths[:-1, -1]), labels)
         cycles = paths.trace() - len(paths)
         terms = {

@@ -261,7 +261,7 @@ class Follower:
         return place
 
     def leave_race(self, place: Standing) -> None:
-        """Mark the run as out of its race; its checkpoint is saved already."""
+        """Mark the run as out of its race."""
         self.lock.check()
         spared = self.seconds / (place.step + 1) * (self.spec.steps - place.step - 1)
         write_json(self.folder.race_file, {**place._asdict(), **self._took(), "seconds_spared": round(spared, 3)})

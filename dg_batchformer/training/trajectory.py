@@ -203,8 +203,8 @@ class Trajectory:
         """End a run that its race stops, with a checkpoint to continue from."""
         self.followers.remove(follower)
         try:
+            follower.leave_race(place)  # first: from a checkpoint behind the rung, a run would pass it
             follower.save(place.step + 1, self._shared_state())
-            follower.leave_race(place)
         except Exception as error:
             self.ended(follower, follower.close(error) or error)
         else:

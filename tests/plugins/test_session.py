@@ -78,9 +78,8 @@ def _ran(code=LAB, name="cell.py"):
     return dg.train("ERM+BF", dataset="Lab", test_envs="night", protocol="lab-2030")
 
 
-def test_datasets_backbones_protocols_and_launchers_of_a_notebook_are_known_by_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "lab.yaml").write_text(PROTOCOL)
+def test_datasets_backbones_protocols_and_launchers_of_a_notebook_are_known_by_name(plugin_folder, capsys):
+    (plugin_folder / "lab.yaml").write_text(PROTOCOL)
     question = {"datasets": ["Lab"], "algorithms": ["ERM", "ERM+BF"], "protocol": "lab-2030", "trials": 1}
 
     run = _ran()
@@ -112,11 +111,10 @@ def test_datasets_backbones_protocols_and_launchers_of_a_notebook_are_known_by_n
     assert "queued 8" in capsys.readouterr().out
 
 
-def test_an_edited_protocol_of_a_notebook_trains_another_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "lab.yaml").write_text(PROTOCOL)
+def test_an_edited_protocol_of_a_notebook_trains_another_run(plugin_folder):
+    (plugin_folder / "lab.yaml").write_text(PROTOCOL)
     run = _ran()
-    (tmp_path / "lab.yaml").write_text(PROTOCOL.replace("steps: 3", "steps: 5"))
+    (plugin_folder / "lab.yaml").write_text(PROTOCOL.replace("steps: 3", "steps: 5"))
 
     edited = _ran()
 
@@ -141,6 +139,6 @@ class Mine(Callback):
         (Backbone("one layer", _ran), "small_cnn", "'small_cnn', but that name is taken"),
     ],
 )
-def test_what_cannot_be_registered_is_refused_in_one_sentence(given, name, sentence):
+def test_what_cannot_be_registered_is_refused_in_one_sentence(given, name, sentence, registrations):
     with pytest.raises(InputError, match=sentence):
         dg.register(given, name)

@@ -12,6 +12,7 @@ from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.plan import plan, run_states
+from dg_batchformer.training.follower import Follower
 from dg_batchformer.training.in_process import InProcessLauncher
 
 SWEEP = """
@@ -89,6 +90,25 @@ def test_draws_that_validate_worse_stop_with_a_checkpoint(raced):
     ends = [sentence for _, how, sentence in report.ends if how == "out of the race"]
     assert len(ends) == len(stopped)
     assert all(sentence.startswith(("step 4, rank ", "step 8, rank ")) for sentence in ends)
+
+
+def test_a_run_that_is_killed_at_its_checkpoint_stays_out_of_the_race(raced, tmp_path, monkeypatch):
+    save = Follower.save
+
+    def killed(self, *arguments):
+        save(self, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Follower, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _launch(tmp_path, SWEEP + RACE)
+    monkeypatch.undo()
+
+    folder = SweepFolder(tmp_path / "results" / "mine")
+    [stopped] = [run.spec.id for run in raced[2] if folder.run(run.spec.id).state() is State.OUTRACED]
+    _, runs, report = _launch(tmp_path, SWEEP + RACE)
+    assert len(report.ends) < len(runs)
+    assert folder.run(stopped).state() is State.OUTRACED
 
 
 def test_rows_that_share_a_training_stop_together(raced):
