@@ -1,6 +1,7 @@
 """CLIP by open_clip, on a small random model of its own."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from dg_batchformer.training.initialization import check_init
 
 open_clip = pytest.importorskip("open_clip")
 NAME = "dg-test-tiny"
+STORED = Path(__file__).parents[1] / "data" / "clip_text_features.json"
 CLIP = {"backbone": f"clip/{NAME}", "clip_dropout": 0.0}
 MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 TEMPLATES = ["a photo of a {}.", "a drawing of a {}."]
@@ -86,6 +88,18 @@ def test_zero_shot_weights_are_open_clips(whole):
 
     theirs = open_clip.build_zero_shot_classifier(model, tokenizer, ["dog", "alarm clock"], TEMPLATES)
     assert_close(rows, model.logit_scale.exp().detach() * theirs.T, rtol=1e-4, atol=1e-4)
+
+
+def test_zero_shot_weights_are_the_stored_text_features(whole):
+    stored = json.loads(STORED.read_text())
+    state = {
+        name: 0.1 * torch.arange(p.numel()).double().cos().view(p.shape) for name, p in whole[0].state_dict().items()
+    }
+    state = {name: values.float() for name, values in state.items()} | {"logit_scale": torch.tensor(2.0)}
+
+    rows = zero_shot_weights(CLIP["backbone"], state, stored["classes"], stored["templates"])
+
+    assert_close(rows, torch.tensor(2.0).exp() * torch.tensor(stored["rows"]), rtol=1e-4, atol=1e-4)
 
 
 def test_zero_shot_runs_end_at_once_and_wise_begins_there(whole, image_folder, tmp_path):
