@@ -1,6 +1,6 @@
 """Data frames of the measurements, which the figures plot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ def frames(kept: Kept, held_out: HeldOut, measured: Measured, seen: dict[str, Vi
     gradients = dict(zip(STREAMS, (measured.plain_gradients, measured.gradients), strict=True))
     return {
         **_pair_frames(kept, "attention", "layer", attention, ("", "attends_to", "relative_attention")),
+        **_by_frequency(attention, held_out.shots),
         **_pair_frames(kept, "gradients", "stream", gradients, ("loss_of_", "features_of", "mean_abs_gradient")),
         "features": _points(kept, held_out, measured, seen),
         "features_variance": _variance(seen),
@@ -74,6 +75,16 @@ def _pair_frames(
         ]
         tables[f"{stem}_by_{what}"] = pd.DataFrame(rows)
     return tables
+
+
+def _by_frequency(attention: dict[int, PairMeans], shots: Mapping[str, Sequence[int]]) -> dict[str, pd.DataFrame]:
+    """Return the attention between many-shot, medium-shot and few-shot classes, if the run has an imbalance."""
+    columns = ["layer", "classes", "attends_to", "domain", "relative_attention", "pairs"]
+    rows = [
+        (layer, of, to, "other" if across else "same", *means.between(shots[of], shots[to], across=across))
+        for (layer, means), of, to, across in product(attention.items(), shots, shots, (False, True))
+    ]
+    return {"attention_by_frequency": pd.DataFrame(rows, columns=columns)} if rows else {}
 
 
 def _cells(means: PairMeans, what: str) -> Iterator[tuple[int, int, float, float]]:

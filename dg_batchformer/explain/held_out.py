@@ -1,7 +1,7 @@
 """Features of held-out images, and domain-balanced batches of them."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,23 +13,34 @@ from dg_batchformer.datasets import Dataset
 from dg_batchformer.explain.load import Kept
 from dg_batchformer.models.load import open_trained
 from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.data_path import open_images
 from dg_batchformer.training.evaluate import BATCH_SIZE
 from dg_batchformer.training.loaders import Request
 from dg_batchformer.training.run_log import Watcher
 from dg_batchformer.training.sampling import split_environments
+from dg_batchformer.training.thinning import Splits, count_classes
 
 MOST_IMAGES = 512  # per environment: more would take minutes on a CPU and hardly change a mean
 
 
 class HeldOut(NamedTuple):
-    """Held-out images: features (N, width); class, domain (index into ``Kept.domains``) and dataset index, (N,)."""
+    """Held-out images.
+
+    Args:
+        z: features, (N, width).
+        classes, domains: (N,); domains are indices into ``Kept.domains``.
+        indices: (N,) places in the dataset.
+        shots: of a run with an imbalance, the classes with ``many``, ``medium`` and ``few`` training images; else {}.
+
+    """
 
     z: Tensor
     classes: Tensor
     domains: Tensor
     indices: Tensor
+    shots: Mapping[str, Sequence[int]]
 
 
 def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, watcher: Watcher) -> HeldOut:
@@ -39,7 +50,8 @@ def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, w
     """
     hparams = {**kept.hparams, "data_augmentation": False}
     dataset = open_trained(kept.spec, kept.classes, data_dir, hparams)
-    requests = _requests(kept, dataset)
+    splits = split_environments(kept.spec, dataset)
+    requests = _requests(kept, splits)
     features, classes = [], []
     with open_images(kept.spec, hparams, dataset, device, watcher) as loader:
         loaded = loader.stream([request] for request in requests)
@@ -49,12 +61,19 @@ def held_out_features(kept: Kept, data_dir: Path | None, device: torch.device, w
     places = kept.places([request.env for request in requests])
     domains = [torch.full((len(request.indices),), place) for place, request in zip(places, requests, strict=True)]
     indices = [torch.tensor(request.indices) for request in requests]
-    return HeldOut(torch.cat(features), torch.cat(classes), torch.cat(domains), torch.cat(indices))
+    shots = _shots(kept.spec, dataset, splits)
+    return HeldOut(torch.cat(features), torch.cat(classes), torch.cat(domains), torch.cat(indices), shots)
 
 
-def _requests(kept: Kept, dataset: Dataset) -> list[Request]:
+def _shots(spec: RunSpec, dataset: Dataset, splits: Splits) -> dict[str, list[int]]:
+    if spec.imbalance is None:
+        return {}
+    thresholds = spec.imbalance.thresholds(spec.dataset, spec.test_envs)
+    return thresholds.shots(count_classes(dataset, splits, spec.train_envs))
+
+
+def _requests(kept: Kept, splits: Splits) -> list[Request]:
     """Return loading requests for held-out images, in batches from one environment each."""
-    splits = split_environments(kept.spec, dataset)
     requests = []
     for env in kept.spec.used_envs:
         indices = torch.tensor(splits[env, "out"])

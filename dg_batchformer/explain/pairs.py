@@ -1,6 +1,6 @@
 """Means over pairs of samples (i, j) of a batch, grouped by relation, domains and classes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -22,12 +22,18 @@ class PairMeans:
 
     ``by_domain`` and ``by_class`` exclude i = j; their rows belong to i, their columns to j, and a cell without pairs
     is NaN.
+
+    Attributes:
+        domains, classes: sums and numbers of these pairs, (2, domains, domains) and (2, classes, classes).
+        classes_across: the part of ``classes`` where i and j are of different domains.
+
     """
 
     def __init__(self, num_domains: int, num_classes: int) -> None:
         self.batches: list[Tensor] = []  # (2, relations): sums and counts of one batch
         self.domains = torch.zeros(2, num_domains, num_domains, dtype=torch.double)
         self.classes = torch.zeros(2, num_classes, num_classes, dtype=torch.double)
+        self.classes_across = torch.zeros_like(self.classes)
 
     def add(self, values: Tensor, rows: Tensor, domains: Tensor, classes: Tensor) -> None:
         """Add one batch.
@@ -47,9 +53,11 @@ class PairMeans:
         sums = torch.bincount(relation, weights=values.flatten(), minlength=len(RELATIONS))
         self.batches.append(torch.stack([sums, counts]))
         among_others = torch.stack([values.masked_fill(itself, 0), (~itself).double()])  # sums and counts
-        for labels, totals in ((domains, self.domains), (classes, self.classes)):
+        across = among_others * ~same_domain
+        grouped = ((domains, self.domains, among_others), (classes, self.classes, among_others))
+        for labels, totals, pairs in (*grouped, (classes, self.classes_across, across)):
             groups = F.one_hot(labels, len(totals[0])).double()
-            totals += torch.einsum("srg,tsrj,sjh->tgh", groups[:, rows], among_others, groups)
+            totals += torch.einsum("srg,tsrj,sjh->tgh", groups[:, rows], pairs, groups)
 
     @property
     def by_domain(self) -> Tensor:
@@ -60,6 +68,18 @@ class PairMeans:
     def by_class(self) -> Tensor:
         """Means by (class of i, class of j): (classes, classes)."""
         return self.classes[0] / self.classes[1]
+
+    def between(self, of: Sequence[int], to: Sequence[int], *, across: bool) -> tuple[float, int]:
+        """Return mean and number of the pairs (i, j) of some classes, in different domains or in the same one.
+
+        Args:
+            of, to: the classes of i and of j.
+            across: whether i and j are of different domains.
+
+        """
+        totals = self.classes_across if across else self.classes - self.classes_across
+        sums, counts = totals[:, list(of)][:, :, list(to)].sum(dim=(1, 2))
+        return float(sums / counts), int(counts)
 
     def mean(self, relations: Collection[int]) -> float:
         """Return the mean over all pairs with one of these relations; NaN if there are none."""

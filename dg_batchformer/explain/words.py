@@ -1,5 +1,6 @@
 """Text summary of the measurements."""
 
+from collections.abc import Mapping, Sequence
 from math import isnan, nan
 
 from dg_batchformer.explain.frames import View
@@ -16,12 +17,14 @@ from dg_batchformer.explain.pairs import (
 )
 
 
-def summary(kept: Kept, measured: Measured, seen: dict[str, View]) -> str:
+def summary(kept: Kept, measured: Measured, seen: dict[str, View], shots: Mapping[str, Sequence[int]]) -> str:
     """Describe attention, gradients and features in a few sentences with numbers."""
     layers = len(measured.attention)
     lines = [_setting(kept, measured), ""]
     for layer, means in enumerate(measured.attention, start=1):
-        lines.append(f"attention{f' of layer {layer}' if layers > 1 else ''}: {_attention(kept, means)}")
+        of_layer = f"attention{f' of layer {layer}' if layers > 1 else ''}"
+        lines.append(f"{of_layer}: {_attention(kept, means)}")
+        lines += [f"{of_layer} by frequency: {sentence}" for sentence in _by_frequency(kept, means, shots)]
     lines += [f"gradients: {_gradients(measured)}", f"features: {_features(seen)}"]
     return "\n".join([*lines, *(f"note: {sentence}" for sentence in _notes(kept))]) + "\n"
 
@@ -54,6 +57,20 @@ def _attention(kept: Kept, means: PairMeans) -> str:
         f"{means.share(OTHER_CLASS):.0%} crosses classes ({means.uniform_share(OTHER_CLASS):.0%} if uniform)"
     )
     return "; ".join(sentences)
+
+
+def _by_frequency(kept: Kept, means: PairMeans, shots: Mapping[str, Sequence[int]]) -> list[str]:
+    """Say how samples of rare classes attend to frequent classes of other domains, if the run has an imbalance."""
+    if not (shots.get("many") and shots.get("few")):
+        return []
+    many, few = shots["many"], shots["few"]
+    to_many, to_few, back = (means.between(of, to, across=True)[0] for of, to in ((few, many), (few, few), (many, few)))
+    names = ", ".join(kept.classes[label] for label in few)
+    return [
+        f"a sample of a few-shot class ({names}) gives {to_many:.2f}x uniform attention to each sample of many-shot "
+        f"classes of other domains and {to_few:.2f}x to each of few-shot classes there; one of a many-shot class gives "
+        f"{back:.2f}x to each of few-shot classes there"
+    ]
 
 
 def _to_unseen(kept: Kept, means: PairMeans) -> float:

@@ -32,7 +32,7 @@ def explain(run: RunFolder, data_dir: Path | None, output: Path, device: torch.d
     held_out = held_out_features(kept, data_dir, device, watcher)
     measured = measure(kept, held_out)
     seen = views(held_out, measured)
-    tables, text = frames(kept, held_out, measured, seen), summary(kept, measured, seen)
+    tables, text = frames(kept, held_out, measured, seen), summary(kept, measured, seen, held_out.shots)
     pictures = {
         "attention": attention_picture(kept, measured),
         "gradients": gradient_picture(kept, measured),

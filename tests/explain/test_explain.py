@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from dg_batchformer.cli.main import main
 from dg_batchformer.explain.load import load_kept
 from dg_batchformer.networks.batchformer import batchformers
+from dg_batchformer.spec.imbalance import Imbalance, Thresholds
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder, SweepFolder, write_json
 from dg_batchformer.training.export import keep_model
@@ -75,6 +76,23 @@ def test_a_run_that_leaves_environments_out_is_explained_on_those_that_it_has(tm
     attention = pd.read_csv(tmp_path / "attention_by_domain.csv")
     assert set(attention["domain"]) == set(attention["attends_to"]) == {"B", "C", "D"}
     assert (attention["pairs"] > 0).all()
+
+
+def test_a_run_with_an_imbalance_is_explained_by_the_frequency_of_classes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Imbalance, "thresholds", lambda *_: Thresholds(many=20, few=10))
+    run_quickly(quick_spec(algorithm="BF", steps=1, test_envs=("D",), imbalance="long_tail:4"), tmp_path / "run")
+
+    assert main(["explain", str(tmp_path / "run"), "--output", str(tmp_path)]) == 0
+
+    assert "attention by frequency: a sample of a few-shot class (1) gives " in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "attention_by_frequency.csv")
+    by_class = pd.read_csv(tmp_path / "attention_by_class.csv")
+    assert list(found.columns) == ["layer", "classes", "attends_to", "domain", "relative_attention", "pairs"]
+    few = found.query("classes == 'few' and attends_to == 'many'")
+    mean = (few["relative_attention"] * few["pairs"]).sum() / few["pairs"].sum()
+    [expected] = by_class.query("`class` == 1 and attends_to == 0")["relative_attention"]
+    assert mean == pytest.approx(expected)
+    assert set(few["domain"]) == {"same", "other"}
 
 
 _SHARES = ["share", "uniform_share", "pairs"]

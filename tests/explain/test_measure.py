@@ -160,7 +160,7 @@ def _planted():
     classes, domains = torch.arange(3).repeat(40), torch.arange(4).repeat_interleave(30)
     z = F.one_hot(classes, 16) + 0.1 * torch.randn(120, 16)
     kept = Kept(spec, resolve_hparams(spec), ["a", "b", "c"], (8,), predictor, predictor[0], batchformer)
-    return kept, HeldOut(z, classes, domains, torch.arange(120))
+    return kept, HeldOut(z, classes, domains, torch.arange(120), {})
 
 
 def test_attention_planted_on_the_own_class_is_found():

@@ -50,6 +50,17 @@ def test_means_by_domain_and_class_equal_those_of_a_loop_over_other_samples():
         assert means.by_class[a, b].item() == pytest.approx(by_class)
 
 
+@pytest.mark.parametrize("across", [True, False])
+def test_means_between_classes_equal_those_of_a_loop(across):
+    batches = [_batch(0), _batch(1)]
+
+    mean, pairs = _means(batches).between([0, 2], [1, 2], across=across)
+
+    expected = [p[0] for p in _pairs(batches) if p[1] != p[2] and p[5] != 1 and p[6] != 0 and (p[3] != p[4]) == across]
+    assert mean == pytest.approx(fmean(expected))
+    assert pairs == len(expected)
+
+
 def test_relations_equal_those_of_a_loop():
     batches = [_batch(0), _batch(1)]
     means = _means(batches)
