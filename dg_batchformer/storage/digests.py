@@ -1,23 +1,25 @@
-"""SHA-256 digests of the files of a finished run, stored in ``done`` to detect later damage."""
+"""Sizes and SHA-256 digests of the files of a finished run, stored in ``done`` to detect later damage."""
 
 import hashlib
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.storage.folders import RunFolder, write_json
 from dg_batchformer.storage.safe_read import NOTE, WEIGHTS, open_regular, read_bytes
 
 _KEY = "sha256"  # in ``done``: {file name: hex digest}
+_SIZES = "bytes"  # in ``done``: {file name: size}, which runs of earlier versions lack
 _UNWRITTEN = (b"", b"done")  # without digests: an empty file, and DomainBed's
 
 
 def mark_done(folder: RunFolder, outcome: dict[str, Any]) -> None:
-    """Write ``done``: the outcome of a run, and the digest of every final file that exists."""
-    digests = {file.name: _sha256(file) for file in folder.final_files if file.is_file()}
-    write_json(folder.done_file, {**outcome, _KEY: digests})
+    """Write ``done``: the outcome of a run, and the digest and size of every final file that exists."""
+    files = [file for file in folder.final_files if file.is_file()]
+    sizes, digests = ({file.name: of(file) for file in files} for of in (_size, _sha256))
+    write_json(folder.done_file, {**outcome, _KEY: digests, _SIZES: sizes})
 
 
 def damaged(folder: RunFolder, names: Collection[str] = ()) -> list[str]:
@@ -58,30 +60,41 @@ def is_intact(name: str, content: bytes, done: bytes) -> bool | None:
         kept = _kept(done)
     except ValueError:
         return False
-    return None if kept is None else kept.get(name) == hashlib.sha256(content).hexdigest()
+    return None if kept is None else name in kept and kept[name].digest == hashlib.sha256(content).hexdigest()
 
 
-def _kept(done: bytes) -> dict[str, Any] | None:
-    """Return the digests in ``done``, None if it holds none; raise ValueError if it is damaged."""
+class _Kept(NamedTuple):
+    """What ``done`` says of a file; the size is None in runs of earlier versions."""
+
+    digest: object
+    size: object
+
+
+def _kept(done: bytes) -> dict[str, _Kept] | None:
+    """Return what ``done`` says of files, None if it holds no digests; raise ValueError if it is damaged."""
     if done.strip() in _UNWRITTEN:
         return None
     try:
-        kept = json.loads(done).get(_KEY)
+        outcome = json.loads(done)
+        digests, sizes = outcome.get(_KEY), outcome.get(_SIZES, {})
+        return None if digests is None else {name: _Kept(digests[name], sizes.get(name)) for name in digests}
     except MALFORMED as error:
         raise ValueError("done is not what a run wrote") from error
-    if kept is not None and not isinstance(kept, dict):
-        raise ValueError("done is not what a run wrote")
-    return kept
 
 
-def _is(folder: RunFolder, name: str, digest: object) -> bool:
+def _is(folder: RunFolder, name: str, kept: _Kept) -> bool:
+    """Return whether a file is what the run wrote; one of another size is not read, however large it is."""
     file = next((file for file in folder.final_files if file.name == name), None)
     try:
-        return file is not None and _sha256(file) == digest
+        return file is not None and kept.size in (None, _size(file)) and _sha256(file) == kept.digest
     except FileNotFoundError:
         return file != folder.records_file
     except OSError:
         return False
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def _sha256(file: Path) -> str:

@@ -10,6 +10,7 @@ import orjson
 from dg_batchformer.errors import MALFORMED
 
 FORMAT = 1
+_MOST_UNREADABLE = 1_000  # lines; a file with more is not one of records, and is not read on
 
 
 def read_line(line: bytes) -> dict[str, Any]:
@@ -25,18 +26,18 @@ def read_line(line: bytes) -> dict[str, Any]:
 
 def read_lines(content: bytes) -> tuple[list[dict[str, Any]], int, bool]:
     """Parse a ``results.jsonl``; return its records, the number of unreadable lines, and whether all is strict JSON."""
-    lines = content.splitlines()
+    lines = [line for line in content.splitlines() if line and not line.isspace()]
     with suppress(orjson.JSONDecodeError):
         values = orjson.loads(b"[%b]" % b",".join(lines))  # faster than line by line
         if len(values) == len(lines) and all(map(_is_record, values)):
             return values, 0, True
-    records, unreadable = [], 0
-    for line in lines:
-        try:
+    records: list[dict[str, Any]] = []
+    for place, line in enumerate(lines):
+        if place - len(records) > _MOST_UNREADABLE:
+            break
+        with suppress(*MALFORMED):
             records.append(read_line(line))
-        except MALFORMED:
-            unreadable += bool(line.strip())
-    return records, unreadable, False
+    return records, len(lines) - len(records), False
 
 
 def _is_record(values: object) -> bool:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -16,10 +17,11 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_finished_run_keeps_a_digest_of_every_final_file(folder):
+def test_a_finished_run_keeps_digest_and_size_of_every_final_file(folder):
     done = json.loads(folder.done_file.read_text())
 
     assert set(done["sha256"]) == {"spec.json", "results.jsonl", "model.pt"}
+    assert done["bytes"] == {"spec.json": 9, "results.jsonl": 13, "model.pt": 8}
     assert folder.state() is State.DIVERGED
     assert damaged(folder) == []
 
@@ -41,6 +43,24 @@ def test_damage_to_a_file_is_named(folder, name, damage):
         refuse_damaged(folder, file)
 
 
+def test_a_file_of_another_size_is_damage_and_not_read(folder, monkeypatch):
+    with folder.model_file.open("wb") as file:
+        file.truncate(2**36)  # minutes to read
+    monkeypatch.setattr(hashlib, "file_digest", None)
+
+    assert damaged(folder, ["model.pt"]) == ["model.pt"]
+
+
+@pytest.mark.parametrize("sizes", [None, {}, {"model.pt": None}])
+def test_a_run_of_a_version_without_sizes_is_checked_by_its_digests(folder, sizes):
+    done = json.loads(folder.done_file.read_text())
+    folder.done_file.write_text(json.dumps({"sha256": done["sha256"], **({} if sizes is None else {"bytes": sizes})}))
+
+    assert damaged(folder) == []
+    folder.model_file.write_bytes(b"lo.ledom")
+    assert damaged(folder) == ["model.pt"]
+
+
 def test_missing_records_are_damage_but_models_may_be_left_out_of_a_copy(folder):
     folder.model_file.unlink()
     assert damaged(folder) == []
@@ -49,7 +69,9 @@ def test_missing_records_are_damage_but_models_may_be_left_out_of_a_copy(folder)
     assert damaged(folder) == ["results.jsonl"]
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"sha256": 3}', b"\xff\xfe", b'{"sha256"' * 9])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"sha256": 3}', b'{"sha256": {"a": "b"}, "bytes": 3}', b"\xff\xfe", b'{"sha256"' * 9]
+)
 def test_a_damaged_done_is_damage(folder, content):
     folder.done_file.write_bytes(content)
 

@@ -3,7 +3,7 @@ from math import isnan
 
 import pytest
 
-from dg_batchformer.storage.records import read_line, to_line
+from dg_batchformer.storage.records import read_line, read_lines, to_line
 
 
 def test_a_record_is_read_back_as_written():
@@ -26,6 +26,19 @@ def test_a_line_is_written_as_domainbed_writes_it_and_its_nan_is_read():
 def test_a_truncated_or_foreign_line_is_a_value_error(line):
     with pytest.raises(ValueError, match=r".*"):
         read_line(line.encode())
+
+
+def test_blank_lines_count_for_nothing_and_torn_lines_are_counted():
+    record = b'{"args": {}, "step": 1}'
+
+    assert read_lines(b"\n \n" * 2000 + record) == ([{"args": {}, "step": 1}], 0, True)
+    assert read_lines(b"\n".join([record, b"{", b"7", record, b""])) == ([{"args": {}, "step": 1}] * 2, 2, False)
+
+
+def test_a_file_with_too_many_torn_lines_is_not_read_on():
+    records, unreadable, _ = read_lines(b"{\n" * 5000 + b'{"args": {}, "step": 1}')
+
+    assert (records, unreadable) == ([], 5001)
 
 
 def test_records_of_domainbed_are_records():
