@@ -10,6 +10,7 @@ import dis
 import hashlib
 import inspect
 import linecache
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from dg_batchformer.networks.backbones import Backbone
 from dg_batchformer.plugins.adopt import adopt
 from dg_batchformer.plugins.extensions import Extensions
 from dg_batchformer.registry import ALGORITHMS
-from dg_batchformer.spec.names import SESSION, is_of_session
+from dg_batchformer.spec.names import SESSION, SESSION_NAME, is_of_session
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.safe_read import YAML, read_bytes
 from dg_batchformer.sweep.launchers.base import Launcher
@@ -69,10 +70,11 @@ def _kind_of(given: Any) -> str:
     if is_callback(given):
         raise InputError(f"a callback is not registered: train takes callbacks=[{given.__name__}()]")
     if isinstance(given, type):
-        kinds = [kind for base, kind in _KINDS.items() if issubclass(given, base)]
-        kinds += ["algorithms"] if hasattr(given, "update") or hasattr(given, "predict") else []
-        if kinds:
-            return kinds[0]
+        for base, kind in _KINDS.items():
+            if issubclass(given, base):
+                return kind
+        if hasattr(given, "update") or hasattr(given, "predict"):
+            return "algorithms"
     raise InputError(
         f"{getattr(given, '__name__', repr(given)):.100} cannot be registered; give a class that is an algorithm "
         "(update and predict), a Wrapper, a Dataset or a Launcher, a networks.backbones.Backbone, or the "
@@ -88,6 +90,8 @@ def _name_of(given: Any, name: str | None) -> str:
         return given.__name__
     if name is None:
         raise InputError("a backbone or protocol needs a name: dg.register(..., name='my-name')")
+    if not re.fullmatch(SESSION_NAME, name):
+        raise InputError(f"{name!r:.100} is not a name of letters, digits, '_', '-' and '.'; give another one")
     return name
 
 

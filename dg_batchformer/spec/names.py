@@ -64,6 +64,8 @@ def canonical_name(name: str, *, is_known: bool = True) -> str:
 
 SESSION = "session"
 """The kind of plug-ins that are defined in a running notebook or script: ``session:NAME:DIGEST``."""
+SESSION_NAME = r"[\w.-]+"
+"""The pattern of NAME."""
 
 
 def is_of_session(plugin: str) -> bool:
@@ -80,7 +82,7 @@ def module_names(given: Sequence[str]) -> tuple[str, ...]:
     for name in named:
         if is_fork(name):
             continue
-        if is_of_session(name) and re.fullmatch(rf"{SESSION}:[^:]+:[0-9a-f]{{16}}", name):
+        if is_of_session(name) and re.fullmatch(rf"{SESSION}:{SESSION_NAME}:[0-9a-f]{{16}}", name):
             continue
         if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
             raise InputError(

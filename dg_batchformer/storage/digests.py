@@ -18,7 +18,8 @@ _UNWRITTEN = (b"", b"done")  # without digests: an empty file, and DomainBed's
 def mark_done(folder: RunFolder, outcome: dict[str, Any]) -> None:
     """Write ``done``: the outcome of a run, and the digest and size of every final file that exists."""
     files = [file for file in folder.final_files if file.is_file()]
-    sizes, digests = ({file.name: of(file) for file in files} for of in (_size, _sha256))
+    digests = {file.name: _sha256(file) for file in files}
+    sizes = {file.name: _size(file) for file in files}
     write_json(folder.done_file, {**outcome, _KEY: digests, _SIZES: sizes})
 
 

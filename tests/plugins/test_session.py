@@ -134,8 +134,9 @@ class Mine(Callback):
         (Mine, None, "a callback is not registered: train takes callbacks=.Mine.."),
         (Path("lab.yaml"), None, "needs a name"),
         (Wrapper, "mine", "registered under its own name, Wrapper"),
-        (Path("cannot read nowhere.yaml: No such file"), "mine", "nowhere.yaml"),
+        (Path("nowhere.yaml"), "mine", "cannot read nowhere.yaml: No such file"),
         (Backbone("one layer", lambda shape, hparams: torch.nn.Flatten()), "mine", "the source of <lambda> is unknown"),
+        (Path("lab.yaml"), "my lab:2030", "'my lab:2030' is not a name of letters"),
         (Backbone("one layer", _ran), "small_cnn", "'small_cnn', but that name is taken"),
     ],
 )
