@@ -22,7 +22,7 @@ def step(tmp_path):
 def test_the_data_of_a_step_take_one_copy_no_wait_and_few_launches(resident, step):
     launches, copies, waits = step().data(resident)
 
-    assert launches <= 320
+    assert launches <= 330
     assert (copies, waits) == (1, 0)
 
 
@@ -60,4 +60,4 @@ def test_updates_never_wait_and_only_styles_that_are_mixed_are_copied(name, copi
 
 
 def test_frozen_batch_norm_takes_few_operations_per_layer(step):
-    assert step().update().launches <= 300  # 20 convolutions; 496 when every layer was folded alone
+    assert step().update().launches <= 200  # 20 convolutions; 496 when every layer was folded alone

@@ -7,12 +7,14 @@ Per step of the data path and of the update, and per batch of the evaluation:
   waits     copies and reads of values for which the host waits until the device has finished all earlier work
 PyTorch's meta device, which computes nothing, stands in for the GPU. Launches of the update are counted on the
 CPU, where networks run in bf16 and optimizers are fused, with few and small images, on which they do not depend.
-BatchNorm is frozen.
+BatchNorm is frozen. Also prints the CPU time in which the host prepares and launches the data of a step: the least
+of many steps whose operations run on the CPU, with images of a few pixels, so that little of it is computing.
 """
 
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -31,6 +33,7 @@ from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.networks import resnet
 from dg_batchformer.optim import recipe
 from dg_batchformer.spec.run import RunRequest
 from dg_batchformer.training.cached import CachedLoader
@@ -41,6 +44,8 @@ from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_en
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 _SIZE, _ROWS = 32, 4  # pixels, and images per environment in updates: their counts depend on neither
+_TINY = 8  # pixels, where times of the host are measured
+_STEPS = 50
 _ALLOCATIONS = ("empty", "new_empty", "detach", "alias", "resize_", "set_")
 _READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "bincount", "masked_select", "_unique2")
 
@@ -102,16 +107,17 @@ class Step:
         backbone: ``resnet18`` or ``resnet50``.
         batch_size: images per environment.
         folder: for images, weights and the pixel cache.
+        size: of images, in pixels.
 
     """
 
-    def __init__(self, algorithm: str, backbone: str, batch_size: int, folder: Path) -> None:
+    def __init__(self, algorithm: str, backbone: str, batch_size: int, folder: Path, size: int = _SIZE) -> None:
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         hparams = {"backbone": backbone, "weights": str(weights_file(backbone, folder)), "freeze_bn": True}
-        hparams |= {"image_size": _SIZE, "batch_size": batch_size}
+        hparams |= {"image_size": size, "batch_size": batch_size}
         self.spec = RunRequest("PACS", algorithm, (3,), protocol="swad-2021", hparams=hparams).resolve()
         self.hparams = resolve_hparams(self.spec)
-        self.dataset = get_dataset_class("PACS")(images_folder(folder), [3], self.hparams)
+        self.dataset = get_dataset_class("PACS")(images_folder(folder, size), [3], self.hparams)
         self.splits = split_environments(self.spec, self.dataset)
 
     def algorithm(self, precision: str) -> Algorithm:
@@ -121,34 +127,49 @@ class Step:
         apply(Execution(precision, "cached", "off"), algorithm, CPU, 3 * self.hparams["batch_size"])
         return algorithm
 
-    def loader(self, resident: bool) -> CachedLoader:
+    def loader(self, resident: bool, device: torch.device = META) -> CachedLoader:
         """Open the pixel cache, on the device or in its files."""
-        loader = CachedLoader(self.dataset, META, augments=True, note=print, progress=lambda done, total: None)
+        loader = CachedLoader(self.dataset, device, augments=True, note=print, progress=lambda done, total: None)
         for plane in loader.planes:
             plane.resident = None
             if resident:
-                plane.copy_to(META)
+                plane.copy_to(device)
         return loader
+
+    def minibatches(self, loader: CachedLoader) -> Iterator[Any]:
+        """Yield the minibatches of steps, loaded as for a GPU."""
+        loader.stream = loader._on_gpu  # type: ignore[assignment,method-assign]
+        return Sampler(self.spec, self.hparams, self.dataset, self.splits).minibatches(loader, 0, loader.device)
 
     def data(self, resident: bool = True) -> Counts:
         """Count the minibatches of a step."""
         with self.loader(resident) as loader:
-            batches: Iterator[Any] = Sampler(self.spec, self.hparams, self.dataset, self.splits).minibatches(
-                loader, 0, META
-            )
+            batches = self.minibatches(loader)
             return count(lambda: next(batches), META)
+
+    def host_seconds(self) -> float:
+        """Measure the least CPU time of the minibatches of a step."""
+        torch.set_num_threads(1)
+        with self.loader(resident=True, device=CPU) as loader:
+            batches, taken = self.minibatches(loader), []
+            for _ in range(_STEPS):
+                began = time.process_time()
+                next(batches)
+                taken.append(time.process_time() - began)
+            return min(taken)
 
     def update(self) -> Counts:
         """Count an update: its launches on the CPU, and its copies and waits on the meta device."""
-        update = self.updates(self.algorithm("bf16"), CPU)
-        launches = count(update, CPU).launches
+        with patch.object(resnet, "_LAUNCH_BOUND", ("cpu",)):  # as on a GPU
+            launches = count(self.updates(self.algorithm("bf16"), CPU), CPU).launches
         with patch.object(recipe, "_FUSED", ()):  # PyTorch's fused optimizers do not support the meta device
             update = self.updates(self.algorithm("fp32").to(META), META)
         return count(update, META)._replace(launches=launches)
 
     def updates(self, algorithm: Algorithm, device: torch.device) -> Callable[[], object]:
         """Return a function that updates an algorithm on a device, always with the same minibatches and seed."""
-        x = torch.rand(_ROWS, 3, _SIZE, _SIZE, device=device).contiguous(memory_format=torch.channels_last)
+        size = self.hparams["image_size"]
+        x = torch.rand(_ROWS, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
         minibatches = [(x, torch.arange(_ROWS, device=device) % self.dataset.num_classes) for _ in range(3)]
 
         def update() -> None:
@@ -175,16 +196,16 @@ def weights_file(backbone: str, folder: Path) -> Path:
     return file
 
 
-def images_folder(folder: Path) -> Path:
-    """Write 4 environments x 7 classes x 10 images of mixed sizes; return the data folder."""
+def images_folder(folder: Path, size: int) -> Path:
+    """Write 4 environments x 7 classes x 10 images of mixed sizes, about a given one; return the data folder."""
     random = np.random.default_rng(0)
     for environment, label, number in product(dataset_facts("PACS").names, range(7), range(10)):
-        height, width = random.integers(30, 60, size=2)
-        file = folder / "data" / "PACS" / environment / f"class{label}" / f"{number}.png"
+        height, width = random.integers(size, 2 * size, size=2)
+        file = folder / f"data{size}" / "PACS" / environment / f"class{label}" / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
             Image.fromarray(random.integers(0, 256, size=(height, width, 3), dtype=np.uint8)).save(file)
-    return folder / "data"
+    return folder / f"data{size}"
 
 
 def main() -> None:
@@ -204,6 +225,8 @@ def main() -> None:
             parts[f"update, {name}"] = Step(name, options.backbone, options.batch_size, Path(folder)).update
         for title, part in parts.items():
             print(f"| {title} | {' | '.join(f'{number:,}' for number in part())} |", flush=True)
+        tiny = Step("ERM", options.backbone, options.batch_size, Path(folder), _TINY)
+        print(f"\nhost, data of a step: {1e3 * tiny.host_seconds():.1f} ms")
 
 
 if __name__ == "__main__":

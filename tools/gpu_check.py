@@ -66,6 +66,7 @@ from dg_batchformer.training.stop import Interrupted
 
 CPU = torch.device("cpu")
 EAGER = Execution("bf16", "cached", "off")
+COMPILED = EAGER._replace(compile="on")
 # Seconds that must be left to begin a phase.
 NEEDS = {
     "machine": 0,
@@ -189,12 +190,10 @@ class Check:
     def equal(self) -> None:
         """Compare augmentation and updates with the CPU, in full precision."""
         spec = self.spec("ERM", rows=8)
-        batches = []
-        for loader in (self.loader(self.size), self.open_loader(self.size, CPU)):
-            minibatches = Trained(self, spec, loader=loader, device=loader.device).load()
-            batches.append(torch.cat([x.cpu() for x, _ in minibatches]))
-        far = (batches[0] - batches[1]).abs() * 255 * 0.225
-        self.say("equal", "augmented images, in 256 levels", mean=f"{far.mean():.3f}", largest=f"{far.max():.2f}")
+        on_cpu = Trained(self, spec, loader=self.open_loader(self.size, CPU), device=CPU).images()
+        for title, execution in (("augmented images", EAGER), ("augmented images, compiled", COMPILED)):
+            far = (Trained(self, spec, execution).images() - on_cpu).abs() * 255 * 0.225
+            self.say("equal", f"{title}, in 256 levels", mean=f"{far.mean():.3f}", largest=f"{far.max():.2f}")
         for name in ("ERM", "CORAL", "IRM", "SWAD+BF"):
             no_dropout = {"bf_dropout": 0.0} if "BF" in name else {}
             spec = self.spec(name, "resnet18", rows=4, image_size=min(64, self.size), **no_dropout)
@@ -392,7 +391,7 @@ class Check:
                 continue
             spec = self.spec(name, backbone, rows=rows)
             began = time.perf_counter()
-            run = Trained(self, spec, EAGER._replace(compile="on"))
+            run = Trained(self, spec, COMPILED)
             for _ in range(4):
                 run.step()
             self.synchronise()
@@ -512,20 +511,25 @@ class Trained:
         device: torch.device | None = None,
     ) -> None:
         self.device, hparams = device or check.device, resolve_hparams(spec)
-        loader = loader or check.loader(hparams["image_size"])
+        self.loader, self.compiles = loader or check.loader(hparams["image_size"]), execution.compile == "on"
         dataset = get_dataset_class("PACS")(check.data_dir, [3], hparams)
         splits = split_environments(spec, dataset)
         seed_everything(0)
         self.algorithm = get_algorithm(spec, dataset.num_classes).to(self.device)
         apply(execution, self.algorithm, self.device, 3 * hparams["batch_size"])
-        self.batches = Sampler(spec, hparams, dataset, splits).minibatches(loader, 0, self.device)
-        self.evaluator = Evaluator(spec, loader, evaluated_splits(spec, splits), self.device)
+        self.batches = Sampler(spec, hparams, dataset, splits).minibatches(self.loader, 0, self.device)
+        self.evaluator = Evaluator(spec, self.loader, evaluated_splits(spec, splits), self.device)
         self.means = Means()
-        self.loaded = next(self.batches)
+        self.loaded = self.load()
 
     def load(self) -> list[tuple[Tensor, Tensor]]:
         """Load the minibatches of a step."""
+        self.loader.compiles = self.compiles  # the device's loader is shared
         return next(self.batches)
+
+    def images(self) -> Tensor:
+        """Return the images of the first step, on the CPU."""
+        return torch.cat([x.cpu() for x, _ in self.loaded])
 
     def update(self) -> None:
         """Update with the minibatches of the first step."""
@@ -534,7 +538,7 @@ class Trained:
     def step(self) -> None:
         """Train for a step."""
         seed_everything(1)
-        self.means.add(self.algorithm.update(next(self.batches)))
+        self.means.add(self.algorithm.update(self.load()))
 
     def evaluate(self) -> None:
         """Evaluate all splits."""

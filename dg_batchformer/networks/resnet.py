@@ -4,8 +4,9 @@ BatchNorm with fixed statistics (frozen, or in evaluation mode) is fused into th
 and bias instead of activations saves one write of the activations.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,51 +16,88 @@ from torchvision.models import resnet
 from dg_batchformer.networks.base import Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
-Fold = tuple[Tensor, Tensor]  # scale and shift, (channels,) each
-_FOLDS: dict[nn.BatchNorm2d, Fold] = {}  # of the forward in progress
+Layer = tuple[nn.Conv2d, nn.BatchNorm2d]
+Folded = tuple[Tensor, Tensor]  # weight and bias of a convolution that includes its BatchNorm
+_FOLDED: dict[nn.BatchNorm2d, Folded] = {}  # of the forward in progress
+_LAUNCH_BOUND = ("cuda", "meta")  # devices where a few large operations are faster than many small ones
 
 
 @contextmanager
-def folded(norms: Sequence[nn.BatchNorm2d]) -> Iterator[None]:
-    """Fold layers together inside the context: a dozen operations for all, where each layer alone would take six."""
-    _FOLDS.update(zip(norms, fold(norms), strict=True))
+def folded(layers: Sequence[Layer]) -> Iterator[None]:
+    """Fold layers together inside the context: on a GPU in a few operations per shape, not a dozen per layer."""
+    _FOLDED.update(fold(layers))
     try:
         yield
     finally:
-        for norm in norms:
-            del _FOLDS[norm]
+        for _, norm in layers:
+            del _FOLDED[norm]
 
 
-def fold(norms: Sequence[nn.BatchNorm2d]) -> list[Fold]:
-    """Compute the scale and shift to which BatchNorm layers with fixed statistics reduce."""
-    if not norms:
-        return []
+def fold(layers: Sequence[Layer]) -> dict[nn.BatchNorm2d, Folded]:
+    """Fold BatchNorm layers with fixed statistics into the convolutions before them.
+
+    Weights are scaled as rows of matrices, on a GPU those of all layers with equally long rows together; a CPU would
+    lose more by copying them into one matrix.
+    """
+    groups = _alike(layers)
+    scales, shifts = _scales_and_shifts([norm for group in groups for _, norm in group])
+    dtype = _convolved_dtype(shifts)  # cast together, where F.conv2d would cast layer by layer
+    weights: list[Tensor] = []
+    for group, scale in zip(groups, scales.split([_channels(group) for group in groups]), strict=True):
+        matrices = [_rows(convolution) for convolution, _ in group]
+        rows = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+        weights += (rows * scale[:, None]).to(dtype).split([convolution.out_channels for convolution, _ in group])
+    ordered = [layer for group in groups for layer in group]
+    biases = shifts.to(dtype).split([norm.num_features for _, norm in ordered])
+    return {
+        norm: (weight.unflatten(1, (*convolution.kernel_size, -1)).permute(0, 3, 1, 2), bias)
+        for (convolution, norm), weight, bias in zip(ordered, weights, biases, strict=True)
+    }
+
+
+def _alike(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """Group layers whose rows are equally long, and that train or are frozen alike; on a CPU, every layer alone."""
+    groups: dict[tuple[int, ...], list[Layer]] = defaultdict(list)
+    for place, (convolution, norm) in enumerate(layers):
+        weight = convolution.weight
+        trains = weight.requires_grad or norm.weight.requires_grad
+        kind = (weight[0].numel(), trains) if weight.device.type in _LAUNCH_BOUND else (place,)
+        groups[kind].append((convolution, norm))
+    return list(groups.values())
+
+
+def _channels(group: Sequence[Layer]) -> int:
+    return sum(norm.num_features for _, norm in group)
+
+
+def _rows(convolution: nn.Conv2d) -> Tensor:
+    """Return the weights as a matrix, output channels x inputs of each; a view if they are channels last."""
+    return convolution.weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def _scales_and_shifts(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
+    """Return what BatchNorm layers with fixed statistics multiply by and add, for the channels of all layers."""
     mean, variance, weight, bias = (
         torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var", "weight", "bias")
     )
-    channels = [norm.num_features for norm in norms]
     scale = weight * (variance + norms[0].eps).rsqrt()
-    shift = bias - mean * scale
-    device = shift.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        shift = shift.to(torch.get_autocast_dtype(device))  # together, where F.conv2d would cast layer by layer
-    return list(zip(scale.split(channels), shift.split(channels), strict=True))
+    return scale, bias - mean * scale
+
+
+def _convolved_dtype(weights: Tensor) -> torch.dtype:
+    """Return the dtype to which autocast would cast the weights of a convolution; their own if it is off."""
+    device = weights.device.type
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_on else weights.dtype
 
 
 def convolve_and_normalise(convolution: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Convolve, then normalize: (N, C, H, W) -> (N, D, H', W'); fused if the statistics are fixed."""
     if norm.training:
         return norm(convolution(x))
-    scale, shift = _FOLDS[norm] if norm in _FOLDS else fold([norm])[0]
-    return F.conv2d(
-        x,
-        convolution.weight * scale[:, None, None, None],
-        shift,
-        convolution.stride,
-        convolution.padding,
-        convolution.dilation,
-        convolution.groups,
-    )
+    weight, bias = _FOLDED[norm] if norm in _FOLDED else fold([(convolution, norm)])[norm]
+    stride, padding, dilation = convolution.stride, convolution.padding, convolution.dilation
+    return F.conv2d(x, weight, bias, stride, padding, dilation, convolution.groups)
 
 
 def _shortcut(downsample: nn.Sequential | None, x: Tensor) -> Tensor:
@@ -117,9 +155,16 @@ class ResNet(FreezableBatchNorm):
     def features(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # which fuses the operations of every layer
             return super().features(x)
-        fixed = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d) and not layer.training]
-        with folded(fixed):
+        fixed = [layer for layer in self._layers() if not layer[1].training]
+        with folded(fixed) if fixed else nullcontext():
             return super().features(x)
+
+    def _layers(self) -> list[Layer]:
+        """Return all convolutions with the BatchNorm that follows each."""
+        modules = list(self.network.modules())
+        convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+        norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+        return list(zip(convolutions, norms, strict=True))
 
     def stages(self) -> Mapping[str, Stage]:
         layers = ("layer1", "layer2", "layer3", "layer4")

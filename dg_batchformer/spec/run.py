@@ -121,16 +121,15 @@ class RunSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; those in ``unsaid`` are omitted if they are redundant."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = {name: getattr(self, name) for name in _FIELDS}
+        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        listed |= {"hparams": dict(self.hparams), "imbalance": str(self.imbalance)}
         unsaid = {
             "train_envs": not self.leaves_some_out,
             "environments": not self.environments,
             "imbalance": self.imbalance is None,
         }
-        values["imbalance"] = str(self.imbalance)
-        listed = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        said = {name: value for name, value in listed.items() if not unsaid.get(name)}
-        return {**said, "hparams": dict(self.hparams)}
+        return {name: value for name, value in listed.items() if not unsaid.get(name)}
 
     def options(self) -> dict[str, Any]:
         """Return the options of ``train`` for this run, by name."""
@@ -143,11 +142,13 @@ class RunSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
         """Rebuild a spec from ``as_dict``; raise InputError for an unknown field."""
-        known = [item.name for item in fields(cls)]
         for name in values:
-            if name not in known:
-                raise unknown("field of a run", name, known)
+            if name not in _FIELDS:
+                raise unknown("field of a run", name, _FIELDS)
         return RunRequest(**values).resolve()
+
+
+_FIELDS = tuple(item.name for item in fields(RunSpec))
 
 
 @dataclass(frozen=True)

@@ -118,24 +118,35 @@ class TimedState(NamedTuple):
     seconds_spared: float | None = None
 
 
+class _File:
+    """A file of a run folder, by its name; its path is built when it is asked for, as sweeps have many runs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: "RunFolder", owner: type) -> Path:
+        return folder.path / self.name
+
+
 class RunFolder:
     """Paths of the files of one run; the only place that defines their names."""
 
+    spec_file = _File("spec.json")
+    launch_file = _File("launch.json")
+    records_file = _File("results.jsonl")
+    soup_file = _File("soup.json")
+    log_file = _File("log.txt")
+    checkpoint_file = _File("checkpoint.pt")
+    model_file = _File("model.pt")
+    batchformer_file = _File("batchformer.pt")
+    predictions_file = _File("predictions.npz")
+    done_file = _File("done")
+    race_file = _File("race.json")  # where a race stopped the run
+    error_file = _File("error.txt")
+    lock_file = _File("lock")
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.spec_file = path / "spec.json"
-        self.launch_file = path / "launch.json"
-        self.records_file = path / "results.jsonl"
-        self.soup_file = path / "soup.json"
-        self.log_file = path / "log.txt"
-        self.checkpoint_file = path / "checkpoint.pt"
-        self.model_file = path / "model.pt"
-        self.batchformer_file = path / "batchformer.pt"
-        self.predictions_file = path / "predictions.npz"
-        self.done_file = path / "done"
-        self.race_file = path / "race.json"  # where a race stopped the run
-        self.error_file = path / "error.txt"
-        self.lock_file = path / "lock"
 
     @property
     def final_files(self) -> tuple[Path, ...]:

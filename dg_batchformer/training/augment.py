@@ -57,15 +57,16 @@ def normalise(images: Tensor) -> Tensor:
 
 def normalise_floats(images: Tensor) -> Tensor:
     """Normalize floats in [0, 255] in place, like ``normalise``."""
-    images.div_(255)
-    if images.shape[1] == 3:
-        mean, std = _statistics(images.device)
-        images.sub_(mean).div_(std)
-    return images
+    return standardise(images, *statistics(images.device)) if images.shape[1] == 3 else images.div_(255)
+
+
+def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Divide by 255, subtract a mean and divide by a standard deviation, in place."""
+    return images.div_(255).sub_(mean).div_(std)
 
 
 @cache
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+def statistics(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return ImageNet's mean and standard deviation on a device, (3, 1, 1) each."""
     mean, std = (torch.tensor(value, device=device).view(3, 1, 1) for value in (_MEAN, _STD))
     return mean, std

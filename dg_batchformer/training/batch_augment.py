@@ -168,7 +168,7 @@ def hue(x: Tensor, turns: Tensor) -> None:
     # Each channel decreases with the distance from its peak: red from 0 or 6, green from 2, blue from 4.
     for channel, centre, sign, offset in ((red, 3, 1, -1), (green, 2, -1, 2), (blue, 4, -1, 2)):
         share = (sixth - centre).abs_().mul_(sign).add_(offset).clamp_(0, 1)
-        torch.addcmul(low, share, chroma, out=channel)
+        channel.copy_(low).addcmul_(share, chroma)
 
 
 JITTERS = (brightness, contrast, saturation, hue)  # in the order of ``Draw.factors``

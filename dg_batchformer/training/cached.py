@@ -34,7 +34,12 @@ class CachedLoader:
         note: called with a message on every repaired image.
         progress: called with (images done, total) while the cache is built.
 
+    Attributes:
+        compiles: whether augmentation on a GPU is compiled.
+
     """
+
+    compiles: bool = False
 
     def __init__(
         self,
@@ -96,8 +101,19 @@ class CachedLoader:
             if ready.planned is None:
                 images = _gather(pixels, begins, self.size)
             else:
-                images = gpu_augment.augment(pixels, ready.planned, Arrays(*arrays), self.size)
+                images = self._augmented(pixels, ready.planned, Arrays(*arrays))
             yield _split(ready.task, images, labels)
+
+    def _augmented(self, pixels: torch.Tensor, planned: Plan, arrays: Arrays) -> torch.Tensor:
+        """Augment images on the GPU, uncompiled from now on if they cannot be compiled."""
+        from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
+
+        try:
+            return gpu_augment.augment(pixels, planned, arrays, self.size, compiles=self.compiles)
+        except (BackendCompilerFailed, FailOnRecompileLimitHit):
+            self.compiles = False
+            self.note("the augmentation cannot be compiled here; the run continues with it uncompiled")
+            return gpu_augment.augment(pixels, planned, arrays, self.size)
 
     def _prepare(self, task: Task) -> "_Ready":
         """Do the host's part of a task: read pixels that are not on the GPU, and draw parameters."""

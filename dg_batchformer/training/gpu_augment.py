@@ -2,17 +2,19 @@
 
 The operations are those of ``batch_augment``, except that values are not rounded to bytes after resizing. Crops are
 gathered into one padded tensor and resized by two matrix products. For each of the four color jitters in random order,
-samples are sorted by operation, so that an operation changes consecutive samples in place.
+samples are sorted by operation, so that an operation changes consecutive samples in place. In runs that compile, every
+function is one or two kernels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from functools import cache
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from dg_batchformer.training.augment import normalise_floats
+from dg_batchformer.training.augment import standardise, statistics
 from dg_batchformer.training.batch_augment import JITTERS, Draw, luma
 
 
@@ -84,7 +86,7 @@ def plan(parameters: Draw, begins: Tensor, widths: Tensor) -> Plan:
     return Plan(int(height.max()), int(width.max()), samples, arrays)
 
 
-def augment(pixels: Tensor, planned: Plan, arrays: Arrays, size: int) -> Tensor:
+def augment(pixels: Tensor, planned: Plan, arrays: Arrays, size: int, *, compiles: bool = False) -> Tensor:
     """Augment and normalize images: returns (N, 3, size, size) in channels-last memory format.
 
     Does not wait for the device.
@@ -94,37 +96,58 @@ def augment(pixels: Tensor, planned: Plan, arrays: Arrays, size: int) -> Tensor:
         planned: of the samples.
         arrays: those of the plan, on the device of the pixels.
         size: output height and width.
+        compiles: whether to compile the operations, which fuses them.
 
     """
-    x = _resize(_crops(pixels, planned, arrays), arrays, size)
+    x = _resize(pixels, planned, arrays, size, compiles)
     for arrangement, factors, counts in zip(arrays.arrangements[:-1], arrays.factors, planned.samples, strict=True):
         x = x.index_select(0, arrangement)
         for change, some, factor in zip(JITTERS, x.split(counts), factors.split(counts), strict=True):
             if len(some):
-                change(some, factor[:, None, None, None])
-    x = x.index_select(0, arrays.arrangements[-1])
-    if len(arrays.grays):
-        x.index_copy_(0, arrays.grays, luma(x.index_select(0, arrays.grays)).expand(-1, 3, -1, -1))
-    return normalise_floats(x).contiguous(memory_format=torch.channels_last)
+                _fused(change, compiles)(some, factor[:, None, None, None])
+    return _fused(_finish, compiles)(x, arrays.arrangements[-1], arrays.grays, *statistics(x.device))
 
 
-def _crops(pixels: Tensor, planned: Plan, arrays: Arrays) -> Tensor:
-    """Gather crops, padded by repeating their last row and column: uint8 (N, height, width, 3)."""
-    y, x = (torch.arange(extent, device=pixels.device) for extent in (planned.height, planned.width))
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+
+@cache
+def _fused(function: Callable[Given, Made], compiles: bool) -> Callable[Given, Made]:
+    """Return a function, compiled if asked for: once for all sizes, so that resumed runs use the same kernels."""
+    return torch.compile(function, dynamic=True) if compiles else function
+
+
+def _finish(x: Tensor, order: Tensor, grays: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Restore the order of samples, make some gray, and normalize."""
+    x = x.index_select(0, order)
+    x.index_copy_(0, grays, luma(x.index_select(0, grays)).expand(-1, 3, -1, -1))
+    return standardise(x, mean, std).contiguous(memory_format=torch.channels_last)
+
+
+def _crops(pixels: Tensor, height: int, width: int, arrays: Arrays) -> Tensor:
+    """Gather crops, padded by repeating their last row and column: float (N, height, width, 3)."""
+    y, x = (torch.arange(extent, device=pixels.device) for extent in (height, width))
     rows = torch.minimum(y, arrays.heights[:, None] - 1) * arrays.strides[:, None] + arrays.begins[:, None]
     columns = torch.minimum(x, arrays.widths[:, None] - 1) * 3
-    return pixels.unfold(0, 3, 1)[rows[:, :, None] + columns[:, None]]
+    return pixels.unfold(0, 3, 1)[rows[:, :, None] + columns[:, None]].float()
 
 
-def _resize(crops: Tensor, arrays: Arrays, size: int) -> Tensor:
-    """Resize padded crops and flip them: uint8 (N, height, width, 3) -> float (N, 3, size, size)."""
-    _, height, width, _ = crops.shape
-    down, across = _weights(arrays.heights, size, height), _weights(arrays.widths, size, width)
-    across = torch.where(arrays.flips[:, None, None], across.flip(1), across)
+def _resize(pixels: Tensor, planned: Plan, arrays: Arrays, size: int, compiles: bool) -> Tensor:
+    """Crop, resize and flip: float (N, 3, size, size)."""
+    crops = _fused(_crops, compiles)(pixels, planned.height, planned.width, arrays)
+    down = _fused(_weights, compiles)(arrays.heights, size, planned.height)
+    across = _fused(_flipped_weights, compiles)(arrays.widths, size, planned.width, arrays.flips)
     with full_precision():
-        rows = down @ crops.float().flatten(2)  # (N, size, width * 3)
-        rows = rows.unflatten(2, (width, 3)).transpose(2, 3).flatten(1, 2)  # (N, size * 3, width)
+        rows = down @ crops.flatten(2)  # (N, size, width * 3)
+        rows = rows.unflatten(2, (planned.width, 3)).transpose(2, 3).flatten(1, 2)  # (N, size * 3, width)
         return (rows @ across.mT).unflatten(1, (size, 3)).transpose(1, 2)
+
+
+def _flipped_weights(lengths: Tensor, size: int, span: int, flips: Tensor) -> Tensor:
+    """Compute ``_weights``, in reverse order for the samples that are flipped."""
+    weights = _weights(lengths, size, span)
+    return torch.where(flips[:, None, None], weights.flip(1), weights)
 
 
 def _weights(lengths: Tensor, size: int, span: int) -> Tensor:

@@ -16,6 +16,7 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import State
 from dg_batchformer.training import checkpoint
+from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import Execution, Work, apply, gave_up_compiling, saved_execution, settle
 from dg_batchformer.training.data_path import read_features
 from dg_batchformer.training.evaluate import Evaluation, build_evaluator
@@ -108,6 +109,8 @@ class Trajectory:
         for follower in self.followers:
             follower.writer.constant.update(execution._asdict())
         apply(execution, self.algorithm, self.device, self.images_per_step)
+        if isinstance(self.loader, CachedLoader):
+            self.loader.compiles = execution.compile == "on" and self.device.type != "cpu"
 
     def train(self, stop: Callable[[], bool]) -> list[Follower]:
         """Train to the end; return the runs that need a training of their own, because they began in another mode."""

@@ -105,16 +105,12 @@ def test_backbones_and_inputs_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_folding_all_batch_norms_together_or_one_by_one_is_equal_to_the_bit(frozen, dtype, monkeypatch):
-    network = ResNet("resnet18", 3, 0.0)
+    network = _resnet_with_statistics()
     network.freeze_bn, network.autocast = frozen, dtype
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(layer.running_mean, -1, 1)
-            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
     network.train(frozen)
     x, found = torch.rand(2, 3, 32, 32), []
 
-    for context in (resnet.folded, lambda norms: nullcontext()):
+    for context in (resnet.folded, lambda layers: nullcontext()):
         monkeypatch.setattr(resnet, "folded", context)
         network.zero_grad()
         z = network(x)
@@ -122,6 +118,34 @@ def test_folding_all_batch_norms_together_or_one_by_one_is_equal_to_the_bit(froz
         found.append([z, *(parameter.grad for parameter in network.parameters())])
 
     assert all(torch.equal(together, alone) for together, alone in zip(*found, strict=True))
+
+
+def test_a_gpu_folds_layers_of_one_shape_together_and_gets_the_same_first_and_second_derivatives(monkeypatch):
+    network = _resnet_with_statistics().double()
+    network.freeze_bn = True
+    network.network.layer1.requires_grad_(False)
+    network.train()
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    x, found = torch.rand(2, 3, 32, 32, dtype=torch.double), []
+
+    for launch_bound in ((), ("cpu",)):
+        monkeypatch.setattr(resnet, "_LAUNCH_BOUND", launch_bound)
+        z = network(x)
+        first = torch.autograd.grad(z.square().sum(), parameters, create_graph=True)
+        second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), parameters)
+        found.append([z, *first, *second])
+
+    for together, alone in zip(*found, strict=True):
+        assert_close(together, alone, rtol=1e-9, atol=1e-9 * alone.abs().max().item())
+
+
+def _resnet_with_statistics():
+    network = ResNet("resnet18", 3, 0.0)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_mean, -1, 1)
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+    return network
 
 
 def test_a_layer_uses_its_present_statistics_after_a_forward_that_failed():

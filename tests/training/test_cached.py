@@ -1,11 +1,13 @@
 """The cached data path: the GPU's way of loading, run on the CPU, gives the images of the CPU's way."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 
 from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.training import gpu_augment
 from dg_batchformer.training.cached import CachedLoader, one_ahead
 from dg_batchformer.training.loaders import Batch, Request, on_device
 
@@ -37,6 +39,24 @@ def test_gpus_load_the_images_and_labels_that_cpus_load(loader, resident):
                 assert batch.images.dtype == one.images.dtype
                 difference = (batch.images.float() - one.images.float()).abs().mean()
                 assert difference <= tolerance / (0.225 * 255)  # CPUs round resized crops to bytes
+
+
+def test_augmentation_that_cannot_be_compiled_continues_uncompiled_and_says_so(loader, monkeypatch):
+    def fails(graph, inputs):
+        raise RuntimeError("no compiler")
+
+    task = [[Request(0, [3, 7], [1, 2])]]
+    [[expected]] = loader._on_gpu(iter(task))
+    notes = []
+    loader.note, loader.compiles = notes.append, True
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=fails))
+    gpu_augment._fused.cache_clear()
+
+    [[found]] = loader._on_gpu(iter(task))
+
+    assert torch.equal(found.images, expected.images)
+    assert notes == ["the augmentation cannot be compiled here; the run continues with it uncompiled"]
+    assert not loader.compiles
 
 
 def test_another_thread_prepares_one_item_while_the_caller_uses_the_one_before():

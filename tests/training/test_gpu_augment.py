@@ -1,7 +1,10 @@
 """Augmentation of all images together, as on GPUs, compared with image by image; on the CPU."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 from torch.nn import functional as F
 
 from dg_batchformer.training import gpu_augment
@@ -34,12 +37,12 @@ def _one_by_one(images, parameters, size):
     return torch.cat(batch)
 
 
-def _together(images, parameters, size):
+def _together(images, parameters, size, compiles=False):
     sizes = torch.tensor([image.shape[1:] for image in images])
     pixels = torch.cat([image.permute(1, 2, 0).flatten() for image in images])
     extents = 3 * sizes.prod(dim=1)
     planned = gpu_augment.plan(parameters, extents.cumsum(0) - extents, sizes[:, 1])
-    return gpu_augment.augment(pixels, planned, planned.arrays, size)
+    return gpu_augment.augment(pixels, planned, planned.arrays, size, compiles=compiles)
 
 
 @pytest.mark.parametrize("size", [16, 48])
@@ -77,3 +80,24 @@ def test_crops_are_resized_in_full_precision_also_in_runs_that_use_tf32():
         allow_tf32(False)
 
     assert (inside, after) == (False, True)
+
+
+def test_compiled_augmentation_is_equal_and_compiles_few_graphs_for_batches_of_all_sizes(monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
+    gpu_augment._fused.cache_clear()
+    for count in (3, 5, 6):
+        sizes = [(90, 70 + count), (40, 64), (33, 200), (120, 31)] * count
+        images, parameters = _images(sizes), draw(range(len(sizes)), torch.tensor(sizes))
+        together = [_together(images, parameters, 16, compiles) for compiles in (False, True)]
+        assert (together[0] - together[1]).abs().max() < 1e-5
+        assert together[1].is_contiguous(memory_format=torch.channels_last)
+    gpu_augment._fused.cache_clear()
+
+    functions = 8  # three that resize, four jitters, and the end
+    assert functions <= len(graphs) <= 3 * functions
