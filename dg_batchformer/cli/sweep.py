@@ -20,9 +20,9 @@ from dg_batchformer.sweep.cluster import SETTINGS, load_cluster
 from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.jobs import log_jobs, queued_states, read_jobs, submitting
 from dg_batchformer.sweep.launchers.base import OURS, Launcher, find_launcher
-from dg_batchformer.sweep.plan import Plan, counted, plan, run_states
+from dg_batchformer.sweep.plan import Plan, States, counted, mean_seconds, plan, run_states
 from dg_batchformer.text.command import command
-from dg_batchformer.text.counts import how_many, of_trials
+from dg_batchformer.text.counts import duration, how_many, of_trials
 
 _FIRST_COMMANDS = 3
 
@@ -69,7 +69,7 @@ def add_parser(verbs: Verbs) -> None:
         help="YAML file with such settings under the key slurm (default: ~/.config/dg_batchformer.yaml, if it "
         "exists)")  # fmt: skip
     add("--runs_per_task", type=positive, metavar="N",
-        help="runs per task, trained one after another on each of its devices, where runs that are trained at once "
+        help="runs per task, trained one after another on each of its devices, where runs that are trained together "
         "count as one (default: as many as fit its time limit, judged by finished runs; 1 until every row has a "
         "finished run)")  # fmt: skip
 
@@ -110,8 +110,9 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
 
     devices = parse_devices(options.devices)
     if options.launcher == "dry_run":
-        _print_commands(options, folder, _plan(options, folder, runs, asked.share, len(devices)).due, devices)
-        _say_what_follows(asked, runs)
+        planned = _plan(options, folder, runs, asked.share, len(devices))
+        _print_commands(options, folder, planned.due, devices)
+        _say_what_follows(asked, runs, planned.states)
         return OK
     is_whole = _train(options, asked, runs, folder, devices)
     if is_whole and _following(asked, runs) and (further := _declare_winners(folder)):
@@ -136,7 +137,7 @@ def _train(
     from dg_batchformer.training.preflight import check_runs
 
     planned = _plan(options, folder, runs, asked.share, len(devices))
-    _say_what_follows(asked, runs)
+    _say_what_follows(asked, runs, planned.states)
     notes = check_runs([run.spec for run in planned.due], options.data_dir)
     _say_notes(notes)
     _declare(folder, asked, runs, options)
@@ -165,11 +166,19 @@ def _following(asked: SweepSpec, runs: Sequence[SweepRun]) -> int:
     return len(cells(runs)) * len(asked.search.repeat)
 
 
-def _say_what_follows(asked: SweepSpec, runs: Sequence[SweepRun]) -> None:
-    """Print how many runs follow a search."""
-    if asked.search is not None and (number := _following(asked, runs)):
-        trials = of_trials(asked.search.repeat)
-        print(f"after the search: {how_many(number, 'run')} of its winners, on {trials}", flush=True)
+def _say_what_follows(asked: SweepSpec, runs: Sequence[SweepRun], states: States) -> None:
+    """Print how many runs follow a search, and their expected device time if every row has a finished run."""
+    if asked.search is None or not (number := _following(asked, runs)):
+        return
+    known = mean_seconds(runs, states)
+    each = [known.get((of_cell[0].label, of_cell[0].spec.dataset)) for of_cell in cells(runs).values()]
+    seconds = [took for took in each if took is not None]
+    total = len(asked.search.repeat) * sum(seconds)
+    price = f", about {duration(total)} of device time" if len(seconds) == len(each) else ""
+    print(
+        f"after the search: {how_many(number, 'run')} of its winners, on {of_trials(asked.search.repeat)}{price}",
+        flush=True,
+    )
 
 
 def _declare_winners(folder: SweepFolder) -> Sequence[SweepRun]:
@@ -271,11 +280,12 @@ def _sweep_on_slurm(
             submitted += len(part)
             searching += part
         if (number := _following(asked, runs)) and searching and (submitted or not follows_up):
-            _say_what_follows(asked, runs)
+            _say_what_follows(asked, runs, planned.states)
             part = launcher.submit_follow_up(declare_winners, number, after=searching)
             log_jobs(folder, part)
             submitted += len(part)
-    print(f"submitted {submitted} tasks of up to {per_task} runs; {len(states)} tasks were already queued")
+    tasks, size = how_many(submitted, "task"), how_many(per_task, "run")
+    print(f"submitted {tasks} of up to {size}; already queued: {how_many(len(states), 'task')}")
     print(f"follow: {command('status', folder.path, watch=True)}")
     return OK
 

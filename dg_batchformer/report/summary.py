@@ -18,14 +18,15 @@ def asked(collection: Collection) -> list[tuple[str, str]]:
     """Return the size of the sweep, as (name, value)."""
     runs = collection.runs
     environments = {(run.dataset, env) for run in runs for env in run.test_envs}
-    trials, draws = {run.trial_seed for run in runs}, most_draws(runs)
+    trials, draws = {run.trial_seed for run in runs}, most_draws(collection.searched or runs)
+    number = f"{len(runs)}, and {len(collection.searched)} of the search" if collection.searched else str(len(runs))
     return [
         ("datasets", ", ".join(collection.environments)),
         ("test environments", str(len(environments))),
         ("rows", str(len(collection.rows))),
         ("trials", str(len(trials))),
-        ("draws of hparams", str(draws) if draws > 1 else "none: defaults"),
-        ("runs", str(len(runs))),
+        ("hparams tried", str(draws) if draws > 1 else "none: defaults"),
+        ("runs", number),
     ]
 
 

@@ -35,10 +35,10 @@ def arranged(collections: Sequence[Collection], asked: Arrangement) -> list[Coll
     if asked.rename:
         collections = _renamed(collections, asked.rename)
     known = list(dict.fromkeys(label for collection in collections for label in collection.rows))
-    for option, labels in (("rows", asked.rows), ("order", asked.order)):
+    for option, labels, allowed in (("rows", asked.rows, known), ("order", asked.order, asked.rows or known)):
         for place, label in enumerate(labels):
-            if label not in known:
-                raise unknown("row", label, known)
+            if label not in allowed:
+                raise unknown("row", label, allowed)
             if label in labels[:place]:
                 raise InputError(f"{option} names {label!r} twice; name every row once")
     if not asked.rows:
@@ -76,8 +76,10 @@ def _renamed(collections: Sequence[Collection], names: Mapping[str, str]) -> lis
     found = []
     for collection in collections:
         new = {label: names.get(f"{collection.name}:{label}", names.get(label, label)) for label in collection.rows}
-        runs = [replace(run, label=new[run.label]) for run in collection.runs]
-        found.append(replace(collection, rows=list(dict.fromkeys(new.values())), runs=runs))
+        runs, searched = (
+            [replace(run, label=new[run.label]) for run in some] for some in (collection.runs, collection.searched)
+        )
+        found.append(replace(collection, rows=list(dict.fromkeys(new.values())), runs=runs, searched=searched))
     return found
 
 
@@ -91,4 +93,5 @@ def _only(collection: Collection, labels: Sequence[str]) -> Collection:
         collection,
         rows=[label for label in collection.rows if label in labels],
         runs=[run for run in collection.runs if run.label in labels],
+        searched=[run for run in collection.searched if run.label in labels],
     )

@@ -34,8 +34,10 @@ def collect(
         arrangement: which rows to keep, their names and their order.
 
     """
-    read = [_of_search(_read(folder, unfinished, predictions), search) for folder in folders]
-    collections = arranged(read, arrangement)
+    found = [_read(folder, unfinished, predictions) for folder in folders]
+    if search and not any(run.searches for collection in found for run in collection.runs):
+        raise InputError(f"--search reads the runs of a search, which {found[0].name} does not have; drop --search")
+    collections = arranged([_of_search(collection, search) for collection in found], arrangement)
     runs, skipped = _distinct([run for collection in collections for run in collection.runs])
     left = {id(run) for run in runs if not run.state.has_ended}
     lacking = [collection for collection in collections if any(id(run) in left for run in collection.runs)]
@@ -49,6 +51,7 @@ def collect(
             *skipped,
             *(_unfinished(collection, left) for collection in lacking),
         ],
+        searched=[run for collection in collections for run in collection.searched],
     )
 
 
@@ -72,7 +75,8 @@ def _of_search(collection: Collection, search: bool | None) -> Collection:
             f"the search of {collection.name} has not chosen its winners; finish it{finish}; or give --search to read "
             "the runs of the search itself"
         )
-    return replace(collection, runs=runs)
+    searched = [] if search else [run for run in collection.runs if run.searches]
+    return replace(collection, runs=runs, searched=searched)
 
 
 def _unfinished(collection: Collection, left: Set[int]) -> str:

@@ -178,6 +178,7 @@ class Collection:
         commands: that train the missing runs.
         skipped: notes on files that could not be read, or were skipped.
         unfinished: end of the note on unfinished runs, after their number.
+        searched: runs of searches, if ``runs`` are those of their winners: tables count their price only.
 
     """
 
@@ -187,6 +188,12 @@ class Collection:
     commands: Sequence[str] = ()
     skipped: Sequence[str] = ()
     unfinished: str = ""
+    searched: Sequence[CollectedRun] = ()
+
+    @property
+    def paid(self) -> Sequence[CollectedRun]:
+        """All runs that the results cost, those of searches included."""
+        return [*self.runs, *self.searched]
 
     @cached_property
     def environments(self) -> Mapping[str, Sequence[str]]:

@@ -166,8 +166,8 @@ def with_hparams_from(path: Path, folder: SweepFolder, runs: Sequence[SweepRun])
     for run in runs:
         if (run.label, run.where) not in chosen:
             raise InputError(
-                f"hparams_from: {path} has no row {run.label!r} on {run.where} to take hparams from; it has "
-                + ", ".join(f"{row} on {place}" for row, place in list(chosen)[:_SHOWN])
+                f"hparams_from: {path} has no row labelled {run.label!r} on {run.where} to take hparams from; it "
+                "has " + ", ".join(f"{row} on {place}" for row, place in list(chosen)[:_SHOWN])
             )
     kept = {(run.label, run.where): chosen[run.label, run.where] for run in runs}
     return [with_hparams(run, kept[run.label, run.where], run.spec.trial_seed) for run in runs], list(kept.values())

@@ -37,14 +37,20 @@ class Race:
         steps = f"steps {', '.join(first)} and {last}" if first else f"step {last}"
         return f"{steps}, where the best {self.keep:.0%} so far continue"
 
+    def share_of(self, steps: int) -> float:
+        """Return the mean share of its updates that a run gets, if exactly ``keep`` of the runs pass every rung."""
+        ends = [*(rung + 1 for rung in self.rungs), steps]
+        trained = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+        return sum(updates * self.keep**rung for rung, updates in enumerate(trained)) / steps
+
     def check(self, spec: RunSpec) -> None:
         """Raise InputError unless every rung is an evaluation of a run before its last one."""
         for rung in self.rungs:
             if not (rung < spec.steps - 1 and spec.is_checkpoint(rung)):
                 raise InputError(
-                    f"race: step {rung} is not a rung of {spec.algorithm} on {spec.dataset}, which trains {spec.steps} "
-                    f"steps and is evaluated every {spec.checkpoint_freq}: give multiples of {spec.checkpoint_freq} "
-                    f"below {spec.steps - 1}, or set checkpoint_freq"
+                    f"race: step {rung} cannot be a rung of {spec.algorithm} on {spec.dataset}, which trains "
+                    f"{spec.steps} steps and is evaluated every {spec.checkpoint_freq}: give multiples of "
+                    f"{spec.checkpoint_freq} below {spec.steps - 1}, or set checkpoint_freq"
                 )
 
 

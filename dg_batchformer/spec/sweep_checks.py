@@ -83,7 +83,7 @@ def _check_grids(yaml: LinedYaml, spec: SweepSpec) -> None:
 
 def _check_search(yaml: LinedYaml, spec: SweepSpec) -> None:
     """Check that a search has something to try, and that no other key tries hparams."""
-    tries = any(spec.grid_of(row) for row in spec.algorithms)
+    grids = [spec.grid_of(row) for row in spec.algorithms]
     excluded = {
         "search": ("trials", "draws", "pairs", "hparams_from") if spec.search is not None else (),
         "hparams_from": ("draws", "grid") if spec.hparams_from is not None else (),
@@ -92,9 +92,10 @@ def _check_search(yaml: LinedYaml, spec: SweepSpec) -> None:
         for other in others:
             if other in (yaml.data or {}):
                 raise yaml.error((other,), f"{other} cannot be combined with {key}: remove one of the two keys")
-    if spec.hparams_from is not None and tries:
+    if spec.hparams_from is not None and any(grids):
         raise yaml.error(("algorithms",), "a row with a grid cannot be combined with hparams_from: remove one of them")
-    if spec.search is not None and spec.search.draws == 1 and not tries:
+    tries = spec.num_draws > 1 or any(len(values) > 1 for grid in grids for values in grid.values())
+    if spec.search is not None and not tries:
         raise yaml.error(("search",), "search tries nothing: give it draws, such as {draws: 20, ...}, or add a grid")
 
 

@@ -223,13 +223,21 @@ def _search(yaml: LinedYaml, key: Key, value: Any) -> Search:
         )
     draws = _count(yaml, (*key, "draws"), value.get("draws", 1))
     selection = value.get("selection", "training-domain")
-    allowed = [name for name in SELECTION_NAMES if name != "leave-one-domain-out"]  # which needs pairs
+    if draws > 1 and len(on) > 1:
+        raise yaml.error(
+            (*key, "on"),
+            f"search: draws differ between trials, so their mean over {len(on)} trials has no meaning; search on one "
+            "trial, or list values in a grid",
+        )
+    allowed = [name for name in SELECTION_NAMES if name not in _NOT_FOR_SEARCHES]
     if selection not in allowed:
         raise yaml.error((*key, "selection"), str(unknown("selection of search:", selection, allowed)))
     return Search(on, trials, draws, selection)
 
 
 _KEYS_OF_SEARCH = ("draws", "on", "repeat", "selection")
+# These need two environments held out, averaged weights, and several learning rates.
+_NOT_FOR_SEARCHES = ("leave-one-domain-out", "swad-averaged", "auto-lr")
 
 
 def _race(yaml: LinedYaml, key: Key, value: Any) -> Race:
@@ -240,8 +248,7 @@ def _race(yaml: LinedYaml, key: Key, value: Any) -> Race:
             raise yaml.error((*key, given), str(unknown("key of race", given, _KEYS_OF_RACE)))
     rungs_key = (*key, "rungs")
     rungs = [
-        _count(yaml, (*rungs_key, index), rung, least=0)
-        for index, rung in enumerate(_items(yaml, rungs_key, value["rungs"]))
+        _count(yaml, (*rungs_key, index), rung) for index, rung in enumerate(_items(yaml, rungs_key, value["rungs"]))
     ]
     if rungs != sorted(set(rungs)):
         raise yaml.error(rungs_key, f"race: rungs must be steps in ascending order, got {rungs}")

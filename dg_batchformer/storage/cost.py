@@ -1,4 +1,4 @@
-"""The device time of runs: of each row of a sweep, and what training runs at once saved."""
+"""The device time of runs: of each row of a sweep, and what training runs together saved."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Cost:
 
     @property
     def saved_time(self) -> str:
-        """The time that training runs at once saved, in words; '' if it is less than a second."""
+        """The time that training runs together saved, in words; '' if it is less than a second."""
         return duration(self.saved) if self.saved >= 1 else ""
 
     @property
@@ -76,7 +76,7 @@ def cost_text(total: Cost) -> str:
     """Describe the cost of a sweep in a line; '' if it is unknown."""
     if not total.time:
         return ""
-    saved = f"; training rows at once saved {total.saved_time}" if total.saved_time else ""
+    saved = f"; training rows together saved {total.saved_time}" if total.saved_time else ""
     saved += f"; racing saved about {total.spared_time}" if total.spared_time else ""
     unknown = f"; unknown for {how_many(total.untimed, 'run')}" if total.untimed else ""
     return f"device time: {total.time}{saved}{unknown}"

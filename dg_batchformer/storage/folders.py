@@ -104,7 +104,7 @@ class TimedState(NamedTuple):
     """The state of a run and, if it has ended, its device time.
 
     Args:
-        seconds: device time of training and evaluation; None if unknown. A run that was trained at once with others
+        seconds: device time of training and evaluation; None if unknown. A run that was trained together with others
             counts an equal part of the time of the updates that they shared.
         seconds_alone: device time that the run would have needed alone, if it shared its training; else None.
         seconds_spared: estimated device time that the run would have needed to the end, if a race stopped it; else

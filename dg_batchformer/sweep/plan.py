@@ -16,7 +16,7 @@ from dg_batchformer.storage.records import read_line
 from dg_batchformer.storage.safe_read import TABLE, read_bytes
 from dg_batchformer.text.counts import duration, how_many
 
-_SHOWN = 3  # sets of rows that are trained at once
+_SHOWN = 3  # sets of rows that are trained together
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class Plan:
         states: of all runs.
         due: distinct runs to start, in order.
         seconds: expected device time of each of these, see ``prices``.
-        seconds_alone: the same without training runs at once.
-        trainings: the same runs, grouped by those that are trained at once.
+        seconds_alone: the same if every run were trained alone.
+        trainings: the same runs, grouped by those that are trained together.
 
     """
 
@@ -119,14 +119,14 @@ class Plan:
         return "".join(f" A race stops some of them at {race.text}." for race in races)
 
     def _shared_text(self) -> str:
-        """Return a sentence on runs that are trained at once, '' if there are none."""
+        """Return a sentence on runs that are trained together, '' if there are none."""
         if len(self.trainings) == len(self.due):
             return ""
         together = {", ".join(run.label for run in runs): None for runs in self.trainings if len(runs) > 1}
         shown = [*list(together)[:_SHOWN], *(["..."] if len(together) > _SHOWN else [])]
         return (
             f" They need {how_many(len(self.trainings), 'training')}, as rows that differ only in averaging weights "
-            f"are trained at once: {'; '.join(shown)}.{self._saved_text()}"
+            f"are trained together: {'; '.join(shown)}.{self._saved_text()}"
         )
 
     def _saved_text(self) -> str:
@@ -158,7 +158,7 @@ def plan(
         runs: of the sweep.
         retry: also start FAILED or DAMAGED runs; for the latter, all files of finished runs are read.
         queued: ids of runs already in SLURM's queue.
-        share: whether runs of one trajectory are trained at once.
+        share: whether runs of one trajectory are trained together.
 
     """
     states = run_states(folder, runs, verify=State.DAMAGED in retry)
@@ -167,8 +167,10 @@ def plan(
     due = [run for run_id, run in distinct.items() if run_id in startable and run_id not in queued]
     trainings = trajectories(due, share=share)
     alone = prices(folder, runs, states, due, alone=True)
-    together = prices(folder, runs, states, due) if len(trainings) < len(due) else alone
-    return Plan(states, due, together, alone, trainings)
+    shared = {run.spec.id for training in trainings if len(training) > 1 for run in training}
+    both = zip(due, prices(folder, runs, states, due), alone, strict=True)
+    seconds = [together if run.spec.id in shared else by_itself for run, together, by_itself in both]
+    return Plan(states, due, seconds, alone, trainings)
 
 
 def counted(states: Mapping[str, State]) -> str:
@@ -183,23 +185,31 @@ def prices(
     """Estimate the remaining device time of each run in seconds; None if no comparable run is done.
 
     Runs that shared a training count their part of it or, with ``alone``, the time that they would have needed alone.
-    The estimate is the mean time of finished runs of the same row and dataset, scaled by the remaining updates.
+    The estimate is the mean time of finished runs of the same row and dataset, scaled by the remaining updates, and for
+    runs that have yet to start in a race by the share of updates that it leaves them on average.
     """
+    means = mean_seconds(runs, states, alone=alone)
+
+    def price(run: SweepRun) -> float | None:
+        mean = means.get((run.label, run.spec.dataset))
+        if mean is None:
+            return None
+        if states.of[run.spec.id] in (State.DUE, State.GONE, State.DAMAGED):
+            return mean if run.bracket is None else mean * run.bracket.race.share_of(run.spec.steps)
+        return mean * (1 - steps_done(folder.run(run.spec.id), run.spec.steps) / run.spec.steps)
+
+    return [price(run) for run in left]
+
+
+def mean_seconds(runs: Sequence[SweepRun], states: States, *, alone: bool = False) -> dict[tuple[str, str], float]:
+    """Return the mean device time of the finished runs of every row and dataset that has any; see ``prices``."""
     took: dict[tuple[str, str], list[float]] = {}
     for run in {run.spec.id: run for run in runs if states.of[run.spec.id] is State.DONE}.values():
         final = states.finals.get(run.spec.id, TimedState(State.DONE))
         seconds = final.seconds if final.seconds_alone is None or not alone else final.seconds_alone
         if seconds is not None:
             took.setdefault((run.label, run.spec.dataset), []).append(seconds)
-    means = {row: fmean(known) for row, known in took.items()}
-
-    def price(run: SweepRun) -> float | None:
-        mean = means.get((run.label, run.spec.dataset))
-        if mean is None or states.of[run.spec.id] in (State.DUE, State.GONE, State.DAMAGED):
-            return mean
-        return mean * (1 - steps_done(folder.run(run.spec.id), run.spec.steps) / run.spec.steps)
-
-    return [price(run) for run in left]
+    return {row: fmean(known) for row, known in took.items()}
 
 
 def _total(seconds: Sequence[float | None]) -> float | None:

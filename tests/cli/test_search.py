@@ -4,6 +4,9 @@ import pytest
 
 from dg_batchformer.cli import sweep
 from dg_batchformer.cli.main import main
+from dg_batchformer.report.provenance import costs
+from dg_batchformer.report.summary import asked
+from dg_batchformer.results.collect import collect
 from dg_batchformer.results.winners import read_winners
 from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.storage.folders import State, SweepFolder
@@ -49,6 +52,13 @@ def test_a_search_that_is_killed_between_its_phases_continues_with_the_winners(t
     assert runs[-1].winner == read_winners(folder)[0].run
     assert main(["tables", str(folder.path)]) == 0
     assert "among 2 candidates on trial 0" in capsys.readouterr().out
+    collection = collect([folder.path], search=False)
+    assert [run.trial_seed for run in collection.runs] == [1]
+    assert [run.trial_seed for run in collection.paid] == [1, 0, 0]  # what its row cost
+    [row, *_] = costs(collection).values()
+    assert row.runs == 3
+    assert ("hparams tried", "2") in asked(collection)
+    assert ("runs", "1, and 2 of the search") in asked(collection)
 
     later = tmp_path / "later.yaml"
     later.write_text(f"{SWEEP}trials: [0, 5]\nhparams_from: {folder.path}\n")

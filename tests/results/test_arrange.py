@@ -44,6 +44,7 @@ def test_the_rows_of_two_sweeps_are_told_apart_by_the_name_of_the_sweep(folders)
     [
         (Arrangement(rows=["EMR"]), "unknown row 'EMR'; did you mean 'ERM'"),
         (Arrangement(order=["EMR"]), "unknown row 'EMR'; did you mean 'ERM'"),
+        (Arrangement(rows=["ERM"], order=["ERM+BF"]), r"unknown row 'ERM\+BF'; did you mean 'ERM'\\? \\(known: ERM\\)"),
         (Arrangement(rename={"EMR": "x"}), "unknown row 'EMR'; did you mean 'ERM'"),
         (Arrangement(rename={"ERM": "x"}, rows=["ERM"]), "unknown row 'ERM'"),
         (Arrangement(rows=["ERM", "ERM"]), "rows names 'ERM' twice"),
@@ -93,6 +94,7 @@ def test_the_average_of_hidden_environments_is_in_every_format(folders, capsys):
         (["--rename", "ERM"], "--rename takes ROW=NAME, such as ERM+BF=Ours, got 'ERM'"),
         (["--rows", "ERM", "--expect"], "drop --rows"),
         (["--columns", "A", "--format", "domainbed"], "drop --columns"),
+        (["--search"], "--search reads the runs of a search, which"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(folders, capsys, arguments, message):

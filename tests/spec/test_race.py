@@ -37,6 +37,10 @@ def test_the_number_that_continues_is_rounded_down_whatever_floats_make_of_it():
     assert standing(Race((4,), 0.29), 4, 0.5, others).continues
 
 
+def test_the_share_of_updates_that_a_race_leaves_to_a_run():
+    assert Race((49, 99), 0.5).share_of(200) == pytest.approx((50 + 50 / 2 + 100 / 4) / 200)
+
+
 def test_runs_race_in_their_place_and_those_of_several_rows_do_not():
     found = brackets(HALF, [("a", "1"), ("a", "2"), ("a", "3"), ("b", "3"), ("b", "4"), ("c", "5")])
 
@@ -50,5 +54,5 @@ def test_rungs_must_be_evaluations_before_the_last_one():
     Race((0, 4)).check(spec)
 
     for rung in (3, 8, 12):
-        with pytest.raises(InputError, match=f"step {rung} is not a rung .* give multiples of 4 below 8"):
+        with pytest.raises(InputError, match=f"step {rung} cannot be a rung .* give multiples of 4 below 8"):
             Race((0, rung)).check(spec)

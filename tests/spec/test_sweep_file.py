@@ -152,6 +152,12 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
                 ("search: {draws: 2, on: [0], repeat: no}", r"search: repeat must be a whole number, at least 1"),
                 ("search: {draws: 2, on: [0], repeat: [1, 0]}", r"search: repeat has trial 0, which the search is on"),
                 ("search: {on: [0], repeat: 3}", r"mine.yaml:3: search tries nothing: give it draws"),
+                ("search: {on: [0], repeat: 3}\ngrid: {lr: [1]}", r"mine.yaml:3: search tries nothing: give it draws"),
+                ("search: {draws: 2, on: [0, 1], repeat: 3}", r"mine.yaml:3: search: draws differ between trials"),
+                (
+                    "search: {draws: 2, on: [0], repeat: 3, selection: swad-averaged}",
+                    r"unknown selection of search: 'swad-averaged'",
+                ),
                 (
                     "search: {draws: 2, on: [0], repeat: 3, selection: leave-one-domain-out}",
                     r"unknown selection of search: 'leave-one-domain-out'",
@@ -163,8 +169,9 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
                     r"mine.yaml:3: race needs rungs, as in \{rungs: \[300, 900\], keep: 0.5\}; got",
                 ),
                 ("race: {rungs: [4], kepe: 0.5}", r"unknown key of race 'kepe'; did you mean 'keep'"),
+                ("race: {rungs: [0]}", r"race: rungs must be a whole number, at least 1, got 0"),
                 ("race: {rungs: [9, 4]}", r"mine.yaml:3: race: rungs must be steps in ascending order, got \[9, 4\]"),
-                ("race: {rungs: [4, four]}", r"race: rungs must be a whole number, at least 0, got 'four'"),
+                ("race: {rungs: [4, four]}", r"race: rungs must be a whole number, at least 1, got 'four'"),
                 ("race: {rungs: [4], keep: 1}", r"race: keep must be a number between 0 and 1, got 1"),
                 ("race: {rungs: [4]}", r"mine.yaml:3: race has nothing to compare: give draws"),
                 ("race: {rungs: [4]}\ndraws: 2\npairs: true", r"race cannot be combined with pairs"),
@@ -221,13 +228,13 @@ def test_an_expectation_that_cannot_be_met_is_refused_with_its_line(tmp_path, li
 
 
 def test_a_search_repeats_on_the_first_trials_that_it_does_not_use(tmp_path):
-    text = "datasets: [PACS]\nalgorithms: [ERM]\nsearch: {draws: 20, on: [0, 2], repeat: 3}\n"
+    text = "datasets: [PACS]\nalgorithms: [ERM]\ngrid: {lr: [1e-4, 1e-3]}\nsearch: {on: [0, 2], repeat: 3}\n"
 
     sweep = _load(tmp_path, text)
 
-    assert sweep.search == Search(on=(0, 2), repeat=(1, 3, 4), draws=20, selection="training-domain")
+    assert sweep.search == Search(on=(0, 2), repeat=(1, 3, 4), draws=1, selection="training-domain")
     assert {(run.spec.trial_seed, run.searches) for run in expand(sweep)} == {(0, True), (2, True)}
-    assert len(expand(sweep)) == 4 * 20 * 2
+    assert len(expand(sweep)) == 4 * 2 * 2
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)

@@ -9,7 +9,7 @@ def test_the_cost_of_runs_is_their_sum_and_what_sharing_saved():
 
     assert (cost.runs, cost.seconds, cost.saved, cost.untimed) == (4, 7200.0, 7200.0, 1)
     assert (cost.time, cost.each, cost.saved_time) == ("2.0 h", "40 min", "2.0 h")
-    assert cost_text(cost) == "device time: 2.0 h; training rows at once saved 2.0 h; unknown for 1 run"
+    assert cost_text(cost) == "device time: 2.0 h; training rows together saved 2.0 h; unknown for 1 run"
     assert cost_text(Cost.of([alone])) == "device time: 60 min"
     assert cost_text(Cost.of([TimedState(State.DONE)])) == ""
 

@@ -59,7 +59,7 @@ def test_a_plan_says_which_rows_are_trained_at_once(tmp_path):
 
     assert planned.text(8) == (
         "16 runs: 12 due, 4 done. To start: 12, about 2 min on 6 workers (12 min of device time). They need 6 "
-        "trainings, as rows that differ only in averaging weights are trained at once: ERM, SWAD, EMA. This saves "
+        "trainings, as rows that differ only in averaging weights are trained together: ERM, SWAD, EMA. This saves "
         "about 18 min."
     )
     assert planned.seconds_of_trainings == [180, 180, 180, 60, 60, 60]
@@ -246,4 +246,4 @@ def test_status_says_what_every_row_cost_and_what_training_rows_at_once_saved(tm
     text = status_text(folder, read_sweep_manifest(folder), run_states(folder, runs))
 
     assert [line.split()[-2:] for line in text.splitlines()[2:5]] == [["2.0", "h"], ["3.0", "h"], ["5.0", "h"]]
-    assert "device time: 5.0 h; training rows at once saved 3.0 h\n" in text
+    assert "device time: 5.0 h; training rows together saved 3.0 h\n" in text

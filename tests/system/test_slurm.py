@@ -149,7 +149,7 @@ def test_forty_runs_over_four_nodes_equal_the_same_sweep_run_locally(tmp_path):
 
     output = sweep.submit("--runs_per_task", "10")
 
-    assert "submitted 4 tasks of up to 10 runs; 0 tasks were already queued" in output
+    assert "submitted 4 tasks of up to 10 runs; already queued: 0 tasks" in output
     again = sweep.submit()
     assert "0 tasks" in again or "To start: 0" in again, "queued runs are not submitted twice"
     sweep.wait_until_done()
@@ -246,7 +246,9 @@ def test_two_submissions_at_once_train_each_run_once_and_a_failing_run_takes_no_
     done = [State.FAILED, *[State.DONE] * (len(sweep.specs) - 1)]
     sweep.wait(lambda: sweep.states() == done)
 
-    assert sum("submitted 2 tasks of up to 3 runs; 0 tasks" in output for output in outputs) == 1, outputs
+    assert sum("submitted 2 tasks of up to 3 runs; already queued: 0 tasks" in output for output in outputs) == 1, (
+        outputs
+    )
     assert sum("0 tasks of up to" in output for output in outputs) == 1, outputs
     assert sweep.starts()[1:] == [1] * (len(sweep.specs) - 1)
     status = sweep.verb("status", str(sweep.folder.path))
@@ -254,7 +256,7 @@ def test_two_submissions_at_once_train_each_run_once_and_a_failing_run_takes_no_
     assert "IsADirectoryError" in status.stdout
     broken.records_file.rmdir()
     assert "0 tasks of up to" in sweep.submit(), "failed runs are tried again only when asked"
-    assert "1 tasks of up to" in sweep.submit("--retry", "failed")
+    assert "1 task of up to" in sweep.submit("--retry", "failed")
     sweep.wait_until_done()
 
 

@@ -67,7 +67,7 @@ def bf_pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
 GAIN = Kind(
     "gains",
     "Gain over the reference row",
-    "Test accuracy less that of the reference row, in percentage points, paired by trial. Bars: at the average the "
+    "Test accuracy minus that of the reference row, in percentage points, paired by trial. Bars: at the average the "
     "95 % interval of compare, in environments one standard error over trials. Left of 0 is worse.",
     gains_over_reference,
     gain_figure,
@@ -85,7 +85,7 @@ KINDS = (
     Kind(
         "gain",
         "What BatchFormer adds",
-        "Test accuracy of a row with +BF less that of the same row without, in percentage points, paired by trial. "
+        "Test accuracy of a row with +BF minus that of the same row without, in percentage points, paired by trial. "
         "Bars: at the average the 95 % interval of compare, in environments one standard error over trials.",
         gains_by_batchformer,
         gain_figure,

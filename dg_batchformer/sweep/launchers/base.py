@@ -44,7 +44,7 @@ class Launcher:
         options: of all runs.
         report: receives events.
         threads: CPU threads per worker; None divides the cores evenly.
-        share: whether runs of one trajectory are trained at once.
+        share: whether runs of one trajectory are trained together.
 
     """
 

@@ -44,7 +44,7 @@ class Chunk:
         options: of all runs.
         devices, threads: of its workers, as in the local launcher.
         seconds: time limit for saving the runs after a signal.
-        share: whether runs of one trajectory are trained at once.
+        share: whether runs of one trajectory are trained together.
 
     """
 
@@ -152,8 +152,8 @@ class SlurmLauncher:
         folder: of the sweep.
         options: of all runs.
         cluster: resources of a task.
-        runs_per_task: number of runs, where those that are trained at once count as one.
-        share: whether runs of one trajectory are trained at once.
+        runs_per_task: number of runs, where those that are trained together count as one.
+        share: whether runs of one trajectory are trained together.
 
     """
 
