@@ -4,7 +4,8 @@ Import it as ``import dg_batchformer as dg``. Only ``train``, ``sweep`` and ``lo
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
@@ -128,7 +129,7 @@ class Results:
         from dg_batchformer.tables.table import build_sections
 
         sections = build_sections(self.collection, [_method(selection)])
-        [section] = with_columns(sections, columns) if columns else sections
+        [section] = with_columns(sections, _several(columns)) if columns else sections
         return section_frame(section)
 
     def compare(self, baseline: str, other: str, *, selection: str = "training-domain") -> Verdict:
@@ -295,8 +296,9 @@ def train(
     ['0', '1']
 
     """
-    name = _named(algorithm)
+    name, plugins = _named(algorithm), _several(plugins)
     import_plugins(plugins)
+    _check_callbacks(callbacks)
     found = find_dataset(dataset, None if data_dir is None else Path(data_dir))
     request = RunRequest(
         dataset=found.dataset,
@@ -321,7 +323,7 @@ def train(
     )
     spec = _with_session(request.resolve())
     folder = default_folder(spec, name) if output_dir is None else RunFolder(Path(output_dir))
-    options = RunOptions(None if data_dir is None else Path(data_dir), keep, predictions, tuple(log))
+    options = RunOptions(None if data_dir is None else Path(data_dir), keep, predictions, _several(log))
     _train(spec, folder, name, options, callbacks=callbacks, device=device, threads=threads)
     return TrainedRun(spec, folder.path, name)
 
@@ -358,6 +360,7 @@ def sweep(
     asked: str | Path | Mapping[str, Any],
     *,
     name: str | None = None,
+    question: str = "",
     data_dir: str | Path | None = None,
     results_dir: str | Path = DEFAULT_RESULTS,
     devices: str = "auto",
@@ -377,6 +380,7 @@ def sweep(
     Args:
         asked: path of a sweep file, or its content as a dict, which is written to ``RESULTS_DIR/NAME/NAME.yaml``.
         name: name of a sweep that is given as a dict.
+        question: that such a sweep answers, for its report.
         data_dir: folder of all datasets.
         results_dir: folder of all results.
         devices: devices, one worker process each, such as ``cpu,cpu`` or ``cuda:0,cuda:1``.
@@ -404,18 +408,18 @@ def sweep(
     from dg_batchformer.cli.sweep import read, start
     from dg_batchformer.sweep.expand import expand
 
-    file = _sweep_file(asked, name, Path(results_dir))
+    file, restore = _sweep_file(asked, name, question, Path(results_dir))
     options = parser("sweep").parse_args(["sweep", str(file)])
     given = {
         "data_dir": None if data_dir is None else Path(data_dir),
         "results_dir": Path(results_dir),
         "devices": devices,
         "launcher": launcher,
-        "slurm": list(slurm),
+        "slurm": list(_several(slurm)),
         "keep": keep,
         "predictions": predictions,
-        "log": list(log),
-        "retry": list(retry),
+        "log": list(_several(log)),
+        "retry": list(_several(retry)),
         "threads": threads,
     }
     if launcher == "dry_run":
@@ -423,7 +427,11 @@ def sweep(
     if keep not in KEEP:
         raise unknown("value of keep:", keep, KEEP)
     vars(options).update(given)
-    declared = read(file, options.data_dir)
+    try:
+        declared = read(file, options.data_dir)
+    except InputError:
+        restore()
+        raise
     runs = [run._replace(spec=_with_session(run.spec)) for run in expand(declared)]
     if start(options, declared, runs) == INTERRUPTED:
         raise KeyboardInterrupt("all runs are saved; the same call resumes them")
@@ -441,25 +449,43 @@ def _with_session(spec: RunSpec) -> RunSpec:
     return replace(spec, plugins=module_names([*spec.plugins, *used]))
 
 
-def _sweep_file(asked: str | Path | Mapping[str, Any], name: str | None, results_dir: Path) -> Path:
-    """Return the path of a sweep file; a dict is first written to one in the folder of its results."""
+def _sweep_file(
+    asked: str | Path | Mapping[str, Any], name: str | None, question: str, results_dir: Path
+) -> tuple[Path, Callable[[], None]]:
+    """Return the path of a sweep file, and a function that takes back what was written.
+
+    A dict is first written to a file in the folder of its results.
+    """
     if not isinstance(asked, Mapping):
         if name is not None:
             raise InputError(f"the name of a sweep file is its own, {Path(asked).stem!r}; drop name={name!r}")
-        return Path(asked)
+        if question:
+            raise InputError("the question of a sweep file is its first comment; drop question")
+        return Path(asked), lambda: None
     if not name or Path(name).name != name:
         raise InputError(f"a sweep given as a dict needs a name for its folder in {results_dir}, got name={name!r}")
     import yaml
 
     file = results_dir / name / f"{name}.yaml"
+    comment = "".join(f"# {line}\n" for line in question.splitlines())
+    before = file.read_text() if file.exists() else None
+
+    def restore() -> None:
+        if before is not None:
+            write_text(file, before)
+        else:
+            file.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty
+                file.parent.rmdir()
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True))
+        write_text(file, comment + yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True))
     except yaml.YAMLError as error:
         raise InputError(f"the sweep {name} contains a value that YAML cannot represent: {error}") from None
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; give another results_dir") from None
-    return file
+    return file, restore
 
 
 def register(extension: T, name: str | None = None) -> T:
@@ -535,6 +561,23 @@ def _named(algorithm: str | type) -> str:
     return algorithm if isinstance(algorithm, str) else register(algorithm).__name__
 
 
+def _several(given: Sequence[str]) -> tuple[str, ...]:
+    """Return several texts; a single one may be given without a list."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _check_callbacks(callbacks: Sequence["Callback"]) -> None:
+    """Raise InputError for something that is not a callback."""
+    if not callbacks:
+        return
+    from dg_batchformer.callbacks.base import Callback
+
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            make = f"pass an instance, {callback.__name__}()" if isinstance(callback, type) else "extend that class"
+            raise InputError(f"callbacks holds {callback!r:.60}, not an instance of callbacks.base.Callback; {make}")
+
+
 def _environments(given: Environments | None) -> Sequence[str | int] | None:
     """Return one or several environments as a sequence."""
     return (given,) if isinstance(given, str | int) else given
@@ -572,9 +615,9 @@ def load_results(
     ['Ours', 'ERM']
 
     """
-    if not folders:
-        raise InputError("load_results takes at least one folder, such as 'results/quickstart'")
-    arrangement = Arrangement(grid_points, rename or {}, rows, order)
+    if not folders or not all(isinstance(folder, str | Path) for folder in folders):
+        raise InputError("load_results takes folders one by one, such as load_results('results/a', 'results/b')")
+    arrangement = Arrangement(grid_points, rename or {}, _several(rows), _several(order))
     collection = collect(
         [Path(folder) for folder in folders], unfinished=unfinished, search=search, arrangement=arrangement
     )

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,10 @@ from PIL import Image
 import dg_batchformer as dg
 from dg_batchformer import api
 from dg_batchformer.algorithms import get_algorithm_class
+from dg_batchformer.callbacks.base import Callback
 from dg_batchformer.errors import InputError
+from dg_batchformer.report import plots
+from dg_batchformer.report.summary import questions
 from dg_batchformer.spec.run import RunSpec
 
 EARLIER = Path(__file__).parent / "data" / "earlier" / "results.tar.gz"
@@ -37,10 +41,15 @@ def _only_for_this_test(registrations):
     """Unregister the classes of a test, because other tests run over all algorithms."""
 
 
-EXAMPLES = [test for test in doctest.DocTestFinder(exclude_empty=True).find(api) if test.examples]
+def _public_name(test):
+    """Return the name of what an example documents, without its module."""
+    return re.sub(r"^dg_batchformer\.(api|report\.plots)\.", "", test.name)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda test: test.name.rpartition(".api.")[2])
+EXAMPLES = [test for module in (api, plots) for test in doctest.DocTestFinder().find(module) if test.examples]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=_public_name)
 def test_the_example_of_every_function_runs(example, toy):
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     printed = []
@@ -50,8 +59,9 @@ def test_the_example_of_every_function_runs(example, toy):
 
 
 def test_every_public_function_has_an_example():
-    documented = {test.name.rpartition(".api.")[2] for test in EXAMPLES}
+    documented = set(map(_public_name, EXAMPLES))
     methods = {f"Results.{name}" for name in ("records", "runs", "table", "compare")}
+    methods |= {f"Plots.{name}" for name in ("curves", "gain", "selection", "accuracy", "transfer", "valley")}
 
     ours = [value for name in dir(dg) if getattr(value := getattr(dg, name), "__module__", "") == api.__name__]
     assert len(ours) > 7
@@ -105,7 +115,14 @@ def test_compare_prints_the_verdict_and_returns_its_numbers(toy, capsys):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: dg.load_results(), "at least one folder"),
+        (lambda: dg.load_results(), "takes folders one by one"),
+        (lambda: dg.load_results(["results/toy"]), "takes folders one by one"),
+        (lambda: dg.train(dataset="Toy", log="tensorbord"), "unknown callback 'tensorbord'; did you mean"),
+        (lambda: dg.train(dataset="Toy", plugins="my_mod"), "my_mod"),
+        (lambda: dg.train(dataset="Toy", callbacks=[Callback]), r"pass an instance, Callback\(\)"),
+        (lambda: dg.train(dataset="Toy", callbacks=[3]), "callbacks holds 3, not an instance"),
+        (lambda: dg.load_results("results/toy").table(columns="Avrage"), "unknown column 'Avrage'; did you mean"),
+        (lambda: dg.load_results("results/toy", rows="EMR"), "unknown row 'EMR'; did you mean 'ERM'"),
         (lambda: dg.load_results("nowhere"), "nowhere"),
         (lambda: dg.load_results("results/toy").table("orcale"), "did you mean 'oracle'"),
         (lambda: dg.load_results("results/toy").compare("ERM", "ERM+FB"), "unknown row"),
@@ -115,6 +132,23 @@ def test_compare_prints_the_verdict_and_returns_its_numbers(toy, capsys):
 def test_wrong_input_is_answered_with_similar_names(call, sentence, toy):
     with pytest.raises(InputError, match=sentence):
         call()
+
+
+def test_a_sweep_given_as_a_dict_has_a_question_and_a_wrong_one_leaves_the_file_as_it_was(tmp_path):
+    asked = {"datasets": ["Toy"], "algorithms": ["ERM"], "protocol": "quick", "steps": 2, "trials": 1}
+    asked = {**asked, "test_envs": ["A"], "hparams": {"mlp_width": 8}}
+    dg.sweep(asked, name="mine", question="Is it\nso?", results_dir=tmp_path, devices="cpu")
+    file = tmp_path / "mine" / "mine.yaml"
+    before = file.read_text()
+
+    for name in ("mine", "new"):
+        with pytest.raises(InputError, match="unknown key 'stesp'; did you mean 'steps'"):
+            dg.sweep({**asked, "stesp": 3}, name=name, results_dir=tmp_path, devices="cpu")
+
+    assert before.startswith("# Is it\n# so?\n")
+    assert questions([tmp_path / "mine"]) == ["Is it so?"]
+    assert file.read_text() == before
+    assert not (tmp_path / "new").exists()
 
 
 def _in_notebook(tmp_path, code, name="cell.py"):

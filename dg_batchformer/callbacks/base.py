@@ -55,7 +55,7 @@ class RunInfo:
     @property
     def _in_sweep(self) -> bool:
         folder = self.folder.absolute()
-        return len(folder.parents) > 1 and SweepFolder(folder.parents[1]).sweep_file.exists()
+        return len(folder.parents) > 1 and SweepFolder(folder.parents[1]).is_sweep
 
     @property
     def trial(self) -> str:

@@ -80,12 +80,12 @@ def _replay(name: str, collection: Collection) -> None:
     """Replay every run to a callback, with the calls that it would have received during training."""
     [callback_class] = find_callbacks([name])
     frame = records_frame(collection)
-    by_run = dict(tuple(frame.groupby("run", sort=False)))
-    runs = [run for run in collection.runs if run.path.name in by_run]
+    by_run = dict(tuple(frame.groupby(["row", "run"], sort=False)))  # two rows may share a run
+    runs = [run for run in collection.runs if (run.label, run.path.name) in by_run]
     for collected in runs:
         callback = callback_class()
         callback.begin(_info(collection, collected))
-        for line in by_run[collected.path.name].drop(columns="run").to_dict("records"):
+        for line in by_run[collected.label, collected.path.name].drop(columns="run").to_dict("records"):
             known = {str(key): value for key, value in line.items() if value == value}
             callback.record({key: value for key, value in known.items() if key not in _SEEDS})
         callback.end(collected.state)

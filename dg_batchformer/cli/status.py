@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, positive
-from dg_batchformer.errors import InputError
 from dg_batchformer.results.our_sweep import our_runs, train_command
 from dg_batchformer.spec.manifest import read_sweep_manifest
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import damaged
-from dg_batchformer.storage.folders import RunFolder, State, SweepFolder
+from dg_batchformer.storage.folders import RunFolder, State, SweepFolder, refuse_packed
 from dg_batchformer.sweep.jobs import queued_states, read_jobs
 from dg_batchformer.sweep.launches import is_launched
 from dg_batchformer.sweep.plan import run_states
@@ -37,10 +36,7 @@ def add_parser(verbs: Verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the progress of a sweep or of runs, once or until no run is left to wait for."""
     folder = SweepFolder(options.folder)
-    if folder.is_packed:
-        raise InputError(
-            f"{options.folder} holds packed records, whose runs are elsewhere; tables, report and compare read it"
-        )
+    refuse_packed(folder)
     if not folder.sweep_file.exists() and (runs := our_runs(options.folder)):
         return _show_runs(options, runs)
     manifest = read_sweep_manifest(folder)

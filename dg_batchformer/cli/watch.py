@@ -16,7 +16,7 @@ from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.runtime.memory import available_memory
 from dg_batchformer.spec.manifest import SweepManifest, SweepRun, read_sweep_manifest
-from dg_batchformer.storage.folders import State, SweepFolder
+from dg_batchformer.storage.folders import State, SweepFolder, refuse_packed
 from dg_batchformer.sweep.plan import States, counted, price_text, prices, run_states
 from dg_batchformer.text.counts import how_many
 from dg_batchformer.text.printable import printable
@@ -44,6 +44,7 @@ def add_parser(verbs: Verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the screen until every run is settled."""
     folder = SweepFolder(options.folder)
+    refuse_packed(folder)
     while True:
         manifest = read_sweep_manifest(folder)
         states = run_states(folder, manifest.runs)
@@ -141,9 +142,10 @@ def _last_evaluation(run: SweepRun, recorded: CollectedRun | None) -> str:
 
 
 def _failed(folder: SweepFolder, manifest: SweepManifest, states: States) -> list[str]:
-    """Return the failed runs and the reasons, one line each."""
-    failed = _distinct(run for run in manifest.runs if states.of[run.spec.id] is State.FAILED)
-    lines = [f"  {run.name}: {folder.run(run.spec.id).failure()}" for run in failed[:_FAILED]]
+    """Return the runs that failed or diverged, and the reasons, one line each."""
+    bad = (State.FAILED, State.DIVERGED)
+    failed = _distinct(run for run in manifest.runs if states.of[run.spec.id] in bad)
+    lines = [f"  {run.name}: {folder.run(run.spec.id).failure() or 'diverged'}" for run in failed[:_FAILED]]
     return ["", "failed:", *lines, *_more(len(failed) - _FAILED)] if lines else []
 
 

@@ -1,17 +1,17 @@
 """Features of held-out images, and domain-balanced batches of them."""
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.explain.load import Kept
 from dg_batchformer.models.load import open_trained
+from dg_batchformer.runtime.bars import shows_bars
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
@@ -103,7 +103,7 @@ def draw_batches(domains: Tensor, most: int, count: int) -> Iterator[Tensor]:
 
 def progress(items: Iterable, total: int, what: str) -> Iterable:
     """Show a progress bar if standard error is a terminal."""
-    return tqdm(items, total=total, desc=what, unit="batch", disable=not sys.stderr.isatty(), leave=False)
+    return tqdm(items, total=total, desc=what, unit="batch", disable=not shows_bars(), leave=False)
 
 
 def _generator(*what: object) -> torch.Generator:

@@ -81,6 +81,7 @@ def build_page(collection: Collection, folders: Sequence[Path], **options: Any) 
         asked=summary.asked(collection),
         progress=summary.progress(collection),
         verdicts={name: summary.verdicts(of_method) for name, of_method in choices.items()},
+        coverage={name: summary.coverage(of_method) for name, of_method in choices.items()},
         made=time.strftime("%Y-%m-%d %H:%M %Z"),
         made_with=provenance.made_with(),
         methods=[

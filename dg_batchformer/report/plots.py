@@ -12,7 +12,8 @@ from dg_batchformer.report.figures.canvas import STYLE
 from dg_batchformer.report.figures.catalog import KINDS, of_dataset
 from dg_batchformer.report.figures.dots import accuracy_figure, gain_figure, selection_figure
 from dg_batchformer.report.figures.lines import curves_figure, valley_figure
-from dg_batchformer.report.figures.scatter import transfer_figure
+from dg_batchformer.report.figures.ratio import ratio_figure, ratio_frame
+from dg_batchformer.report.figures.scatter import draws_figure, transfer_figure
 from dg_batchformer.report.looks import looks
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.selection import METHODS
@@ -45,6 +46,10 @@ class Plots:
 
         Raises InputError if nothing is trained.
 
+        >>> import dg_batchformer as dg
+        >>> dg.load_results("results/toy").plot.curves()
+        <Drawing size ...>
+
         """
         choices = self._choices(selection)
         frame = frames.curve_frame(choices)
@@ -70,32 +75,76 @@ class Plots:
 
         Raises InputError for unknown rows, and if no trial has both.
 
+        >>> import dg_batchformer as dg
+        >>> dg.load_results("results/toy").plot.gain("ERM+BF", over="ERM").savefig("gain.pdf")
+
         """
         rows = [row] if isinstance(row, str) else list(row)
+        if over in rows:
+            raise InputError(f"row {over!r} cannot be compared with itself; name another row in over")
         check_rows(self.collection, [over, *rows])
         frame = frames.gain_frame(self._choices(selection), [(over, label) for label in rows])
-        return gain_figure(_lines(frame, self._dataset(dataset)), self.looks, width)
+        lacks = "no trial has a result of both rows"
+        return gain_figure(_lines(frame, self._dataset(dataset), lacks), self.looks, width)
 
     def selection(self, dataset: str | None = None, *, width: float = 9.2) -> Figure:
-        """Draw the average test accuracy of every row by selection method; raise InputError if nothing is trained."""
+        """Draw the average test accuracy of every row by selection method; raise InputError if nothing is trained.
+
+        >>> import dg_batchformer as dg
+        >>> dg.load_results("results/toy").plot.selection()
+        <Drawing size ...>
+
+        """
         return selection_figure(
             _lines(frames.selection_frame(self.collection), self._dataset(dataset)), self.looks, width
         )
 
     def accuracy(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
-        """Draw test accuracy per environment, the average first; raise InputError if nothing is trained."""
+        """Draw test accuracy per environment, the average first; raise InputError if nothing is trained.
+
+        >>> import dg_batchformer as dg
+        >>> dg.load_results("results/toy").plot.accuracy()
+        <Drawing size ...>
+
+        """
         frame = frames.accuracy_frame(self._choices(selection))
         return accuracy_figure(_lines(frame, self._dataset(dataset)), self.looks, width)
 
     def transfer(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
-        """Draw in-domain against test accuracy with the diagonal; raise InputError if nothing is trained."""
+        """Draw in-domain against test accuracy with the diagonal; raise InputError if nothing is trained.
+
+        >>> import dg_batchformer as dg
+        >>> dg.load_results("results/toy").plot.transfer()
+        <Drawing size ...>
+
+        """
         frame = frames.transfer_frame(self._choices(selection))
         return transfer_figure(_lines(frame, self._dataset(dataset)), self.looks, width)
 
     def valley(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
-        """Draw SWAD's loss valley; raise InputError if no row averages weights."""
+        """Draw SWAD's loss valley; raise InputError if no row averages weights.
+
+        >>> import dg_batchformer as dg
+        >>> dg.load_results("results/toy").plot.valley()
+        <Drawing size ...>
+
+        """
         frame = frames.valley_frame(self._choices(selection))
-        return valley_figure(_lines(frame, self._dataset(dataset)), self.looks, width)
+        lacks = "no row averages the weights of a loss valley, as SWAD does"
+        return valley_figure(_lines(frame, self._dataset(dataset), lacks), self.looks, width)
+
+    def ratio(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
+        """Draw accuracy by class frequency against the ratio of an imbalance; raise InputError without imbalances."""
+        frame = ratio_frame(self._choices(selection))
+        names = list(dict.fromkeys(frame.dataset)) or [self._dataset(None)]
+        if dataset not in (None, *names):
+            raise unknown("dataset", str(dataset), names)
+        return ratio_figure(_lines(frame, dataset or names[0], "no runs have two ratios"), self.looks, width)
+
+    def draws(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
+        """Draw the validation accuracy of every random draw; raise InputError if rows have one draw only."""
+        frame = frames.draw_frame(self._choices(selection))
+        return draws_figure(_lines(frame, self._dataset(dataset), "every row has one draw only"), self.looks, width)
 
     def _choices(self, selection: str) -> Choices:
         if selection not in METHODS:
@@ -111,10 +160,11 @@ class Plots:
         return dataset
 
 
-def _lines(frame: "frames.pd.DataFrame", dataset: str) -> "frames.pd.DataFrame":
+def _lines(frame: "frames.pd.DataFrame", dataset: str, lacks: str = "no run is finished") -> "frames.pd.DataFrame":
+    """Return the lines of a dataset; raise InputError with what it lacks if there are none."""
     found = frame[frame.dataset == dataset]
     if not len(found):
-        raise InputError(f"there is nothing to draw for {dataset}: no finished run has recorded it")
+        raise InputError(f"there is nothing to draw for {dataset}: {lacks}")
     return found
 
 

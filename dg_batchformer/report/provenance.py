@@ -82,7 +82,7 @@ def costs(collection: Collection) -> dict[str, Cost]:
 
 def made_with() -> str:
     """Return the version of this package, with the git commit if it runs from a checkout."""
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     commit = ""
     if (root / ".git").exists():
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

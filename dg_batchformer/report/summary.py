@@ -8,8 +8,9 @@ from typing import NamedTuple
 from dg_batchformer.report.choices import Choices
 from dg_batchformer.report.figures.frames import reference_pairs
 from dg_batchformer.results.collection import Collection, most_draws
+from dg_batchformer.spec.names import name_parts
 from dg_batchformer.stats.comparison import Comparison, Verdict
-from dg_batchformer.stats.verdict import sentence
+from dg_batchformer.stats.verdict import joint_coverage, sentence
 from dg_batchformer.storage.folders import State, SweepFolder
 from dg_batchformer.text.printable import one_line
 
@@ -62,14 +63,29 @@ _WORDS = {
 
 
 def verdicts(choices: Choices) -> list[Said]:
-    """Return ``compare``'s verdict on every row against the reference row, the largest gain first."""
-    found = sorted(choices.comparisons(reference_pairs(choices)), key=_mean)
+    """Return ``compare``'s verdict on every row against the reference row.
+
+    What BatchFormer alone adds comes first, then the largest gain.
+    """
+    found = sorted(choices.comparisons(reference_pairs(choices)), key=_place)
     return [Said(_WORDS[one.verdict], sentence(one)) for one in found]
 
 
-def _mean(comparison: Comparison) -> float:
-    """Return what comparisons are sorted by: the largest gain first, those without pairs last."""
-    return inf if comparison.mean is None else -comparison.mean
+def _place(comparison: Comparison) -> tuple[bool, float]:
+    """Return what verdicts are sorted by."""
+    adds_batchformer = name_parts(comparison.other) == name_parts(comparison.baseline) | {"BF"}
+    return not adds_batchformer, inf if comparison.mean is None else -comparison.mean
+
+
+def coverage(choices: Choices) -> str:
+    """Return a sentence on the joint coverage of the verdicts' intervals, '' for a single one."""
+    family = max((one.family for one in choices.comparisons(reference_pairs(choices))), default=0)
+    if family < 2:
+        return ""
+    return (
+        f"{joint_coverage(family)} compare gives a narrower interval to a row that is compared alone, which is right "
+        "only if it was chosen before its results were seen."
+    )
 
 
 def questions(folders: Sequence[Path]) -> list[str]:

@@ -37,6 +37,11 @@ def sentence(comparison: Comparison) -> str:
     return _said(comparison) + _apart(comparison)
 
 
+def joint_coverage(family: int) -> str:
+    """Return a sentence on the coverage of several intervals."""
+    return f"The intervals of {family} rows have a joint coverage of 95 % (Bonferroni)."
+
+
 def _apart(comparison: Comparison) -> str:
     differs = comparison.conditions.differs.get(comparison.other)
     return f" The rows differ in more than the algorithm: {'; '.join(differs)}." if differs else ""

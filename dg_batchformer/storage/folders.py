@@ -251,6 +251,14 @@ def refuse_misplaced(folder: "RunFolder | SweepFolder", run_id: str = "") -> Non
             raise InputError(f"{folder.path} {lies} the folder of a {kind}; keep these results elsewhere")
 
 
+def refuse_packed(folder: "SweepFolder") -> None:
+    """Raise InputError for a sweep of packed records, which has no runs to follow."""
+    if folder.is_packed:
+        raise InputError(
+            f"{folder.path} holds packed records, whose runs are elsewhere; tables, report and compare read it"
+        )
+
+
 def _kind(place: Path) -> str:
     """Return what a folder holds: ``sweep``, ``run``, or '' for neither."""
     run = RunFolder(place)

@@ -66,7 +66,9 @@ def cells_frame(sections: Sequence[Section]) -> pd.DataFrame:
     ]
     has_draws = any(table.draws for section in sections for table in section.tables)
     columns = [*COLUMNS, *[_DRAWS] * has_draws]
-    return pd.DataFrame([*cells, *published], columns=columns).astype({"n": "Int64"})
+    return pd.DataFrame([*cells, *published], columns=columns).astype(
+        {"n": "Int64", "mean": float, "standard_error": float}
+    )
 
 
 def _draws(table: Table, row: str, column: str) -> list[str]:

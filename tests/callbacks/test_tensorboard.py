@@ -59,6 +59,26 @@ def test_a_killed_run_has_the_curves_of_an_undisturbed_one(tmp_path):
     assert _curves(tmp_path / "killed") == _curves(tmp_path / "whole")
 
 
+def test_an_export_writes_the_records_of_a_run_that_two_rows_share_once_for_each(tmp_path, capsys):
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "datasets: [Toy]\nalgorithms: [ERM, {name: ERM, label: Again}]\nprotocol: quick\nsteps: 3\ntrials: 1\n"
+        "test_envs: [D]\ncheckpoint_freq: 1\nhparams: {mlp_width: 8}\n"
+    )
+    assert main(["sweep", str(file), "--results_dir", str(tmp_path), "--devices", "cpu"]) == 0
+    assert main(["pack", str(tmp_path / "two")]) == 0
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (tmp_path / "two" / "records.parquet").rename(packed / "records.parquet")
+    capsys.readouterr()
+
+    for folder in (tmp_path / "two", packed):
+        assert main(["export", str(folder), "--to", "tensorboard"]) == 0
+        assert capsys.readouterr().out == "exported 2 runs to tensorboard\n"
+        for row in ("ERM", "Again"):
+            assert [step for step, _ in _curves(folder / "tensorboard" / row)["env3_in_acc"]] == [0, 1, 2]
+
+
 def test_repeated_exports_of_a_trained_run_write_its_records_once(tmp_path, capsys):
     run_quickly(quick_spec(), tmp_path)
 

@@ -34,6 +34,8 @@ def test_the_screen_shows_rows_running_runs_and_failures_in_80_columns(folder):
     assert "30/32" in shown
     assert f"ERM {first.spec.environment_names(first.spec.test_envs)} 0: step" in shown
     assert f"{second.name}: a reason" in shown
+    diverged = States({**states.of, first.spec.id: State.DIVERGED}, states.finals, undeclared=0)
+    assert f"{first.name}: diverged" in screen(folder, manifest, diverged)
     row = next(line for line in shown.splitlines() if line.startswith("SWAD and BF"))
     assert len(row.split()) == 7
 
@@ -42,3 +44,15 @@ def test_without_a_terminal_the_screen_is_printed_once(folder, capsys):
     assert main(["watch", str(folder.path)]) == 0
 
     assert "32/32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["watch", "status"])
+def test_packed_records_have_nothing_to_follow(folder, tmp_path, capsys, verb):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    assert main(["pack", str(folder.path)]) == 0
+    (folder.path / "records.parquet").rename(packed / "records.parquet")
+
+    assert main([verb, str(packed)]) == 2
+
+    assert "holds packed records, whose runs are elsewhere" in capsys.readouterr().err

@@ -70,6 +70,14 @@ def test_a_row_has_one_colour_in_all_figures(plots):
     assert {look.hex for look in plots.looks.values()} <= colours[0] & colours[1]
 
 
+def test_notebooks_show_figures_without_pyplot_and_files_embed_truetype_fonts(plots, tmp_path):
+    figure = plots.accuracy()
+
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    figure.savefig(tmp_path / "accuracy.pdf")
+    assert b"/Type3" not in (tmp_path / "accuracy.pdf").read_bytes()
+
+
 def test_what_cannot_be_drawn_is_said_in_a_sentence(plots):
     with pytest.raises(InputError, match="unknown row 'CORAL'"):
         plots.gain("CORAL", over="ERM")

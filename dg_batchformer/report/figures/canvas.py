@@ -62,6 +62,19 @@ STYLE: Any = {
 _Given = ParamSpec("_Given")
 
 
+class Drawing(Figure):
+    """A figure that notebooks show without pyplot, and that is saved as conferences ask for, with TrueType fonts."""
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        with matplotlib.rc_context({"pdf.fonttype": STYLE["pdf.fonttype"]}):
+            super().savefig(*arguments, **options)
+
+    def _repr_png_(self) -> bytes:
+        target = io.BytesIO()
+        self.savefig(target, format="png", dpi=144)
+        return target.getvalue()
+
+
 def styled(draw: Callable[_Given, Figure]) -> Callable[_Given, Figure]:
     """Make a function draw its figure in the style of all figures."""
 
@@ -127,7 +140,7 @@ def panels(
     top, bottom = 0.28, 0.42
     total = top + bottom + rows * height + (rows - 1) * between[1]
     each = (width - left - right - between[0] * (columns - 1)) / columns
-    figure = Figure(figsize=(width, total))
+    figure = Drawing(figsize=(width, total))
     grid = figure.subplots(
         rows,
         columns,

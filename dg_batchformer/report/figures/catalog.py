@@ -68,7 +68,7 @@ GAIN = Kind(
     "gains",
     "Gain over the reference row",
     "Test accuracy minus that of the reference row, in percentage points, paired by trial. Bars: at the average the "
-    "95 % interval of compare, in environments one standard error over trials. Left of 0 is worse.",
+    "95 % interval of compare, in environments one standard error over trials. Values left of 0 are worse.",
     gains_over_reference,
     gain_figure,
 )
@@ -105,7 +105,7 @@ KINDS = (
         "Accuracy over steps",
         "Mean over trials of the selected draw; the band is one standard error. Validation: held-out splits of the "
         "training environments. A thick bar spans the updates that an averaging method includes, at the accuracy of "
-        "the averaged model. A dashed curve coincides with another one.",
+        "the averaged model. A curve that coincides with an earlier one is dashed.",
         frames.curve_frame,
         curves_figure,
         few=True,

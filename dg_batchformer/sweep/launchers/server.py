@@ -1,7 +1,8 @@
 """Imported only by the server that forks workers: makes it survive the signals that stop workers.
 
-SLURM signals every process of a job, but the server must stay alive to report how workers exit, and to wait until they
-have saved their runs. Signals are blocked here; a worker unblocks them after it has set its own handlers.
+SLURM signals every process of a job, and Ctrl-C every process of a terminal or notebook, but the server must stay
+alive to report how workers exit, and to wait until they have saved their runs. Signals are blocked here, and SIGINT is
+ignored, as by Python's server itself once it has imported its modules; a worker sets its own handlers.
 """
 
 import signal
@@ -9,4 +10,5 @@ import signal
 from dg_batchformer.runtime.allocator import keep_from_children
 
 keep_from_children()
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))

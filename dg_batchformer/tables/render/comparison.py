@@ -10,7 +10,7 @@ from dg_batchformer.results.metrics import ACCURACY
 from dg_batchformer.stats.comparison import Comparison, PValue
 from dg_batchformer.stats.pairs import average
 from dg_batchformer.stats.statistics import LEVEL
-from dg_batchformer.stats.verdict import DEPENDENCE, PROCEDURE, p_text, sentence, signed, warnings
+from dg_batchformer.stats.verdict import DEPENDENCE, PROCEDURE, joint_coverage, p_text, sentence, signed, warnings
 from dg_batchformer.tables.render.latex_text import escape
 from dg_batchformer.text.printable import in_markdown
 
@@ -125,7 +125,7 @@ def _notes(comparisons: Sequence[Comparison]) -> list[str]:
     notes = []
     if any(comparison.interval for comparison in comparisons):
         family = max(comparison.family for comparison in comparisons)
-        together = f" The intervals of {family} rows have a joint coverage of 95 % (Bonferroni)."
+        together = f" {joint_coverage(family)}"
         notes.append(PROCEDURE + together if family > 1 else PROCEDURE)
     if notes or any(comparison.num_tests for comparison in comparisons):
         notes.append(DEPENDENCE)
