@@ -15,9 +15,9 @@ at once, so a run that is cut off loses only the phases that it has not reached:
   added       time that BatchFormer and SWAD add to an update
   loop18      as loop, of ResNet-18
   several     one, two and four runs at once
-  compiled    compiled training, with CUDA graphs for small batches
+  compiled    compiled training, with CUDA graphs for small batches: against eager training, and its time
 --cpu rehearses all of it on a CPU with small images and networks; its times mean nothing. Exits with 1 if a phase
-fails.
+fails or a figure is wrong: a command that does not end well, results that differ by more than they should.
 """
 
 import argparse
@@ -67,6 +67,9 @@ from dg_batchformer.training.stop import Interrupted
 CPU = torch.device("cpu")
 EAGER = Execution("bf16", "cached", "off")
 COMPILED = EAGER._replace(compile="on")
+FULL = EAGER._replace(precision="fp32")
+_MOST_LEVELS = 0.6  # of 256, the mean over pixels: CPUs round resized crops to bytes
+_MOST_DIFFERENCE = 0.05
 # Seconds that must be left to begin a phase.
 NEEDS = {
     "machine": 0,
@@ -126,10 +129,10 @@ class Check:
         self.size, self.rows, self.repeats = (224, 32, 30) if self.on_gpu else (32, 2, 1)
         self.data_dir = options.data_dir or make_images(folder / "data", 48 if self.on_gpu else 10)
         self.loaders: dict[int, CachedLoader] = {}
+        self.is_wrong = False
 
     def run(self) -> int:
         """Run all phases for which there is time; return the exit code."""
-        failed = False
         for name in NEEDS:
             if name not in self.options.only:
                 continue
@@ -140,22 +143,24 @@ class Check:
             try:
                 getattr(self, name)()
             except Exception as error:
-                failed = True
-                self.say(name, "FAILED", error=f"{type(error).__name__}: {str(error)[:300]}")
+                self.say(name, "FAILED", wrong=True, error=f"{type(error).__name__}: {str(error)[:300]}")
                 (self.options.out / f"{name}.txt").write_text(traceback.format_exc())
             self.say(name, "took", seconds=round(time.monotonic() - began, 1))
             gc.collect()
-            if self.on_gpu:
-                torch.cuda.empty_cache()
-        return int(failed)
+            with suppress(RuntimeError):  # after an illegal access, other processes may still work
+                if self.on_gpu:
+                    torch.cuda.empty_cache()
+        return int(self.is_wrong)
 
     @property
     def left(self) -> float:
         """Seconds left."""
         return self.options.seconds - (time.monotonic() - self.began)
 
-    def say(self, phase: str, what: str, **figures: Any) -> None:
-        """Print figures, and append them to the file."""
+    def say(self, phase: str, what: str, *, wrong: bool = False, **figures: Any) -> None:
+        """Print figures, and append them to the file; mark those that are wrong."""
+        self.is_wrong |= wrong
+        figures |= {"WRONG": True} if wrong else {}
         line = {"phase": phase, "what": what, **figures, "at": round(time.monotonic() - self.began, 1)}
         print(f"[{line['at']:6.1f}] {phase}, {what}: {', '.join(f'{k} {v}' for k, v in figures.items())}", flush=True)
         with (self.options.out / "figures.jsonl").open("a") as file:
@@ -185,7 +190,8 @@ class Check:
         for name in dict.fromkeys(("auto", self.device.type, str(self.device))):
             asked = ["--protocol", "quick", "--test_envs", "3", "--steps", "3", "--device", name]
             done = self.train_process(f"smoke-{name}", *asked)
-            self.say("smoke", f"train --device {name}", status=done.returncode, said=last_line(done.stderr))
+            said = {"status": done.returncode, "said": last_line(done.stderr)}
+            self.say("smoke", f"train --device {name}", wrong=done.returncode != 0, **said)
 
     def equal(self) -> None:
         """Compare augmentation and updates with the CPU, in full precision."""
@@ -193,23 +199,28 @@ class Check:
         on_cpu = Trained(self, spec, loader=self.open_loader(self.size, CPU), device=CPU).images()
         for title, execution in (("augmented images", EAGER), ("augmented images, compiled", COMPILED)):
             far = (Trained(self, spec, execution).images() - on_cpu).abs() * 255 * 0.225
-            self.say("equal", f"{title}, in 256 levels", mean=f"{far.mean():.3f}", largest=f"{far.max():.2f}")
+            figures = {"mean": f"{far.mean():.3f}", "largest": f"{far.max():.2f}"}
+            self.say("equal", f"{title}, in 256 levels", wrong=float(far.mean()) > _MOST_LEVELS, **figures)
         for name in ("ERM", "CORAL", "IRM", "SWAD+BF"):
             no_dropout = {"bf_dropout": 0.0} if "BF" in name else {}
             spec = self.spec(name, "resnet18", rows=4, image_size=min(64, self.size), **no_dropout)
-            first = get_algorithm(spec, self.num_classes).state_dict()
-            states = []
-            for device in (CPU, self.device):
-                algorithm = get_algorithm(spec, self.num_classes)
-                algorithm.load_state_dict(first)
-                algorithm.to(device)
-                apply(Execution("fp32", "cached", "off"), algorithm, device, 12)
-                for step in range(3):
-                    algorithm.update(random_minibatches(spec, self.num_classes, device, seed=step))
-                states.append({key: value.cpu().double() for key, value in algorithm.state_dict().items()})
-            changes = {key: (states[0][key] - first[key].double()).norm() for key in first}
-            worst = max(float((states[1][k] - states[0][k]).norm() / changes[k]) for k in first if changes[k] > 1e-6)
-            self.say("equal", f"{name}, three updates in fp32", largest_relative_difference=f"{worst:.1e}")
+            far = self.difference(spec, (CPU, FULL), (self.device, FULL))
+            figures = {"largest_relative_difference": f"{far:.1e}"}
+            self.say("equal", f"{name}, three updates in fp32", wrong=far > _MOST_DIFFERENCE, **figures)
+
+    def difference(self, spec: RunSpec, *ways: tuple[torch.device, Execution]) -> float:
+        """Update in two ways from equal weights; return the largest difference, relative to the change of a weight."""
+        first, states = get_algorithm(spec, self.num_classes).state_dict(), []
+        for device, execution in ways:
+            algorithm = get_algorithm(spec, self.num_classes)
+            algorithm.load_state_dict(first)
+            algorithm.to(device)
+            apply(execution, algorithm, device, 3 * resolve_hparams(spec)["batch_size"])
+            for step in range(3):
+                algorithm.update(random_minibatches(spec, self.num_classes, device, seed=step))
+            states.append({key: value.cpu().double() for key, value in algorithm.state_dict().items()})
+        changes = {key: (states[0][key] - first[key].double()).norm() for key in first}
+        return max(float((states[1][k] - states[0][k]).norm() / changes[k]) for k in first if changes[k] > 1e-6)
 
     def loop(self) -> None:
         """Compare a training step with a bare model and optimizer."""
@@ -255,8 +266,9 @@ class Check:
         for precision in ("auto", "fp32") if self.on_gpu else ("auto",):
             began = time.perf_counter()
             done = self.train_process(f"whole-{precision}", *asked, *ours, "--precision", precision)
-            seconds = round(time.perf_counter() - began, 1)
-            self.say("whole", precision, seconds=seconds, status=done.returncode, said=last_line(done.stderr))
+            seconds, status = round(time.perf_counter() - began, 1), done.returncode
+            said = last_line(done.stderr)
+            self.say("whole", precision, wrong=status != 0, seconds=seconds, status=status, said=said)
         if self.options.domainbed is None:
             return
         theirs = {"resnet18": backbone == "resnet18", "resnet50_augmix": False, "batch_size": self.rows}
@@ -273,7 +285,8 @@ class Check:
         names = ("SWAD+BF", "MLDG", "DANN+BF", "MixStyle+SAM", "Fishr") if self.on_gpu else ("SWAD+BF",)
         for name, compiles in [*((name, "off") for name in names), *([("BF", "on")] if self.on_gpu else [])]:
             if self.left < 60:
-                return
+                self.say("resume", f"{name}, compile {compiles}", left_out=f"{self.left:.0f} s left")
+                continue
             small: dict[str, Any] = {**TINY, "batch_size": 8}
             if self.on_gpu:
                 small |= {"backbone": "resnet18", "image_size": 64, "freeze_bn": False}
@@ -283,9 +296,11 @@ class Check:
             models = [self.model(spec, f"{name}-{turn}") for turn in ("whole", "again")]
             with suppress(Interrupted):
                 self.model(spec, f"{name}-cut", lambda stops=stops: next(stops))
+            torch._dynamo.reset()  # as in a new process, which compiles for the sizes that it meets first
             models.append(self.model(spec, f"{name}-cut"))
             far = [max(float((model[k] - models[0][k]).abs().max()) for k in model) for model in models[1:]]
-            self.say("resume", f"{name}, compile {compiles}", repeated_differs_by=far[0], resumed_differs_by=far[1])
+            figures = {"repeated_differs_by": far[0], "resumed_differs_by": far[1]}
+            self.say("resume", f"{name}, compile {compiles}", wrong=any(far), **figures)
 
     def model(self, spec: RunSpec, folder: str, stop: Callable[[], bool] = lambda: False) -> dict[str, Tensor]:
         """Train a run; return the weights of its model."""
@@ -311,9 +326,10 @@ class Check:
         names = [name for name in ALGORITHMS if ALGORITHMS[name].trains][: None if self.on_gpu else 4]
         worked, refused, failed, places = 0, 0, dict[str, str](), Counter[str]()
         for name, shape in product(names, ("{}", "{}+BF", "SWAD+{}", "MixStyle+{}")):
-            if self.left < 30:
-                break
             full = shape.format(name)
+            if self.left < 30:
+                self.say("algorithms", f"{full} and those after it", left_out=f"{self.left:.0f} s left")
+                break
             try:
                 hparams = {**TINY, "batch_size": 6}
                 spec = RunRequest("PACS", full, (3,), protocol="swad-2021", hparams=hparams).resolve()
@@ -383,11 +399,17 @@ class Check:
         if not self.on_gpu:
             self.say("compiled", "left out", reason="compiled training is for GPUs")
             return
+        for name in ("ERM", "ANDMask"):  # the gradients of ANDMask outlive a replay
+            spec = self.spec(name, "resnet18", rows=4, image_size=64)
+            far = self.difference(spec, (self.device, FULL), (self.device, FULL._replace(compile="on")))
+            figures = {"largest_relative_difference": f"{far:.1e}"}
+            self.say("compiled", f"{name}, three updates in fp32", wrong=far > _MOST_DIFFERENCE, **figures)
         cases = [("ERM", 32), ("ERM", 8), ("SWAD+BF", 32), ("ANDMask", 8), ("SAM", 8), ("MLDG", 8), ("DANN+BF", 8)]
         for (name, rows), backbone in product(cases, ("resnet50", "resnet18")):
-            if self.left < 45:
-                return
             if backbone == "resnet50" and rows < self.rows:
+                continue
+            if self.left < 45:
+                self.say("compiled", f"{name}, {backbone}, 3 x {rows}", left_out=f"{self.left:.0f} s left")
                 continue
             spec = self.spec(name, backbone, rows=rows)
             began = time.perf_counter()
@@ -487,7 +509,7 @@ class Check:
 
     def train_process(self, folder: str, *asked: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "dg_batchformer", "train", *asked, "--output_dir", str(self.folder / folder)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=max(10, self.left))
+        return subprocess.run(command, capture_output=True, text=True, timeout=max(10, min(self.left, 120)))
 
 
 class Trained:

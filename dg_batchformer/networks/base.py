@@ -8,9 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-# Limit on compiled graphs per process: batch sizes, precisions and modes of all runs of a worker.
-_GRAPHS = 64
-
+from dg_batchformer.networks.compilation import compile_errors, compiled
 
 Stage = Callable[[Tensor], Tensor]
 # (stage index, feature maps) -> feature maps: sees the output of a stage, and may replace it.
@@ -208,12 +206,10 @@ class FeaturizerModule(nn.Module):
             return super().__call__(x).float()
 
     def _compiled_features(self, x: Tensor) -> Tensor:
-        from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
-
         graphs = self.training and self.uses_cuda_graphs
         try:
             z = _compiled(self.training, graphs)(self, x)
-        except (BackendCompilerFailed, FailOnRecompileLimitHit):  # the caller checks these attributes and logs it
+        except compile_errors():  # the caller checks these attributes and logs it
             self.compiles_evaluation = self.compiles_training = False
             return self.features(x)
         return z.clone() if graphs else z  # the next replay overwrites it
@@ -226,12 +222,8 @@ def _compiled(training: bool, graphs: bool) -> Callable[[FeaturizerModule, Tenso
     Runs of a sweep train with different batch sizes, so training is compiled for all of them, unless it replays graphs.
     Evaluation has one batch size, and is compiled for it; for any size only if another one is needed.
     """
-    import torch._dynamo.config as settings
-
-    settings.recompile_limit = _GRAPHS
-    settings.fail_on_recompile_limit_hit = True  # by default it would silently run uncompiled
     dynamic = not graphs if training else None
-    return torch.compile(_features, dynamic=dynamic, mode="reduce-overhead" if graphs else None)
+    return compiled(_features, dynamic=dynamic, mode="reduce-overhead" if graphs else None)
 
 
 def _features(featurizer: FeaturizerModule, x: Tensor) -> Tensor:

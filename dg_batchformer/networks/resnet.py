@@ -19,7 +19,7 @@ from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 Layer = tuple[nn.Conv2d, nn.BatchNorm2d]
 Folded = tuple[Tensor, Tensor]  # weight and bias of a convolution that includes its BatchNorm
 _FOLDED: dict[nn.BatchNorm2d, Folded] = {}  # of the forward in progress
-_LAUNCH_BOUND = ("cuda", "meta")  # devices where a few large operations are faster than many small ones
+_FEW_LAUNCHES = ("cuda", "meta")  # devices where a few large operations are faster than many small ones
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def _alike(layers: Sequence[Layer]) -> list[list[Layer]]:
     for place, (convolution, norm) in enumerate(layers):
         weight = convolution.weight
         trains = weight.requires_grad or norm.weight.requires_grad
-        kind = (weight[0].numel(), trains) if weight.device.type in _LAUNCH_BOUND else (place,)
+        kind = (weight[0].numel(), trains) if weight.device.type in _FEW_LAUNCHES else (place,)
         groups[kind].append((convolution, norm))
     return list(groups.values())
 

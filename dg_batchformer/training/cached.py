@@ -10,6 +10,7 @@ import torch
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.datasets.pixels import Kind, open_plane, prepare_planes
 from dg_batchformer.datasets.residence import RESIDENCE
+from dg_batchformer.networks.compilation import compile_errors
 from dg_batchformer.networks.transfer import Parcel
 from dg_batchformer.training import gpu_augment
 from dg_batchformer.training.augment import short_side_for
@@ -106,11 +107,9 @@ class CachedLoader:
 
     def _augmented(self, pixels: torch.Tensor, planned: Plan, arrays: Arrays) -> torch.Tensor:
         """Augment images on the GPU, uncompiled from now on if they cannot be compiled."""
-        from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
-
         try:
             return gpu_augment.augment(pixels, planned, arrays, self.size, compiles=self.compiles)
-        except (BackendCompilerFailed, FailOnRecompileLimitHit):
+        except compile_errors():
             self.compiles = False
             self.note("the augmentation cannot be compiled here; the run continues with it uncompiled")
             return gpu_augment.augment(pixels, planned, arrays, self.size)

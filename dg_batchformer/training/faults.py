@@ -18,6 +18,7 @@ _NO_MEMORY = (
     "CUBLAS_STATUS_NOT_INITIALIZED",  # no memory for the workspace of its handle
     "CUSOLVER_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
     "DEVICE_ALLOCATION_FAILED",
     "HOST_ALLOCATION_FAILED",
     "unable to find an engine to execute this computation",  # cuDNN: none fits into the free memory

@@ -9,11 +9,12 @@ function is one or two kernels.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dg_batchformer.networks.compilation import Given, Made, compiled
 from dg_batchformer.training.augment import standardise, statistics
 from dg_batchformer.training.batch_augment import JITTERS, Draw, luma
 
@@ -104,18 +105,14 @@ def augment(pixels: Tensor, planned: Plan, arrays: Arrays, size: int, *, compile
         x = x.index_select(0, arrangement)
         for change, some, factor in zip(JITTERS, x.split(counts), factors.split(counts), strict=True):
             if len(some):
-                _fused(change, compiles)(some, factor[:, None, None, None])
-    return _fused(_finish, compiles)(x, arrays.arrangements[-1], arrays.grays, *statistics(x.device))
-
-
-Given = ParamSpec("Given")
-Made = TypeVar("Made")
+                fused(change, compiles)(some, factor[:, None, None, None])
+    return fused(_finish, compiles)(x, arrays.arrangements[-1], arrays.grays, *statistics(x.device))
 
 
 @cache
-def _fused(function: Callable[Given, Made], compiles: bool) -> Callable[Given, Made]:
-    """Return a function, compiled if asked for: once for all sizes, so that resumed runs use the same kernels."""
-    return torch.compile(function, dynamic=True) if compiles else function
+def fused(function: Callable[Given, Made], compiles: bool) -> Callable[Given, Made]:
+    """Return a function, compiled for all sizes if asked for."""
+    return compiled(function, dynamic=True) if compiles else function
 
 
 def _finish(x: Tensor, order: Tensor, grays: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -135,9 +132,9 @@ def _crops(pixels: Tensor, height: int, width: int, arrays: Arrays) -> Tensor:
 
 def _resize(pixels: Tensor, planned: Plan, arrays: Arrays, size: int, compiles: bool) -> Tensor:
     """Crop, resize and flip: float (N, 3, size, size)."""
-    crops = _fused(_crops, compiles)(pixels, planned.height, planned.width, arrays)
-    down = _fused(_weights, compiles)(arrays.heights, size, planned.height)
-    across = _fused(_flipped_weights, compiles)(arrays.widths, size, planned.width, arrays.flips)
+    crops = fused(_crops, compiles)(pixels, planned.height, planned.width, arrays)
+    down = fused(_weights, compiles)(arrays.heights, size, planned.height)
+    across = fused(_flipped_weights, compiles)(arrays.widths, size, planned.width, arrays.flips)
     with full_precision():
         rows = down @ crops.flatten(2)  # (N, size, width * 3)
         rows = rows.unflatten(2, (planned.width, 3)).transpose(2, 3).flatten(1, 2)  # (N, size * 3, width)

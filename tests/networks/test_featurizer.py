@@ -129,7 +129,7 @@ def test_a_gpu_folds_layers_of_one_shape_together_and_gets_the_same_first_and_se
     x, found = torch.rand(2, 3, 32, 32, dtype=torch.double), []
 
     for launch_bound in ((), ("cpu",)):
-        monkeypatch.setattr(resnet, "_LAUNCH_BOUND", launch_bound)
+        monkeypatch.setattr(resnet, "_FEW_LAUNCHES", launch_bound)
         z = network(x)
         first = torch.autograd.grad(z.square().sum(), parameters, create_graph=True)
         second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), parameters)

@@ -50,7 +50,7 @@ def test_augmentation_that_cannot_be_compiled_continues_uncompiled_and_says_so(l
     notes = []
     loader.note, loader.compiles = notes.append, True
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=fails))
-    gpu_augment._fused.cache_clear()
+    gpu_augment.fused.cache_clear()
 
     [[found]] = loader._on_gpu(iter(task))
 
