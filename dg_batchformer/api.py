@@ -30,6 +30,7 @@ from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
 from dg_batchformer.storage.folders import KEEP, RunFolder, refuse_misplaced, write_text
+from dg_batchformer.storage.safe_read import NOTE, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -468,7 +469,7 @@ def _sweep_file(
 
     file = results_dir / name / f"{name}.yaml"
     comment = "".join(f"# {line}\n" for line in question.splitlines())
-    before = file.read_text() if file.exists() else None
+    before = read_text(file, NOTE) if file.exists() else None
 
     def restore() -> None:
         if before is not None:
