@@ -215,16 +215,16 @@ def _plan(
         _say_what_is_not_kept(options)
     if undeclared := planned.states.undeclared:
         kept = "they are kept, but left out of status and tables"
-        print(f"note: {folder.runs} has {undeclared} more runs that are not in {options.file}; {kept}")
+        print(f"note: {folder.runs} has {how_many(undeclared, 'more run')} not declared in {options.file}; {kept}")
     return planned
 
 
 def _say_what_is_not_kept(options: argparse.Namespace) -> None:
     """Print which later commands need files that these runs will not keep."""
     if options.keep == "none":
-        print("note: runs keep no model; add --keep final for predict, explain and soup")
+        print("note: runs keep no model, which predict, explain and soup need; --keep final keeps it")
     if not options.predictions:
-        print("note: runs keep no predictions; add --predictions for tables --metric")
+        print("note: runs save no predictions, which tables --metric needs; --predictions saves them")
 
 
 def _print_commands(

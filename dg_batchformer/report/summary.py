@@ -83,8 +83,8 @@ def coverage(choices: Choices) -> str:
     if family < 2:
         return ""
     return (
-        f"{joint_coverage(family)} compare gives a narrower interval to a row that is compared alone, which is right "
-        "only if it was chosen before its results were seen."
+        f"{joint_coverage(family)} Compared alone, a row gets a narrower interval from compare, which is right only if "
+        "it was chosen before its results were seen."
     )
 
 

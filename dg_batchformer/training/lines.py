@@ -140,4 +140,4 @@ def _selected(spec: RunSpec, folder: RunFolder, method: str) -> list[str]:
     found = _scores(spec, folder, method)
     said = ", ".join(f"{spec.facts.names[env]}: {score.test:.1%}" for env, score in found.items())
     steps = [score.step for score in found.values()]  # one: the validation is the same for all
-    return [f"test accuracy on {said} (step {steps[0]}, selected by {METHODS[method].title})"] if found else []
+    return [f"test accuracy on {said} (step {steps[0]}, selected by the {METHODS[method].title})"] if found else []

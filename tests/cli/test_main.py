@@ -34,7 +34,7 @@ def test_train_prints_its_settings_and_its_result(tmp_path, capsys):
     assert "step      8/8" in said
     assert "final model" in said
     outcome = said[said.index("test accuracy on D: ") :]
-    assert "selected by training-domain validation set" in outcome
+    assert "selected by the training-domain validation set" in outcome
 
     assert _train(tmp_path, "--algorithm", "SWAD+BF", "--test_envs", "D") == 0
     again = capsys.readouterr().out
