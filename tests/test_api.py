@@ -89,6 +89,7 @@ def test_records_have_one_line_per_evaluation_and_runs_one_per_run(toy):
     records, runs = results.records(), results.runs()
 
     assert len(runs) == 32
+    assert (runs["seconds"] > 0).all()
     assert len(records) == runs["evaluations"].sum()
     one = records[records["run"] == runs["run"][0]]
     assert one["step"].is_monotonic_increasing

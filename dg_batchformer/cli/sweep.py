@@ -214,8 +214,8 @@ def _plan(
     if planned.due and options.launcher != "dry_run":
         _say_what_is_not_kept(options)
     if undeclared := planned.states.undeclared:
-        kept = "they are kept, but left out of status and tables"
-        print(f"note: {folder.runs} has {how_many(undeclared, 'more run')} not declared in {options.file}; {kept}")
+        kept = "kept, but left out of status and tables"
+        print(f"note: {folder.runs} has {how_many(undeclared, 'more run')} not declared in {options.file}, {kept}")
     return planned
 
 

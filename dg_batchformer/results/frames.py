@@ -22,7 +22,8 @@ def runs_frame(collection: Collection) -> "pd.DataFrame":
 
     Columns: ``dataset``, ``row``, ``algorithm``, ``test_envs`` (names joined by "+"), ``trial_seed``, ``hparams_seed``,
     ``run`` (the name of its folder), ``state``, ``evaluations`` (how many were recorded), ``step`` (the last one),
-    ``protocol``, ``folder``, and ``hparams.NAME`` for every hyper-parameter.
+    ``seconds`` (device time), ``protocol``, ``folder``, and ``hparams.NAME`` for every hyper-parameter. Runs that a
+    race stopped are listed too, with the hyper-parameters that they tried and the time that they took.
     """
     import pandas as pd
 
@@ -66,6 +67,7 @@ def _outcome(run: CollectedRun) -> dict[str, Any]:
         "state": run.state.value,
         "evaluations": len(evaluations),
         "step": int(evaluations.steps.max()) if len(evaluations) else None,
+        "seconds": run.ending.seconds if run.state.has_ended else None,
         "protocol": run.constant.get("protocol"),
         "folder": str(run.path),
         **{f"hparams.{name}": value for name, value in (hparams if isinstance(hparams, dict) else {}).items()},

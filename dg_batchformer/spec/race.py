@@ -35,7 +35,7 @@ class Race:
         """Where runs are compared and which continue, in words."""
         *first, last = map(str, self.rungs)
         steps = f"steps {', '.join(first)} and {last}" if first else f"step {last}"
-        return f"{steps}, where the best {self.keep:.0%} so far continue"
+        return f"{steps}, where only the best {100 * self.keep:.0f} % so far continue"
 
     def share_of(self, steps: int) -> float:
         """Return the mean share of its updates that a run gets, if exactly ``keep`` of the runs pass every rung."""

@@ -19,8 +19,10 @@ def lack(read: Sequence[CollectedRun], n: int, trials: Sequence[int], unmeasured
         needs: description of this data.
 
     """
-    expected = State.OUTRACED if n == len(trials) else None  # its draw was tried, and others went on
-    untrained = Counter(run.state for run in read if not run.counts and run.state is not expected)
+    went_on = {run.trial_seed for run in read if run.counts}  # trials in which others won the race
+    untrained = Counter(
+        run.state for run in read if not run.counts and not (run.state is State.OUTRACED and run.trial_seed in went_on)
+    )
     diverged = sum(run.state is State.DIVERGED for run in read)
     reasons = []
     if untrained:

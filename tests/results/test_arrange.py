@@ -44,7 +44,7 @@ def test_the_rows_of_two_sweeps_are_told_apart_by_the_name_of_the_sweep(folders)
     [
         (Arrangement(rows=["EMR"]), "unknown row 'EMR'; did you mean 'ERM'"),
         (Arrangement(order=["EMR"]), "unknown row 'EMR'; did you mean 'ERM'"),
-        (Arrangement(rows=["ERM"], order=["ERM+BF"]), r"unknown row 'ERM\+BF'; did you mean 'ERM'\\? \\(known: ERM\\)"),
+        (Arrangement(rows=["ERM"], order=["ERM+BF"]), r"unknown row 'ERM\+BF'; did you mean 'ERM'\? \(known: ERM\)"),
         (Arrangement(rename={"EMR": "x"}), "unknown row 'EMR'; did you mean 'ERM'"),
         (Arrangement(rename={"ERM": "x"}, rows=["ERM"]), "unknown row 'ERM'"),
         (Arrangement(rows=["ERM", "ERM"]), "rows names 'ERM' twice"),

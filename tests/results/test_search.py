@@ -299,7 +299,9 @@ def test_values_that_a_sweep_file_sets_go_before_those_taken_from_another_sweep(
 def test_hparams_of_a_row_that_the_other_sweep_lacks_are_refused(tmp_path):
     other, later = _search(tmp_path), SweepFolder(tmp_path / "later")
 
-    with pytest.raises(InputError, match=r"has no row 'ERM' on Toy/C to take hparams from; it has ERM on Toy/A"):
+    with pytest.raises(
+        InputError, match=r"has no row labelled 'ERM' on Toy/C to take hparams from; it has ERM on Toy/A"
+    ):
         with_hparams_from(other.path, later, expand(_taking(test_envs=("C",))))
     other.run(expand(ASKED)[0].spec.id).done_file.unlink()
     with pytest.raises(InputError, match=r"1 of 16 runs of .*mine are unfinished; train them: python"):

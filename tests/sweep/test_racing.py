@@ -147,7 +147,10 @@ def test_tables_count_stopped_draws_and_never_select_them(raced, capsys, more):
     [table] = json.loads(captured.out)["sections"][0]["tables"]
     notes = " ".join(table["notes"])
 
-    assert f"rows were raced over draws, at steps 4 and 8, where the best 50% so far continue: {number} of 12" in notes
+    assert (
+        f"rows were raced over draws, at steps 4 and 8, where only the best 50 % so far continue: {number} of 12"
+        in notes
+    )
     assert "trained" not in notes
     assert "differs" not in notes
     assert "unfinished" not in captured.err
@@ -156,6 +159,15 @@ def test_tables_count_stopped_draws_and_never_select_them(raced, capsys, more):
     assert all("lr" in draw["hparams"] for draw in table["draws"])
     collected = collect([folder.path], unfinished=True).runs
     assert all(not len(run.evaluations) and run.constant for run in collected if run.state is State.OUTRACED)
+
+
+def test_a_value_that_a_finished_run_lacks_is_not_blamed_on_the_race(raced, capsys):
+    assert main(["tables", str(raced[1].path), "--format", "json", "--selection", "swad-averaged"]) == 0
+    [table] = json.loads(capsys.readouterr().out)["sections"][0]["tables"]
+    notes = [note for note in table["notes"] if note.startswith("ERM ")]
+
+    assert all("the records lack values that this selection needs" in note for note in notes)
+    assert notes
 
 
 def test_a_sweep_without_the_race_trains_the_stopped_draws_to_the_end(raced, tmp_path):
