@@ -62,7 +62,8 @@ def screen(folder: SweepFolder, manifest: SweepManifest, states: States) -> str:
     collection = collect([folder.path], unfinished=True)
     lines = [
         f"{manifest.name}: {counted(states.of)}",
-        _bar(states) + _time_left(folder, manifest, states),
+        _bar(states),
+        _time_left(folder, manifest, states),
         "",
         _rows_table(manifest, states, collection),
         *_running(manifest, states, collection),
@@ -84,7 +85,7 @@ def _time_left(folder: SweepFolder, manifest: SweepManifest, states: States) -> 
     if not left:
         return ""
     seconds = prices(folder, manifest.runs, states, list(left.values()))
-    return f"  {price_text(seconds, max(1, len(states.having(State.RUNNING))))}"
+    return f"{how_many(len(left), 'run')} left, {price_text(seconds, max(1, len(states.having(State.RUNNING))))}"
 
 
 def _rows_table(manifest: SweepManifest, states: States, collection: Collection) -> str:

@@ -81,15 +81,21 @@ class Counting(Callback):
 """
 
 
-def test_a_callback_of_a_plug_in_follows_the_runs_of_a_sweep(tmp_path, monkeypatch):
+@pytest.mark.parametrize("verb", ["train", "sweep"])
+def test_a_callback_of_a_plug_in_follows_runs_and_the_runs_of_a_sweep(tmp_path, monkeypatch, verb):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "counting_plugin.py").write_text(PLUGIN)
-    arguments = ["--dataset", "Toy", "--protocol", "quick", "--steps", "3", "--checkpoint_freq", "2"]
+    (tmp_path / "mine.yaml").write_text(
+        "datasets: [Toy]\nalgorithms: [ERM]\nprotocol: quick\ntrials: 1\ntest_envs: [A, B]\nsteps: 3\n"
+        "checkpoint_freq: 2\nplugins: [counting_plugin]\n"
+    )
+    asked = ["--dataset", "Toy", "--protocol", "quick", "--steps", "3", "--checkpoint_freq", "2"]
+    commands = {"train": [*asked, "--plugins", "counting_plugin"], "sweep": ["mine.yaml", "--devices", "cpu"]}
 
-    assert main(["train", *arguments, "--plugins", "counting_plugin", "--log", "Counting"]) == 0
+    assert main([verb, *commands[verb], "--log", "Counting"]) == 0
 
-    assert (tmp_path / "counted.txt").read_text().split() == ["0", "2"]
+    assert (tmp_path / "counted.txt").read_text().split() == ["0", "2"] * {"train": 1, "sweep": 2}[verb]
 
 
 def test_an_unknown_callback_is_reported_before_training(tmp_path, monkeypatch, capsys):

@@ -101,20 +101,32 @@ def test_the_selection_switch_moves_the_figures(visit):
         assert all(f"by-{name}" in classes.split() for classes in shown)
 
 
+# Every visible text outside figures, with its colour and that of the nearest ancestor with a background.
+_TEXTS = """elements => elements.filter(element => element.getClientRects().length && !element.closest('svg') &&
+    [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.textContent.trim())
+).map(element => {
+    const ground = place => getComputedStyle(place).backgroundColor
+    let place = element
+    while (place.parentElement && ground(place) === 'rgba(0, 0, 0, 0)') place = place.parentElement
+    const behind = ground(place) === 'rgba(0, 0, 0, 0)' ? ground(document.body) : ground(place)
+    return [element.textContent.trim().slice(0, 40), getComputedStyle(element).color, behind]
+})"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast_and_marks_can_be_seen(visit, scheme):
     """WCAG 2: text 4.5 (1.4.3), graphics 3 (1.4.11)."""
     page = visit(color_scheme=scheme)
     style = "elements => elements.map(element => getComputedStyle(element))"
     paper = _light(page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor"))
-    words = page.locator("main :is(p, li, th, td, dt, dd, a, caption, small, summary)").evaluate_all(
-        f"elements => ({style})(elements).map(one => one.color)"
-    )
+    words = page.locator("body *").evaluate_all(_TEXTS)
     labels = page.locator("svg.plot text").evaluate_all(f"elements => ({style})(elements).map(one => one.fill)")
     marks = page.locator("#accuracy svg use").evaluate_all(f"elements => ({style})(elements).map(one => one.fill)")
 
     assert paper > 0.9 if scheme == "light" else paper < 0.02
-    assert all(_contrast(paper, _light(colour)) >= 4.5 for colour in {*words, *labels})
+    assert len(words) > 100
+    assert [text for text, ink, ground in words if _contrast(_light(ground), _light(ink)) < 4.5] == []
+    assert all(_contrast(paper, _light(colour)) >= 4.5 for colour in set(labels))
     assert len(set(marks)) > 4
     assert all(_contrast(paper, _light(colour)) >= 3 for colour in set(marks) - {"none"})
 
