@@ -33,7 +33,7 @@ SOON = {
     "eqrm_burnin_iters": 3,
     "iters": 3,
     "linear_steps": 2,
-    "boda_start_step": 3,
+    "boda_start": 0.1,
     "gga_start_step": 3,
     "idag_anneal_steps": 2,
     "gga_trials": 2,

@@ -22,7 +22,7 @@ SOON = {
     "IB_ERM": {"ib_penalty_anneal_iters": 3}, "IB_IRM": {"ib_penalty_anneal_iters": 3, "irm_penalty_anneal_iters": 4},
     "RDM": {"rdm_penalty_anneal_iters": 3}, "Fishr": {"penalty_anneal_iters": 3}, "EQRM": {"eqrm_burnin_iters": 3},
     "TRM": {"iters": 0}, "ERMPlusPlus": {"linear_steps": 2}, "DANN": {"d_steps_per_g_step": 2},
-    "CDANN": {"d_steps_per_g_step": 2}, "BoDA": {"boda_start_step": 3},
+    "CDANN": {"d_steps_per_g_step": 2}, "BoDA": {"boda_start": 0.1},
     "GGA": {"gga_start_step": 3, "gga_trials": 2}, "iDAG": {"idag_anneal_steps": 3},
 }  # fmt: skip
 # Functions of the risks of environments, which include both streams, as the docstrings say.
