@@ -3,9 +3,10 @@
 Import it as ``import dg_batchformer as dg``. Only ``train``, ``sweep`` and ``load_model`` import PyTorch.
 """
 
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
@@ -29,8 +30,8 @@ from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
-from dg_batchformer.storage.folders import KEEP, RunFolder, refuse_misplaced, write_text
-from dg_batchformer.storage.safe_read import NOTE, read_text
+from dg_batchformer.storage.folders import KEEP, RunFolder, atomic_write, refuse_misplaced, write_text
+from dg_batchformer.storage.safe_read import NOTE, read_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,7 +248,7 @@ def train(
     keep: str = "final",
     predictions: bool = False,
     log: Sequence[str] = (),
-    callbacks: Sequence["Callback"] = (),
+    callbacks: "Callback | Sequence[Callback]" = (),
     device: str = "auto",
     threads: int | None = None,
 ) -> TrainedRun:
@@ -299,7 +300,7 @@ def train(
     """
     name, plugins = _named(algorithm), _several(plugins)
     import_plugins(plugins)
-    _check_callbacks(callbacks)
+    callbacks = _checked_callbacks(callbacks)
     found = find_dataset(dataset, None if data_dir is None else Path(data_dir))
     request = RunRequest(
         dataset=found.dataset,
@@ -381,7 +382,7 @@ def sweep(
     Args:
         asked: path of a sweep file, or its content as a dict, which is written to ``RESULTS_DIR/NAME/NAME.yaml``.
         name: name of a sweep that is given as a dict.
-        question: that such a sweep answers, for its report.
+        question: the question that a sweep given as a dict answers; its report shows it.
         data_dir: folder of all datasets.
         results_dir: folder of all results.
         devices: devices, one worker process each, such as ``cpu,cpu`` or ``cuda:0,cuda:1``.
@@ -409,8 +410,10 @@ def sweep(
     from dg_batchformer.cli.sweep import read, start
     from dg_batchformer.sweep.expand import expand
 
-    file, restore = _sweep_file(asked, name, question, Path(results_dir))
-    options = parser("sweep").parse_args(["sweep", str(file)])
+    if launcher == "dry_run":
+        raise InputError("a dry run prints commands; for it, use the command: sweep FILE --launcher dry_run")
+    if keep not in KEEP:
+        raise unknown("value of keep:", keep, KEEP)
     given = {
         "data_dir": None if data_dir is None else Path(data_dir),
         "results_dir": Path(results_dir),
@@ -423,19 +426,13 @@ def sweep(
         "retry": list(_several(retry)),
         "threads": threads,
     }
-    if launcher == "dry_run":
-        raise InputError("a dry run prints commands; for it, use the command: sweep FILE --launcher dry_run")
-    if keep not in KEEP:
-        raise unknown("value of keep:", keep, KEEP)
-    vars(options).update(given)
-    try:
+    with _sweep_file(asked, name, question, Path(results_dir)) as file:
+        options = parser("sweep").parse_args(["sweep", str(file)])
+        vars(options).update(given)
         declared = read(file, options.data_dir)
-    except InputError:
-        restore()
-        raise
-    runs = [run._replace(spec=_with_session(run.spec)) for run in expand(declared)]
-    if start(options, declared, runs) == INTERRUPTED:
-        raise KeyboardInterrupt("all runs are saved; the same call resumes them")
+        runs = [run._replace(spec=_with_session(run.spec)) for run in expand(declared)]
+        if start(options, declared, runs) == INTERRUPTED:
+            raise KeyboardInterrupt("all runs are saved; the same call resumes them")
     return load_results(options.results_dir / declared.name)
 
 
@@ -450,43 +447,53 @@ def _with_session(spec: RunSpec) -> RunSpec:
     return replace(spec, plugins=module_names([*spec.plugins, *used]))
 
 
+@contextmanager
 def _sweep_file(
     asked: str | Path | Mapping[str, Any], name: str | None, question: str, results_dir: Path
-) -> tuple[Path, Callable[[], None]]:
-    """Return the path of a sweep file, and a function that takes back what was written.
+) -> Iterator[Path]:
+    """Yield the path of a sweep file.
 
-    A dict is first written to a file in the folder of its results.
+    A dict is first written to a file in the folder of its results. After an InputError, this file is as it was before,
+    and the message names the sweep instead of a line of the file.
     """
     if not isinstance(asked, Mapping):
         if name is not None:
             raise InputError(f"the name of a sweep file is its own, {Path(asked).stem!r}; drop name={name!r}")
         if question:
             raise InputError("the question of a sweep file is its first comment; drop question")
-        return Path(asked), lambda: None
+        yield Path(asked)
+        return
     if not name or Path(name).name != name:
         raise InputError(f"a sweep given as a dict needs a name for its folder in {results_dir}, got name={name!r}")
-    import yaml
-
     file = results_dir / name / f"{name}.yaml"
-    comment = "".join(f"# {line}\n" for line in question.splitlines())
-    before = read_text(file, NOTE) if file.exists() else None
-
-    def restore() -> None:
-        if before is not None:
-            write_text(file, before)
-        else:
+    before = _write_sweep_file(file, asked, question)
+    try:
+        yield file
+    except InputError as error:
+        if before is None:
             file.unlink(missing_ok=True)
             with suppress(OSError):  # not empty
                 file.parent.rmdir()
+        else:
+            with atomic_write(file) as target:
+                target.write(before)
+        raise InputError(re.sub(rf"^{re.escape(str(file))}:\d+: ", f"sweep {name}: ", str(error))) from None
 
+
+def _write_sweep_file(file: Path, asked: Mapping[str, Any], question: str) -> bytes | None:
+    """Write a sweep file; return its content before, None if there was none."""
+    import yaml
+
+    comment = "".join(f"# {line}\n" for line in question.splitlines())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        before = read_bytes(file, NOTE) if file.exists() else None
         write_text(file, comment + yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True))
     except yaml.YAMLError as error:
-        raise InputError(f"the sweep {name} contains a value that YAML cannot represent: {error}") from None
+        raise InputError(f"the sweep {file.stem} contains a value that YAML cannot represent: {error}") from None
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror}; give another results_dir") from None
-    return file, restore
+    return before
 
 
 def register(extension: T, name: str | None = None) -> T:
@@ -563,20 +570,22 @@ def _named(algorithm: str | type) -> str:
 
 
 def _several(given: Sequence[str]) -> tuple[str, ...]:
-    """Return several texts; a single one may be given without a list."""
+    """Return a tuple of strings; a single string counts as one."""
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _check_callbacks(callbacks: Sequence["Callback"]) -> None:
-    """Raise InputError for something that is not a callback."""
-    if not callbacks:
-        return
+def _checked_callbacks(given: "Callback | Sequence[Callback]") -> Sequence["Callback"]:
+    """Return callbacks, of which a single one may be given; raise InputError for something else."""
+    if not given:
+        return ()
     from dg_batchformer.callbacks.base import Callback
 
+    callbacks: Sequence[Any] = given if isinstance(given, list | tuple) else (given,)
     for callback in callbacks:
         if not isinstance(callback, Callback):
             make = f"pass an instance, {callback.__name__}()" if isinstance(callback, type) else "extend that class"
             raise InputError(f"callbacks holds {callback!r:.60}, not an instance of callbacks.base.Callback; {make}")
+    return callbacks
 
 
 def _environments(given: Environments | None) -> Sequence[str | int] | None:

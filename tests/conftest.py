@@ -74,3 +74,13 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "data"
 
     return write
+
+
+@pytest.fixture
+def forget_compiled() -> Iterator[None]:
+    """Compile the augmentation of GPUs anew in a test, and after it."""
+    from dg_batchformer.training.gpu_augment import fused
+
+    fused.cache_clear()
+    yield
+    fused.cache_clear()

@@ -121,6 +121,7 @@ def test_compare_prints_the_verdict_and_returns_its_numbers(toy, capsys):
         (lambda: dg.train(dataset="Toy", log="tensorbord"), "unknown callback 'tensorbord'; did you mean"),
         (lambda: dg.train(dataset="Toy", plugins="my_mod"), "my_mod"),
         (lambda: dg.train(dataset="Toy", callbacks=[Callback]), r"pass an instance, Callback\(\)"),
+        (lambda: dg.train(dataset="Toy", callbacks=Callback), r"pass an instance, Callback\(\)"),
         (lambda: dg.train(dataset="Toy", callbacks=[3]), "callbacks holds 3, not an instance"),
         (lambda: dg.load_results("results/toy").table(columns="Avrage"), "unknown column 'Avrage'; did you mean"),
         (lambda: dg.load_results("results/toy", rows="EMR"), "unknown row 'EMR'; did you mean 'ERM'"),
@@ -142,9 +143,17 @@ def test_a_sweep_given_as_a_dict_has_a_question_and_a_wrong_one_leaves_the_file_
     file = tmp_path / "mine" / "mine.yaml"
     before = file.read_text()
 
+    wrong = [
+        ({"stesp": 3}, {}, "^sweep (mine|new): unknown key 'stesp'; did you mean 'steps'"),
+        ({"algorithms": ["EMR"]}, {}, "unknown algorithm 'EMR'; did you mean 'ERM'"),
+        ({}, {"log": "tensorbord"}, "did you mean 'tensorboard'"),
+        ({}, {"keep": "fnal"}, "did you mean 'final'"),
+        ({}, {"launcher": "dry_run"}, "use the command"),
+    ]
     for name in ("mine", "new"):
-        with pytest.raises(InputError, match="unknown key 'stesp'; did you mean 'steps'"):
-            dg.sweep({**asked, "stesp": 3}, name=name, results_dir=tmp_path, devices="cpu")
+        for keys, options, message in wrong:
+            with pytest.raises(InputError, match=message):
+                dg.sweep({**asked, **keys}, name=name, results_dir=tmp_path, devices="cpu", **options)
 
     assert before.startswith("# Is it\n# so?\n")
     assert questions([tmp_path / "mine"]) == ["Is it so?"]

@@ -172,7 +172,7 @@ class Step:
 
     def update(self) -> Counts:
         """Count an update: its launches on the CPU, and its copies and waits on the meta device."""
-        with patch.object(resnet, "_FEW_LAUNCHES", ("cpu",)):  # as on a GPU
+        with patch.object(resnet, "_LAUNCH_BOUND_DEVICES", ("cpu",)):  # as on a GPU
             launches = count(self.updates(self.algorithm("bf16"), CPU), CPU).launches
         with patch.object(recipe, "_FUSED", ()):  # PyTorch's fused optimizers do not support the meta device
             update = self.updates(self.algorithm("fp32").to(META), META)

@@ -35,6 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import product
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training.cached import CachedLoader
-from dg_batchformer.training.compute_mode import Execution, apply
+from dg_batchformer.training.compute_mode import Execution, apply, gave_up_compiling
 from dg_batchformer.training.device import arithmetic, gpu_versions, prepare_device
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.loop import Means, seed_everything
@@ -70,6 +71,7 @@ COMPILED = EAGER._replace(compile="on")
 FULL = EAGER._replace(precision="fp32")
 _MOST_LEVELS = 0.6  # of 256, the mean over pixels: CPUs round resized crops to bytes
 _MOST_DIFFERENCE = 0.05
+_LONGEST = 150  # seconds of a command, so that a slow one leaves time for the phases after it
 # Seconds that must be left to begin a phase.
 NEEDS = {
     "machine": 0,
@@ -198,18 +200,23 @@ class Check:
         spec = self.spec("ERM", rows=8)
         on_cpu = Trained(self, spec, loader=self.open_loader(self.size, CPU), device=CPU).images()
         for title, execution in (("augmented images", EAGER), ("augmented images, compiled", COMPILED)):
-            far = (Trained(self, spec, execution).images() - on_cpu).abs() * 255 * 0.225
+            run = Trained(self, spec, execution)
+            far = (run.images() - on_cpu).abs() * 255 * 0.225
+            wrong = not float(far.mean()) <= _MOST_LEVELS or run.loader.compiles != run.compiles
             figures = {"mean": f"{far.mean():.3f}", "largest": f"{far.max():.2f}"}
-            self.say("equal", f"{title}, in 256 levels", wrong=float(far.mean()) > _MOST_LEVELS, **figures)
+            self.say("equal", f"{title}, in 256 levels", wrong=wrong, **figures)
         for name in ("ERM", "CORAL", "IRM", "SWAD+BF"):
             no_dropout = {"bf_dropout": 0.0} if "BF" in name else {}
             spec = self.spec(name, "resnet18", rows=4, image_size=min(64, self.size), **no_dropout)
             far = self.difference(spec, (CPU, FULL), (self.device, FULL))
             figures = {"largest_relative_difference": f"{far:.1e}"}
-            self.say("equal", f"{name}, three updates in fp32", wrong=far > _MOST_DIFFERENCE, **figures)
+            self.say("equal", f"{name}, three updates in fp32", wrong=not far <= _MOST_DIFFERENCE, **figures)
 
     def difference(self, spec: RunSpec, *ways: tuple[torch.device, Execution]) -> float:
-        """Update in two ways from equal weights; return the largest difference, relative to the change of a weight."""
+        """Update in two ways from equal weights; return the largest difference, relative to the change of a weight.
+
+        Returns NaN if compilation failed.
+        """
         first, states = get_algorithm(spec, self.num_classes).state_dict(), []
         for device, execution in ways:
             algorithm = get_algorithm(spec, self.num_classes)
@@ -218,9 +225,12 @@ class Check:
             apply(execution, algorithm, device, 3 * resolve_hparams(spec)["batch_size"])
             for step in range(3):
                 algorithm.update(random_minibatches(spec, self.num_classes, device, seed=step))
+            if gave_up_compiling(execution, algorithm):
+                return nan
             states.append({key: value.cpu().double() for key, value in algorithm.state_dict().items()})
         changes = {key: (states[0][key] - first[key].double()).norm() for key in first}
-        return max(float((states[1][k] - states[0][k]).norm() / changes[k]) for k in first if changes[k] > 1e-6)
+        kept = [key for key in first if not changes[key] <= 1e-6]  # keeps NaN, which max of a tensor passes on
+        return float(torch.stack([(states[1][key] - states[0][key]).norm() / changes[key] for key in kept]).max())
 
     def loop(self) -> None:
         """Compare a training step with a bare model and optimizer."""
@@ -278,7 +288,10 @@ class Check:
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, timeout=max(10, self.left))
         seconds = round(time.perf_counter() - began, 1)
-        self.say("whole", "DomainBed", seconds=seconds, status=done.returncode, said=last_line(done.stderr))
+        wrong = done.returncode != 0
+        self.say(
+            "whole", "DomainBed", wrong=wrong, seconds=seconds, status=done.returncode, said=last_line(done.stderr)
+        )
 
     def resume(self) -> None:
         """Compare a run that is stopped and resumed with one that is not, and with a repeated one."""
@@ -298,9 +311,12 @@ class Check:
                 self.model(spec, f"{name}-cut", lambda stops=stops: next(stops))
             torch._dynamo.reset()  # as in a new process, which compiles for the sizes that it meets first
             models.append(self.model(spec, f"{name}-cut"))
-            far = [max(float((model[k] - models[0][k]).abs().max()) for k in model) for model in models[1:]]
+            far = [
+                float(torch.stack([(model[k] - models[0][k]).double().abs().max() for k in model]).max())
+                for model in models[1:]
+            ]
             figures = {"repeated_differs_by": far[0], "resumed_differs_by": far[1]}
-            self.say("resume", f"{name}, compile {compiles}", wrong=any(far), **figures)
+            self.say("resume", f"{name}, compile {compiles}", wrong=far != [0.0, 0.0], **figures)
 
     def model(self, spec: RunSpec, folder: str, stop: Callable[[], bool] = lambda: False) -> dict[str, Tensor]:
         """Train a run; return the weights of its model."""
@@ -403,7 +419,7 @@ class Check:
             spec = self.spec(name, "resnet18", rows=4, image_size=64)
             far = self.difference(spec, (self.device, FULL), (self.device, FULL._replace(compile="on")))
             figures = {"largest_relative_difference": f"{far:.1e}"}
-            self.say("compiled", f"{name}, three updates in fp32", wrong=far > _MOST_DIFFERENCE, **figures)
+            self.say("compiled", f"{name}, three updates in fp32", wrong=not far <= _MOST_DIFFERENCE, **figures)
         cases = [("ERM", 32), ("ERM", 8), ("SWAD+BF", 32), ("ANDMask", 8), ("SAM", 8), ("MLDG", 8), ("DANN+BF", 8)]
         for (name, rows), backbone in product(cases, ("resnet50", "resnet18")):
             if backbone == "resnet50" and rows < self.rows:
@@ -509,7 +525,7 @@ class Check:
 
     def train_process(self, folder: str, *asked: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "dg_batchformer", "train", *asked, "--output_dir", str(self.folder / folder)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=max(10, min(self.left, 120)))
+        return subprocess.run(command, capture_output=True, text=True, timeout=max(10, min(self.left, _LONGEST)))
 
 
 class Trained:

@@ -170,7 +170,7 @@ def _say_what_follows(asked: SweepSpec, runs: Sequence[SweepRun], states: States
     """Print how many runs follow a search, and their expected device time if every row has a finished run."""
     if asked.search is None or not (number := _following(asked, runs)):
         return
-    known = mean_seconds(runs, states)
+    known = mean_seconds(runs, states, alone=True)
     each = [known.get((of_cell[0].label, of_cell[0].spec.dataset)) for of_cell in cells(runs).values()]
     seconds = [took for took in each if took is not None]
     total = len(asked.search.repeat) * sum(seconds)
@@ -214,17 +214,17 @@ def _plan(
     if planned.due and options.launcher != "dry_run":
         _say_what_is_not_kept(options)
     if undeclared := planned.states.undeclared:
-        kept = "kept, but left out of status and tables"
-        print(f"note: {folder.runs} has {how_many(undeclared, 'more run')} not declared in {options.file}, {kept}")
+        found = how_many(undeclared, "run")
+        print(f"note: {folder.runs} has {found} that {options.file} does not declare; status and tables leave them out")
     return planned
 
 
 def _say_what_is_not_kept(options: argparse.Namespace) -> None:
     """Print which later commands need files that these runs will not keep."""
     if options.keep == "none":
-        print("note: runs keep no model, which predict, explain and soup need; --keep final keeps it")
+        print("note: runs keep no model; predict, explain and soup need one, so add --keep final")
     if not options.predictions:
-        print("note: runs save no predictions, which tables --metric needs; --predictions saves them")
+        print("note: runs keep no predictions; some metrics of tables --metric need them, so add --predictions")
 
 
 def _print_commands(

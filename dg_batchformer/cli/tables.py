@@ -127,9 +127,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _costs(collection: Collection) -> list[str]:
     """Return a note on the device time of every row, if it is known."""
-    by_row = costs_of_rows(collection.paid)
+    by_row = costs_of_rows(collection.runs_and_searches)
     said = [f"{label} {by_row[label].time}" for label in collection.rows if label in by_row and by_row[label].seconds]
-    total = cost_text(cost_of(collection.paid))
+    total = cost_text(cost_of(collection.runs_and_searches))
     return [f"{total} ({listed(said, most=20)})"] if total else []
 
 

@@ -63,7 +63,7 @@ def screen(folder: SweepFolder, manifest: SweepManifest, states: States) -> str:
     lines = [
         f"{manifest.name}: {counted(states.of)}",
         _bar(states),
-        _time_left(folder, manifest, states),
+        *_time_left(folder, manifest, states),
         "",
         _rows_table(manifest, states, collection),
         *_running(manifest, states, collection),
@@ -80,12 +80,13 @@ def _bar(states: States) -> str:
     return f"[{'#' * filled}{'.' * (40 - filled)}] {ended}/{len(states.of)}"
 
 
-def _time_left(folder: SweepFolder, manifest: SweepManifest, states: States) -> str:
+def _time_left(folder: SweepFolder, manifest: SweepManifest, states: States) -> list[str]:
+    """Return a line on the runs that are left, if there are any."""
     left = {run.spec.id: run for run in manifest.runs if not states.of[run.spec.id].is_settled}
     if not left:
-        return ""
+        return []
     seconds = prices(folder, manifest.runs, states, list(left.values()))
-    return f"{how_many(len(left), 'run')} left, {price_text(seconds, max(1, len(states.having(State.RUNNING))))}"
+    return [f"{how_many(len(left), 'run')} left, {price_text(seconds, max(1, len(states.having(State.RUNNING))))}"]
 
 
 def _rows_table(manifest: SweepManifest, states: States, collection: Collection) -> str:
@@ -147,7 +148,7 @@ def _failed(folder: SweepFolder, manifest: SweepManifest, states: States) -> lis
     bad = (State.FAILED, State.DIVERGED)
     failed = _distinct(run for run in manifest.runs if states.of[run.spec.id] in bad)
     lines = [f"  {run.name}: {folder.run(run.spec.id).failure() or 'diverged'}" for run in failed[:_FAILED]]
-    return ["", "failed:", *lines, *_more(len(failed) - _FAILED)] if lines else []
+    return ["", "failed or diverged:", *lines, *_more(len(failed) - _FAILED)] if lines else []
 
 
 def _distinct(runs: Iterator[SweepRun]) -> Sequence[SweepRun]:

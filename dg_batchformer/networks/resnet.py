@@ -6,7 +6,7 @@ and bias instead of activations saves one write of the activations.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,13 @@ from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 Layer = tuple[nn.Conv2d, nn.BatchNorm2d]
 Folded = tuple[Tensor, Tensor]  # weight and bias of a convolution that includes its BatchNorm
 _FOLDED: dict[nn.BatchNorm2d, Folded] = {}  # of the forward in progress
-_FEW_LAUNCHES = ("cuda", "meta")  # devices where a few large operations are faster than many small ones
+_LAUNCH_BOUND_DEVICES = ("cuda", "meta")  # devices where a few large operations are faster than many small ones
 
 
 @contextmanager
 def folded(layers: Sequence[Layer]) -> Iterator[None]:
     """Fold layers together inside the context: on a GPU in a few operations per shape, not a dozen per layer."""
-    _FOLDED.update(fold(layers))
+    _FOLDED.update(fold(layers) if layers else {})
     try:
         yield
     finally:
@@ -43,7 +43,8 @@ def fold(layers: Sequence[Layer]) -> dict[nn.BatchNorm2d, Folded]:
     scales, shifts = _scales_and_shifts([norm for group in groups for _, norm in group])
     dtype = _convolved_dtype(shifts)  # cast together, where F.conv2d would cast layer by layer
     weights: list[Tensor] = []
-    for group, scale in zip(groups, scales.split([_channels(group) for group in groups]), strict=True):
+    channels = [sum(norm.num_features for _, norm in group) for group in groups]
+    for group, scale in zip(groups, scales.split(channels), strict=True):
         matrices = [_rows(convolution) for convolution, _ in group]
         rows = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
         weights += (rows * scale[:, None]).to(dtype).split([convolution.out_channels for convolution, _ in group])
@@ -61,13 +62,9 @@ def _alike(layers: Sequence[Layer]) -> list[list[Layer]]:
     for place, (convolution, norm) in enumerate(layers):
         weight = convolution.weight
         trains = weight.requires_grad or norm.weight.requires_grad
-        kind = (weight[0].numel(), trains) if weight.device.type in _FEW_LAUNCHES else (place,)
+        kind = (weight[0].numel(), trains) if weight.device.type in _LAUNCH_BOUND_DEVICES else (place,)
         groups[kind].append((convolution, norm))
     return list(groups.values())
-
-
-def _channels(group: Sequence[Layer]) -> int:
-    return sum(norm.num_features for _, norm in group)
 
 
 def _rows(convolution: nn.Conv2d) -> Tensor:
@@ -76,7 +73,7 @@ def _rows(convolution: nn.Conv2d) -> Tensor:
 
 
 def _scales_and_shifts(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor, Tensor]:
-    """Return what BatchNorm layers with fixed statistics multiply by and add, for the channels of all layers."""
+    """Return the scale and shift of BatchNorm layers with fixed statistics, for the channels of all layers."""
     mean, variance, weight, bias = (
         torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var", "weight", "bias")
     )
@@ -155,16 +152,17 @@ class ResNet(FreezableBatchNorm):
     def features(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # which fuses the operations of every layer
             return super().features(x)
-        fixed = [layer for layer in self._layers() if not layer[1].training]
-        with folded(fixed) if fixed else nullcontext():
+        with folded(self._fixed(self.reads_prefix)):
             return super().features(x)
 
-    def _layers(self) -> list[Layer]:
-        """Return all convolutions with the BatchNorm that follows each."""
+    def _fixed(self, reads_prefix: bool) -> list[Layer]:
+        """Return the convolutions before BatchNorm layers with fixed statistics, with these; without the prefix."""
         modules = list(self.network.modules())
         convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
         norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
-        return list(zip(convolutions, norms, strict=True))
+        frozen = set(map(self.get_submodule, self.frozen_layers)) if reads_prefix else set()
+        layers = zip(convolutions, norms, strict=True)
+        return [layer for layer in layers if not layer[1].training and layer[1] not in frozen]
 
     def stages(self) -> Mapping[str, Stage]:
         layers = ("layer1", "layer2", "layer3", "layer4")

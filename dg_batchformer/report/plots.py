@@ -84,8 +84,8 @@ class Plots:
             raise InputError(f"row {over!r} cannot be compared with itself; name another row in over")
         check_rows(self.collection, [over, *rows])
         frame = frames.gain_frame(self._choices(selection), [(over, label) for label in rows])
-        lacks = "no trial has a result of both rows"
-        return gain_figure(_lines(frame, self._dataset(dataset), lacks), self.looks, width)
+        reason = "no trial has results of both rows"
+        return gain_figure(_lines(frame, self._dataset(dataset), reason), self.looks, width)
 
     def selection(self, dataset: str | None = None, *, width: float = 9.2) -> Figure:
         """Draw the average test accuracy of every row by selection method; raise InputError if nothing is trained.
@@ -130,8 +130,8 @@ class Plots:
 
         """
         frame = frames.valley_frame(self._choices(selection))
-        lacks = "no row averages the weights of a loss valley, as SWAD does"
-        return valley_figure(_lines(frame, self._dataset(dataset), lacks), self.looks, width)
+        reason = "no finished run averages the weights of a loss valley, as SWAD does"
+        return valley_figure(_lines(frame, self._dataset(dataset), reason), self.looks, width)
 
     def ratio(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
         """Draw accuracy by class frequency against the ratio of an imbalance; raise InputError without imbalances."""
@@ -139,12 +139,12 @@ class Plots:
         names = list(dict.fromkeys(frame.dataset)) or [self._dataset(None)]
         if dataset not in (None, *names):
             raise unknown("dataset", str(dataset), names)
-        return ratio_figure(_lines(frame, dataset or names[0], "no runs have two ratios"), self.looks, width)
+        return ratio_figure(_lines(frame, dataset or names[0], "no finished runs have two ratios"), self.looks, width)
 
     def draws(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
         """Draw the validation accuracy of every random draw; raise InputError if rows have one draw only."""
         frame = frames.draw_frame(self._choices(selection))
-        return draws_figure(_lines(frame, self._dataset(dataset), "every row has one draw only"), self.looks, width)
+        return draws_figure(_lines(frame, self._dataset(dataset), "no row has two finished draws"), self.looks, width)
 
     def _choices(self, selection: str) -> Choices:
         if selection not in METHODS:
@@ -160,11 +160,13 @@ class Plots:
         return dataset
 
 
-def _lines(frame: "frames.pd.DataFrame", dataset: str, lacks: str = "no run is finished") -> "frames.pd.DataFrame":
-    """Return the lines of a dataset; raise InputError with what it lacks if there are none."""
+def _lines(
+    frame: "frames.pd.DataFrame", dataset: str, reason: str = "no finished run has a value for this selection"
+) -> "frames.pd.DataFrame":
+    """Return the lines of a dataset; raise InputError with the reason if there are none."""
     found = frame[frame.dataset == dataset]
     if not len(found):
-        raise InputError(f"there is nothing to draw for {dataset}: {lacks}")
+        raise InputError(f"there is nothing to draw for {dataset}: {reason}")
     return found
 
 

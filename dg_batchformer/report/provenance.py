@@ -71,7 +71,7 @@ def versions(collection: Collection) -> list[tuple[str, str]]:
 
 def costs(collection: Collection) -> dict[str, Cost]:
     """Return the cost of the trained runs of every row, and of all runs by kind of device."""
-    trained = [run for run in collection.paid if run.state.has_ended]
+    trained = [run for run in collection.runs_and_searches if run.state.has_ended]
     by_device: dict[str, list[CollectedRun]] = defaultdict(list)
     for run in trained:
         by_device[f"all on {run.constant.get('device', 'unknown devices')}"].append(run)

@@ -19,7 +19,7 @@ def asked(collection: Collection) -> list[tuple[str, str]]:
     """Return the size of the sweep, as (name, value)."""
     runs = collection.runs
     environments = {(run.dataset, env) for run in runs for env in run.test_envs}
-    trials, draws = {run.trial_seed for run in runs}, most_draws(collection.searched or runs)
+    trials, draws = {run.trial_seed for run in runs}, most_draws(collection.runs_and_searches)
     number = f"{len(runs)}, and {len(collection.searched)} of the search" if collection.searched else str(len(runs))
     return [
         ("datasets", ", ".join(collection.environments)),

@@ -11,7 +11,7 @@ from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.domainbed_sweep import read_domainbed_sweep
 from dg_batchformer.results.our_sweep import our_runs, read_our_runs, read_our_sweep
 from dg_batchformer.storage.folders import SweepFolder
-from dg_batchformer.text.counts import how_many
+from dg_batchformer.text.counts import how_many, listed
 
 
 def collect(
@@ -36,7 +36,7 @@ def collect(
     """
     found = [_read(folder, unfinished, predictions) for folder in folders]
     if search and not any(run.searches for collection in found for run in collection.runs):
-        raise InputError(f"--search reads the runs of a search, which {found[0].name} does not have; drop --search")
+        raise InputError(f"search reads the runs of a search, but {listed([one.name for one in found])} has none")
     collections = arranged([_of_search(collection, search) for collection in found], arrangement)
     runs, skipped = _distinct([run for collection in collections for run in collection.runs])
     left = {id(run) for run in runs if not run.state.has_ended}
@@ -51,7 +51,7 @@ def collect(
             *skipped,
             *(_unfinished(collection, left) for collection in lacking),
         ],
-        searched=[run for collection in collections for run in collection.searched],
+        searched=_distinct([run for collection in collections for run in collection.searched])[0],
     )
 
 

@@ -191,8 +191,8 @@ class Collection:
     searched: Sequence[CollectedRun] = ()
 
     @property
-    def paid(self) -> Sequence[CollectedRun]:
-        """All runs that the results cost, those of searches included."""
+    def runs_and_searches(self) -> Sequence[CollectedRun]:
+        """All runs, including those of searches."""
         return [*self.runs, *self.searched]
 
     @cached_property

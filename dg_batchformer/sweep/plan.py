@@ -166,10 +166,7 @@ def plan(
     distinct = {run.spec.id: run for run in runs}
     due = [run for run_id, run in distinct.items() if run_id in startable and run_id not in queued]
     trainings = trajectories(due, share=share)
-    alone = prices(folder, runs, states, due, alone=True)
-    shared = {run.spec.id for training in trainings if len(training) > 1 for run in training}
-    both = zip(due, prices(folder, runs, states, due), alone, strict=True)
-    seconds = [together if run.spec.id in shared else by_itself for run, together, by_itself in both]
+    seconds, alone = (prices(folder, runs, states, due, share=shares) for shares in (share, False))
     return Plan(states, due, seconds, alone, trainings)
 
 
@@ -180,18 +177,30 @@ def counted(states: Mapping[str, State]) -> str:
 
 
 def prices(
-    folder: SweepFolder, runs: Sequence[SweepRun], states: States, left: Sequence[SweepRun], *, alone: bool = False
+    folder: SweepFolder, runs: Sequence[SweepRun], states: States, left: Sequence[SweepRun], *, share: bool = True
 ) -> list[float | None]:
     """Estimate the remaining device time of each run in seconds; None if no comparable run is done.
 
-    Runs that shared a training count their part of it or, with ``alone``, the time that they would have needed alone.
     The estimate is the mean time of finished runs of the same row and dataset, scaled by the remaining updates, and for
-    runs that have yet to start in a race by the share of updates that it leaves them on average.
+    runs that have yet to start in a race by the share of updates that it leaves them on average. A run that will share
+    its training counts its part of it, others the time that they need alone.
+
+    Args:
+        folder: of the sweep.
+        runs: of the sweep.
+        states: of these runs.
+        left: runs to estimate, which are to be trained together.
+        share: whether runs of one trajectory share a training.
+
     """
-    means = mean_seconds(runs, states, alone=alone)
+    together, alone = mean_seconds(runs, states), mean_seconds(runs, states, alone=True)
+    shares: set[str] = set()
+    if together != alone:
+        groups = trajectories(left, share=share)
+        shares = {run.spec.id for group in groups if len(group) > 1 for run in group}
 
     def price(run: SweepRun) -> float | None:
-        mean = means.get((run.label, run.spec.dataset))
+        mean = (together if run.spec.id in shares else alone).get((run.label, run.spec.dataset))
         if mean is None:
             return None
         if states.of[run.spec.id] in (State.DUE, State.GONE, State.DAMAGED):
@@ -202,7 +211,10 @@ def prices(
 
 
 def mean_seconds(runs: Sequence[SweepRun], states: States, *, alone: bool = False) -> dict[tuple[str, str], float]:
-    """Return the mean device time of the finished runs of every row and dataset that has any; see ``prices``."""
+    """Return the mean device time of the finished runs of every row and dataset that has any.
+
+    Runs that shared a training count their part of it or, with ``alone``, the time that they would have needed alone.
+    """
     took: dict[tuple[str, str], list[float]] = {}
     for run in {run.spec.id: run for run in runs if states.of[run.spec.id] is State.DONE}.values():
         final = states.finals.get(run.spec.id, TimedState(State.DONE))

@@ -232,7 +232,7 @@ def _dataset_table(
     notes = [
         *lacks.sentences(),
         *about_searches(runs, method),
-        *about_races([run for run in collection.paid if run.benchmark == dataset]),
+        *about_races([run for run in collection.runs_and_searches if run.benchmark == dataset]),
         *about_edges(runs, choices),
         *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs)),
     ]

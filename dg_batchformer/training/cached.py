@@ -32,15 +32,13 @@ class CachedLoader:
 
     Args:
         augments: whether requests may ask for augmentation; if not, the training plane is not needed.
-        note: called with a message on every repaired image.
+        note: called with a message on every repaired image, and if the augmentation cannot be compiled.
         progress: called with (images done, total) while the cache is built.
 
     Attributes:
         compiles: whether augmentation on a GPU is compiled.
 
     """
-
-    compiles: bool = False
 
     def __init__(
         self,
@@ -56,6 +54,7 @@ class CachedLoader:
         self.labels = torch.tensor([label for environment in dataset for label in environment.labels])
         self.starts = [0, *accumulate(len(environment) for environment in dataset)]
         self.note = note
+        self.compiles = False
         self._thread = ThreadPoolExecutor(1, initializer=_use, initargs=(device,))
         kinds = planes_for(self.size)[: 2 if augments else 1]
         files = tuple(dataset.files)
@@ -106,12 +105,12 @@ class CachedLoader:
             yield _split(ready.task, images, labels)
 
     def _augmented(self, pixels: torch.Tensor, planned: Plan, arrays: Arrays) -> torch.Tensor:
-        """Augment images on the GPU, uncompiled from now on if they cannot be compiled."""
+        """Augment images on the GPU, uncompiled from now on if that cannot be compiled."""
         try:
             return gpu_augment.augment(pixels, planned, arrays, self.size, compiles=self.compiles)
         except compile_errors():
             self.compiles = False
-            self.note("the augmentation cannot be compiled here; the run continues with it uncompiled")
+            self.note("the augmentation cannot be compiled here")
             return gpu_augment.augment(pixels, planned, arrays, self.size)
 
     def _prepare(self, task: Task) -> "_Ready":

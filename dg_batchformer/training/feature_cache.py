@@ -21,6 +21,7 @@ from torch import Tensor
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.compilation import compiled
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.storage.folders import cache_dir, write_text
 from dg_batchformer.storage.lock import held
@@ -187,11 +188,11 @@ def num_rows(dataset: Dataset, views: int) -> int:
 
 def _compiled(featurizer: FeaturizerModule) -> Callable[[Tensor], Tensor]:
     """Return the frozen prefix, compiled for batches of one size; shorter ones are filled up."""
-    compiled = torch.compile(featurizer.cacheable, dynamic=False, options={"freezing": True})
+    fast = compiled(featurizer.cacheable, dynamic=False, options={"freezing": True})
 
     def prefix(images: Tensor) -> Tensor:
         filled = torch.cat([images, images.new_zeros(_BATCH - len(images), *images.shape[1:])])
-        return compiled(filled)[: len(images)]
+        return fast(filled)[: len(images)]
 
     return prefix
 

@@ -109,8 +109,9 @@ class Trajectory:
         for follower in self.followers:
             follower.writer.constant.update(execution._asdict())
         apply(execution, self.algorithm, self.device, self.images_per_step)
+        self.compiles_augmentation = execution.compile == "on" and self.device.type != "cpu"
         if isinstance(self.loader, CachedLoader):
-            self.loader.compiles = execution.compile == "on" and self.device.type != "cpu"
+            self.loader.compiles = self.compiles_augmentation
 
     def train(self, stop: Callable[[], bool]) -> list[Follower]:
         """Train to the end; return the runs that need a training of their own, because they began in another mode."""
@@ -155,7 +156,8 @@ class Trajectory:
         return [follower.average for follower in self.following(step) if follower.average is not None]
 
     def _record(self, step: int, metrics: dict[str, float], evaluation: Evaluation) -> None:
-        if gave_up_compiling(self.execution, self.algorithm):
+        gave_up = isinstance(self.loader, CachedLoader) and self.loader.compiles != self.compiles_augmentation
+        if gave_up or gave_up_compiling(self.execution, self.algorithm):
             tell(self.watcher, "compilation failed, or too many shapes needed one; the run continues uncompiled")
             self.use(self.execution._replace(compile="off"))
         for follower in self.following(step):

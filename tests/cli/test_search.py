@@ -54,7 +54,7 @@ def test_a_search_that_is_killed_between_its_phases_continues_with_the_winners(t
     assert "among 2 candidates on trial 0" in capsys.readouterr().out
     collection = collect([folder.path], search=False)
     assert [run.trial_seed for run in collection.runs] == [1]
-    assert [run.trial_seed for run in collection.paid] == [1, 0, 0]  # what its row cost
+    assert [run.trial_seed for run in collection.runs_and_searches] == [1, 0, 0]  # what its row cost
     [row, *_] = costs(collection).values()
     assert row.runs == 3
     assert ("hparams tried", "2") in asked(collection)

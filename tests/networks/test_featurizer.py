@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import MLP, Classifier, Featurizer, resnet
 from dg_batchformer.networks.backbones import BACKBONES, backbone_for
+from dg_batchformer.networks.freezing import freeze
 from dg_batchformer.networks.resnet import ResNet
 
 MLP_HPARAMS = {"mlp_width": 8, "mlp_depth": 4, "mlp_dropout": 0.0}
@@ -129,13 +130,13 @@ def test_a_gpu_folds_layers_of_one_shape_together_and_gets_the_same_first_and_se
     x, found = torch.rand(2, 3, 32, 32, dtype=torch.double), []
 
     for launch_bound in ((), ("cpu",)):
-        monkeypatch.setattr(resnet, "_FEW_LAUNCHES", launch_bound)
+        monkeypatch.setattr(resnet, "_LAUNCH_BOUND_DEVICES", launch_bound)
         z = network(x)
         first = torch.autograd.grad(z.square().sum(), parameters, create_graph=True)
         second = torch.autograd.grad(sum(gradient.square().sum() for gradient in first), parameters)
         found.append([z, *first, *second])
 
-    for together, alone in zip(*found, strict=True):
+    for alone, together in zip(*found, strict=True):
         assert_close(together, alone, rtol=1e-9, atol=1e-9 * alone.abs().max().item())
 
 
@@ -146,6 +147,19 @@ def _resnet_with_statistics():
             torch.nn.init.uniform_(layer.running_mean, -1, 1)
             torch.nn.init.uniform_(layer.running_var, 0.5, 2)
     return network
+
+
+def test_layers_of_a_prefix_that_is_read_from_the_cache_are_not_folded(monkeypatch):
+    network = _resnet_with_statistics().eval()
+    freeze(network, "layer3", (3, 32, 32))
+    maps, found = network.prefix(torch.rand(2, 3, 32, 32)), []
+    fold = resnet.fold
+    monkeypatch.setattr(resnet, "fold", lambda layers: found.append(len(layers)) or fold(layers))
+
+    network.reads_prefix = True
+    network(maps)
+
+    assert found == [5]  # layer4: two blocks of two convolutions, and a shortcut
 
 
 def test_a_layer_uses_its_present_statistics_after_a_forward_that_failed():

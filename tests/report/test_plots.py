@@ -83,6 +83,14 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence(plots):
         plots.gain("CORAL", over="ERM")
     with pytest.raises(InputError, match="unknown dataset 'VLCS'"):
         plots.curves("VLCS")
+    with pytest.raises(InputError, match="row 'ERM' cannot be compared with itself"):
+        plots.gain(["ERM+BF", "ERM"], over="ERM")
+    with pytest.raises(InputError, match="no finished runs have two ratios"):
+        plots.ratio()
+    with pytest.raises(InputError, match="no row has two finished draws"):
+        plots.draws()
+    with pytest.raises(InputError, match="no finished run has a value for this selection"):
+        plots.accuracy(selection="leave-one-domain-out")
 
 
 @pytest.mark.system

@@ -94,7 +94,7 @@ def test_the_average_of_hidden_environments_is_in_every_format(folders, capsys):
         (["--rename", "ERM"], "--rename takes ROW=NAME, such as ERM+BF=Ours, got 'ERM'"),
         (["--rows", "ERM", "--expect"], "drop --rows"),
         (["--columns", "A", "--format", "domainbed"], "drop --columns"),
-        (["--search"], "--search reads the runs of a search, which"),
+        (["--search"], "search reads the runs of a search, but"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(folders, capsys, arguments, message):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -44,12 +45,15 @@ def _started(tmp_path, name):
 def _kill_when(process, reached):
     """Kill the launch and its workers as soon as a condition holds, which must be before they end."""
     end = time.monotonic() + PATIENCE
-    while not reached():
-        assert process.poll() is None, "the sweep ended before the kill"
-        assert time.monotonic() < end, "the sweep did not get that far"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        while not reached():
+            assert process.poll() is None, "the sweep ended before the kill"
+            assert time.monotonic() < end, "the sweep did not get that far"
+            time.sleep(0.02)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _results(folder):
@@ -73,8 +77,9 @@ def test_kills_in_the_search_and_in_the_runs_of_its_winners_change_nothing(tmp_p
         if not folder.sweep_file.exists():
             return False
         runs = [folder.run(run.spec.id) for run in read_sweep_manifest(folder).runs if run.searches == searches]
-        half = [run for run in runs if run.records_file.exists() and not run.done_file.exists()]
-        return bool(half) and sum(run.done_file.exists() for run in runs) >= after
+        ended = [run for run in runs if run.done_file.exists() or run.race_file.exists()]
+        half = [run for run in runs if run.records_file.exists() and run not in ended]
+        return bool(half) and len(ended) >= after
 
     for moment in ({"searches": True}, {"searches": True, "after": 1}, {"searches": False}):
         _kill_when(_started(tmp_path, "killed"), partial(is_training, **moment))

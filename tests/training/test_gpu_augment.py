@@ -82,7 +82,7 @@ def test_crops_are_resized_in_full_precision_also_in_runs_that_use_tf32():
     assert (inside, after) == (False, True)
 
 
-def test_compiled_augmentation_is_equal_and_compiles_few_graphs_for_batches_of_all_sizes(monkeypatch):
+def test_compiled_augmentation_is_equal_and_compiles_few_graphs_for_batches_of_all_sizes(monkeypatch, forget_compiled):
     graphs = []
 
     def backend(graph, inputs):
@@ -90,14 +90,12 @@ def test_compiled_augmentation_is_equal_and_compiles_few_graphs_for_batches_of_a
         return aot_eager(graph, inputs)
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
-    gpu_augment.fused.cache_clear()
     for count in (3, 5, 6):
         sizes = [(90, 70 + count), (40, 64), (33, 200), (120, 31)] * count
         images, parameters = _images(sizes), draw(range(len(sizes)), torch.tensor(sizes))
         together = [_together(images, parameters, 16, compiles) for compiles in (False, True)]
         assert (together[0] - together[1]).abs().max() < 1e-5
         assert together[1].is_contiguous(memory_format=torch.channels_last)
-    gpu_augment.fused.cache_clear()
 
     functions = 8  # three that resize, four jitters, and the end
     assert functions <= len(graphs) <= 3 * functions
