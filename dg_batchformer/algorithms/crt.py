@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from dg_batchformer.algorithms.base import CountedCriterion, Metrics, Minibatches, TrainingSet, descend, domain_labels
 from dg_batchformer.algorithms.erm import ERM
+from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 
 
 class _BalancedLoss(CountedCriterion):
-    """Cross-entropy with weights in inverse proportion to the counts of class and environment."""
+    """Cross-entropy with weights inversely proportional to the counts of class and environment."""
 
     def forward(self, logits: Tensor, y: Tensor, env: Tensor | None) -> Tensor:
         weights = self.of_labels(self.class_weights(), y, env)
@@ -24,8 +25,9 @@ class _BalancedLoss(CountedCriterion):
 class CRT(ERM):
     """Classifier re-training: ERM in the first stage, then training of the classifier with balanced classes.
 
-    The second stage freezes the featurizer and weights a sample by ``1 / n``, with the number n of training images of
-    its class and environment, which equals class-balanced sampling in expectation. It uses plain features only.
+    The second stage trains the classifier alone and weights a sample by ``1 / n``, with the number n of training images
+    of its class and environment, which equals class-balanced sampling in expectation. It uses plain features only.
+    BatchNorm that is not frozen goes on estimating its statistics.
 
     Differs from the paper: the second stage continues from the classifier of the first one instead of a random one, so
     that wrappers can average weights across the stages.
@@ -42,6 +44,11 @@ class CRT(ERM):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
+        if hparams["class_balanced"]:
+            raise InputError(
+                "hparam class_balanced draws the classes equally often, so CRT would balance them twice; leave one of "
+                "them out"
+            )
         self.balanced_loss = _BalancedLoss(num_classes, num_domains)
         self.classifier_optimizer = self.new_optimizer(self.classifier, lr=hparams["crt_lr"])
         self.updates = 0

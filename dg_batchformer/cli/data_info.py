@@ -48,7 +48,7 @@ def _thinned(spec: RunSpec, dataset: "Dataset") -> str:
         [
             f"{spec.dataset}, {spec.imbalance}, tested on {held_out}, trial {spec.trial_seed}: images to train on",
             thinned_text(named, dataset.classes, thresholds.shots(counts)),
-            f"many: more than {thresholds.many} images on average over training environments; few: less than "
+            f"many: more than {thresholds.many} images on average over training environments; few: fewer than "
             f"{thresholds.few}",
         ]
     )

@@ -7,6 +7,8 @@ from dg_batchformer.algorithms.base import Criterion
 from dg_batchformer.hparams import HParam
 from dg_batchformer.wrappers.criteria import ClassRisk
 
+_LEAST = 1e-6
+
 
 class FocalLoss(Criterion):
     """``-(1 - p_y)^gamma log(p_y)`` with the probability p_y of the label."""
@@ -17,7 +19,8 @@ class FocalLoss(Criterion):
 
     def forward(self, logits: Tensor, y: Tensor, env: Tensor | None) -> Tensor:
         losses = F.cross_entropy(logits, y, reduction="none")
-        return ((1 - (-losses).exp()) ** self.gamma * losses).mean()
+        left = (1 - (-losses).exp()).clamp_min(_LEAST)  # the gradient at 0 is infinite for gamma below 1
+        return (left**self.gamma * losses).mean()
 
 
 class Focal(ClassRisk):

@@ -98,6 +98,9 @@ def test_focal_discounts_samples_that_are_classified_well():
 
     assert_close(FocalLoss(2.0)(logits, y, None), (-((1 - p) ** 2) * p.log()).mean())
     assert_close(FocalLoss(0.0)(logits, y, None), F.cross_entropy(logits, y))
+    certain = torch.tensor([[200.0, 0.0], [0.0, 1.0]], requires_grad=True)
+    FocalLoss(0.5)(certain, torch.tensor([0, 0]), None).backward()
+    assert certain.grad.isfinite().all()
 
 
 def test_logit_adjustment_adds_the_log_of_the_mean_prior():
@@ -155,6 +158,8 @@ def test_one_name_takes_one_loss_and_what_has_one_of_its_own_takes_none():
     with pytest.raises(InputError, match="class_balanced draws the classes equally often, so ReWeight would balance"):
         make_algorithm("ReWeight+MMD", dataset="Toy", class_balanced=True)
     make_algorithm("Focal", dataset="Toy", class_balanced=True)
+    with pytest.raises(InputError, match="class_balanced draws the classes equally often, so CRT would balance them"):
+        make_algorithm("CRT", dataset="Toy", class_balanced=True)
 
 
 def test_counts_that_nobody_gave_are_asked_for():

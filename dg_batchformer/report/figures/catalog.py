@@ -94,8 +94,8 @@ KINDS = (
         "ratio",
         "Accuracy by class frequency",
         "Mean accuracy over test environments, with its standard error over trials, against the ratio of the largest "
-        "class or environment to the smallest. Few-shot classes are those with few training images; the tables state "
-        "the thresholds.",
+        "class or environment to the smallest. Few-shot classes are those with few training images: which ones depends "
+        "on the ratio, and a ratio at which an environment has none is left out. The tables state the thresholds.",
         ratio_frame,
         ratio_figure,
         keyed=True,

@@ -53,13 +53,17 @@ def _series(choices: Choices) -> Mapping[str, Mapping[float, str]]:
 
 
 def _by_trial(choices: Choices, benchmark: str, label: str, measurements: Measurements) -> list[float]:
-    """Return the mean over test environments in percent, of every trial."""
+    """Return the mean over test environments in percent, of every trial.
+
+    A trial counts if every environment has a value, so that points of a line are means over the same environments.
+    """
     by_trial: dict[int, list[float]] = defaultdict(list)
-    for env in choices.envs(benchmark):
+    envs = choices.envs(benchmark)
+    for env in envs:
         for trial, choice in choices.trials(benchmark, label, env).items():
             if (score := measurements.score(choice.score, choice.run, env)) is not None:
                 by_trial[trial].append(100 * score.test)
-    return [fmean(values) for values in by_trial.values()]
+    return [fmean(values) for values in by_trial.values() if len(values) == len(envs)]
 
 
 @styled
