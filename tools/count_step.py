@@ -209,7 +209,7 @@ def weights_file(backbone: str, folder: Path) -> Path:
 
 
 def images_folder(folder: Path, size: int) -> Path:
-    """Write 4 environments x 7 classes x 10 images of mixed sizes, about a given one; return the data folder."""
+    """Write 4 environments x 7 classes x 10 images, of one to two times a size; return the data folder."""
     random = np.random.default_rng(0)
     for environment, label, number in product(dataset_facts("PACS").names, range(7), range(10)):
         height, width = random.integers(size, 2 * size, size=2)

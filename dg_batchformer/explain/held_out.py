@@ -102,7 +102,7 @@ def draw_batches(domains: Tensor, most: int, count: int) -> Iterator[Tensor]:
 
 
 def progress(items: Iterable, total: int, what: str) -> Iterable:
-    """Show a progress bar if standard error is a terminal."""
+    """Show a progress bar, on a terminal or in a notebook."""
     return tqdm(items, total=total, desc=what, unit="batch", disable=not shows_bars(), leave=False)
 
 

@@ -23,7 +23,7 @@ def compiled(function: Callable[Given, Made], **options: Any) -> Callable[Given,
     dynamo.recompile_limit = _GRAPHS
     dynamo.fail_on_recompile_limit_hit = True  # by default it would silently run uncompiled
     inductor.deterministic = True
-    if hasattr(inductor, "batch_invariant"):  # newer than torch 2.11
+    if hasattr(inductor, "batch_invariant"):  # missing in torch 2.11
         inductor.batch_invariant = True
     return torch.compile(function, **options)
 

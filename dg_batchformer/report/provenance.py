@@ -17,7 +17,7 @@ _SETTINGS = {
     "protocol": "protocol",
     "precision": "precision",
     "data_path": "data path",
-    "compile": "compiled evaluation",
+    "compile": "compiled code",
     "threads": "threads",
 }
 _NETWORK = {

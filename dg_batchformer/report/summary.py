@@ -65,14 +65,13 @@ _WORDS = {
 def verdicts(choices: Choices) -> list[Said]:
     """Return ``compare``'s verdict on every row against the reference row.
 
-    What BatchFormer alone adds comes first, then the largest gain.
+    The row that adds only BatchFormer comes first, then the largest gain.
     """
-    found = sorted(choices.comparisons(reference_pairs(choices)), key=_place)
+    found = sorted(choices.comparisons(reference_pairs(choices)), key=_verdict_order)
     return [Said(_WORDS[one.verdict], sentence(one)) for one in found]
 
 
-def _place(comparison: Comparison) -> tuple[bool, float]:
-    """Return what verdicts are sorted by."""
+def _verdict_order(comparison: Comparison) -> tuple[bool, float]:
     adds_batchformer = name_parts(comparison.other) == name_parts(comparison.baseline) | {"BF"}
     return not adds_batchformer, inf if comparison.mean is None else -comparison.mean
 
@@ -83,8 +82,8 @@ def coverage(choices: Choices) -> str:
     if family < 2:
         return ""
     return (
-        f"{joint_coverage(family)} Compared alone, a row gets a narrower interval from compare, which is right only if "
-        "it was chosen before its results were seen."
+        f"{joint_coverage(family)} For a single row, compare gives a narrower interval; use it only if you chose that "
+        "row before seeing results."
     )
 
 

@@ -38,7 +38,7 @@ class Race:
         return f"{steps}, where only the best {100 * self.keep:.0f} % so far continue"
 
     def share_of(self, steps: int) -> float:
-        """Return the mean share of its updates that a run gets, if exactly ``keep`` of the runs pass every rung."""
+        """Return the mean fraction of its updates that a run makes, if exactly ``keep`` of the runs pass every rung."""
         ends = [*(rung + 1 for rung in self.rungs), steps]
         trained = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
         return sum(updates * self.keep**rung for rung, updates in enumerate(trained)) / steps

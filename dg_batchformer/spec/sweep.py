@@ -42,7 +42,7 @@ class SweepSpec:
         search: a search for hparams, whose winners are trained on further trials; see ``spec/search.py``.
         hparams_from: folder of another sweep, which chooses the hparams of every row and test environment.
         race: stops draws and grid points that validate worse than others; see ``spec/race.py``.
-        share: train runs at once that differ only in how they average weights.
+        share: train runs together that differ only in how they average weights.
         hparams, steps, checkpoint_freq, holdout_fraction, evaluate, precision, data_path, compile, plugins: for every
             run, as in RunSpec; but by default, sweeps use the fast modes and the protocol's data path.
         expected: published averages in percent by dataset and label, with their source, see ``spec/expected.py``.

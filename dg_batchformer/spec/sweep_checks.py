@@ -83,7 +83,6 @@ def _check_grids(yaml: LinedYaml, spec: SweepSpec) -> None:
 
 def _check_search(yaml: LinedYaml, spec: SweepSpec) -> None:
     """Check that a search has something to try, and that no other key tries hparams."""
-    grids = [spec.grid_of(row) for row in spec.algorithms]
     excluded = {
         "search": ("trials", "draws", "pairs", "hparams_from") if spec.search is not None else (),
         "hparams_from": ("draws", "grid") if spec.hparams_from is not None else (),
@@ -92,18 +91,23 @@ def _check_search(yaml: LinedYaml, spec: SweepSpec) -> None:
         for other in others:
             if other in (yaml.data or {}):
                 raise yaml.error((other,), f"{other} cannot be combined with {key}: remove one of the two keys")
-    if spec.hparams_from is not None and any(grids):
+    if spec.hparams_from is not None and any(spec.grid_of(row) for row in spec.algorithms):
         raise yaml.error(("algorithms",), "a row with a grid cannot be combined with hparams_from: remove one of them")
-    tries = spec.num_draws > 1 or any(len(values) > 1 for grid in grids for values in grid.values())
-    if spec.search is not None and not tries:
+    if spec.search is not None and not _tries(spec):
         raise yaml.error(("search",), "search tries nothing: give it draws, such as {draws: 20, ...}, or add a grid")
+
+
+def _tries(spec: SweepSpec) -> bool:
+    """Return whether any row tries more than one set of hparams."""
+    values = [of_hparam for row in spec.algorithms for of_hparam in spec.grid_of(row).values()]
+    return spec.num_draws > 1 or any(len(of_hparam) > 1 for of_hparam in values)
 
 
 def _check_race(yaml: LinedYaml, spec: SweepSpec) -> None:
     """Check that a race has runs to compare, each of which can be judged alone."""
     if spec.race is None:
         return
-    if spec.num_draws == 1 and not any(spec.grid_of(row) for row in spec.algorithms):
+    if not _tries(spec):
         raise yaml.error(("race",), "race has nothing to compare: give draws, such as draws: 20, or add a grid")
     if spec.pairs:
         raise yaml.error(

@@ -226,7 +226,7 @@ def _search(yaml: LinedYaml, key: Key, value: Any) -> Search:
     if draws > 1 and len(on) > 1:
         raise yaml.error(
             (*key, "on"),
-            f"search: draws differ between trials, so their mean over {len(on)} trials has no meaning; search on one "
+            f"search: draws differ between trials, so averaging over {len(on)} trials is meaningless; search on one "
             "trial, or list values in a grid",
         )
     allowed = [name for name in SELECTION_NAMES if name not in _NOT_FOR_SEARCHES]

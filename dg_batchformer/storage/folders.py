@@ -255,7 +255,7 @@ def refuse_packed(folder: "SweepFolder") -> None:
     """Raise InputError for a sweep of packed records, which has no runs to follow."""
     if folder.is_packed:
         raise InputError(
-            f"{folder.path} holds packed records, whose runs are elsewhere; tables, report and compare read it"
+            f"{folder.path} holds packed records, whose runs are elsewhere; tables, report and compare read them"
         )
 
 

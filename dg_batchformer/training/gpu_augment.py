@@ -3,7 +3,7 @@
 The operations are those of ``batch_augment``, except that values are not rounded to bytes after resizing. Crops are
 gathered into one padded tensor and resized by two matrix products. For each of the four color jitters in random order,
 samples are sorted by operation, so that an operation changes consecutive samples in place. In runs that compile, every
-function is one or two kernels.
+function is a few kernels.
 """
 
 from collections.abc import Callable, Iterator

@@ -67,7 +67,7 @@ def train_together(
     ended: Callable[[RunToTrain, State | Exception], None],
     in_sweep: bool = True,
 ) -> None:
-    """Train runs with the same trajectory (see ``base_run``) at once, each as if it trained alone.
+    """Train runs with the same trajectory (see ``base_run``) together, each as if it trained alone.
 
     Args:
         runs: with equal ``base_run``.

@@ -174,6 +174,7 @@ def test_two_unicode_forms_of_a_label_are_one_label(tmp_path):
                 ("race: {rungs: [4, four]}", r"race: rungs must be a whole number, at least 1, got 'four'"),
                 ("race: {rungs: [4], keep: 1}", r"race: keep must be a number between 0 and 1, got 1"),
                 ("race: {rungs: [4]}", r"mine.yaml:3: race has nothing to compare: give draws"),
+                ("race: {rungs: [4]}\ngrid: {lr: [1]}", r"mine.yaml:3: race has nothing to compare: give draws"),
                 ("race: {rungs: [4]}\ndraws: 2\npairs: true", r"race cannot be combined with pairs"),
                 (
                     "race: {rungs: [4]}\ngrid: {lr: [1, 2]}\nsearch: {on: [0, 1], repeat: 3}",

@@ -46,7 +46,7 @@ def test_a_plan_starts_missing_runs_and_estimates_their_cost_from_finished_ones(
     assert len(plan(folder, runs, retry=[State.FAILED]).due) == 6
 
 
-def test_a_plan_says_which_rows_are_trained_at_once(tmp_path):
+def test_a_plan_says_which_rows_are_trained_together(tmp_path):
     rows = tuple(Row(name, name) for name in ("ERM", "SWAD", "CORAL", "EMA"))
     sweep = replace(SWEEP, algorithms=rows)
     runs = expand(sweep)
@@ -235,7 +235,7 @@ def test_status_fits_80_columns_but_for_commands(tmp_path):
     assert max(map(len, lines)) <= 80
 
 
-def test_status_says_what_every_row_cost_and_what_training_rows_at_once_saved(tmp_path):
+def test_status_says_what_every_row_cost_and_what_training_rows_together_saved(tmp_path):
     sweep = replace(SWEEP, algorithms=(Row("ERM", "ERM"), Row("SWAD", "SWAD")))
     runs = expand(sweep)
     folder = _folder(tmp_path, runs, sweep)

@@ -1,8 +1,9 @@
 """Imported only by the server that forks workers: makes it survive the signals that stop workers.
 
 SLURM signals every process of a job, and Ctrl-C every process of a terminal or notebook, but the server must stay
-alive to report how workers exit, and to wait until they have saved their runs. Signals are blocked here, and SIGINT is
-ignored, as by Python's server itself once it has imported its modules; a worker sets its own handlers.
+alive to report how workers exit, and to wait until they have saved their runs. Python ignores SIGINT in this server
+only after it has imported this module, so it is ignored here already. A worker sets its handlers, then unblocks the
+other signals.
 """
 
 import signal
