@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from dg_batchformer.errors import InputError, unknown
 from dg_batchformer.report.choices import Choices
 from dg_batchformer.report.figures import frames
-from dg_batchformer.report.figures.canvas import STYLE
+from dg_batchformer.report.figures.canvas import STYLE, with_key
 from dg_batchformer.report.figures.catalog import KINDS, of_dataset
 from dg_batchformer.report.figures.dots import accuracy_figure, gain_figure, selection_figure
 from dg_batchformer.report.figures.lines import curves_figure, valley_figure
@@ -139,12 +139,14 @@ class Plots:
         names = list(dict.fromkeys(frame.dataset)) or [self._dataset(None)]
         if dataset not in (None, *names):
             raise unknown("dataset", str(dataset), names)
-        return ratio_figure(_lines(frame, dataset or names[0], "no finished runs have two ratios"), self.looks, width)
+        found = _lines(frame, dataset or names[0], "no finished runs have two ratios")
+        return with_key(ratio_figure(found, self.looks, width), list(dict.fromkeys(found.row)), self.looks)
 
     def draws(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
         """Draw the validation accuracy of every random draw; raise InputError if rows have one draw only."""
         frame = frames.draw_frame(self._choices(selection))
-        return draws_figure(_lines(frame, self._dataset(dataset), "no row has two finished draws"), self.looks, width)
+        found = _lines(frame, self._dataset(dataset), "no row has two finished draws")
+        return with_key(draws_figure(found, self.looks, width), list(dict.fromkeys(found.row)), self.looks)
 
     def _choices(self, selection: str) -> Choices:
         if selection not in METHODS:
@@ -193,6 +195,8 @@ def write_figures(collection: Collection, folder: Path, *, selection: str = "tra
                 data.to_csv(file, index=False)
             for width in sorted({width for widths in WIDTHS.values() for width in widths}):
                 figure = kind.draw(data, look, width)
+                if kind.keyed:
+                    with_key(figure, list(dict.fromkeys(data.row)), look)
                 for ending in ("svg", "pdf"):
                     written.append(folder / f"{stem}_{width:g}in.{ending}")
                     with atomic_write(written[-1]) as file, matplotlib.rc_context({**STYLE, "svg.hashsalt": stem}):

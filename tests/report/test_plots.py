@@ -70,6 +70,14 @@ def test_a_row_has_one_colour_in_all_figures(plots):
     assert {look.hex for look in plots.looks.values()} <= colours[0] & colours[1]
 
 
+def test_figures_without_labels_at_their_lines_have_a_key(tmp_path):
+    drawn = write_sweep(tmp_path, algorithms=ROWS[:2], draws=3, records=3, test_envs=("0",))
+
+    [key] = Plots(collect([drawn.path])).draws(width=3.25).legends
+
+    assert [text.get_text() for text in key.get_texts()] == [row.label for row in ROWS[:2]]
+
+
 def test_notebooks_show_figures_without_pyplot_and_files_embed_truetype_fonts(plots, tmp_path):
     figure = plots.accuracy()
 

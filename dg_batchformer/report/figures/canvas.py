@@ -10,9 +10,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from dg_batchformer.report.figures.inline import inline
-from dg_batchformer.report.looks import COLOURS
+from dg_batchformer.report.looks import COLOURS, Looks
 
 WIDE, NARROW = 9.2, 3.7
 """Inches: the text width of the page, and of a phone at the same font size."""
@@ -100,6 +101,25 @@ def svg(figure: Figure, about: str) -> str:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the page's font has it
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
     return inline(target.getvalue(), about, _VARIABLES)
+
+
+@styled
+def with_key(figure: Figure, labels: Sequence[str], looks: Looks) -> Figure:
+    """Add a key of rows below the panels of a figure, which gets taller by it; pages have keys of their own."""
+    styles: list[Any] = [looks[label] for label in labels]
+    marks = [Line2D([], [], color=look.hex, linestyle=look.dash, marker=look.marker) for look in styles]
+    width, height = figure.get_size_inches()
+    longest = label_width(labels, width) + 0.6
+    columns = max(1, min(len(labels), int(width / longest)))
+    added = 0.2 * -(-len(labels) // columns) + 0.1
+    places = [axes.get_position() for axes in figure.axes]
+    figure.set_size_inches(width, height + added)
+    for axes, place in zip(figure.axes, places, strict=True):
+        shrunk = height / (height + added)
+        bottom = (place.y0 * height + added) / (height + added)
+        axes.set_position((place.x0, bottom, place.width, place.height * shrunk))
+    figure.legend(marks, list(map(shortened, labels)), loc="lower center", ncols=columns, frameon=False, borderpad=0)
+    return figure
 
 
 def shortened(label: str) -> str:

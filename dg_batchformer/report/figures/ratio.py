@@ -70,12 +70,13 @@ def _by_trial(choices: Choices, benchmark: str, label: str, measurements: Measur
 def ratio_figure(frame: pd.DataFrame, looks: Looks, width: float = WIDE) -> Figure:
     """Draw accuracy against the ratio, in a panel for each group of classes; see ``ratio_frame``."""
     names = list(dict.fromkeys(frame.classes))
-    figure, grid = panels(names, len(names) if width > 6 else 1, width=width, height=1.6, sharey=True)
+    figure, grid = panels(names, len(names) if width > 6 else 1, width=width, height=1.6, left=0.6, sharey=True)
     ratios = sorted(set(frame.ratio))
     for axes, name in zip([axes for line in grid for axes in line], names, strict=True):
         axes.set_xlabel("ratio")
         axes.set_xscale("log")
         axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+        axes.set_xlim(ratios[0] / 1.1, ratios[-1] * 1.1)
         axes.xaxis.set_minor_locator(NullLocator())
         for row, found in frame[frame.classes == name].groupby("row", sort=False):
             look = looks[str(row)]
