@@ -3,10 +3,8 @@
 Import it as ``import dg_batchformer as dg``. Only ``train``, ``sweep`` and ``load_model`` import PyTorch.
 """
 
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
@@ -30,8 +28,7 @@ from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
-from dg_batchformer.storage.folders import KEEP, RunFolder, atomic_write, refuse_misplaced, write_text
-from dg_batchformer.storage.safe_read import NOTE, read_bytes
+from dg_batchformer.storage.folders import KEEP, RunFolder, refuse_misplaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -409,6 +406,7 @@ def sweep(
     from dg_batchformer.cli.main import parser
     from dg_batchformer.cli.sweep import read, start
     from dg_batchformer.sweep.expand import expand
+    from dg_batchformer.sweep.from_dict import sweep_file
 
     if launcher == "dry_run":
         raise InputError("a dry run prints commands; for it, use the command: sweep FILE --launcher dry_run")
@@ -426,7 +424,7 @@ def sweep(
         "retry": list(_several(retry)),
         "threads": threads,
     }
-    with _sweep_file(asked, name, question, Path(results_dir)) as file:
+    with sweep_file(asked, name, question, Path(results_dir)) as file:
         options = parser("sweep").parse_args(["sweep", str(file)])
         vars(options).update(given)
         declared = read(file, options.data_dir)
@@ -445,55 +443,6 @@ def _with_session(spec: RunSpec) -> RunSpec:
 
     used = session.plugins_of(spec, str(resolve_hparams(spec).get("backbone")))
     return replace(spec, plugins=module_names([*spec.plugins, *used]))
-
-
-@contextmanager
-def _sweep_file(
-    asked: str | Path | Mapping[str, Any], name: str | None, question: str, results_dir: Path
-) -> Iterator[Path]:
-    """Yield the path of a sweep file.
-
-    A dict is first written to a file in the folder of its results. After an InputError, this file is as it was before,
-    and the message names the sweep instead of a line of the file.
-    """
-    if not isinstance(asked, Mapping):
-        if name is not None:
-            raise InputError(f"the name of a sweep file is its own, {Path(asked).stem!r}; drop name={name!r}")
-        if question:
-            raise InputError("the question of a sweep file is its first comment; drop question")
-        yield Path(asked)
-        return
-    if not name or Path(name).name != name:
-        raise InputError(f"a sweep given as a dict needs a name for its folder in {results_dir}, got name={name!r}")
-    file = results_dir / name / f"{name}.yaml"
-    before = _write_sweep_file(file, asked, question)
-    try:
-        yield file
-    except InputError as error:
-        if before is None:
-            file.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty
-                file.parent.rmdir()
-        else:
-            with atomic_write(file) as target:
-                target.write(before)
-        raise InputError(re.sub(rf"^{re.escape(str(file))}:\d+: ", f"sweep {name}: ", str(error))) from None
-
-
-def _write_sweep_file(file: Path, asked: Mapping[str, Any], question: str) -> bytes | None:
-    """Write a sweep file; return its content before, None if there was none."""
-    import yaml
-
-    comment = "".join(f"# {line}\n" for line in question.splitlines())
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        before = read_bytes(file, NOTE) if file.exists() else None
-        write_text(file, comment + yaml.safe_dump(dict(asked), sort_keys=False, allow_unicode=True))
-    except yaml.YAMLError as error:
-        raise InputError(f"the sweep {file.stem} contains a value that YAML cannot represent: {error}") from None
-    except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror}; give another results_dir") from None
-    return before
 
 
 def register(extension: T, name: str | None = None) -> T:

@@ -140,13 +140,13 @@ class Plots:
         if dataset not in (None, *names):
             raise unknown("dataset", str(dataset), names)
         found = _lines(frame, dataset or names[0], "no finished runs have two ratios")
-        return with_key(ratio_figure(found, self.looks, width), list(dict.fromkeys(found.row)), self.looks)
+        return with_key(ratio_figure(found, self.looks, width), found.row, self.looks)
 
     def draws(self, dataset: str | None = None, *, selection: str = "training-domain", width: float = 9.2) -> Figure:
         """Draw the validation accuracy of every random draw; raise InputError if rows have one draw only."""
         frame = frames.draw_frame(self._choices(selection))
         found = _lines(frame, self._dataset(dataset), "no row has two finished draws")
-        return with_key(draws_figure(found, self.looks, width), list(dict.fromkeys(found.row)), self.looks)
+        return with_key(draws_figure(found, self.looks, width), found.row, self.looks)
 
     def _choices(self, selection: str) -> Choices:
         if selection not in METHODS:
@@ -196,7 +196,7 @@ def write_figures(collection: Collection, folder: Path, *, selection: str = "tra
             for width in sorted({width for widths in WIDTHS.values() for width in widths}):
                 figure = kind.draw(data, look, width)
                 if kind.keyed:
-                    with_key(figure, list(dict.fromkeys(data.row)), look)
+                    with_key(figure, data.row, look)
                 for ending in ("svg", "pdf"):
                     written.append(folder / f"{stem}_{width:g}in.{ending}")
                     with atomic_write(written[-1]) as file, matplotlib.rc_context({**STYLE, "svg.hashsalt": stem}):

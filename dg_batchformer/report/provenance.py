@@ -2,7 +2,7 @@
 
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _MOST_VALUES = 4
 
 def network(collection: Collection) -> list[tuple[str, str]]:
     """Return what decides most about the numbers, as (what, values): network, images, learning rate, deviations."""
-    runs = _trained(collection)
+    runs = _trained(collection.runs)
     found = [
         (title, _values(run.conditions.hparams.get(name) for run in runs if name in run.conditions.hparams))
         for name, title in _NETWORK.items()
@@ -50,7 +50,7 @@ def network(collection: Collection) -> list[tuple[str, str]]:
 
 def settings(collection: Collection) -> list[tuple[str, str]]:
     """Return further conditions of the trained runs, as (what, values)."""
-    trained = _trained(collection)
+    trained = _trained(collection.runs)
     if not trained:
         return []
     found = [(title, _values(run.constant.get(key) for run in trained)) for key, title in _SETTINGS.items()]
@@ -64,14 +64,14 @@ def settings(collection: Collection) -> list[tuple[str, str]]:
 
 def versions(collection: Collection) -> list[tuple[str, str]]:
     """Return the versions of packages that the trained runs used, as (package, versions)."""
-    trained = _trained(collection)
+    trained = _trained(collection.runs)
     packages = dict.fromkeys(name for run in trained for name in _mapping(run, "versions"))
     return [(name, _values(_mapping(run, "versions").get(name) for run in trained)) for name in packages]
 
 
 def costs(collection: Collection) -> dict[str, Cost]:
     """Return the cost of the trained runs of every row, and of all runs by kind of device."""
-    trained = [run for run in collection.runs_and_searches if run.state.has_ended]
+    trained = _trained(collection.runs_and_searches)
     by_device: dict[str, list[CollectedRun]] = defaultdict(list)
     for run in trained:
         by_device[f"all on {run.constant.get('device', 'unknown devices')}"].append(run)
@@ -91,8 +91,8 @@ def made_with() -> str:
     return f"dg_batchformer {__version__}" + (f", commit {commit}" if commit else "")
 
 
-def _trained(collection: Collection) -> list[CollectedRun]:
-    return [run for run in collection.runs if run.state.has_ended]
+def _trained(runs: Sequence[CollectedRun]) -> list[CollectedRun]:
+    return [run for run in runs if run.state.has_ended]
 
 
 def _mapping(run: CollectedRun, key: str) -> Mapping[str, Any]:

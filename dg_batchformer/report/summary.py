@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dg_batchformer.report.choices import Choices
+from dg_batchformer.report.figures.catalog import bf_pairs
 from dg_batchformer.report.figures.frames import reference_pairs
 from dg_batchformer.results.collection import Collection, most_draws
-from dg_batchformer.spec.names import name_parts
 from dg_batchformer.stats.comparison import Comparison, Verdict
 from dg_batchformer.stats.verdict import joint_coverage, sentence
 from dg_batchformer.storage.folders import State, SweepFolder
@@ -72,7 +72,7 @@ def verdicts(choices: Choices) -> list[Said]:
 
 
 def _verdict_order(comparison: Comparison) -> tuple[bool, float]:
-    adds_batchformer = name_parts(comparison.other) == name_parts(comparison.baseline) | {"BF"}
+    adds_batchformer = bool(bf_pairs([comparison.baseline, comparison.other]))
     return not adds_batchformer, inf if comparison.mean is None else -comparison.mean
 
 

@@ -166,7 +166,8 @@ def plan(
     distinct = {run.spec.id: run for run in runs}
     due = [run for run_id, run in distinct.items() if run_id in startable and run_id not in queued]
     trainings = trajectories(due, share=share)
-    seconds, alone = (prices(folder, runs, states, due, share=shares) for shares in (share, False))
+    seconds = prices(folder, runs, states, due, share=share)
+    alone = prices(folder, runs, states, due, share=False) if len(trainings) < len(due) else seconds
     return Plan(states, due, seconds, alone, trainings)
 
 
@@ -195,9 +196,8 @@ def prices(
     """
     together, alone = mean_seconds(runs, states), mean_seconds(runs, states, alone=True)
     shares: set[str] = set()
-    if together != alone:
-        groups = trajectories(left, share=share)
-        shares = {run.spec.id for group in groups if len(group) > 1 for run in group}
+    if share and together != alone:
+        shares = {run.spec.id for group in trajectories(left) if len(group) > 1 for run in group}
 
     def price(run: SweepRun) -> float | None:
         mean = (together if run.spec.id in shares else alone).get((run.label, run.spec.dataset))

@@ -109,9 +109,12 @@ class Trajectory:
         for follower in self.followers:
             follower.writer.constant.update(execution._asdict())
         apply(execution, self.algorithm, self.device, self.images_per_step)
-        self.compiles_augmentation = execution.compile == "on" and self.device.type != "cpu"
         if isinstance(self.loader, CachedLoader):
-            self.loader.compiles = self.compiles_augmentation
+            self.loader.compiles = self._compiles_augmentation
+
+    @property
+    def _compiles_augmentation(self) -> bool:
+        return self.execution.compile == "on" and self.device.type != "cpu"
 
     def train(self, stop: Callable[[], bool]) -> list[Follower]:
         """Train to the end; return the runs that need a training of their own, because they began in another mode."""
@@ -156,7 +159,7 @@ class Trajectory:
         return [follower.average for follower in self.following(step) if follower.average is not None]
 
     def _record(self, step: int, metrics: dict[str, float], evaluation: Evaluation) -> None:
-        gave_up = isinstance(self.loader, CachedLoader) and self.loader.compiles != self.compiles_augmentation
+        gave_up = isinstance(self.loader, CachedLoader) and self.loader.compiles != self._compiles_augmentation
         if gave_up or gave_up_compiling(self.execution, self.algorithm):
             tell(self.watcher, "compilation failed, or too many shapes needed one; the run continues uncompiled")
             self.use(self.execution._replace(compile="off"))

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -104,8 +104,9 @@ def svg(figure: Figure, about: str) -> str:
 
 
 @styled
-def with_key(figure: Figure, labels: Sequence[str], looks: Looks) -> Figure:
-    """Add a key of rows below the panels of a figure, which gets taller by it; pages have keys of their own."""
+def with_key(figure: Figure, rows: Iterable[str], looks: Looks) -> Figure:
+    """Add a key of the distinct rows below the panels of a figure, which gets taller by it; pages have their own."""
+    labels = list(dict.fromkeys(rows))
     styles: list[Any] = [looks[label] for label in labels]
     marks = [Line2D([], [], color=look.hex, linestyle=look.dash, marker=look.marker) for look in styles]
     width, height = figure.get_size_inches()
