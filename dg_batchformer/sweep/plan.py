@@ -194,10 +194,12 @@ def prices(
         share: whether runs of one trajectory share a training.
 
     """
-    together, alone = mean_seconds(runs, states), mean_seconds(runs, states, alone=True)
+    together = alone = mean_seconds(runs, states)
     shares: set[str] = set()
-    if share and together != alone:
-        shares = {run.spec.id for group in trajectories(left) if len(group) > 1 for run in group}
+    if any(final.seconds_alone is not None for final in states.finals.values()):
+        alone = mean_seconds(runs, states, alone=True)
+        groups = trajectories(left, share=share)
+        shares = {run.spec.id for group in groups if len(group) > 1 for run in group}
 
     def price(run: SweepRun) -> float | None:
         mean = (together if run.spec.id in shares else alone).get((run.label, run.spec.dataset))
