@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text()
 
 def _commands():
     for document in DOCUMENTS:
-        for line in document.read_text().splitlines():
+        for line in document.read_text().replace("\\\n", " ").splitlines():
             if match := re.match(r"\s*(?:\$ )?(?:python -m dg_batchformer|dg-batchformer) (.*?)(?:\s+#.*)?$", line):
                 yield pytest.param(match[1], id=f"{document.parent.name}: {match[1]}")
 

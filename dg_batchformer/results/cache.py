@@ -4,13 +4,12 @@ The cache is in the cache folder, not with the runs, which may be read-only or a
 files are read instead.
 """
 
-import gc
 import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from dg_batchformer.results.evaluations import Evaluations
 from dg_batchformer.results.runs import RecordsFile, RunRecords, parse_records
+from dg_batchformer.runtime.garbage import no_collection
 from dg_batchformer.runtime.parallel import in_every_core, usable_cores
 from dg_batchformer.storage.digests import is_intact
 from dg_batchformer.storage.folders import RunFolder, atomic_write, cache_dir
@@ -40,7 +40,7 @@ _MANY = 1000  # files; from this number on, several processes read them
 
 def read_folders(folder: Path) -> dict[str, RecordsFile]:
     """Read the run folders in a folder, by sorted name; folders without records are skipped."""
-    with _no_collection():
+    with no_collection():
         known, stamps = _load(folder), _stamps(folder)
         new = {name: stamp for name, stamp in stamps.items() if name not in known or known[name][0] != stamp}
         packs = _parse_at_once(folder, new) if len(new) >= _MANY else [_parse_packed(folder, new)]
@@ -50,18 +50,6 @@ def read_folders(folder: Path) -> dict[str, RecordsFile]:
             with suppress(OSError):
                 _keep(folder, [_pack(read)] if known else packs)
         return {name: file for name, (_, file) in read.items()}
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disable garbage collection during bulk parsing, where it would take a fifth of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _stamps(folder: Path) -> dict[str, Stamp]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.runtime.garbage import no_collection
 from dg_batchformer.spec.launch import DEFAULT_RESULTS, Launch
 from dg_batchformer.spec.race import Bracket, Race, brackets
 from dg_batchformer.spec.run import RunSpec
@@ -159,6 +160,7 @@ def run_entries(runs: Sequence[SweepRun]) -> list[dict[str, Any]]:
     return entries
 
 
+@no_collection()
 def read_sweep_manifest(folder: SweepFolder) -> SweepManifest:
     """Read ``sweep.json``; raise InputError if it is missing or malformed."""
     content = folder.read()

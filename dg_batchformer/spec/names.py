@@ -58,8 +58,11 @@ def canonical_name(name: str, *, is_known: bool = True) -> str:
 
     """
     if is_known:
-        split_name(name)
-    return "+".join(sorted(set(_parts(name)) - {"ERM"}) or ["ERM"])
+        algorithm, wrappers = split_name(name)
+        parts = {algorithm, *wrappers}
+    else:
+        parts = set(_parts(name))
+    return "+".join(sorted(parts - {"ERM"}) or ["ERM"])
 
 
 SESSION = "session"

@@ -351,7 +351,7 @@ class SweepFolder:
         except OSError:
             return {}
         found = {}
-        for line in lines:
+        for line in filter(None, lines):  # every entry begins with a newline
             with suppress(ValueError):
                 run_id, state, *times = line.split()
                 seconds, alone = (None if time == "None" else float(time) for time in [*times, "None"][:2])
