@@ -31,8 +31,11 @@ class Console(Watcher):
         self.line(f"note: {sentence}")
 
     def caching(self, cache: Cache, done: int, total: int) -> None:
+        if not shows_bars():
+            super().caching(cache, done, total)
+            return
         if self.bar is None:
-            self.bar = self._bar(total, cache.entry, 0)
+            self.bar = self._bar(total, cache.entry, done)
         self.bar.update(done - self.bar.n)
         if done == total:
             self.close()

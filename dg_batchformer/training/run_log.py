@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from dg_batchformer.errors import InputError, as_sentence
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
+from dg_batchformer.text.counts import duration
 from dg_batchformer.text.printable import printable
 from dg_batchformer.training.faults import device_fault, is_device_fault, is_out_of_memory, out_of_memory
 from dg_batchformer.training.stop import Interrupted, never
@@ -40,11 +42,15 @@ class Cache(NamedTuple):
 PIXEL_CACHE = Cache("pixel cache", "image")
 FEATURE_CACHE = Cache("feature cache", "view")
 
+_SHOW_EVERY = 60  # seconds between notes on a cache that is being built
+
 
 class Watcher(Callback):
     """The callback that shows a run to people: the console of ``train``, or the launcher of a sweep."""
 
     cache: Cache | None = None  # the last one that was built
+    began: tuple[float, int] = (0.0, 0)  # when it was begun, and with how many entries
+    noted = 0.0  # when its progress was last shown
 
     def line(self, text: str) -> None:
         """A line of output."""
@@ -53,10 +59,16 @@ class Watcher(Callback):
         """A message for the user."""
 
     def caching(self, cache: Cache, done: int, total: int) -> None:
-        """Progress of building a cache, in entries; unless overridden, a note when it begins."""
+        """Progress of building a cache, in entries; unless overridden, a note when it begins and every minute."""
+        now = time.monotonic()
         if cache != self.cache:
-            self.cache = cache
-            self.note(f"building the {cache.name}: {total} {cache.entry}s")
+            self.cache, self.began, self.noted = cache, (now, done), now
+            self.note(f"building the {cache.name}: {total:,} {cache.entry}s")
+        elif done < total and now - self.noted >= _SHOW_EVERY:
+            self.noted = now
+            began, before = self.began
+            left = (now - began) / max(1, done - before) * (total - done)
+            self.note(f"{cache.name}: {done:,} of {total:,} {cache.entry}s (ETA {duration(left)})")
 
 
 @contextmanager
@@ -93,7 +105,7 @@ def caching(watcher: Watcher, cache: Cache, stop: Callable[[], bool] = never) ->
     def follow(done: int, total: int) -> None:
         watcher.caching(cache, done, total)
         if done == total:
-            tell(watcher, f"{cache.name} built: {total} {cache.entry}s, which all runs share")
+            tell(watcher, f"{cache.name} built: {total:,} {cache.entry}s, which all runs share")
         elif stop():
             raise Interrupted(f"the {cache.name} is not complete; run the same command again to continue")
 
