@@ -14,6 +14,8 @@ from dg_batchformer.storage.folders import atomic_write
 if TYPE_CHECKING:
     from dg_batchformer.datasets import Dataset
 
+_OF_RUN = ("imbalance", "test_envs", "trial_seed")  # options that say which run's images are counted
+
 
 def add_action(actions: Verbs) -> None:
     """Add the action and its options."""
@@ -27,8 +29,9 @@ def add_action(actions: Verbs) -> None:
     add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/")
     add("--imbalance", metavar="SETTING",
         help="draw the numbers of training images of a run instead, such as long_tail:50 or natural")  # fmt: skip
-    add("--test_envs", nargs="+", metavar="ENV", help="test environments of this run (default: the first)")
-    add("--trial_seed", type=int, default=0, metavar="N", help="trial of this run (default: 0)")
+    add("--test_envs", nargs="+", metavar="ENV",
+        help="with --imbalance: test environments of this run (default: the first)")  # fmt: skip
+    add("--trial_seed", type=int, metavar="N", help="with --imbalance: trial of this run (default: 0)")
     add("--output", type=Path, metavar="PNG",
         help="write a contact sheet to this file: samples of every environment (rows) and class (columns)")  # fmt: skip
 
@@ -62,7 +65,12 @@ def run(options: argparse.Namespace) -> int:
 
     if options.output is not None and options.output.suffix.lower() != ".png":
         raise InputError(f"--output {options.output} is not a PNG file; give a name that ends in .png")
-    asked = {name: getattr(options, name) for name in ("imbalance", "test_envs", "trial_seed")}
+    asked = {name: given for name in _OF_RUN if (given := getattr(options, name)) is not None}
+    if asked and options.imbalance is None:
+        raise InputError(
+            f"--{min(asked)} has no effect: all images of {options.name} are counted; add --imbalance natural or "
+            "another setting to count the training images of a run"
+        )
     spec = RunRequest(**find_dataset(options.name, options.data_dir)._asdict(), **asked).resolve()
     dataset = open_dataset(spec, options.data_dir, {"image_size": 224})
     say(info_text(dataset) if spec.imbalance is None else _thinned(spec, dataset))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pytest
 from data_folders import write_images, write_manifest, write_own
@@ -10,6 +11,7 @@ from support import resolved
 from dg_batchformer.catalog.custom import find_dataset, namesakes
 from dg_batchformer.catalog.image_manifest import read_manifest
 from dg_batchformer.datasets import open_dataset
+from dg_batchformer.datasets.counts import known_versions
 from dg_batchformer.datasets.tree import read_tree
 from dg_batchformer.errors import InputError
 from dg_batchformer.training.sampling import Sampler, split_environments
@@ -243,6 +245,30 @@ def test_a_split_file_of_mdlt_is_a_manifest_whose_test_images_are_what_is_report
         (1, "out"): ["2.png"],
     }
     assert any(note.startswith("Listed has test images: test accuracy is computed on") for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "per_class", "published"),
+    [
+        ("PACS", 25, [1523, 1819, 1145, 3404]),
+        ("OfficeHome", 5, [1452, 3390, 3464, 3382]),
+    ],
+)
+def test_a_manifest_of_the_size_of_mdlts_has_the_counts_of_its_split_files(dataset, per_class, published, tmp_path):
+    file = tmp_path / "listed.csv"
+    kinds = ["val"] * per_class + ["test"] * 2 * per_class + ["train"] * 10_000
+    lines = [
+        f"{env},{label},{env}/{name}/{index}.jpg,{kinds[index]}"
+        for env, images in known_versions(dataset)[0].counts.items()
+        for label, (name, number) in enumerate(images.items())
+        for index in range(number)
+    ]
+    file.write_text("\n".join(["env,label,path,split", *lines]))
+
+    rows = read_manifest(file)
+    trained = Counter(row.domain for row in rows if row.split == "train")
+    assert list(trained.values()) == published
+    assert len(rows) - sum(published) == 3 * sum(row.split == "val" for row in rows)
 
 
 def _open_listed(root, lines):

@@ -127,3 +127,9 @@ def test_info_draws_what_an_imbalance_leaves_to_train_on(capsys):
 
     assert main(["data", "info", "Shapes", "--imbalance", "longtail:5"]) == 2
     assert "did you mean 'long_tail'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--test_envs", "sketch"], ["--trial_seed", "0"]])
+def test_an_option_of_a_run_without_an_imbalance_is_refused(given, capsys):
+    assert main(["data", "info", "Shapes", *given]) == 2
+    assert f"{given[0]} has no effect: all images of Shapes are counted; add --imbalance" in capsys.readouterr().err
