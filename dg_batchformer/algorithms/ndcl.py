@@ -80,11 +80,15 @@ class NDCL(ERM):
     The risk weights samples by inverse class counts and toward the hardest samples of a class. ``alpha`` times the
     negatives-dominant loss is added, averaged over classes, and ``beta`` times the prototype loss over pairs of
     environment and class. A negative of a class is a mixture of one of its least confident samples and of a sample of
-    another class that is confidently assigned to it, with a share drawn from Beta(``mixup``, ``mixup``). The number of
-    negatives of a class is proportional to the softmax of its share in the batch. Both penalties use plain rows.
+    another class that is confidently assigned to it, with a share that is drawn once per batch from Beta(``mixup``,
+    ``mixup``). The number of negatives of a class is proportional to the softmax of its share in the batch. Both
+    penalties use plain rows.
 
-    Differs from upstream: one rule replaces its tiers for the number of hard samples. The least confident half of a
-    class is mixed with the samples of other classes above the probability 1 / num_classes, or with all if none is.
+    Differs from upstream in the samples that are mixed. Upstream takes a quarter, half or three quarters of a class,
+    and of the other classes those above the probability 2 / num_classes, above 1 / num_classes or all, by rules on
+    their numbers. Here it is always the least confident half, with all samples of other classes above 1 / num_classes,
+    or with all if none is above. Where these pairs are too few they repeat, while upstream then mixes samples of
+    other classes first, and draws the share of a single sample again.
     """
 
     needs_pixels = "NDCL mixes the pixels of images"
@@ -134,22 +138,25 @@ class NDCL(ERM):
 
 
 def hard_negatives(x: Tensor, y: Tensor, predicted: Tensor, alpha: float) -> Iterator[tuple[int, Tensor]]:
-    """Yield the classes of a batch with their negatives, which together are about as many as the batch has samples."""
+    """Yield the classes of a batch with their negatives, which together are as many as the batch has samples.
+
+    A batch of one class has no negatives.
+    """
     classes, numbers = y.unique(return_counts=True)
-    shares = (numbers / len(y)).softmax(dim=0)
-    for label, share in zip(classes.tolist(), shares.tolist(), strict=True):
+    if len(classes) == 1:
+        return
+    share = float(np.random.beta(alpha, alpha))
+    ends = (len(y) * (numbers / len(y)).double().softmax(dim=0).cumsum(dim=0)).ceil().clamp(max=len(y)).long()
+    drawn = ends.diff(prepend=ends.new_zeros(1)).clamp(min=1)  # rounding could leave a class without negatives
+    for label, number in zip(classes.tolist(), drawn.tolist(), strict=True):
         confidence, own = predicted[:, label], y == label
-        if own.all():
-            return
         hard = _sorted(own, confidence)[: (int(own.sum()) + 1) // 2]
         near = _sorted(~own, -confidence)
         above = int((confidence[near] > 1 / predicted.shape[1]).sum())
         near = near[:above] if above else near
-        number = max(1, round(share * len(y)))
         places = torch.arange(number, device=y.device)
-        kept = float(np.random.beta(alpha, alpha))
         partners = near[places // len(hard) % len(near)]
-        yield label, kept * x[hard[places % len(hard)]] + (1 - kept) * x[partners]
+        yield label, share * x[hard[places % len(hard)]] + (1 - share) * x[partners]
 
 
 def _sorted(where: Tensor, values: Tensor) -> Tensor:
