@@ -39,14 +39,12 @@ class Events:
 
     def __init__(self, channel: Connection, stop: StopOnSignal) -> None:
         self.channel, self.stop = channel, stop
-        self.memory = 0
         self.device: torch.device | None = None
 
     def send(self, event: str, **values: Any) -> None:
-        """Send an event, with the peak memory of this process in bytes, and the memory of its GPU."""
-        self.memory = max(self.memory, _own_memory())
+        """Send an event, with the memory that this process holds in bytes, and the memory of its GPU."""
         try:
-            self.channel.send({"event": event, "memory": self.memory, "card": _card_memory(self.device), **values})
+            self.channel.send({"event": event, "memory": _own_memory(), "card": _card_memory(self.device), **values})
         except OSError:
             self.stop.asked = True
 

@@ -27,7 +27,8 @@ class _Worker:
     def __init__(self, device, threads, log, sharing):
         self.device, self.sharing = device, sharing
         self.channel, self.theirs = Pipe()
-        self.told, self.leaves, self.is_usable, self.held_of_card = None, False, True, 0
+        self.told, self.leaves, self.is_usable = None, False, True
+        self.held = self.held_of_card = 0
         self.runs, self.faulted, self.is_busy, self.shares = [], [], False, False
         self.alive.append(self)
         self.started.append(self)
@@ -109,6 +110,21 @@ def test_a_run_that_is_out_of_memory_is_retried_in_a_new_process_alone(launched)
     assert tried[1] == (1, 3), "no other worker is on the card"
 
 
+def test_a_run_that_is_out_of_memory_waits_for_its_own_card_only(launched):
+    tried = []
+
+    def script(worker, run):
+        if run.label == "SD":
+            tried.append([other.device for other in _Worker.alive].count(worker.device))
+            return [BEGIN, FULL if len(tried) == 1 else DONE]
+        return [BEGIN, DONE]
+
+    report = launched(["cuda:0", "cuda:0", "cuda:1"], script)
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
+    assert tried == [2, 1]
+
+
 def test_runs_of_one_trajectory_are_one_task_and_are_retried_one_by_one_if_out_of_memory(launched):
     tasks = []
 
@@ -182,11 +198,29 @@ def test_a_run_waits_while_its_card_is_too_full_for_it(monkeypatch):
     _Worker.alive.clear()
 
     judge.hear(worker, {"memory": 0, "card": CardMemory(free=10 * GIB, held=5 * GIB, most=20 * GIB)})
-    assert judge.is_short(worker)
-    assert not judge.is_short(other), "the memory of that card is unknown"
+    assert judge.is_short(worker, [])
+    assert not judge.is_short(other, [worker]), "the memory of that card is unknown"
 
     judge.hear(worker, {"memory": 0, "card": CardMemory(free=16 * GIB, held=5 * GIB, most=8 * GIB)})
-    assert not judge.is_short(worker), "memory that the worker already holds is included"
+    assert not judge.is_short(worker, []), "memory that the worker already holds is included"
+
+
+def test_memory_that_a_run_has_yet_to_take_is_not_given_to_another(monkeypatch):
+    judge, worker, begun = admission.Admission(), _Worker("cuda:0", 1, None, 2), _Worker("cuda:0", 1, None, 2)
+    _Worker.alive.clear()
+
+    monkeypatch.setattr(admission, "available_memory", lambda: None)
+    judge.hear(begun, {"memory": 0, "card": CardMemory(free=30 * GIB, held=1 * GIB, most=20 * GIB)})
+    assert judge.is_short(worker, [begun]), "19 of 30 GiB are to be taken"
+    judge.hear(begun, {"memory": 0, "card": CardMemory(free=21 * GIB, held=20 * GIB, most=20 * GIB)})
+    assert not judge.is_short(worker, [begun])
+
+    judge.hear(worker, {"memory": 6 * GIB})
+    judge.hear(begun, {"memory": 2 * GIB})
+    judge.hear(worker, {"memory": 1 * GIB})
+    monkeypatch.setattr(admission, "available_memory", lambda: 8 * GIB)
+    assert judge.is_short(worker, [begun]), "5 are free beside those that the other run takes"
+    assert not judge.is_short(worker, [])
 
 
 def test_workers_learn_how_many_share_their_card(launched):

@@ -46,7 +46,7 @@ class LocalLauncher(Launcher):
         self.deaths: Counter[tuple[Any, ...]] = Counter()  # by run and progress
         self.began: dict[str, int] = {}  # first step of the last start, by run
         self.queue: deque[Trajectory] = deque()
-        self.alone: deque[Trajectory] = deque()  # single runs to retry without others, after an OOM
+        self.alone: deque[Trajectory] = deque()  # single runs to retry without others on the device, after an OOM
         self.had_alone: set[str] = set()
         self.slots = list(devices)  # usable devices
         self.unusable: list[str] = []  # errors of other devices
@@ -112,15 +112,15 @@ class LocalLauncher(Launcher):
     def _assign(self, worker: WorkerProcess) -> None:
         """Give a worker its next task, let it idle if memory is short, or dismiss it if no runs are left.
 
-        A run that must be alone waits until the other workers have exited, as idle ones hold memory too.
+        A run that must be alone waits until no other worker is on its device, as idle ones hold memory too.
         """
-        others_train = any(other.is_busy for other in self.workers)
-        if self.queue and not (others_train and self.admission.is_short(worker)):
+        train = [other for other in self.workers if other.is_busy]
+        if self.queue and not (train and self.admission.is_short(worker, train)):
             worker.runs = [*self.queue.popleft()]
-        elif self.alone and not self.queue and len(self.workers) == 1:
-            worker.runs = [*self.alone.popleft()]
-        elif self.queue or (self.alone and others_train):
+        elif self.queue:
             return
+        elif self.alone and self._on(worker.device) == [worker]:
+            worker.runs = [*self.alone.popleft()]
         if not worker.runs:
             worker.give(None)
         else:
@@ -128,6 +128,9 @@ class LocalLauncher(Launcher):
                 Assignment(run.spec, self.folder.run(run.spec.id).path, run.label, run.bracket) for run in worker.runs
             ]
             worker.give(Task(tuple(runs), self.options))
+
+    def _on(self, device: str) -> list[WorkerProcess]:
+        return [worker for worker in self.workers if worker.device == device]
 
     def _hear(self, worker: WorkerProcess) -> None:
         told = worker.event()
@@ -205,8 +208,10 @@ class LocalLauncher(Launcher):
                 self.queue.append(tuple(again))
         if not (self.workers or self.slots):
             self._give_up_without_devices()
-        elif (self.queue and worker.is_usable) or ((self.queue or self.alone) and not self.workers):
-            self._start(worker.device if worker.is_usable else self.slots[0])
+        elif worker.is_usable and (self.queue or (self.alone and not self._on(worker.device))):
+            self._start(worker.device)
+        elif (self.queue or self.alone) and not self.workers:
+            self._start(self.slots[0])
         self._give_work()
 
     def _give_up_without_devices(self) -> None:

@@ -56,6 +56,7 @@ class WorkerProcess:
         self.told: signal.Signals | None = None  # last signal sent
         self.leaves = False  # whether it is about to exit: dismissed, stopped by a signal, or without its device
         self.is_usable = True  # whether its device works
+        self.held = 0  # bytes of memory that it holds, as last reported
         self.held_of_card = 0  # bytes that it holds on its GPU, as last reported
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_SERVER, _WORKER])
