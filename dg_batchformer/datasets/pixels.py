@@ -11,8 +11,10 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import IO, NamedTuple
 from weakref import finalize
@@ -148,13 +150,21 @@ class Plane:
         return self._begins[-1]
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Read the bytes of images from the file, one image after the other."""
-        parts = bytearray()
-        for index in indices:
-            begin, end = self._begins[index], self._begins[index + 1]
-            part = os.pread(self._descriptor, end - begin, begin)
-            parts += part if zlib.crc32(part) == self._checksums[index] else self._restore(index)
-        return torch.frombuffer(parts, dtype=torch.uint8)
+        """Read the bytes of images from the file, one image after the other; PyTorch's number of threads share them."""
+        ends = list(accumulate(self._begins[index + 1] - self._begins[index] for index in indices))
+        pixels = torch.empty(ends[-1], dtype=torch.uint8)
+        parts = [pixels.numpy().data[begin:end] for begin, end in pairwise([0, *ends])]
+        threads = min(len(parts), torch.get_num_threads())
+        spread = map if threads == 1 else _readers(threads).map
+        for _ in spread(self._fill, indices, parts):
+            pass
+        return pixels
+
+    def _fill(self, index: int, part: memoryview) -> None:
+        """Read an image; the system's calls and the checksum leave the other threads running."""
+        os.preadv(self._descriptor, [part], self._begins[index])
+        if zlib.crc32(part) != self._checksums[index]:
+            part[:] = self._restore(index)
 
     def _restore(self, index: int) -> bytes:
         """Decode a damaged image again, and repair it in the cache."""
@@ -173,6 +183,14 @@ class Plane:
             pass  # a failed repair costs only time
         self.restored.append(index)
         return part
+
+
+@lru_cache
+def _readers(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "pixels")
+
+
+os.register_at_fork(after_in_child=_readers.cache_clear)  # threads are not inherited
 
 
 def prepare_planes(dataset: ImageFolders, kinds: Sequence[Kind], progress: Progress) -> list[Path]:

@@ -92,6 +92,23 @@ def test_a_flipped_bit_of_a_cached_image_is_detected_and_repaired(root, kind, re
     assert again.restored == []
 
 
+def test_threads_that_share_a_read_keep_the_order_and_repair_what_is_damaged(root):
+    dataset = _pacs(root)
+    plane, order = _open(dataset, WHOLE), [5, 0, 3, 0, 11, 7]
+    expected = torch.cat([plane.read([index]) for index in order])
+    _flip(plane.folder / "pixels", 10)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        read = plane.read(order)
+    finally:
+        torch.set_num_threads(threads)
+
+    assert torch.equal(read, expected)
+    assert set(plane.restored) == {0}
+
+
 def test_an_image_that_is_damaged_in_the_cache_and_changed_on_disk_is_named(root):
     dataset = _pacs(root)
     plane = _open(dataset, SQUARED)
