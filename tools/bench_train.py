@@ -49,7 +49,7 @@ from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.storage.folders import SweepFolder
 from dg_batchformer.sweep.launchers.local import LocalLauncher
 from dg_batchformer.training.compute_mode import Work, apply, settle
-from dg_batchformer.training.data_path import open_loader
+from dg_batchformer.training.data_path import open_loader, read_features
 from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.run_log import Watcher
@@ -300,6 +300,8 @@ class Trained:
         self.algorithm: Algorithm = get_algorithm_class(spec.algorithm)(
             dataset.input_shape, dataset.num_classes, len(spec.train_envs), hparams
         ).to(device)
+        if spec.data_path == "features":
+            read_features(self.algorithm)
         self.evaluated = sum(map(len, chosen.values()))
         per_step = hparams["batch_size"] * len(spec.train_envs)
         self.execution = settle(spec, dataset, device, Work(per_step, self.evaluated, in_sweep=False))

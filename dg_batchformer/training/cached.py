@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -17,6 +16,7 @@ from dg_batchformer.training.augment import short_side_for
 from dg_batchformer.training.batch_augment import augment, draw
 from dg_batchformer.training.gpu_augment import Arrays, Plan
 from dg_batchformer.training.loaders import Batch, Task
+from dg_batchformer.training.positions import Positions, seeds_of, split
 
 Item = TypeVar("Item")
 _ALWAYS_WHOLE = 256  # pixels: no version has shrunk images with a short side up to this
@@ -51,8 +51,7 @@ class CachedLoader:
     ) -> None:
         self.device = device
         self.size = dataset.input_shape[-1]
-        self.labels = torch.tensor([label for environment in dataset for label in environment.labels])
-        self.starts = [0, *accumulate(len(environment) for environment in dataset)]
+        self.positions = Positions(dataset)
         self.note = note
         self.compiles = False
         self._thread = ThreadPoolExecutor(1, initializer=_use, initargs=(device,))
@@ -85,14 +84,14 @@ class CachedLoader:
             yield batches
 
     def _on_cpu(self, task: Task) -> list[Batch]:
-        rows, labels = self._rows(task)
-        if (seeds := _seeds(task)) is None:
+        rows, labels = self.positions.of(task)
+        if (seeds := seeds_of(task)) is None:
             images = self.planes[0].images(rows.tolist())
         else:
             whole = self.planes[1]
             pixels = [whole.image(row) for row in rows.tolist()]
             images = augment(pixels, draw(seeds, whole.sizes[rows]), self.size)
-        return _split(task, images, labels)
+        return split(task, images, labels)
 
     def _on_gpu(self, tasks: Iterator[Task]) -> Iterator[list[Batch]]:
         for ready in one_ahead(map(self._prepare, tasks), self._thread):
@@ -102,7 +101,7 @@ class CachedLoader:
                 images = _gather(pixels, begins, self.size)
             else:
                 images = self._augmented(pixels, ready.planned, Arrays(*arrays))
-            yield _split(ready.task, images, labels)
+            yield split(ready.task, images, labels)
 
     def _augmented(self, pixels: torch.Tensor, planned: Plan, arrays: Arrays) -> torch.Tensor:
         """Augment images on the GPU, uncompiled from now on if that cannot be compiled."""
@@ -115,8 +114,8 @@ class CachedLoader:
 
     def _prepare(self, task: Task) -> "_Ready":
         """Do the host's part of a task: read pixels that are not on the GPU, and draw parameters."""
-        rows, labels = self._rows(task)
-        seeds = _seeds(task)
+        rows, labels = self.positions.of(task)
+        seeds = seeds_of(task)
         plane = self.planes[0 if seeds is None else 1]
         sizes, begins, pixels = plane.sizes[rows], plane.begins[rows], torch.empty(0, dtype=torch.uint8)
         if plane.resident is None:
@@ -126,13 +125,6 @@ class CachedLoader:
         planned = None if seeds is None else gpu_augment.plan(draw(seeds, sizes), begins, sizes[:, 1])
         arrays = () if planned is None else planned.arrays
         return _Ready(task, Parcel([labels, begins, pixels, *arrays], self.device), plane.resident, planned)
-
-    def _rows(self, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the positions of all requested images in the planes, and their labels."""
-        rows = torch.cat(
-            [torch.as_tensor(request.indices, dtype=torch.long) + self.starts[request.env] for request in task]
-        )
-        return rows, self.labels[rows]
 
     def _say_restored(self) -> None:
         for plane in self.planes:
@@ -168,17 +160,6 @@ def one_ahead(items: Iterator[Item], thread: ThreadPoolExecutor) -> Iterator[Ite
 def _use(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # pinned memory belongs to the thread's device
-
-
-def _seeds(task: Task) -> list[int] | None:
-    """Return the augmentation seeds of all images of a task; None if they stay plain."""
-    seeds = [request.seeds for request in task if request.seeds is not None]
-    return [seed for some in seeds for seed in some] if seeds else None
-
-
-def _split(task: Task, images: torch.Tensor, labels: torch.Tensor) -> list[Batch]:
-    lengths = [len(request.indices) for request in task]
-    return [Batch(*pair) for pair in zip(images.split(lengths), labels.split(lengths), strict=True)]
 
 
 def _gather(pixels: torch.Tensor, begins: torch.Tensor, size: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from dg_batchformer.storage.lock import held
 from dg_batchformer.storage.safe_read import ARCHIVE, TABLE, open_regular, read_text
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.training.loaders import Batch, Loader, Request, Task, on_device
+from dg_batchformer.training.positions import Positions, seeds_of, split
 
 _BATCH = 64
 _BLOCK_ROWS = 4096  # rows per checksum
@@ -68,19 +69,6 @@ class Features(NamedTuple):
     rows: Tensor
     images: int
 
-    def of(self, images: Sequence[int], views: Sequence[int] | None) -> Tensor:
-        """Return the features of images as fp32 (n, ...).
-
-        Args:
-            images: indices over all environments.
-            views: index of the augmented view of each, from 0; None for the evaluation view.
-
-        """
-        places = torch.tensor(images)
-        if views is not None:
-            places += (torch.tensor(views) + 1) * self.images
-        return self.rows[places].float()
-
 
 def recipe_of(dataset: Dataset, featurizer: FeaturizerModule, backbone: str, views: int, precision: str) -> Recipe:
     """Return the recipe of a dataset's features under a featurizer with a frozen prefix."""
@@ -99,9 +87,7 @@ class FeatureLoader:
     """A ``Loader`` that yields cached features instead of images."""
 
     def __init__(self, dataset: Dataset, features: Features, views: int) -> None:
-        sizes = [len(environment) for environment in dataset]
-        self.starts = [sum(sizes[:env]) for env in range(len(sizes))]
-        self.labels = [torch.tensor(environment.labels) for environment in dataset]
+        self.positions = Positions(dataset)
         self.features, self.views = features, views
 
     def __enter__(self) -> Self:
@@ -118,13 +104,11 @@ class FeatureLoader:
     def stream(self, tasks: Iterable[Task]) -> Iterator[list[Batch]]:
         """Yield the batches of every task, in order; the seed of a sample selects its view."""
         for task in tasks:
-            yield [self._batch(request) for request in task]
-
-    def _batch(self, request: Request) -> Batch:
-        start = self.starts[request.env]
-        views = None if request.seeds is None else [seed % self.views for seed in request.seeds]
-        rows = self.features.of([start + index for index in request.indices], views)
-        return Batch(rows, self.labels[request.env][list(request.indices)])
+            positions, labels = self.positions.of(task)
+            rows = positions
+            if (seeds := seeds_of(task)) is not None:
+                rows = positions + (torch.tensor(seeds) % self.views + 1) * self.features.images
+            yield split(task, self.features.rows.index_select(0, rows).float(), labels)
 
 
 def prepare_features(
