@@ -4,9 +4,11 @@ from support import make_algorithm, quick_spec, run_quickly
 from torch.nn import functional as F
 
 from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.results.class_accuracy import recorded
+from dg_batchformer.spec.imbalance import Thresholds
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training.evaluate import Evaluator
-from dg_batchformer.training.loaders import ExactLoader
+from dg_batchformer.training.loaders import Batch, ExactLoader
 
 
 def test_accuracy_and_loss_are_means_over_a_split():
@@ -25,6 +27,43 @@ def test_accuracy_and_loss_are_means_over_a_split():
         assert abs(evaluation.loss[env, split] - F.cross_entropy(logits, y).item()) < 1e-6
     validation = evaluation.validation(spec.train_envs)
     assert validation.accuracy == sum(evaluation.accuracy[env, "out"] for env in range(3)) / 3
+
+
+class _Confused(type(make_algorithm("ERM", dataset="Toy"))):
+    """An algorithm that predicts the class that an image names."""
+
+    def predict(self, x):
+        return F.one_hot(x.flatten().long(), 3).float()
+
+
+class _Pairs:
+    """A loader of the pairs of true and predicted class in a confusion matrix; the image is the predicted class."""
+
+    def __init__(self, confusion):
+        self.pairs = confusion.nonzero().repeat_interleave(confusion[confusion > 0], dim=0)
+
+    def stream(self, tasks):
+        for [request] in tasks:
+            true, predicted = self.pairs[request.indices].T
+            yield [Batch(predicted[:, None].float(), true)]
+
+
+def test_accuracies_by_class_and_by_frequency_are_those_of_a_confusion_matrix():
+    confusion = torch.tensor([[70, 5, 5], [6, 12, 2], [0, 3, 1]])  # true by predicted class: 80, 20 and 4 images
+    algorithm = make_algorithm("ERM", dataset="Toy")
+    algorithm.__class__ = _Confused
+    splits = {(3, "in"): list(range(104))}
+    evaluate = Evaluator(quick_spec(imbalance="natural"), _Pairs(confusion), splits, torch.device("cpu"))
+
+    evaluation = evaluate(algorithm, 0)
+
+    assert evaluation.accuracy[3, "in"] == pytest.approx(83 / 104)
+    assert evaluation.by_class[3, "in"] == pytest.approx([70 / 80, 12 / 20, 1 / 4])
+    shots = Thresholds(many=100, few=20).shots({0: [150, 30, 9], 1: [90, 40, 2]})
+    pooled = recorded(3, "in", evaluation.by_class[3, "in"], shots)
+    assert [pooled[f"env3_in_{group}_acc"] for group in ("many", "medium", "few")] == [0.875, 0.6, 0.25]
+    assert pooled["env3_in_balanced_acc"] == pytest.approx((0.875 + 0.6 + 0.25) / 3)
+    assert pooled["env3_in_worst_class_acc"] == 0.25
 
 
 def test_evaluation_does_not_change_training(tmp_path):
