@@ -1,6 +1,6 @@
 """The Python API: train, sweep, and load results and models in a notebook or script.
 
-Import it as ``import dg_batchformer as dg``. Only ``train``, ``sweep`` and ``load_model`` import PyTorch.
+Import it as ``import dg_batchformer as dg``. Only ``train``, ``sweep``, ``register`` and ``load_model`` import PyTorch.
 """
 
 import sys
@@ -50,11 +50,12 @@ class Verdict:
 
     Args:
         sentence: the verdict in words.
-        verdict: ``better``, ``worse``, ``equal``, ``open`` (the interval contains 0), or the reason for no verdict.
+        verdict: ``better``, ``worse``, ``open`` (the interval contains 0), ``equal`` (both bounds of the interval
+            round to 0.0), or the reason for no verdict.
         mean: ``other`` minus ``baseline``, averaged over environments and then over datasets; None without pairs.
         interval: 95 % interval of the mean; None with fewer than two environments or two trials.
         p_value: p-value of the signed-rank test; None with fewer than six environments.
-        warnings: statements that need more runs, and what was left out.
+        warnings: claims that need more runs, and pairs that were left out.
 
     """
 
@@ -271,7 +272,8 @@ def train(
         evaluate: ``needed``, or ``all`` to also evaluate the training images.
         precision: ``fp32``, ``tf32``, ``bf16`` or ``auto``.
         data_path: ``exact``, ``cached`` or ``features``; by default the protocol's.
-        compile: compilation of evaluation: ``off``, ``on`` or ``auto``.
+        compile: compile evaluation, and on a GPU also training and augmentation: ``off``, ``on``, or ``auto``, where it
+            is expected to pay off.
         plugins: modules that define more algorithms, or ``fork:PATH`` for a fork of DomainBed.
         imbalance: subsampling of the training images, such as ``long_tail:50``; by default none.
         output_dir: folder of the run; by default below ``results/train``, named after the run.
@@ -569,7 +571,7 @@ def load_results(
 
     >>> import dg_batchformer as dg
     >>> dg.load_results("results/toy")
-    Results(earlier: 32 runs, rows ERM, ERM+BF, SWAD, SWAD and BF)
+    Results(toy: 32 runs, rows ERM, ERM+BF, SWAD, SWAD and BF)
     >>> dg.load_results("results/toy", rows=["Ours", "ERM"], rename={"ERM+BF": "Ours"}).rows
     ['Ours', 'ERM']
 

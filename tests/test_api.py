@@ -32,6 +32,8 @@ def toy(tmp_path, monkeypatch):
         archive.extractall(tmp_path, filter="data")
     (tmp_path / "results").mkdir()
     (tmp_path / "earlier").rename(tmp_path / "results" / "toy")
+    manifest = tmp_path / "results" / "toy" / "sweep.json"
+    manifest.write_text(manifest.read_text().replace('"earlier"', '"toy"'))
     monkeypatch.chdir(tmp_path)
     return Path("results/toy")
 

@@ -43,7 +43,7 @@ def add_log(verb: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="follow runs live in tensorboard, wandb or mlflow, or by callbacks of installed packages and plug-ins",
+        help="log to tensorboard, wandb or mlflow while training, or call callbacks of packages and plug-ins",
     )
 
 

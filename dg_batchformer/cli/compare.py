@@ -17,7 +17,7 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb and its options."""
     verb = verbs.add_parser(
         "compare",
-        help="is one row better than another, and how certain is it?",
+        help="say whether one row is better than another, and how certain that is",
         description="Say whether row B improves on row A and by how much: the paired difference in test accuracy by "
         "environment, its 95 % interval, and tests.",
     )

@@ -31,7 +31,7 @@ def add_parser(verbs: Verbs) -> None:
         "folder",
         type=Path,
         metavar="DIR",
-        help="folder of a sweep that was started with --keep final, such as results/pacs",
+        help="folder of a sweep that was trained with --keep final, a shared init, and two or more draws",
     )
     add("--kind", choices=("uniform", "greedy", "both"), default="both", help="which average (default: %(default)s)")
     add("--row", metavar="LABEL", type=one_form, help="average only this row (default: every row)")

@@ -26,7 +26,7 @@ def add_parser(verbs: Verbs) -> None:
     verb = verbs.add_parser("status", help="show the progress of a sweep or a run", description=text)
     verb.set_defaults(run=run)
     verb.add_argument("folder", type=Path, metavar="DIR",
-        help="folder of a sweep such as results/quickstart, of a run, or of several")  # fmt: skip
+        help="folder of a sweep, of a run, or one that holds several runs, such as results/train")  # fmt: skip
     verb.add_argument("--verify", action="store_true",
         help="read every file of trained runs, and list those that changed since the run wrote them")  # fmt: skip
     verb.add_argument("--watch", type=positive, nargs="?", const=10, metavar="SECONDS",

@@ -18,7 +18,7 @@ def add_reading(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--mix", action="store_true", help=text)
     text = "also count runs that are not marked done, with their records so far"
     verb.add_argument("--unfinished", action="store_true", help=text)
-    text = "of a sweep with a search, read the runs of the search instead of those of its winners"
+    text = "for a sweep with a search: read the runs of the search, not those of its winners"
     verb.add_argument("--search", action="store_true", help=text)
 
 

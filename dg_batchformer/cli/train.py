@@ -66,7 +66,8 @@ def add_parser(verbs: Verbs) -> None:
         "does; features: train on the cached output of a frozen prefix (default: the protocol's, mostly "
         "cached)")  # fmt: skip
     add("--compile", choices=COMPILE, default="auto",
-        help="compile evaluation, and training on GPUs; auto: where it pays off (default: %(default)s)")  # fmt: skip
+        help="compile evaluation, and on a GPU also training and augmentation; auto: where it is expected to pay "
+        "off (default: %(default)s)")  # fmt: skip
     add("--imbalance", metavar="SETTING",
         help="subsample the training images of training environments, such as long_tail:50, step:10:reversed, "
         "domain:10 or TotalHeavyTail; natural keeps all, and records accuracies by class (default: none)")  # fmt: skip

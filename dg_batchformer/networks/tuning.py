@@ -41,11 +41,11 @@ class _Tune(HParam):
 def tuning_search_space() -> dict[str, HParam]:
     """Return the hparams that say which part of a featurizer of images trains, and how fast; none is drawn."""
     return {
-        "tune": _Tune(ALL, about="what trains of what freeze leaves, beside the head; stages:N: the last N stages"),
+        "tune": _Tune(ALL, about="unfrozen parts of the featurizer that train; stages:N: its last N stages"),
         "head_steps": HParam(500, about="updates of head_then_all that train the head alone", low=0),
         "lora_rank": HParam(8, about="rank of what lora adds to the weights of attention; 0 adds nothing", low=0),
         "lora_alpha": HParam(16.0, about="lora adds lora_alpha / lora_rank times its product", low=0),
-        "layer_decay": HParam(1.0, about="learning rate of a stage over that of the next", low=0.01, high=1),
+        "layer_decay": HParam(1.0, about="learning rate of a stage relative to the next one", low=0.01, high=1),
     }
 
 

@@ -34,8 +34,8 @@ def recipe_search_space() -> dict[str, HParam]:
             choices=tuple(_SCHEDULES),
         ),
         "warmup_steps": HParam(0, about="updates over which the learning rate rises to its peak", low=0),
-        "head_lr_scale": HParam(1.0, about="learning rate outside the featurizer over lr", low=0),
-        "gradient_clip": HParam(0.0, about="largest norm of an optimizer's gradient; 0 does not clip", low=0),
+        "head_lr_scale": HParam(1.0, about="learning rate of the head relative to lr; 0 freezes it", low=0),
+        "gradient_clip": HParam(0.0, about="maximum gradient norm per optimizer; 0 disables clipping", low=0),
         "label_smoothing": HParam(0.0, about="of the classification risk", low=0, high=1),
     }
 

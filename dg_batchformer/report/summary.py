@@ -43,7 +43,7 @@ class Said(NamedTuple):
     """A verdict on a row.
 
     Args:
-        word: Better, Worse, Tie, or Too few runs.
+        word: Better, Worse, Undecided, Tie, or Too few runs.
         sentence: the verdict sentence of ``compare``.
 
     """
@@ -56,7 +56,7 @@ _WORDS = {
     Verdict.BETTER: "Better",
     Verdict.WORSE: "Worse",
     Verdict.EQUAL: "Tie",
-    Verdict.OPEN: "Tie",
+    Verdict.OPEN: "Undecided",
     Verdict.FEW: "Too few runs",
     Verdict.EMPTY: "Too few runs",
 }
