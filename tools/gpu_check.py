@@ -386,7 +386,11 @@ class Check:
             subprocess.Popen([*command, str(number), start, str(seconds)], stdout=subprocess.PIPE, text=True)
             for number in range(count)
         ]
-        said = [json.loads(worker.communicate(timeout=wait + 60)[0].splitlines()[-1]) for worker in workers]
+        try:
+            said = [json.loads(worker.communicate(timeout=wait + 60)[0].splitlines()[-1]) for worker in workers]
+        finally:
+            for worker in workers:
+                worker.kill()
         for key in said[0]:
             speeds = [one[key] for one in said if key in one]
             self.say("several", key, images_per_s=round(sum(speeds)), each=[round(speed) for speed in speeds])

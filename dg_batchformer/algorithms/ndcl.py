@@ -146,9 +146,7 @@ def hard_negatives(x: Tensor, y: Tensor, predicted: Tensor, alpha: float) -> Ite
     if len(classes) == 1:
         return
     share = float(np.random.beta(alpha, alpha))
-    ends = (len(y) * (numbers / len(y)).double().softmax(dim=0).cumsum(dim=0)).ceil().clamp(max=len(y)).long()
-    drawn = ends.diff(prepend=ends.new_zeros(1)).clamp(min=1)  # rounding could leave a class without negatives
-    for label, number in zip(classes.tolist(), drawn.tolist(), strict=True):
+    for label, number in zip(classes.tolist(), numbers_of_negatives(len(y), numbers.tolist()), strict=True):
         confidence, own = predicted[:, label], y == label
         hard = _sorted(own, confidence)[: (int(own.sum()) + 1) // 2]
         near = _sorted(~own, -confidence)
@@ -157,6 +155,13 @@ def hard_negatives(x: Tensor, y: Tensor, predicted: Tensor, alpha: float) -> Ite
         places = torch.arange(number, device=y.device)
         partners = near[places // len(hard) % len(near)]
         yield label, share * x[hard[places % len(hard)]] + (1 - share) * x[partners]
+
+
+def numbers_of_negatives(total: int, numbers: list[int]) -> list[int]:
+    """Divide a total among classes by the softmax of their shares in a batch, rounded up from the first class on."""
+    shares = np.exp(np.array(numbers) / sum(numbers))
+    ends = np.ceil(np.round(total * shares.cumsum() / shares.sum(), 9)).astype(int)
+    return np.diff(ends, prepend=0).tolist()
 
 
 def _sorted(where: Tensor, values: Tensor) -> Tensor:

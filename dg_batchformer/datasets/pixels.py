@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from itertools import accumulate, pairwise
 from pathlib import Path
+from threading import Lock
 from typing import IO, NamedTuple
 from weakref import finalize
 
@@ -38,6 +39,7 @@ from dg_batchformer.storage.safe_write import open_own
 Progress = Callable[[int, int], None]  # (images done, total)
 _FORMER = "train"  # plane of earlier versions
 _AT_ONCE = 256  # images copied to a device together
+_RESTORING = Lock()
 
 
 class Kind(NamedTuple):
@@ -154,8 +156,8 @@ class Plane:
         ends = list(accumulate(self._begins[index + 1] - self._begins[index] for index in indices))
         pixels = torch.empty(ends[-1], dtype=torch.uint8)
         parts = [pixels.numpy().data[begin:end] for begin, end in pairwise([0, *ends])]
-        threads = min(len(parts), torch.get_num_threads())
-        spread = map if threads == 1 else _readers(threads).map
+        threads = torch.get_num_threads()
+        spread = map if min(threads, len(parts)) == 1 else _readers(threads).map
         for _ in spread(self._fill, indices, parts):
             pass
         return pixels
@@ -164,7 +166,8 @@ class Plane:
         """Read an image; the system's calls and the checksum leave the other threads running."""
         os.preadv(self._descriptor, [part], self._begins[index])
         if zlib.crc32(part) != self._checksums[index]:
-            part[:] = self._restore(index)
+            with _RESTORING:  # decoding is not thread-safe
+                part[:] = self._restore(index)
 
     def _restore(self, index: int) -> bytes:
         """Decode a damaged image again, and repair it in the cache."""

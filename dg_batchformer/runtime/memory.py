@@ -4,6 +4,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,31 @@ class CardMemory(NamedTuple):
     free: int
     held: int
     most: int
+
+
+@dataclass
+class Footprint:
+    """Memory of a worker, in bytes, of the host and of its GPU.
+
+    Args:
+        held: what it holds, as last reported.
+        most: the most that it has held in its task.
+        has_settled: whether its task has made updates, and so allocated what it needs.
+        ran_out: whether a run of its task was out of memory.
+
+    """
+
+    held: int = 0
+    held_of_card: int = 0
+    most: int = 0
+    most_of_card: int = 0
+    has_settled: bool = False
+    ran_out: bool = False
+
+    def begin(self) -> None:
+        """Begin a task."""
+        self.most = self.most_of_card = 0
+        self.has_settled = self.ran_out = False
 
 
 def available_memory() -> int | None:

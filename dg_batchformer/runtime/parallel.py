@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -40,17 +42,33 @@ def in_every_core(
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(cores, get_context("fork"), initializer=_begin, initargs=(work, items)) as pool:
+    with ProcessPoolExecutor(cores, get_context("fork"), _begin, (work, items, os.getpid())) as pool:
         try:
             yield from pool.map(_work, range(len(items)), chunksize=at_once)
         except BrokenProcessPool:
             raise InputError("a process that reads files was killed, perhaps out of memory; try again") from None
 
 
-def _begin(work: Callable[[Any], Any], items: Sequence[Any]) -> None:
+def begin_child(parent: int) -> None:
+    """Set up a forked process: its parent handles Ctrl-C, SIGTERM ends it, and so does the end of its parent.
+
+    It inherits handlers, and open pipes, whose readers would otherwise wait for it after its parent was killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _begin(work: Callable[[Any], Any], items: Sequence[Any], parent: int) -> None:
     global _inherited
     _inherited = work, items
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    begin_child(parent)
 
 
 def _work(index: int) -> Any:

@@ -8,8 +8,9 @@ import torch
 from dg_batchformer.errors import InputError, as_sentence
 
 # OOM messages of allocators, libraries and compilers that do not raise torch.OutOfMemoryError.
+_NO_HOST_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "HOST_ALLOCATION_FAILED")
 _NO_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
+    *_NO_HOST_MEMORY,
     "CUDA out of memory",
     "CUDA error: out of memory",
     "CUDA driver error: out of memory",
@@ -20,7 +21,6 @@ _NO_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_NOT_INITIALIZED",
     "DEVICE_ALLOCATION_FAILED",
-    "HOST_ALLOCATION_FAILED",
     "unable to find an engine to execute this computation",  # cuDNN: none fits into the free memory
     "Unable to find a valid cuDNN algorithm",
 )
@@ -45,7 +45,17 @@ _DEVICE_FAULTS = (
 
 
 class OutOfMemory(InputError):
-    """Out of memory on the host or the device."""
+    """Out of memory.
+
+    Args:
+        sentence: the message.
+        device: whose memory it is; a CPU stands for the host.
+
+    """
+
+    def __init__(self, sentence: str, device: torch.device) -> None:
+        super().__init__(sentence)
+        self.device = device
 
 
 class DeviceFault(InputError):
@@ -76,12 +86,14 @@ def is_device_fault(error: BaseException) -> bool:
     return any(_says(cause, _DEVICE_FAULTS) for cause in _causes(error))
 
 
-def out_of_memory(device: torch.device) -> OutOfMemory:
-    """Build the error for OOM on a device, with its memory use and ways to need less."""
+def out_of_memory(device: torch.device, cause: BaseException) -> OutOfMemory:
+    """Build the error for OOM in a run on a device, with the memory use and ways to need less."""
+    if any(isinstance(error, MemoryError) or _says(error, _NO_HOST_MEMORY) for error in _causes(cause)):
+        device = torch.device("cpu")
     helps = "use a smaller batch_size or image_size"
     if device.type == "cuda":
         helps += ", --precision bf16, or fewer workers on that GPU (--devices)"
-    return OutOfMemory(f"out of memory on {device}{_taken(device)}; {helps}")
+    return OutOfMemory(f"out of memory on {device}{_taken(device)}; {helps}", device)
 
 
 def device_fault(device: torch.device, error: BaseException) -> DeviceFault:

@@ -3,10 +3,7 @@
 import os
 import pickle
 import shutil
-import signal
 import sys
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +17,7 @@ from torch import multiprocessing as torch_multiprocessing
 from dg_batchformer.datasets import Environment
 from dg_batchformer.datasets.base import TensorEnvironment
 from dg_batchformer.networks.transfer import transfer
+from dg_batchformer.runtime.parallel import begin_child
 from dg_batchformer.training.augment import Transform, normalise
 
 
@@ -85,7 +83,7 @@ class ExactLoader:
         self._note, self._noted = note, set[str]()
         self._load = _LoadTask(environments, Transform(image_size))
         self._image_bytes = 3 * image_size**2
-        self._room = _free_shared_memory() // 2  # bytes per stream: one for training, one for evaluation
+        self._room = SHARED_MEMORY.free() // 2  # bytes per stream: one for training, one for evaluation
         in_memory = all(isinstance(environment, TensorEnvironment) for environment in environments)
         self._ahead = 0 if in_memory else 2 * workers
         self._pool: ProcessPoolExecutor | None = None
@@ -161,12 +159,26 @@ class _Ahead(NamedTuple):
     future: Future[_Result | bytes]
 
 
-def _free_shared_memory() -> int:
-    """Return the free bytes of shared memory; ``sys.maxsize`` if there is no limit."""
-    try:
-        return shutil.disk_usage(_SHARED).free
-    except OSError:
-        return sys.maxsize
+class SharedMemory:
+    """The shared memory of this machine.
+
+    Attributes:
+        workers: number of processes that train beside each other, including this one; each takes its share.
+
+    """
+
+    workers = 1
+
+    def free(self) -> int:
+        """Return how many bytes this process may take; ``sys.maxsize`` if there is no limit."""
+        try:
+            return shutil.disk_usage(_SHARED).free // self.workers
+        except OSError:
+            return sys.maxsize
+
+
+SHARED_MEMORY = SharedMemory()
+"""The shared memory that this process may take."""
 
 
 class _LoadTask:
@@ -195,15 +207,7 @@ def _begin_worker(load: _LoadTask, parent: int) -> None:
     global _worker_load
     _worker_load = load
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    begin_child(parent)
 
 
 def _load_in_worker(task: Task) -> _Result:

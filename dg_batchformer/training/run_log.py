@@ -67,8 +67,13 @@ class Watcher(Callback):
         elif done < total and now - self.noted >= _SHOW_EVERY:
             self.noted = now
             began, before = self.began
-            left = (now - began) / max(1, done - before) * (total - done)
-            self.note(f"{cache.name}: {done:,} of {total:,} {cache.entry}s (ETA {duration(left)})")
+            if done == before:
+                self.note(f"waiting for another process that builds the {cache.name}")
+            else:
+                left = (now - began) / (done - before) * (total - done)
+                self.note(f"{cache.name}: {done:,} of {total:,} {cache.entry}s (ETA {duration(left)})")
+        if done == self.began[1]:
+            self.began = now, done
 
 
 @contextmanager
@@ -173,7 +178,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
             log.error("%s", fault, exc_info=True)
             raise fault from error
         if is_out_of_memory(error):
-            refused = out_of_memory(device)
+            refused = out_of_memory(device, error)
             _write_failure(folder, refused)
             raise refused from error
         _write_failure(folder, error)

@@ -27,6 +27,7 @@ from dg_batchformer.training.device import parse_device, prepare_device
 from dg_batchformer.training.faults import DeviceFault, OutOfMemory
 from dg_batchformer.training.follower import RunToTrain
 from dg_batchformer.training.lines import ending
+from dg_batchformer.training.loaders import SHARED_MEMORY
 from dg_batchformer.training.run import train_together
 from dg_batchformer.training.run_log import Watcher
 from dg_batchformer.training.stop import StopOnSignal
@@ -71,7 +72,7 @@ class RunEvents(Watcher):
         self.events.send(event, run=self.run_id, **values)
 
 
-def serve(channel: Connection, device_name: str, threads: int, log: Path, sharing: int = 1) -> None:
+def serve(channel: Connection, device_name: str, threads: int, log: Path, sharing: int = 1, workers: int = 1) -> None:
     """Train the tasks received on a channel, until None arrives, the launcher exits, or a signal asks to stop.
 
     Args:
@@ -80,6 +81,7 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path, sharin
         threads: number of CPU threads.
         log: file for standard output and error.
         sharing: number of workers on the same device, including this one.
+        workers: number of workers on this machine, including this one.
 
     """
     stop = StopOnSignal()
@@ -89,7 +91,7 @@ def serve(channel: Connection, device_name: str, threads: int, log: Path, sharin
     prepare_streams()
     outlive_readers()
     events, device = Events(channel, stop), None
-    RESIDENCE.workers = sharing
+    RESIDENCE.workers, SHARED_MEMORY.workers = sharing, workers
     while (task := _next_task(channel, stop)) is not None:
         torch.set_num_threads(threads)
         try:
@@ -123,7 +125,10 @@ def train_task(task: Task, device: torch.device, events: Events, stop: Callable[
 
     def ended(run: RunToTrain, how: State | Exception) -> None:
         name, sentence = ending(run.spec, run.folder, how)
-        event, values = name, {"sentence": sentence, "out_of_memory": isinstance(how, OutOfMemory)}
+        event, values = (
+            name,
+            {"sentence": sentence, "out_of_memory": how.device.type if isinstance(how, OutOfMemory) else ""},
+        )
         if isinstance(how, State):
             event, values = "end", {"sentence": sentence, "state": name}
         elif isinstance(how, DeviceFault):  # another process can resume the run

@@ -9,7 +9,13 @@ from torch.testing import assert_close
 
 from dg_batchformer.algorithms.base import TrainingSet
 from dg_batchformer.algorithms.boda import boda_loss
-from dg_batchformer.algorithms.ndcl import HardestLoss, hard_negatives, negatives_loss, prototype_loss
+from dg_batchformer.algorithms.ndcl import (
+    HardestLoss,
+    hard_negatives,
+    negatives_loss,
+    numbers_of_negatives,
+    prototype_loss,
+)
 
 # Losses of the releases of MDLT (BoDA) and NDCL on the tensors below.
 UPSTREAM = {"BoDA": 2.6953058, "margin": 0.4774137, "prototypes": 1.1043891}
@@ -128,6 +134,12 @@ def test_prototypes_of_a_class_agree_across_environments_as_upstream():
     assert loss.item() == pytest.approx(UPSTREAM["prototypes"], abs=1e-5)
     alone = prototype_loss(prototypes, torch.arange(6))
     assert alone == 0  # every class in one environment
+
+
+def test_the_numbers_of_negatives_sum_to_the_batch_and_equal_classes_get_equally_many():
+    assert numbers_of_negatives(96, [2] * 48) == [2] * 48
+    assert numbers_of_negatives(6, [4, 2]) == [4, 2]  # softmax([4 / 6, 2 / 6]), rounded up, as upstream
+    assert sum(numbers_of_negatives(97, [40, 30, 20, 7])) == 97
 
 
 def test_negatives_are_mixtures_of_hard_samples_with_samples_taken_for_their_class():

@@ -5,7 +5,7 @@ from multiprocessing import Pipe
 import pytest
 from stand_in_gpus import GIB
 
-from dg_batchformer.runtime.memory import CardMemory
+from dg_batchformer.runtime.memory import CardMemory, Footprint
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.sweep_file import load_sweep
 from dg_batchformer.storage.folders import SweepFolder
@@ -13,7 +13,8 @@ from dg_batchformer.sweep.expand import expand
 from dg_batchformer.sweep.launchers import admission, local
 
 BEGIN, DONE = {"event": "begin", "start": 0}, {"event": "end", "state": "done"}
-FULL = {"event": "failed", "sentence": "out of memory on cuda:0", "out_of_memory": True}
+FULL = {"event": "failed", "sentence": "out of memory on cuda:0", "out_of_memory": "cuda"}
+FULL_HOST = {"event": "failed", "sentence": "out of memory on cpu", "out_of_memory": "cpu"}
 FAULT = {"event": "fault", "sentence": "cuda:0 failed (ECC)"}
 
 
@@ -24,17 +25,19 @@ class _Worker:
     alive: list["_Worker"] = []  # over all workers
     started: list["_Worker"] = []
 
-    def __init__(self, device, threads, log, sharing):
+    def __init__(self, device, threads, log, sharing, workers=1):
         self.device, self.sharing = device, sharing
         self.channel, self.theirs = Pipe()
         self.told, self.leaves, self.is_usable = None, False, True
-        self.held = self.held_of_card = 0
+        self.is_fresh, self.is_first, self.footprint = True, False, Footprint()
         self.runs, self.faulted, self.is_busy, self.shares = [], [], False, False
         self.alive.append(self)
         self.started.append(self)
 
     def give(self, message):
         self.leaves, self.is_busy = message is None, message is not None
+        self.is_first, self.is_fresh = self.is_fresh, False
+        self.footprint.begin()
         self.shares = message is not None and len(message.runs) > 1
         events = [{**event, "run": run.spec.id} for run in self.runs for event in self.script(self, run)]
         kinds = {event["event"] for event in events}
@@ -110,19 +113,84 @@ def test_a_run_that_is_out_of_memory_is_retried_in_a_new_process_alone(launched)
     assert tried[1] == (1, 3), "no other worker is on the card"
 
 
-def test_a_run_that_is_out_of_memory_waits_for_its_own_card_only(launched):
+@pytest.mark.parametrize(("full", "beside"), [(FULL, 1), (FULL_HOST, 0)], ids=["of the card", "of the host"])
+def test_a_run_that_is_out_of_memory_waits_for_its_own_card_or_for_the_whole_machine(full, beside, launched):
     tried = []
 
     def script(worker, run):
         if run.label == "SD":
-            tried.append([other.device for other in _Worker.alive].count(worker.device))
-            return [BEGIN, FULL if len(tried) == 1 else DONE]
+            tried.append((worker.device, [other.device for other in _Worker.alive if other is not worker]))
+            return [BEGIN, full if len(tried) == 1 else DONE]
+        if worker.device == "cuda:1":
+            return [BEGIN, *[{"event": "step", "done": 1}] * 200, DONE]
         return [BEGIN, DONE]
 
     report = launched(["cuda:0", "cuda:0", "cuda:1"], script)
 
     assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
-    assert tried == [2, 1]
+    assert [device for device, _ in tried] == ["cuda:0"] * 2, "another card may be smaller"
+    assert tried[1][1] == ["cuda:1"] * beside
+
+
+def test_a_run_that_had_its_card_and_a_new_process_to_itself_is_not_tried_again(launched):
+    report = launched(["cuda:0", "cuda:1", "cuda:2"], lambda worker, run: [BEGIN, FULL if run.label == "SD" else DONE])
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done", "done", "failed"]
+    assert report.notes == []
+
+
+def test_a_retry_whose_gpu_fails_is_not_trained_beside_others(launched):
+    tried = []
+
+    def script(worker, run):
+        if run.label != "SD":
+            return [BEGIN, *[{"event": "step", "done": 1}] * 50, DONE]
+        beside = [other.device for other in _Worker.alive].count(worker.device) - 1
+        tried.append(beside)
+        return [BEGIN, [FULL, FAULT, FULL if beside else DONE][len(tried) - 1]]
+
+    report = launched(["cuda:0", "cuda:0", "cuda:1", "cuda:1"], script, rows="SD, ERM, CORAL, IRM")
+
+    assert tried[1:] == [0, 0]
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 4
+
+
+def test_a_card_is_used_again_after_a_fault(launched):
+    """Free memory of a card is known from events of its workers, and after a fault there are none."""
+    used = []
+
+    def script(worker, run):
+        used.append(worker.device)
+        card = {"card": CardMemory(20 * GIB, 60 * GIB, 60 * GIB)}
+        if worker.device == "cuda:0" and used.count("cuda:0") == 1:
+            return [{**BEGIN, **card}, FAULT]
+        return [{**BEGIN, **card}, {"event": "step", "done": 1, **card}, DONE]
+
+    report = launched(["cuda:0", "cuda:1"], script, rows="ERM, SD, CORAL, IRM, VREx, MMD, RSC, SagNet, GroupDRO, Mixup")
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 10
+    assert used.count("cuda:0") > 3
+
+
+def test_a_process_that_dies_after_a_fault_counts_once(launched, monkeypatch):
+    tried = []
+
+    def give(self, message):
+        self.leaves, self.is_busy = message is None, message is not None
+        for run in self.runs if message else ():
+            for event in self.script(self, run):
+                self.theirs.send({"memory": 0, **event, "run": run.spec.id})
+        self.theirs.close()
+
+    def script(worker, run):
+        tried.append(run.label)
+        return [BEGIN, FAULT if len(tried) < 3 else DONE]
+
+    monkeypatch.setattr(_Worker, "give", give)
+    report = launched(["cuda:0"], script, rows="SD")
+
+    assert [how for _, how, _ in report.ended_as] == ["done"]
+    assert tried == ["SD"] * 3
 
 
 def test_runs_of_one_trajectory_are_one_task_and_are_retried_one_by_one_if_out_of_memory(launched):
@@ -194,15 +262,21 @@ def test_progress_between_faults_resets_the_count(launched):
 
 def test_a_run_waits_while_its_card_is_too_full_for_it(monkeypatch):
     monkeypatch.setattr(admission, "available_memory", lambda: None)
-    judge, worker, other = admission.Admission(), _Worker("cuda:0", 1, None, 2), _Worker("cuda:1", 1, None, 1)
+    judge, worker, beside = admission.Admission(), _Worker("cuda:0", 1, None, 2), _Worker("cuda:0", 1, None, 2)
+    other = _Worker("cuda:1", 1, None, 1)
     _Worker.alive.clear()
 
-    judge.hear(worker, {"memory": 0, "card": CardMemory(free=10 * GIB, held=5 * GIB, most=20 * GIB)})
-    assert judge.is_short(worker, [])
-    assert not judge.is_short(other, [worker]), "the memory of that card is unknown"
+    beside.footprint.has_settled = True
 
-    judge.hear(worker, {"memory": 0, "card": CardMemory(free=16 * GIB, held=5 * GIB, most=8 * GIB)})
-    assert not judge.is_short(worker, []), "memory that the worker already holds is included"
+    def has(worker, **card):
+        card = CardMemory(**{name: size * GIB for name, size in card.items()})
+        judge.hear(worker, {"event": "free", "memory": 0, "card": card})
+
+    has(worker, free=10, held=5, most=20)
+    assert judge.is_short(worker, [beside])
+    assert not judge.is_short(worker, [other]), "nothing of ours would make room on that card"
+    has(worker, free=16, held=5, most=20)
+    assert not judge.is_short(worker, [beside]), "memory that the worker already holds is included"
 
 
 def test_memory_that_a_run_has_yet_to_take_is_not_given_to_another(monkeypatch):
@@ -210,16 +284,28 @@ def test_memory_that_a_run_has_yet_to_take_is_not_given_to_another(monkeypatch):
     _Worker.alive.clear()
 
     monkeypatch.setattr(admission, "available_memory", lambda: None)
-    judge.hear(begun, {"memory": 0, "card": CardMemory(free=30 * GIB, held=1 * GIB, most=20 * GIB)})
+    judge.hear(begun, {"event": "begin", "memory": 0, "card": CardMemory(free=30 * GIB, held=1 * GIB, most=20 * GIB)})
     assert judge.is_short(worker, [begun]), "19 of 30 GiB are to be taken"
-    judge.hear(begun, {"memory": 0, "card": CardMemory(free=21 * GIB, held=20 * GIB, most=20 * GIB)})
-    assert not judge.is_short(worker, [begun])
+    judge.hear(begun, {"event": "step", "memory": 0, "card": CardMemory(free=30 * GIB, held=1 * GIB, most=20 * GIB)})
+    assert not judge.is_short(worker, [begun]), "it has made updates, and needs no more"
 
-    judge.hear(worker, {"memory": 6 * GIB})
-    judge.hear(begun, {"memory": 2 * GIB})
-    judge.hear(worker, {"memory": 1 * GIB})
+    judge.hear(worker, {"event": "free", "memory": 6 * GIB})
+    begun.footprint.begin()
+    judge.hear(begun, {"event": "begin", "memory": 2 * GIB})
+    judge.hear(worker, {"event": "free", "memory": 1 * GIB})
     monkeypatch.setattr(admission, "available_memory", lambda: 8 * GIB)
-    assert judge.is_short(worker, [begun]), "5 are free beside those that the other run takes"
+    assert judge.is_short(worker, [begun]), "4 of 8 GiB are to be taken"
+    assert not judge.is_short(worker, [])
+
+
+def test_the_memory_of_a_run_that_did_not_fit_is_not_expected_of_others(monkeypatch):
+    judge, worker = admission.Admission(), _Worker("cuda:0", 1, None, 1)
+    _Worker.alive.clear()
+    monkeypatch.setattr(admission, "available_memory", lambda: 8 * GIB)
+
+    judge.hear(worker, {"event": "failed", "memory": 12 * GIB, "out_of_memory": "cpu"})
+    judge.hear(worker, {"event": "free", "memory": 0})
+
     assert not judge.is_short(worker, [])
 
 

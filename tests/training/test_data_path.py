@@ -85,11 +85,11 @@ def test_batches_that_shared_memory_has_no_room_for_come_through_pipes_and_a_not
     with ExactLoader(dataset.environments, 16, 0, notes.append) as loader:
         expected = [batch for [batch] in loader.stream(tasks)]
 
-    monkeypatch.setattr(loaders, "_free_shared_memory", lambda: 2 * 3 * (3 * 16**2))  # for one batch at a time
+    monkeypatch.setattr(loaders.SHARED_MEMORY, "free", lambda: 2 * 3 * (3 * 16**2))  # for one batch at a time
     with ExactLoader(dataset.environments, 16, 2, notes.append) as loader:
         small = [batch for [batch] in loader.stream(tasks)]
         assert notes == []
-    monkeypatch.setattr(loaders, "_free_shared_memory", lambda: 64)
+    monkeypatch.setattr(loaders.SHARED_MEMORY, "free", lambda: 64)
     with ExactLoader(dataset.environments, 16, 2, notes.append) as loader:
         large = [batch for [batch] in loader.stream(tasks)]
 

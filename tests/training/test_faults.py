@@ -58,7 +58,7 @@ def test_gpu_faults_are_recognised(message):
 def test_out_of_memory_on_a_gpu_reports_its_use_and_how_to_need_less(monkeypatch):
     Gpus(monkeypatch, 1, free=GIB // 2, total=24 * GIB)
 
-    assert str(out_of_memory(torch.device("cuda", 0))) == (
+    assert str(out_of_memory(torch.device("cuda", 0), torch.OutOfMemoryError())) == (
         "out of memory on cuda:0 (24.0 GiB, 0.0 held by this process, 0.5 free); use a smaller batch_size or "
         "image_size, --precision bf16, or fewer workers on that GPU (--devices)"
     )

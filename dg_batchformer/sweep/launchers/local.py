@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import chain
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, NamedTuple
 
 from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.spec.manifest import SweepRun
@@ -28,6 +28,21 @@ def share_of_cores(devices: Sequence[str]) -> int:
     return max(1, usable_cores() // len(devices))
 
 
+class Retry(NamedTuple):
+    """A run that was out of memory, to be trained again without others.
+
+    Args:
+        run: it.
+        device: where it was trained, and will be.
+        of_host: whether the memory of the host was short, so that no other worker may exist; else none on the device.
+
+    """
+
+    run: SweepRun
+    device: str
+    of_host: bool
+
+
 class LocalLauncher(Launcher):
     """Trains runs on local devices, with one worker for each."""
 
@@ -46,8 +61,8 @@ class LocalLauncher(Launcher):
         self.deaths: Counter[tuple[Any, ...]] = Counter()  # by run and progress
         self.began: dict[str, int] = {}  # first step of the last start, by run
         self.queue: deque[Trajectory] = deque()
-        self.alone: deque[Trajectory] = deque()  # single runs to retry without others on the device, after an OOM
-        self.had_alone: set[str] = set()
+        self.retries: dict[str, Retry] = {}  # by run, in order; also of those that train again
+        self.alone: deque[str] = deque()  # runs that wait for their retry
         self.slots = list(devices)  # usable devices
         self.unusable: list[str] = []  # errors of other devices
         self.looked = time.monotonic()
@@ -105,22 +120,24 @@ class LocalLauncher(Launcher):
             self._give_work()
 
     def _start(self, device: str) -> None:
-        worker = WorkerProcess(device, self.threads, self.folder.workers_log, self.slots.count(device))
+        sharing, workers = self.slots.count(device), len(self.slots)
+        worker = WorkerProcess(device, self.threads, self.folder.workers_log, sharing, workers)
         self.workers.append(worker)
         self._assign(worker)
 
     def _assign(self, worker: WorkerProcess) -> None:
         """Give a worker its next task, let it idle if memory is short, or dismiss it if no runs are left.
 
-        A run that must be alone waits until no other worker is on its device, as idle ones hold memory too.
+        A run that was out of memory waits for a new worker without any other beside it, as idle ones hold memory too.
         """
         train = [other for other in self.workers if other.is_busy]
         if self.queue and not (train and self.admission.is_short(worker, train)):
             worker.runs = [*self.queue.popleft()]
         elif self.queue:
             return
-        elif self.alone and self._on(worker.device) == [worker]:
-            worker.runs = [*self.alone.popleft()]
+        elif worker.is_fresh and (retry := self._next_retry(worker.device, besides=worker)):
+            self.alone.remove(retry.run.spec.id)
+            worker.runs = [retry.run]
         if not worker.runs:
             worker.give(None)
         else:
@@ -129,8 +146,29 @@ class LocalLauncher(Launcher):
             ]
             worker.give(Task(tuple(runs), self.options))
 
-    def _on(self, device: str) -> list[WorkerProcess]:
-        return [worker for worker in self.workers if worker.device == device]
+    def _next_retry(self, device: str, besides: WorkerProcess | None = None) -> Retry | None:
+        """Return a run to train again without others on a device, if there are none besides a worker.
+
+        A run whose device is lost takes any.
+        """
+        others = [worker for worker in self.workers if worker is not besides]
+        on_device = [worker for worker in others if worker.device == device]
+        for retry in map(self.retries.__getitem__, self.alone):
+            if (retry.device == device or retry.device not in self.slots) and not (
+                others if retry.of_host else on_device
+            ):
+                return retry
+        return None
+
+    def _requeue(self, runs: Sequence[SweepRun], *, first: bool = False) -> None:
+        """Queue the rest of a task again; runs that were out of memory stay alone."""
+        if self.interrupts:
+            for run in runs:
+                self.report.ended(run, "interrupted", "")
+            return
+        self.alone.extend(run.spec.id for run in runs if run.spec.id in self.retries)
+        if left := tuple(run for run in runs if run.spec.id not in self.retries):
+            (self.queue.appendleft if first else self.queue.append)(left)
 
     def _hear(self, worker: WorkerProcess) -> None:
         told = worker.event()
@@ -167,16 +205,14 @@ class LocalLauncher(Launcher):
             worker.leaves, worker.is_usable = True, False
             self.slots.remove(worker.device)
             self.unusable.append(told["sentence"])
-        if worker.runs:
-            self.queue.appendleft(tuple(worker.runs))
-        if worker.faulted:
-            self.queue.append(tuple(worker.faulted))
+        self._requeue(worker.runs, first=True)
+        self._requeue(worker.faulted)
         worker.runs, worker.faulted = [], []
 
     def _end(self, worker: WorkerProcess, run: SweepRun, told: dict[str, Any]) -> None:
         """Handle the end of a run; one that is interrupted with its worker stays in the task."""
         how, sentence = told.get("state", told["event"]), told.get("sentence", "")
-        has_company = len(self.devices) > 1 or worker.shares
+        full = told.get("out_of_memory")
         if how == "interrupted" and not self.interrupts:
             worker.leaves = True
             self.report.note(run, "its worker process was asked to stop; the run resumes in another one")
@@ -184,9 +220,9 @@ class LocalLauncher(Launcher):
         worker.runs.remove(run)
         if how == "fault":
             worker.faulted += self._blame([run], f"as {sentence}")
-        elif told.get("out_of_memory") and has_company and run.spec.id not in self.had_alone:
-            self.had_alone.add(run.spec.id)
-            self.alone.append((run,))
+        elif full and run.spec.id not in self.retries and self._had_company(worker, of_host=full == "cpu"):
+            self.retries[run.spec.id] = Retry(run, worker.device, full == "cpu")
+            self.alone.append(run.spec.id)
             self.folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # not a failure yet
             self.report.note(run, f"{sentence}; the run is retried alone at the end")
         else:
@@ -194,28 +230,30 @@ class LocalLauncher(Launcher):
                 self.folder.log_end(run.spec.id)
             self.report.ended(run, how, sentence)
 
+    def _had_company(self, worker: WorkerProcess, *, of_host: bool) -> bool:
+        """Return whether others, or earlier tasks of a worker, can have taken memory that its run needed."""
+        others = [other for other in self.workers if of_host or other.device == worker.device]
+        return len(others) > 1 or worker.shares or not worker.is_first
+
     def _bury(self, worker: WorkerProcess) -> None:
         """Reap an exited worker; replace it if there is work left."""
         self.workers.remove(worker)
-        runs, code = [*worker.runs, *worker.faulted], worker.bury()
-        if self.interrupts:
-            for run in runs:
-                self.report.ended(run, "interrupted", "")
-        elif runs:
+        again, code = worker.faulted, worker.bury()
+        if worker.runs and not self.interrupts:
             cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
             advice = ", perhaps out of memory: use fewer --devices" if code == -signal.SIGKILL else ""
-            if again := self._blame(runs, f"with {cause}", advice):
-                self.queue.append(tuple(again))
+            again = [*again, *self._blame(worker.runs, f"with {cause}", advice)]
+        self._requeue([*again, *worker.runs] if self.interrupts else again)
         if not (self.workers or self.slots):
             self._give_up_without_devices()
-        elif worker.is_usable and (self.queue or (self.alone and not self._on(worker.device))):
+        elif worker.is_usable and (self.queue or self._next_retry(worker.device)):
             self._start(worker.device)
         elif (self.queue or self.alone) and not self.workers:
-            self._start(self.slots[0])
+            self._start(next((slot for slot in self.slots if self._next_retry(slot)), self.slots[0]))
         self._give_work()
 
     def _give_up_without_devices(self) -> None:
-        for run in chain(*self.queue, *self.alone):
+        for run in chain(*self.queue, (self.retries[run_id].run for run_id in self.alone)):
             self.report.ended(run, "stopped", "; ".join(dict.fromkeys(self.unusable)))
         self.queue.clear()
         self.alone.clear()

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from dg_batchformer.runtime.allocator import preloaded
+from dg_batchformer.runtime.memory import Footprint
 from dg_batchformer.spec.manifest import SweepRun
 from dg_batchformer.spec.options import Task
 
@@ -20,9 +21,9 @@ _WORKER = "dg_batchformer.training.worker"
 _SERVER = "dg_batchformer.sweep.launchers.server"
 
 
-def _work(channel: Connection, device: str, threads: int, log: Path, sharing: int) -> None:
+def _work(channel: Connection, device: str, threads: int, log: Path, sharing: int, workers: int) -> None:
     """Run the worker loop in the forked process, where the module is already imported."""
-    importlib.import_module(_WORKER).serve(channel, device, threads, log, sharing)
+    importlib.import_module(_WORKER).serve(channel, device, threads, log, sharing, workers)
 
 
 @contextmanager
@@ -44,10 +45,11 @@ class WorkerProcess:
         threads: number of CPU threads.
         log: file for its standard output and error.
         sharing: number of workers on the same device, including this one.
+        workers: number of workers on this machine, including this one.
 
     """
 
-    def __init__(self, device: str, threads: int, log: Path, sharing: int = 1) -> None:
+    def __init__(self, device: str, threads: int, log: Path, sharing: int = 1, workers: int = 1) -> None:
         self.device, self.threads = device, threads
         self.is_busy = False  # whether it has a task
         self.runs: list[SweepRun] = []  # of its task, as far as they have not ended
@@ -56,12 +58,13 @@ class WorkerProcess:
         self.told: signal.Signals | None = None  # last signal sent
         self.leaves = False  # whether it is about to exit: dismissed, stopped by a signal, or without its device
         self.is_usable = True  # whether its device works
-        self.held = 0  # bytes of memory that it holds, as last reported
-        self.held_of_card = 0  # bytes that it holds on its GPU, as last reported
+        self.is_fresh = True  # whether it has had no task
+        self.is_first = False  # whether its task is its first
+        self.footprint = Footprint()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_SERVER, _WORKER])
         self.channel, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, device, threads, log, sharing))
+        self.process = context.Process(target=_work, args=(theirs, device, threads, log, sharing, workers))
         with _without_main(), preloaded():  # if this starts the server, it and all workers use tcmalloc
             self.process.start()
         theirs.close()
@@ -69,6 +72,8 @@ class WorkerProcess:
     def give(self, task: Task | None) -> None:
         """Send a task, or None to dismiss the worker."""
         self.leaves, self.is_busy = task is None, task is not None
+        self.is_first, self.is_fresh = self.is_fresh, False
+        self.footprint.begin()
         self.shares = task is not None and len(task.runs) > 1
         with suppress(OSError):  # a dead worker is detected by its closed channel
             self.channel.send(task)
