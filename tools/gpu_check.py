@@ -262,7 +262,8 @@ class Check:
             with self.watched() as places:
                 run.step()
                 run.step()
-            self.say("waits", f"{name}, a step", count=sum(places.values()) / 2, where=dict(places.most_common(6)))
+            figures = {"count": sum(places.values()) / 2, "where": dict(places.most_common(6))}
+            self.say("waits", f"{name}, a step", wrong=bool(places), **figures)
 
     def whole(self) -> None:
         """Time a whole run, and DomainBed's."""
@@ -414,6 +415,17 @@ class Check:
                 speeds[f"{backbone}, {at_once} at once"] = steps * 3 * self.rows / (time.time() - began)
         print(json.dumps(speeds), flush=True)
 
+    def left_by_a_run(self) -> int:
+        """Train a few compiled updates with CUDA graphs; return the MiB that this process still reserves afterwards."""
+        run = Trained(self, self.spec("ERM", "resnet18", rows=8), COMPILED)
+        for _ in range(4):
+            run.step()
+        self.synchronise()
+        del run
+        gc.collect()
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved(self.device) >> 20
+
     def compiled(self) -> None:
         """Time compiled training, and CUDA graphs of small batches."""
         if not self.on_gpu:
@@ -424,6 +436,7 @@ class Check:
             far = self.difference(spec, (self.device, FULL), (self.device, FULL._replace(compile="on")))
             figures = {"largest_relative_difference": f"{far:.1e}"}
             self.say("compiled", f"{name}, three updates in fp32", wrong=not far <= _MOST_DIFFERENCE, **figures)
+        self.say("compiled", "memory that stays after each of three runs", mib=[self.left_by_a_run() for _ in range(3)])
         cases = [("ERM", 32), ("ERM", 8), ("SWAD+BF", 32), ("ANDMask", 8), ("SAM", 8), ("MLDG", 8), ("DANN+BF", 8)]
         for (name, rows), backbone in product(cases, ("resnet50", "resnet18")):
             if backbone == "resnet50" and rows < self.rows:
