@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from dg_batchformer.errors import InputError
 
+_PATIENCE = 2  # seconds that a parent has to stop in order
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _inherited: tuple[Callable[[Any], Any], Sequence[Any]]
@@ -50,13 +51,20 @@ def in_every_core(
 
 
 def begin_child(parent: int) -> None:
-    """Set up a forked process: its parent handles Ctrl-C, SIGTERM ends it, and so does the end of its parent.
+    """Set up a forked process: its parent handles Ctrl-C, SIGTERM ends it soon, and so does the end of its parent.
 
-    It inherits handlers, and open pipes, whose readers would otherwise wait for it after its parent was killed.
+    It inherits handlers, and open pipes, whose readers would otherwise wait for it after its parent was killed. A
+    SIGTERM for the whole process group reaches the parent too, which gets the time to stop in order.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end_soon)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_soon(number: int, frame: object) -> None:
+    timer = threading.Timer(_PATIENCE, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def _end_with(parent: int) -> None:

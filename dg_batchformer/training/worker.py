@@ -152,6 +152,7 @@ def _give_back_memory(device: torch.device) -> bool:
         try:
             torch.cuda.synchronize(device)
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
         except RuntimeError:
             return False
     return True

@@ -55,3 +55,29 @@ list(in_every_core(work, range(10_000)))
         time.sleep(0.1)
     assert not process_start(child)
     assert child != parent.pid
+
+
+@pytest.mark.skipif(usable_cores() == 1, reason="one core, so that no process is started")
+def test_a_signal_to_the_process_group_lets_the_parent_stop_in_order():
+    code = """
+import os, signal, sys, time
+from dg_batchformer.runtime.parallel import in_every_core
+asked = []
+signal.signal(signal.SIGTERM, lambda *given: asked.append(1))
+def work(item):
+    time.sleep(0.05)
+    return item
+for item in in_every_core(work, range(10_000), at_once=1):
+    print("begun", flush=True)
+    if asked:
+        sys.exit(7)
+"""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True, stderr=subprocess.PIPE
+    )
+    parent.stdout.readline()
+    os.killpg(parent.pid, signal.SIGTERM)
+
+    _, said = parent.communicate(timeout=30)
+
+    assert parent.returncode == 7, said

@@ -1,6 +1,7 @@
 """The local launcher with failing or full GPUs, with scripted workers."""
 
 from multiprocessing import Pipe
+from threading import Timer
 
 import pytest
 from stand_in_gpus import GIB
@@ -29,7 +30,7 @@ class _Worker:
         self.device, self.sharing = device, sharing
         self.channel, self.theirs = Pipe()
         self.told, self.leaves, self.is_usable = None, False, True
-        self.is_fresh, self.is_first, self.footprint = True, False, Footprint()
+        self.is_fresh, self.is_first, self.left, self.footprint = True, False, set(), Footprint()
         self.runs, self.faulted, self.is_busy, self.shares = [], [], False, False
         self.alive.append(self)
         self.started.append(self)
@@ -130,6 +131,74 @@ def test_a_run_that_is_out_of_memory_waits_for_its_own_card_or_for_the_whole_mac
     assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
     assert [device for device, _ in tried] == ["cuda:0"] * 2, "another card may be smaller"
     assert tried[1][1] == ["cuda:1"] * beside
+
+
+def test_a_retry_on_its_card_is_retried_on_the_machine_if_the_host_runs_out(launched):
+    tried = []
+
+    def script(worker, run):
+        if run.label == "SD":
+            tried.append(len(_Worker.alive))
+            return [BEGIN, [FULL, FULL_HOST, DONE][len(tried) - 1]]
+        return [BEGIN, *[{"event": "step", "done": 1}] * (200 if worker.device == "cuda:1" else 1), DONE]
+
+    report = launched(["cuda:0", "cuda:0", "cuda:1"], script)
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 3
+    assert tried[1:] == [2, 1]
+
+
+def test_a_neighbour_that_exits_before_a_failure_is_heard_counts_as_company(launched, monkeypatch):
+    def give(self, message):
+        self.leaves, self.is_busy, self.is_first = message is None, message is not None, True
+        events = [{"memory": 0, **event, "run": run.spec.id} for run in self.runs for event in self.script(self, run)]
+        if message is not None:
+            events.append({"event": "free", "leaves": True, "memory": 0})
+        late = 0.5 if any(event.get("out_of_memory") for event in events) else 0
+
+        def send():
+            for event in events:
+                self.theirs.send(event)
+            self.theirs.close()
+
+        Timer(late, send).start()
+
+    tried = []
+
+    def script(worker, run):
+        if run.label == "SD":
+            tried.append(worker)
+        return [BEGIN, FULL if run.label == "SD" and len(tried) == 1 else DONE]
+
+    monkeypatch.setattr(_Worker, "give", give)
+    report = launched(["cuda:0", "cuda:0"], script, rows="SD, ERM")
+
+    assert sorted(how for _, how, _ in report.ended_as) == ["done"] * 2
+    assert len(tried) == 2
+
+
+def test_a_run_whose_worker_dies_as_a_stop_arrives_is_reported_once(launched, monkeypatch):
+    ended = []
+
+    def give(self, message):
+        self.leaves, self.is_busy = message is None, message is not None
+        self.theirs.close()
+
+    def blame(self, runs, *told):
+        self._interrupt(2, None)
+        return list(runs)
+
+    def end(self, run, how, sentence):
+        ended.append((run.label, how))
+
+    monkeypatch.setattr(_Worker, "give", give)
+    monkeypatch.setattr(_Worker, "send_signal", lambda self, number: None, raising=False)
+    monkeypatch.setattr(local.LocalLauncher, "_blame", blame)
+    monkeypatch.setattr(_Report, "ended", end)
+    with pytest.raises(AssertionError):  # the launch was interrupted
+        launched(["cuda:0"], lambda worker, run: [], rows="SD")
+
+    assert ended == [("SD", "interrupted")]
 
 
 def test_a_run_that_had_its_card_and_a_new_process_to_itself_is_not_tried_again(launched):

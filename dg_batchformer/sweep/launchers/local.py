@@ -212,7 +212,8 @@ class LocalLauncher(Launcher):
     def _end(self, worker: WorkerProcess, run: SweepRun, told: dict[str, Any]) -> None:
         """Handle the end of a run; one that is interrupted with its worker stays in the task."""
         how, sentence = told.get("state", told["event"]), told.get("sentence", "")
-        full = told.get("out_of_memory")
+        full, before = told.get("out_of_memory"), self.retries.get(run.spec.id)
+        may_retry = before is None or (full == "cpu" and not before.of_host)
         if how == "interrupted" and not self.interrupts:
             worker.leaves = True
             self.report.note(run, "its worker process was asked to stop; the run resumes in another one")
@@ -220,7 +221,7 @@ class LocalLauncher(Launcher):
         worker.runs.remove(run)
         if how == "fault":
             worker.faulted += self._blame([run], f"as {sentence}")
-        elif full and run.spec.id not in self.retries and self._had_company(worker, of_host=full == "cpu"):
+        elif full and may_retry and not self.interrupts and self._had_company(worker, of_host=full == "cpu"):
             self.retries[run.spec.id] = Retry(run, worker.device, full == "cpu")
             self.alone.append(run.spec.id)
             self.folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # not a failure yet
@@ -232,18 +233,22 @@ class LocalLauncher(Launcher):
 
     def _had_company(self, worker: WorkerProcess, *, of_host: bool) -> bool:
         """Return whether others, or earlier tasks of a worker, can have taken memory that its run needed."""
-        others = [other for other in self.workers if of_host or other.device == worker.device]
-        return len(others) > 1 or worker.shares or not worker.is_first
+        others = [*worker.left, *(other.device for other in self.workers if other is not worker)]
+        return worker.shares or not worker.is_first or any(of_host or device == worker.device for device in others)
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Reap an exited worker; replace it if there is work left."""
         self.workers.remove(worker)
         again, code = worker.faulted, worker.bury()
-        if worker.runs and not self.interrupts:
+        for other in self.workers:
+            other.left.add(worker.device)
+        if self.interrupts:
+            again = [*again, *worker.runs]
+        elif worker.runs:
             cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
             advice = ", perhaps out of memory: use fewer --devices" if code == -signal.SIGKILL else ""
             again = [*again, *self._blame(worker.runs, f"with {cause}", advice)]
-        self._requeue([*again, *worker.runs] if self.interrupts else again)
+        self._requeue(again)
         if not (self.workers or self.slots):
             self._give_up_without_devices()
         elif worker.is_usable and (self.queue or self._next_retry(worker.device)):

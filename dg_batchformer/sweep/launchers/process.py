@@ -60,6 +60,7 @@ class WorkerProcess:
         self.is_usable = True  # whether its device works
         self.is_fresh = True  # whether it has had no task
         self.is_first = False  # whether its task is its first
+        self.left: set[str] = set()  # devices of workers that exited during its task
         self.footprint = Footprint()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_SERVER, _WORKER])
@@ -73,6 +74,7 @@ class WorkerProcess:
         """Send a task, or None to dismiss the worker."""
         self.leaves, self.is_busy = task is None, task is not None
         self.is_first, self.is_fresh = self.is_fresh, False
+        self.left.clear()
         self.footprint.begin()
         self.shares = task is not None and len(task.runs) > 1
         with suppress(OSError):  # a dead worker is detected by its closed channel
