@@ -125,10 +125,8 @@ def train_task(task: Task, device: torch.device, events: Events, stop: Callable[
 
     def ended(run: RunToTrain, how: State | Exception) -> None:
         name, sentence = ending(run.spec, run.folder, how)
-        event, values = (
-            name,
-            {"sentence": sentence, "out_of_memory": how.device.type if isinstance(how, OutOfMemory) else ""},
-        )
+        full = how.device.type if isinstance(how, OutOfMemory) else ""
+        event, values = name, {"sentence": sentence, "out_of_memory": full}
         if isinstance(how, State):
             event, values = "end", {"sentence": sentence, "state": name}
         elif isinstance(how, DeviceFault):  # another process can resume the run
