@@ -221,11 +221,11 @@ class LocalLauncher(Launcher):
         worker.runs.remove(run)
         if how == "fault":
             worker.faulted += self._blame([run], f"as {sentence}")
-        elif full and may_retry and not self.interrupts and self._had_company(worker, of_host=full == "cpu"):
+        elif full and may_retry and self._had_company(worker, of_host=full == "cpu"):
             self.retries[run.spec.id] = Retry(run, worker.device, full == "cpu")
-            self.alone.append(run.spec.id)
             self.folder.run(run.spec.id).error_file.unlink(missing_ok=True)  # not a failure yet
             self.report.note(run, f"{sentence}; the run is retried alone at the end")
+            self._requeue([run])
         else:
             if told["event"] == "end":
                 self.folder.log_end(run.spec.id)
