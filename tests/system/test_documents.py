@@ -137,7 +137,8 @@ def test_the_commands_of_the_manual_run_as_printed_but_for_their_steps(document,
 
 
 def test_the_commands_of_the_readme_run_as_printed(project):
-    commands = _commands(ROOT / "README.md")
+    clone, *commands = _commands(ROOT / "README.md")
 
+    assert clone.startswith("git clone ")  # of what is in ``project``
     assert commands[0] == "make demo"
     _run(commands, project)
