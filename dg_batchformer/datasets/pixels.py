@@ -155,7 +155,8 @@ class Plane:
         """Read the bytes of images from the file, one image after the other; PyTorch's number of threads share them."""
         ends = list(accumulate(self._begins[index + 1] - self._begins[index] for index in indices))
         pixels = torch.empty(ends[-1], dtype=torch.uint8)
-        parts = [pixels.numpy().data[begin:end] for begin, end in pairwise([0, *ends])]
+        view = pixels.numpy().data
+        parts = [view[begin:end] for begin, end in pairwise([0, *ends])]
         threads = torch.get_num_threads()
         spread = map if min(threads, len(parts)) == 1 else _readers(threads).map
         for _ in spread(self._fill, indices, parts):

@@ -2,9 +2,10 @@
 
 import resource
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,12 @@ class CardMemory(NamedTuple):
     most: int
 
 
+HOST = "host"
+
+
 @dataclass
 class Footprint:
-    """Memory of a worker, in bytes, of the host and of its GPU.
+    """Memory of a worker, in bytes, by place: of the host, and of its GPU under the name of the device.
 
     Args:
         held: what it holds, as last reported.
@@ -31,16 +35,14 @@ class Footprint:
 
     """
 
-    held: int = 0
-    held_of_card: int = 0
-    most: int = 0
-    most_of_card: int = 0
+    held: Counter[str] = field(default_factory=Counter)
+    most: Counter[str] = field(default_factory=Counter)
     has_settled: bool = False
     ran_out: bool = False
 
     def begin(self) -> None:
         """Begin a task."""
-        self.most = self.most_of_card = 0
+        self.most.clear()
         self.has_settled = self.ran_out = False
 
 

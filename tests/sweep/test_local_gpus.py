@@ -30,14 +30,14 @@ class _Worker:
         self.device, self.sharing = device, sharing
         self.channel, self.theirs = Pipe()
         self.told, self.leaves, self.is_usable = None, False, True
-        self.is_fresh, self.is_first, self.left, self.footprint = True, False, set(), Footprint()
+        self.num_tasks, self.left, self.footprint = 0, set(), Footprint()
         self.runs, self.faulted, self.is_busy, self.shares = [], [], False, False
         self.alive.append(self)
         self.started.append(self)
 
     def give(self, message):
         self.leaves, self.is_busy = message is None, message is not None
-        self.is_first, self.is_fresh = self.is_fresh, False
+        self.num_tasks += message is not None
         self.footprint.begin()
         self.shares = message is not None and len(message.runs) > 1
         events = [{**event, "run": run.spec.id} for run in self.runs for event in self.script(self, run)]
@@ -150,7 +150,7 @@ def test_a_retry_on_its_card_is_retried_on_the_machine_if_the_host_runs_out(laun
 
 def test_a_neighbour_that_exits_before_a_failure_is_heard_counts_as_company(launched, monkeypatch):
     def give(self, message):
-        self.leaves, self.is_busy, self.is_first = message is None, message is not None, True
+        self.leaves, self.is_busy, self.num_tasks = message is None, message is not None, 1
         events = [{"memory": 0, **event, "run": run.spec.id} for run in self.runs for event in self.script(self, run)]
         if message is not None:
             events.append({"event": "free", "leaves": True, "memory": 0})

@@ -135,7 +135,7 @@ class LocalLauncher(Launcher):
             worker.runs = [*self.queue.popleft()]
         elif self.queue:
             return
-        elif worker.is_fresh and (retry := self._next_retry(worker.device, besides=worker)):
+        elif not worker.num_tasks and (retry := self._next_retry(worker.device, besides=worker)):
             self.alone.remove(retry.run.spec.id)
             worker.runs = [retry.run]
         if not worker.runs:
@@ -234,7 +234,7 @@ class LocalLauncher(Launcher):
     def _had_company(self, worker: WorkerProcess, *, of_host: bool) -> bool:
         """Return whether others, or earlier tasks of a worker, can have taken memory that its run needed."""
         others = [*worker.left, *(other.device for other in self.workers if other is not worker)]
-        return worker.shares or not worker.is_first or any(of_host or device == worker.device for device in others)
+        return worker.shares or worker.num_tasks > 1 or any(of_host or device == worker.device for device in others)
 
     def _bury(self, worker: WorkerProcess) -> None:
         """Reap an exited worker; replace it if there is work left."""

@@ -58,8 +58,7 @@ class WorkerProcess:
         self.told: signal.Signals | None = None  # last signal sent
         self.leaves = False  # whether it is about to exit: dismissed, stopped by a signal, or without its device
         self.is_usable = True  # whether its device works
-        self.is_fresh = True  # whether it has had no task
-        self.is_first = False  # whether its task is its first
+        self.num_tasks = 0  # that it has been given
         self.left: set[str] = set()  # devices of workers that exited during its task
         self.footprint = Footprint()
         context = multiprocessing.get_context("forkserver")
@@ -73,7 +72,7 @@ class WorkerProcess:
     def give(self, task: Task | None) -> None:
         """Send a task, or None to dismiss the worker."""
         self.leaves, self.is_busy = task is None, task is not None
-        self.is_first, self.is_fresh = self.is_fresh, False
+        self.num_tasks += task is not None
         self.left.clear()
         self.footprint.begin()
         self.shares = task is not None and len(task.runs) > 1
