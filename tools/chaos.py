@@ -3,8 +3,9 @@
 
 Trains a sweep of tiny runs twice: undisturbed, with every run by itself; and with rows that are trained at once, while
 workers, and sometimes the launch itself, are killed at random times by SIGKILL or SIGTERM and started again until all
-runs are done. Then the records are compared. With --seconds, further sweeps follow for that time. Exit status 1 if a
-run is lost, differs, or was trained to its end twice.
+runs are done. Runs that were given up, as three of their workers died in a row, are tried again as a user would. Then
+the records are compared. With --seconds, further sweeps follow for that time. Exit status 1 if a run is lost, differs,
+or was trained to its end twice.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from dg_batchformer.sweep.expand import expand
 
 VOLATILE = ("step_time", "mem_gb")
 WORKERS = 2
+GIVEN_UP = "3 worker processes died during this run"
 LAUNCH_SHARE = 0.05  # share of the faults that hit the launch instead of a worker
 
 
@@ -47,7 +49,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as path:
             total += compare(Path(path), options, dice, lr=1e-3 * (1 + turn))
         total["sweeps"] += 1
-        print(", ".join(f"{name} {total[name]}" for name in ("sweeps", "runs", "faults", *FAILURES)), flush=True)
+        print(
+            ", ".join(f"{name} {total[name]}" for name in ("sweeps", "runs", "faults", "given up", *FAILURES)),
+            flush=True,
+        )
     return 1 if any(total[name] for name in FAILURES) else 0
 
 
@@ -68,39 +73,45 @@ def compare(path: Path, options: argparse.Namespace, dice: random.Random, lr: fl
     began = time.monotonic()
     start(whole.path.with_suffix(".yaml"), whole).wait()
     seconds_per_run = WORKERS * (time.monotonic() - began) / len(specs)
-    found = Counter(runs=len(specs), faults=disturb(file, torn, specs, options.every * seconds_per_run, dice))
+    found = disturb(file, torn, specs, options.every * seconds_per_run, dice)
+    found["runs"] = len(specs)
     for spec in specs:
         run = torn.run(spec.id)
         found["lost"] += run.state() is not State.DONE
         found["differing"] += records(torn, spec) != records(whole, spec)
-        found["trained twice"] += run.log_file.read_text().count("done after") > 1
+        log = run.log_file.read_text() if run.log_file.exists() else ""  # a lost run may never have begun
+        found["trained twice"] += log.count("done after") > 1
+        if run.state() is State.FAILED:
+            print(f"{spec.id}: {run.failure()}", file=sys.stderr)
     return found
 
 
-def start(file: Path, folder: SweepFolder) -> subprocess.Popen[bytes]:
-    """Start a launch; its output goes to launch.log."""
+def start(file: Path, folder: SweepFolder, *more: str) -> subprocess.Popen[bytes]:
+    """Start a launch, perhaps with more arguments; its output goes to launch.log."""
     devices = ",".join(["cpu"] * WORKERS)
     command = [sys.executable, "-m", "dg_batchformer", "sweep", str(file), "--devices", devices, "--threads", "1"]
     folder.path.mkdir(parents=True, exist_ok=True)
     with (folder.path / "launch.log").open("ab") as log:
-        return subprocess.Popen([*command, "--results_dir", str(folder.path.parent)], stdout=log, stderr=log)
+        return subprocess.Popen([*command, "--results_dir", str(folder.path.parent), *more], stdout=log, stderr=log)
 
 
-def disturb(file: Path, folder: SweepFolder, specs: list[RunSpec], seconds: float, dice: random.Random) -> int:
-    """Train a sweep to its end despite kills, so many seconds apart on average; return their number."""
-    faults = 0
+def disturb(file: Path, folder: SweepFolder, specs: list[RunSpec], seconds: float, dice: random.Random) -> Counter[str]:
+    """Train a sweep to its end despite kills, so many seconds apart on average; count them, and runs given up."""
+    found = Counter[str]()
     launch = start(file, folder)
     while True:
         try:
             launch.wait(dice.expovariate(1 / seconds))
         except subprocess.TimeoutExpired:
-            faults += hit(launch.pid, dice)
+            found["faults"] += hit(launch.pid, dice)
             continue
         if all(folder.run(spec.id).state() is State.DONE for spec in specs):
-            return faults
-        if any(folder.run(spec.id).state() is State.FAILED for spec in specs):
-            return faults  # lost: a run that was only killed must not count as failed
-        launch = start(file, folder)
+            return found
+        failed = [run for run in (folder.run(spec.id) for spec in specs) if run.state() is State.FAILED]
+        if any(GIVEN_UP not in run.failure() for run in failed):
+            return found  # lost: a kill alone must not let a run fail
+        found["given up"] += len(failed)
+        launch = start(file, folder, *(["--retry", "failed"] if failed else []))
 
 
 def hit(launch: int, dice: random.Random) -> int:

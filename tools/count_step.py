@@ -31,6 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
+from dg_batchformer.algorithms.base import TrainingSet
 from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.hparams_registry import resolve_hparams
@@ -48,6 +49,8 @@ _SIZE, _ROWS = 32, 4  # pixels, and images per environment in updates: their cou
 _TINY = 8  # pixels, where times of the host are measured
 _STEPS = 50
 _ALLOCATIONS = ("empty", "new_empty", "detach", "alias", "resize_", "set_")
+# The meta device cannot draw from Beta distributions otherwise.
+torch.library.register_fake("aten::_sample_dirichlet", lambda alpha, generator=None: torch.empty_like(alpha))
 _READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "bincount", "masked_select", "_unique2")
 
 
@@ -125,6 +128,7 @@ class Step:
         """Build the algorithm."""
         shape, classes = self.dataset.input_shape, self.dataset.num_classes
         algorithm = get_algorithm_class(self.spec.algorithm)(shape, classes, 3, self.hparams)
+        algorithm.prepare(TrainingSet(torch.ones(3, classes), self.spec.steps))
         apply(Execution(precision, "cached", "off"), algorithm, CPU, 3 * self.hparams["batch_size"])
         return algorithm
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from dg_batchformer.networks.transfer import transfer
+from torch.distributions import Beta
 
 PARTNERS = ("any", "other_domain")
 _EPS = 1e-6
@@ -30,21 +29,29 @@ def mix_styles(maps: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
     return ((x - mean) / deviation * new_deviation + new_mean).to(maps.dtype)
 
 
-def draw_partners(rows: int, domain_rows: int | None) -> Tensor:
-    """Draw a random partner for every row, (rows,).
+def draw_partners(rows: int, domain_rows: int | None, device: torch.device | None = None) -> Tensor:
+    """Draw a random partner for every row on a device, by default the CPU: (rows,).
 
     Args:
+        rows: number of rows.
         domain_rows: rows per domain, if rows are sorted by domain: partners then come from another domain, the next one
             in a random cyclic order. With None, incomplete domains or a single domain, partners come from any.
+        device: of the partners.
 
     """
     if domain_rows is None or rows % domain_rows or rows == domain_rows:
-        return torch.randperm(rows)
+        return torch.randperm(rows, device=device)
     ring = torch.randperm(rows // domain_rows)
-    partners = torch.empty(len(ring), domain_rows, dtype=torch.long)
+    partners = torch.empty(len(ring), domain_rows, dtype=torch.long, device=device)
     for domain, following in zip(ring.tolist(), ring.roll(-1).tolist(), strict=True):
-        partners[domain] = following * domain_rows + torch.randperm(domain_rows)
+        partners[domain] = following * domain_rows + torch.randperm(domain_rows, device=device)
     return partners.flatten()
+
+
+def draw_shares(rows: int, alpha: float, device: torch.device | None = None) -> Tensor:
+    """Draw a weight from Beta(alpha, alpha) for every row on a device, by default the CPU: (rows,)."""
+    parameter = torch.full((), alpha, device=device)
+    return Beta(parameter, parameter, validate_args=False).sample((rows,))  # validation would wait for the device
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,5 @@ class StyleMixer:
         """Mix the styles of a stage's output, or return it unchanged: (N, C, H, W) -> (N, C, H, W)."""
         if place not in self.places or float(torch.rand(())) >= self.probability:
             return maps
-        shares = torch.distributions.Beta(self.alpha, self.alpha).sample((len(maps),))
-        partners = draw_partners(len(maps), self.domain_rows)
-        # Drawn on the CPU, so that draws are the same on all devices.
-        return mix_styles(maps, *transfer([partners, shares], maps.device))
+        shares = draw_shares(len(maps), self.alpha, maps.device)
+        return mix_styles(maps, draw_partners(len(maps), self.domain_rows, maps.device), shares)
