@@ -176,9 +176,12 @@ def _of_protocol(
         return None
     asked = {name: value for name, value in spec.as_dict().items() if name in FIELDS}
     fields = {name: value for name, value in asked.items() if name not in {"hparams", "protocol", *_OF_THE_ROW}}
-    if get_protocol(protocol).default_data_path(spec.facts) == "features":
+    its = get_protocol(protocol)
+    if its.default_data_path(spec.facts) == "features":
         fields["data_path"] = "features"  # the pixel cache, in contrast, is part of no protocol
-    hparams = get_protocol(protocol).hparam_defaults(spec.facts)
+    if not its.fixes_mode:
+        del fields["precision"], fields["compile"]
+    hparams = its.hparam_defaults(spec.facts)
     return (
         {name: as_text(value) for name, value in {**fields, "seed": DERIVED}.items()},
         {name: as_text(value) for name, value in hparams.items()},

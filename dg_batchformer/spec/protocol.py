@@ -28,6 +28,7 @@ class Protocol:
         draws: random draws of hparams for images of 224 pixels, by name; if not empty, no other hparam is drawn.
         data_path: default data path for images of 224 pixels.
         domainbed_names: whether hparams also appear under DomainBed's names.
+        fixes_mode: whether precision and compilation are part of it, as in papers, which use fp32 and do not compile.
 
     """
 
@@ -44,6 +45,7 @@ class Protocol:
     draws: Mapping[str, Draw] = field(default_factory=dict)
     data_path: str = "cached"
     domainbed_names: bool = False
+    fixes_mode: bool = True
 
     def num_steps(self, facts: DatasetFacts) -> int:
         """Return the number of steps on a dataset."""

@@ -22,6 +22,7 @@ from dg_batchformer.datasets import Dataset
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.compilation import compiled
+from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.storage.folders import cache_dir, write_text
 from dg_batchformer.storage.lock import held
@@ -147,13 +148,24 @@ def prepare_features(
                 index.unlink()
                 (folder / "rows").unlink(missing_ok=True)
             if not index.is_file():
-                with open_images() as loader, torch.no_grad():
+                with _every_core(), open_images() as loader, torch.no_grad():
                     prefix = _compiled(featurizer.eval()) if compiles else featurizer.eval().cacheable
                     _build(folder, dataset, prefix, loader, recipe.views, device, progress)
     features = open_features(folder)
     if features.rows.dtype == torch.float16:
         note("cached features are stored in fp16, with a relative error of at most 0.05 %: fp32 would exceed 4 GiB")
     return features
+
+
+@contextmanager
+def _every_core() -> Iterator[None]:
+    """Use all cores inside the context, as other workers of a sweep mostly wait for the same features."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(usable_cores())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=2)

@@ -48,8 +48,8 @@ _SHOW_EVERY = 60  # seconds between notes on a cache that is being built
 class Watcher(Callback):
     """The callback that shows a run to people: the console of ``train``, or the launcher of a sweep."""
 
-    cache: Cache | None = None  # the last one that was built
-    began: tuple[float, int] = (0.0, 0)  # when it was begun, and with how many entries
+    building: tuple[Cache, bool] | None = None  # the last cache, and whether this process builds it
+    began: tuple[float, int] = (0.0, 0)  # when that began, and with how many entries
     noted = 0.0  # when its progress was last shown
 
     def line(self, text: str) -> None:
@@ -59,21 +59,23 @@ class Watcher(Callback):
         """A message for the user."""
 
     def caching(self, cache: Cache, done: int, total: int) -> None:
-        """Progress of building a cache, in entries; unless overridden, a note when it begins and every minute."""
+        """Progress of building a cache, in entries; 0 are done while another process builds it.
+
+        Unless overridden, this makes a note at the beginning and every minute.
+        """
         now = time.monotonic()
-        if cache != self.cache:
-            self.cache, self.began, self.noted = cache, (now, done), now
-            self.note(f"building the {cache.name}: {total:,} {cache.entry}s")
+        waits = f"waiting for another process that builds the {cache.name}"
+        if self.building != (cache, done > 0):
+            self.building, self.began, self.noted = (cache, done > 0), (now, done), now
+            self.note(f"building the {cache.name}: {total:,} {cache.entry}s" if done else waits)
         elif done < total and now - self.noted >= _SHOW_EVERY:
             self.noted = now
             began, before = self.began
-            if done == before:
-                self.note(f"waiting for another process that builds the {cache.name}")
-            else:
+            if not done:
+                self.note(waits)
+            elif done > before:
                 left = (now - began) / (done - before) * (total - done)
                 self.note(f"{cache.name}: {done:,} of {total:,} {cache.entry}s (ETA {duration(left)})")
-        if done == self.began[1]:
-            self.began = now, done
 
 
 @contextmanager

@@ -151,6 +151,14 @@ def test_averages_over_datasets_say_on_which_a_row_deviates(tmp_path):
     assert "steps 5001, not 15001 on DomainNet" in table.conditions.deviations["ERM"]
 
 
+@pytest.mark.parametrize(("protocol", "deviates"), [("domainbed-2020", True), ("swad-2021", True), ("quick", False)])
+def test_only_protocols_of_papers_fix_precision_and_compilation(protocol, deviates, tmp_path):
+    deviations = _table(_sweep(tmp_path, protocol=protocol, compile="auto")).conditions.deviations["ERM"]
+
+    assert "steps 801, not" in deviations[0]
+    assert ("compile auto, not off" in deviations) is deviates
+
+
 def test_the_unchanged_protocol_has_no_deviations(tmp_path):
     asked = {"protocol": "swad-2021", "steps": None, "data_path": "exact", "precision": "fp32", "compile": "off"}
 

@@ -94,6 +94,8 @@ def _write_placeholders(folder):
             image.save(folder / place / f"{index}.jpg")
     [module, *_] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
     (folder / "my_module.py").write_text(module)
+    [*_, streets] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "quickstart.md").read_text(), re.DOTALL)
+    (folder / "streets.yaml").write_text(f"{streets}steps: 3\n")
     pacs = load_sweep(ROOT / "sweeps" / "pacs.yaml")
     write_sweep(folder / "results" / "pacs", pacs, lambda run: rng.uniform(0.7, 0.8), hparams={"weights": "none"})
     write_domainbed_sweep(folder / "domainbed_sweep", KINDS["whole"]._replace(algorithms=("CORAL", "Mine")), seed=0)

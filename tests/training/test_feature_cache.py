@@ -108,6 +108,24 @@ def test_a_build_stops_when_asked_to_and_the_same_run_continues_it(weights, imag
     assert run_quickly(spec, tmp_path / "run", **given) is State.DONE
 
 
+def test_a_build_uses_every_core_and_training_only_its_threads(weights, image_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dg_batchformer.training.feature_cache.usable_cores", lambda: 3)
+    threads = {"build": set(), "run": set()}
+
+    class Watching(Silence):
+        def caching(self, cache, done, total):
+            threads["build"].add(torch.get_num_threads())
+
+        def step(self, step):
+            threads["run"].add(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    run_quickly(_spec(weights=weights, steps=2), tmp_path, data_dir=image_folder(n=4), watcher=Watching())
+
+    assert 3 in threads["build"]
+    assert threads["run"] == {before}
+
+
 @pytest.mark.parametrize("cache", ["features/*", "pixels/*"])
 def test_a_run_that_waits_for_the_cache_of_another_process_stops_when_asked_to(cache, weights, image_folder, tmp_path):
     spec, data_dir = _spec(weights=weights, steps=1), image_folder(n=4)
