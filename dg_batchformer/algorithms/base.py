@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batchformer import pairing, without_batchformer
+from dg_batchformer.networks.tuning import trains_head_only
 from dg_batchformer.optim.groups import featurizers, parameter_groups
 from dg_batchformer.optim.recipe import Recipe
 
@@ -131,6 +132,7 @@ class Algorithm(nn.Module):
     registered = False
     min_domains: ClassVar[int] = 1  # minimal number of training environments
     compares_domains: ClassVar[bool] = False  # whether its terms vanish with one environment, leaving ERM
+    shapes_features: ClassVar[bool] = False  # whether its terms only train the featurizer, leaving ERM if it is frozen
     batch_dependent: ClassVar[bool] = False  # whether predictions depend on the rest of the batch by design
     needs_pixels: ClassVar[str] = ""  # why it cannot train on cached features; '' if it can
     differentiates_twice: ClassVar[bool] = False  # through a featurizer, which torch.compile does not support
@@ -162,6 +164,11 @@ class Algorithm(nn.Module):
     def has_nothing_to_compare(cls, num_domains: int) -> bool:
         """Return whether the method compares training environments, but there is only one."""
         return cls.compares_domains and num_domains == 1
+
+    @classmethod
+    def has_nothing_to_shape(cls, hparams: Mapping[str, Any]) -> bool:
+        """Return whether the terms of the method only train the featurizer, but all of it is frozen."""
+        return cls.shapes_features and trains_head_only(hparams)
 
     def check_pairing(self) -> None:
         """Raise InputError if the attached BatchFormer would not work correctly with this algorithm."""

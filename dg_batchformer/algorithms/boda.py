@@ -69,6 +69,7 @@ class BoDA(ERM):
     """
 
     compares_domains = True
+    shapes_features = True
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:

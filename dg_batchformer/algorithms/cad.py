@@ -24,6 +24,7 @@ class CAD(ERM):
     """
 
     compares_domains = True
+    shapes_features = True
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:

@@ -32,6 +32,7 @@ class CORAL(ERM):
     """
 
     compares_domains = True
+    shapes_features = True
 
     distance: Callable[[Tensor, Tensor], Tensor] = staticmethod(coral_distance)
 

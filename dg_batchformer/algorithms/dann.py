@@ -23,6 +23,7 @@ class DANN(Algorithm):
     """
 
     compares_domains = True
+    shapes_features = True
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:

@@ -30,7 +30,7 @@ class GGA(ERM):
     times. A trial is accepted if the least cosine similarity of the risk gradients of two environments rises, and the
     risk on all of them does not exceed that of the last accepted weights by 0.1 or more. After an accepted trial, the
     noise starts from the original weights again; after a rejected one it adds up. The update is made at the weights
-    accepted last. The search uses plain rows, without BatchFormer.
+    accepted last. The search uses plain rows, without BatchFormer. There is none if the featurizer is frozen.
 
     The defaults make 25,000 trials, each of which costs about an update and a forward pass: a run of 5000 updates takes
     seven times as long. As in the authors' release, the radius is constant, and no worse trial is accepted.
@@ -39,6 +39,7 @@ class GGA(ERM):
     """
 
     compares_domains = True
+    shapes_features = True
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:
@@ -56,7 +57,7 @@ class GGA(ERM):
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         metrics: Metrics = {}
         searches = self.hparams["gga_start_step"] <= self.updates <= self.hparams["gga_end_step"]
-        if searches and len(minibatches) > 1:
+        if searches and len(minibatches) > 1 and trainable(without_batchformer(self.featurizer)):
             plain = [(self.split_streams(x)[0], self.split_streams(y)[0]) for x, y in minibatches]
             with batch_norm_held(self.network), pairing(self.network, None):
                 metrics = {"similarity": self._search(plain)}

@@ -19,6 +19,7 @@ class IB_ERM(IRM):  # noqa: N801 the field's name
     Differs from DomainBed: ``nll`` is the risk, not the total loss (upstream adds the penalty to it in place).
     """
 
+    shapes_features = True
     penalties = {"ib": Anneal(weight=100.0, before=0.0)}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
@@ -40,6 +41,7 @@ class IB_IRM(IB_ERM):  # noqa: N801
     Differs from DomainBed: ``nll`` is the risk, not the total loss (upstream adds the penalties to it in place).
     """
 
+    shapes_features = False  # the penalty of IRM trains the classifier too
     penalties = {**IRM.penalties, **IB_ERM.penalties}
 
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:

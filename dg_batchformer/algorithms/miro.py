@@ -50,6 +50,7 @@ class MIRO(ERM):
     weights ``none`` it is random, and the penalty only slows training. Feature maps are those of the plain stream.
     """
 
+    shapes_features = True
     needs_pixels = "MIRO compares the feature maps of every stage"
 
     @classmethod

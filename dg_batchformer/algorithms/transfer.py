@@ -25,6 +25,7 @@ class Transfer(ERM):
     """
 
     compares_domains = True
+    shapes_features = True
 
     @classmethod
     def search_space(cls, dataset: str) -> dict[str, HParam]:

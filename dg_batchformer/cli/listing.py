@@ -142,6 +142,8 @@ def _behaviour(algorithm: type[Algorithm]) -> str:
     rows = [["prediction", alone], ["under BF", f"a sample attends to {scopes[algorithm.attends]}"]]
     if algorithm.compares_domains:
         rows.append(["with one domain", "much like ERM, because it compares training domains"])
+    if algorithm.shapes_features:
+        rows.append(["on frozen features", "like ERM, because its terms train the featurizer only"])
     return tabulate(rows, tablefmt="plain")
 
 

@@ -111,6 +111,11 @@ def tune(featurizer: FeaturizerModule, hparams: Mapping[str, Any]) -> None:
         add_lora(adapted, hparams["lora_rank"], hparams["lora_alpha"])
 
 
+def trains_head_only(hparams: Mapping[str, Any]) -> bool:
+    """Return whether hparams leave nothing of the featurizer to train."""
+    return hparams.get("freeze") == WHOLE or hparams.get("tune") == HEAD
+
+
 def _frozen_by(tune: str, stages: list[str]) -> str | None:
     """Return the ``freeze`` that a ``tune`` means; None where it means none."""
     if tune == HEAD:

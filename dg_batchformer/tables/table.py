@@ -236,7 +236,7 @@ def _dataset_table(
         *about_edges(runs, choices),
         *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs)),
     ]
-    notes += [*_about_lone_environments(runs), *_about_shots(runs, measurements.metric)]
+    notes += [*_about_lone_environments(runs), *_about_frozen(runs), *_about_shots(runs, measurements.metric)]
     made = _provenance(runs, method)
     notes += [made.differing_threads] if made is not None and made.differing_threads else []
     table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
@@ -260,6 +260,12 @@ def _about_lone_environments(runs: Sequence[CollectedRun]) -> list[str]:
     """Return a note on rows that compare training environments but had only one."""
     labels = dict.fromkeys(run.label for run in runs if run.constant.get("lone_environment") is not None)
     return [f"{', '.join(labels)}: much like ERM, as there is only one training environment"] if labels else []
+
+
+def _about_frozen(runs: Sequence[CollectedRun]) -> list[str]:
+    """Return a note on rows whose terms train the featurizer only, which was frozen."""
+    labels = dict.fromkeys(run.label for run in runs if run.constant.get("has_nothing_to_shape") is True)
+    return [f"{', '.join(labels)}: like ERM from another seed, as its terms train frozen features"] if labels else []
 
 
 def _about_shots(runs: Sequence[CollectedRun], metric: Metric) -> list[str]:

@@ -1,7 +1,7 @@
 """The output lines of a run, for the console of ``train`` and log.txt."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -76,6 +76,17 @@ def outcome(spec: RunSpec, folder: RunFolder) -> list[str]:
     else:
         said = [line for name in ("training-domain", "oracle") for line in _selected(spec, folder, name)]
     return [*said, f"records: {folder.records_file}", *_threads(run)]
+
+
+def about_frozen(names: Sequence[str]) -> str:
+    """Say that all terms of some algorithms but the risk have nothing to train."""
+    adds, trains, seeds = (
+        ("adds", "it trains", "another seed") if len(names) == 1 else ("add", "they train", "other seeds")
+    )
+    return (
+        f"{', '.join(names)} {adds} terms that train the featurizer only, which is frozen, so {trains} like ERM from "
+        f"{seeds}; freeze less of it, as protocol laptop-finetune does"
+    )
 
 
 def ending(spec: RunSpec, folder: RunFolder, how: State | Exception) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from dg_batchformer.datasets import Dataset
 from dg_batchformer.optim.groups import describe_groups, group_lines
 from dg_batchformer.results.race import Standing
 from dg_batchformer.seeds import seed_hash
+from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import State
 from dg_batchformer.training import checkpoint
@@ -23,6 +24,7 @@ from dg_batchformer.training.evaluate import Evaluation, build_evaluator
 from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.follower import Follower, Model, build_algorithm
 from dg_batchformer.training.initialization import Initial
+from dg_batchformer.training.lines import about_frozen
 from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.run_log import Watcher, log, tell
@@ -73,6 +75,9 @@ class Trajectory:
             lone = constant["lone_environment"] = spec.environment_names(spec.train_envs)
             asked = followers[0].spec.algorithm
             self.notes.append(f"{asked} compares training environments but has only {lone}: it trains much like ERM")
+        if self.algorithm.has_nothing_to_shape(hparams):
+            constant["has_nothing_to_shape"] = True
+            self.notes += [] if in_sweep else [about_frozen([split_name(spec.algorithm)[0]])]  # sweeps say it once
         self.groups = constant["parameter_groups"] = describe_groups(self.algorithm)
         self.fingerprint = dataset.fingerprint()
         self.initial = Initial(self.algorithm, spec, hparams, dataset, self.fingerprint)

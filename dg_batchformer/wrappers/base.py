@@ -33,6 +33,7 @@ class Wrapper(Algorithm):
         facts = (
             "min_domains",
             "compares_domains",
+            "shapes_features",
             "batch_dependent",
             "differentiates_twice",
             "trains",
