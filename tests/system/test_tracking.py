@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -63,10 +64,10 @@ def _recorded(folder, name):
 _BLOCK, _FILE_HEADER, _HEADER = 32768, 7, 7
 
 
-def _wandb_history(file: Path, name: str):
+def _wandb_records(file):
     from wandb.proto import wandb_internal_pb2
 
-    content, place, parts, found = file.read_bytes(), _FILE_HEADER, b"", []
+    content, place, parts = file.read_bytes(), _FILE_HEADER, b""
     while place + _HEADER <= len(content):
         if _BLOCK - place % _BLOCK < _HEADER:
             place += _BLOCK - place % _BLOCK
@@ -75,13 +76,25 @@ def _wandb_history(file: Path, name: str):
         parts += content[place + _HEADER : place + _HEADER + length]
         place += _HEADER + length
         if kind in (1, 4):
-            record = wandb_internal_pb2.Record.FromString(parts)
+            yield wandb_internal_pb2.Record.FromString(parts)
             parts = b""
-            if record.WhichOneof("record_type") == "history":
-                items = {".".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
-                found.append((json.loads(items["_step"]), json.loads(items[name])))
-            if record.WhichOneof("record_type") == "run":
-                run = record.run
+
+
+def _wandb_history(file, name):
+    end = time.monotonic() + 30
+    while True:  # the process of W&B writes the file, perhaps a little after the run has finished
+        records = {kind: [] for kind in ("run", "history", "exit")}
+        for record in _wandb_records(file):
+            kind = record.WhichOneof("record_type")
+            records.get(kind, []).append(getattr(record, kind))
+        if records["exit"] or time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    found = []
+    for history in records["history"]:
+        items = {".".join(item.nested_key) or item.key: item.value_json for item in history.item}
+        found.append((json.loads(items["_step"]), json.loads(items[name])))
+    [run] = records["run"]
     return found, run
 
 
