@@ -265,7 +265,8 @@ def _about_lone_environments(runs: Sequence[CollectedRun]) -> list[str]:
 def _about_frozen(runs: Sequence[CollectedRun]) -> list[str]:
     """Return a note on rows whose terms train the featurizer only, which was frozen."""
     labels = dict.fromkeys(run.label for run in runs if run.constant.get("has_nothing_to_shape") is True)
-    return [f"{', '.join(labels)}: like ERM from another seed, as its terms train frozen features"] if labels else []
+    why = "as all terms but the risk train the featurizer, which is frozen"
+    return [f"{', '.join(labels)}: like ERM from another seed, {why}"] if labels else []
 
 
 def _about_shots(runs: Sequence[CollectedRun], metric: Metric) -> list[str]:
