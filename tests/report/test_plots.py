@@ -1,6 +1,7 @@
 """Figures for notebooks and papers: matplotlib Figures of the right data, and files at the widths of columns."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,14 @@ from generated import ROWS, write_sweep
 
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
+from dg_batchformer.report.choices import Choices
+from dg_batchformer.report.figures.ratio import ratio_frame
 from dg_batchformer.report.plots import WIDTHS, Plots
 from dg_batchformer.results.collect import collect
+from dg_batchformer.results.metrics import METRICS
+from dg_batchformer.results.selection import METHODS
 from dg_batchformer.stats.comparison import compare_rows
+from dg_batchformer.tables.table import build_sections
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +51,19 @@ def test_curves_begin_at_step_0_and_name_their_rows(plots):
     assert _titles(figure)[0] == "art_painting: validation"
     assert figure.axes[0].get_xlim()[0] == 0
     assert {text.get_text() for axes in figure.axes for text in axes.texts} == {"ERM", "ERM+BF", "SWAD"}
+
+
+def test_bars_of_ratio_are_t_intervals_of_the_cells_of_tables():
+    results = collect([Path(__file__).parents[2] / "results" / "imbalanced_pacs"])
+    frame = ratio_frame(Choices(results, METHODS["training-domain"]))
+    [section] = build_sections(results, ["training-domain"], METRICS["few"])
+
+    drawn = frame[(frame.row == "BSoftmax+BF") & (frame.classes == "few-shot")].set_index("ratio")
+    for table, ratio in zip(section.tables[:3], (25, 50, 100), strict=True):
+        cell = table.rows["BSoftmax+BF"][table.columns.index("Average")]
+        sample_error = cell.error * (10 / 9) ** 0.5  # tables have DomainBed's population deviation
+        assert drawn.loc[ratio].accuracy == pytest.approx(cell.mean)
+        assert drawn.loc[ratio].interval == pytest.approx(2.262157 * sample_error)  # t of 9 degrees of freedom
 
 
 def test_selection_has_a_panel_for_every_method_and_a_line_for_every_row(plots):

@@ -93,7 +93,7 @@ KINDS = (
     Kind(
         "ratio",
         "Accuracy by class frequency",
-        "Mean accuracy over test environments, with its standard error over trials, against the ratio of the largest "
+        "Mean accuracy over test environments, with its 95 % interval over trials, against the ratio of the largest "
         "class or environment to the smallest. Few-shot classes are those with few training images: which ones depends "
         "on the ratio, and a ratio at which an environment has none is left out. The tables state the thresholds.",
         ratio_frame,

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from statistics import fmean, pstdev
+from math import nan
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -14,15 +15,17 @@ from dg_batchformer.report.figures.canvas import WIDE, panels, styled
 from dg_batchformer.report.looks import Looks
 from dg_batchformer.results.metrics import METRICS, Measurements
 from dg_batchformer.spec.imbalance import THINNED
+from dg_batchformer.stats.statistics import ALPHA
 
 _PANELS = {"many-shot": "many", "medium-shot": "medium", "few-shot": "few", "all classes": "balanced"}
-_COLUMNS = ["dataset", "row", "classes", "ratio", "accuracy", "error", "trials"]
+_COLUMNS = ["dataset", "row", "classes", "ratio", "accuracy", "interval", "trials"]
 
 
 def ratio_frame(choices: Choices) -> pd.DataFrame:
-    """Return the mean test accuracy of every row by class frequency and ratio, with its standard error over trials.
+    """Return the mean test accuracy of every row by class frequency and ratio, with its 95 % interval over trials.
 
-    Columns: dataset, row, classes, ratio, accuracy, error, trials; only of datasets trained on with several ratios.
+    Columns: dataset, row, classes, ratio, accuracy, interval (half its width; NaN for one trial), trials; only of
+    datasets trained on with several ratios.
     """
     lines: list[Sequence[Any]] = []
     measured = {name: Measurements(METRICS[metric]) for name, metric in _PANELS.items()}
@@ -34,8 +37,7 @@ def ratio_frame(choices: Choices) -> pd.DataFrame:
             for name, measurements in measured.items():
                 for ratio, benchmark in benchmarks.items():
                     if found := _by_trial(choices, benchmark, label, measurements):
-                        error = pstdev(found) / len(found) ** 0.5
-                        lines.append([title, label, name, ratio, fmean(found), error, len(found)])
+                        lines.append([title, label, name, ratio, fmean(found), _half_interval(found), len(found)])
     return pd.DataFrame(lines, columns=_COLUMNS)
 
 
@@ -66,6 +68,15 @@ def _by_trial(choices: Choices, benchmark: str, label: str, measurements: Measur
     return [fmean(values) for values in by_trial.values() if len(values) == len(envs)]
 
 
+def _half_interval(values: Sequence[float]) -> float:
+    """Return half the width of the t interval of the mean."""
+    if len(values) < 2:
+        return nan
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(values) - 1, 1 - ALPHA / 2)) * stdev(values) / len(values) ** 0.5
+
+
 @styled
 def ratio_figure(frame: pd.DataFrame, looks: Looks, width: float = WIDE) -> Figure:
     """Draw accuracy against the ratio, in a panel for each group of classes; see ``ratio_frame``."""
@@ -80,7 +91,7 @@ def ratio_figure(frame: pd.DataFrame, looks: Looks, width: float = WIDE) -> Figu
         axes.xaxis.set_minor_locator(NullLocator())
         for row, found in frame[frame.classes == name].groupby("row", sort=False):
             look = looks[str(row)]
-            axes.errorbar(found.ratio, found.accuracy, found.error, color=look.hex, linestyle=look.dash,
+            axes.errorbar(found.ratio, found.accuracy, found.interval, color=look.hex, linestyle=look.dash,
                           marker=look.marker)  # fmt: skip
     for line in grid:
         line[0].set_ylabel("test accuracy (%)")
