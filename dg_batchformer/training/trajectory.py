@@ -77,7 +77,8 @@ class Trajectory:
             self.notes.append(f"{asked} compares training environments but has only {lone}: it trains much like ERM")
         if self.algorithm.has_nothing_to_shape(hparams):
             constant["has_nothing_to_shape"] = True
-            self.notes += [] if in_sweep else [about_frozen([split_name(spec.algorithm)[0]])]  # sweeps say it once
+            if not in_sweep:  # sweeps say it once, before their runs
+                self.notes.append(about_frozen([split_name(spec.algorithm)[0]]))
         self.groups = constant["parameter_groups"] = describe_groups(self.algorithm)
         self.fingerprint = dataset.fingerprint()
         self.initial = Initial(self.algorithm, spec, hparams, dataset, self.fingerprint)
