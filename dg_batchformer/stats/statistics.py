@@ -7,7 +7,8 @@ accounts for that dependence.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import sqrt
+from math import nan, sqrt
+from statistics import stdev
 from typing import NamedTuple
 
 import numpy as np
@@ -48,13 +49,24 @@ def mean_interval(blocks: Sequence[Block], *, family: int = 1) -> Interval | Non
     """
     if not has_interval(blocks):
         return None
-    from scipy.special import stdtrit
-
-    probability = 1 - ALPHA / family / 2
     parts = (_over_environments(blocks), _over_trials(blocks))
-    half = sqrt(sum(variance.value * float(stdtrit(variance.df, probability)) ** 2 for variance in parts))
+    half = sqrt(sum(variance.value * _t_quantile(variance.df, family) ** 2 for variance in parts))
     mean = mean_difference(blocks)
     return Interval(mean - half, mean + half)
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Return half the width of the 95 % t interval of the mean of values; NaN for fewer than two."""
+    if len(values) < 2:
+        return nan
+    return _t_quantile(len(values) - 1) * stdev(values) / sqrt(len(values))
+
+
+def _t_quantile(df: float, family: int = 1) -> float:
+    """Return the two-sided quantile of the t distribution, corrected for a family of intervals."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(df, 1 - ALPHA / family / 2))
 
 
 def has_interval(blocks: Sequence[Block]) -> bool:

@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import nan
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,7 @@ from dg_batchformer.report.figures.canvas import WIDE, panels, styled
 from dg_batchformer.report.looks import Looks
 from dg_batchformer.results.metrics import METRICS, Measurements
 from dg_batchformer.spec.imbalance import THINNED
-from dg_batchformer.stats.statistics import ALPHA
+from dg_batchformer.stats.statistics import half_interval
 
 _PANELS = {"many-shot": "many", "medium-shot": "medium", "few-shot": "few", "all classes": "balanced"}
 _COLUMNS = ["dataset", "row", "classes", "ratio", "accuracy", "interval", "trials"]
@@ -37,7 +36,7 @@ def ratio_frame(choices: Choices) -> pd.DataFrame:
             for name, measurements in measured.items():
                 for ratio, benchmark in benchmarks.items():
                     if found := _by_trial(choices, benchmark, label, measurements):
-                        lines.append([title, label, name, ratio, fmean(found), _half_interval(found), len(found)])
+                        lines.append([title, label, name, ratio, fmean(found), half_interval(found), len(found)])
     return pd.DataFrame(lines, columns=_COLUMNS)
 
 
@@ -66,15 +65,6 @@ def _by_trial(choices: Choices, benchmark: str, label: str, measurements: Measur
             if (score := measurements.score(choice.score, choice.run, env)) is not None:
                 by_trial[trial].append(100 * score.test)
     return [fmean(values) for values in by_trial.values() if len(values) == len(envs)]
-
-
-def _half_interval(values: Sequence[float]) -> float:
-    """Return half the width of the t interval of the mean."""
-    if len(values) < 2:
-        return nan
-    from scipy.special import stdtrit
-
-    return float(stdtrit(len(values) - 1, 1 - ALPHA / 2)) * stdev(values) / len(values) ** 0.5
 
 
 @styled
