@@ -82,7 +82,7 @@ class Setting:
             if len(trials):
                 gains = tuple(differences[dataset, env, trials].tolist())
                 place = str(dataset), str(env), tuple(trials.tolist())
-                found.append(Block(*place, (0.0,) * len(gains), gains))
+                found.append(Block(place[0], *place, (0.0,) * len(gains), gains))
         return found
 
 

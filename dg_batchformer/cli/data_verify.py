@@ -8,7 +8,7 @@ from dg_batchformer.cli.common import INCOMPLETE, OK, Verbs, say
 
 _ABOUT = """\
 Read and decode every image, and compare counts, content and folders with the published dataset. For your own data,
-NAME is their folder. Exit status: 0 if the dataset is right, 1 if not; problems are listed.
+NAME is the name of their folder in --data_dir. Exit status: 0 if the dataset is right, 1 if not; problems are listed.
 """
 
 _FINDINGS = """\

@@ -1,8 +1,11 @@
 """``sweep``: train the missing runs of a sweep file."""
 
 import argparse
-from collections.abc import Collection, Sequence
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dg_batchformer.callbacks.load import find_callbacks
 from dg_batchformer.cli.common import INCOMPLETE, INTERRUPTED, OK, Verbs, add_log, import_plugins, positive, run_options
@@ -98,7 +101,7 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
     find_callbacks(options.log, asked.plugins)
     folder = SweepFolder(options.results_dir / asked.name)
     refuse_misplaced(folder)
-    if folder.is_packed:
+    if folder.is_packed and options.launcher != "dry_run":
         print(f"note: {folder.packed_file} has {how_many(unpack(folder), 'finished run')}, which are not trained again")
     if asked.hparams_from is not None:
         runs = _with_hparams_from(options, asked, folder, runs)
@@ -110,7 +113,8 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
 
     devices = parse_devices(options.devices)
     if options.launcher == "dry_run":
-        planned = _plan(options, folder, runs, asked.share, len(devices))
+        with _with_run_folders(folder) as found:
+            planned = _plan(options, found, runs, asked.share, len(devices))
         _print_commands(options, folder, planned.due, devices)
         _say_what_follows(asked, runs, planned.states)
         return OK
@@ -124,6 +128,20 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
     if _following(asked, runs):
         print("the search is not finished, so its winners are not chosen; rerun the command to continue")
     return _say_what_lacks(folder, runs)
+
+
+@contextmanager
+def _with_run_folders(folder: SweepFolder) -> Iterator[SweepFolder]:
+    """Give a sweep with run folders, without changing it: of a packed one, an unpacked copy."""
+    if not folder.is_packed:
+        yield folder
+        return
+    with TemporaryDirectory() as place:
+        copied = SweepFolder(Path(place) / folder.path.name)
+        copied.path.mkdir()
+        shutil.copyfile(folder.packed_file, copied.packed_file)
+        unpack(copied)
+        yield copied
 
 
 def _train(

@@ -206,6 +206,11 @@ class Collection:
         ordered = sorted(runs, key=lambda name: order.get(runs[name].dataset, len(order)))
         return {name: _environments(runs[name]) for name in ordered}
 
+    @cached_property
+    def datasets(self) -> Mapping[str, str]:
+        """The dataset of every benchmark, without its setting."""
+        return {run.benchmark: run.dataset for run in self.runs}
+
 
 def _environments(run: CollectedRun) -> Sequence[str]:
     if run.dataset in DATASETS and run.evaluations.num_environments <= len(DATASETS[run.dataset].names):

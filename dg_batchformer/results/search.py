@@ -95,11 +95,24 @@ def _winner(runs: Sequence[SweepRun], found: Mapping[str, CollectedRun], method:
         tried=len(by_values),
         failed=len(runs) - len(tried),
         validation=means[best],
-        hparams={name: first.hparams[name] for name in names if name in first.hparams},
+        hparams={name: first.hparams[name] for name in _chosen(first, runs, found) if name in first.hparams},
         edges=edges(first.hparams, [one.hparams for one in tried], names),
         source=source,
         stopped=sum(one.validation is None for one in tried),
     )
+
+
+def _chosen(winner: _Tried, runs: Sequence[SweepRun], found: Mapping[str, CollectedRun]) -> list[str]:
+    """Return the names of the hparams that make a winner: also those that no other run with a result has otherwise.
+
+    Those of its grid, and those that draws changed. The latter are known from the default draw; without it, all are
+    taken.
+    """
+    recorded = [(run.spec.hparams_seed, found[run.spec.id].constant.get("hparams")) for run in runs]
+    known = [(seed, hparams) for seed, hparams in recorded if isinstance(hparams, Mapping)]
+    if winner.run.spec.hparams_seed != 0 and 0 not in {seed for seed, _ in known}:
+        return sorted(winner.hparams)
+    return sorted({*differing([hparams for _, hparams in known]), *winner.run.varied})
 
 
 def _mean(tried: Sequence[_Tried]) -> float | None:

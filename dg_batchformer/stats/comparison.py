@@ -11,7 +11,7 @@ from dg_batchformer.results.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.results.row_conditions import RowConditions, by_benchmark, joined
 from dg_batchformer.results.scores import Scores, score
 from dg_batchformer.results.selection import METHODS, Method
-from dg_batchformer.stats.pairs import Block, accuracy, by_dataset, mean_difference, pair
+from dg_batchformer.stats.pairs import Block, accuracy, blocks_by_benchmark, mean_difference, pair
 from dg_batchformer.stats.statistics import (
     Interval,
     Outcomes,
@@ -38,7 +38,7 @@ class Verdict(StrEnum):
 class Missing(NamedTuple):
     """A declared pair without a result, and the rows that lack a test accuracy."""
 
-    dataset: str
+    benchmark: str
     environment: str
     trial: int
     lacking: tuple[str, ...]
@@ -135,7 +135,7 @@ def compare_pairs(
 
     """
     scores = score(collection, method, Measurements(metric))
-    paired = [pair(scores, collection.environments, baseline, other) for baseline, other in pairs]
+    paired = [pair(scores, collection.environments, baseline, other, collection.datasets) for baseline, other in pairs]
     family = family or count_intervals(paired)
     signed_ranks = _corrected([signed_rank_p(blocks) for blocks in paired])
     sign_tests = _corrected([sign_test_p(blocks) for blocks in paired])
@@ -164,7 +164,7 @@ def compare_pairs(
 
 def _conditions(collection: Collection, blocks: Sequence[Block], rows: tuple[str, str]) -> RowConditions:
     said = by_benchmark([run for run in collection.runs if run.label in rows], rows)
-    return joined(said, list(by_dataset(blocks)))
+    return joined(said, list(blocks_by_benchmark(blocks)))
 
 
 def _corrected(p_values: Sequence[float | None]) -> list[PValue]:
@@ -176,11 +176,13 @@ def _missing(collection: Collection, scores: Scores, blocks: Sequence[Block], ro
     declared = {
         (run.benchmark, env, run.trial_seed) for run in collection.runs if run.label in rows for env in run.reported
     }
-    there = {(block.dataset, block.environment, trial) for block in blocks for trial in block.trials}
+    there = {(block.benchmark, block.environment, trial) for block in blocks for trial in block.trials}
     return [
-        Missing(dataset, name, trial, tuple(row for row in rows if accuracy(scores, dataset, row, env, trial) is None))
-        for dataset, names in collection.environments.items()
+        Missing(
+            benchmark, name, trial, tuple(row for row in rows if accuracy(scores, benchmark, row, env, trial) is None)
+        )
+        for benchmark, names in collection.environments.items()
         for env, name in enumerate(names)
-        for trial in sorted(trial for place, held_out, trial in declared if (place, held_out) == (dataset, env))
-        if (dataset, name, trial) not in there
+        for trial in sorted(trial for place, held_out, trial in declared if (place, held_out) == (benchmark, env))
+        if (benchmark, name, trial) not in there
     ]

@@ -1,8 +1,8 @@
 """A confidence interval of the mean difference of two rows, and significance tests.
 
 The model of a paired difference: mean + environment effect + trial effect (shared by all environments of a trial) +
-noise. Environments of a dataset share training data, as each is trained on when another is held out; no method here
-accounts for that dependence.
+noise. An environment has one effect, in whichever settings of its dataset it appears. Environments of a dataset share
+training data, as each is trained on when another is held out; no method here accounts for that dependence.
 """
 
 from collections import defaultdict
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dg_batchformer.stats.pairs import Block, by_dataset, mean_difference
+from dg_batchformer.stats.pairs import Block, effects, mean_difference, weights
 
-MIN_BLOCKS = 6
-"""A two-sided test on fewer blocks cannot reach p = 0.05: five that all agree give 2 / 2**5 = 0.0625."""
+MIN_ENVIRONMENTS = 6
+"""A two-sided test on fewer environments cannot reach p = 0.05: five that all agree give 2 / 2**5 = 0.0625."""
 
 ALPHA = 0.05
 LEVEL = 1 - ALPHA
@@ -71,7 +71,7 @@ def _t_quantile(df: float, family: int = 1) -> float:
 
 def has_interval(blocks: Sequence[Block]) -> bool:
     """Return whether there are at least two environments and two trials."""
-    return len(blocks) > 1 and max_trials(blocks) > 1
+    return len(effects(blocks)) > 1 and max_trials(blocks) > 1
 
 
 def count_intervals(rows: Sequence[Sequence[Block]]) -> int:
@@ -84,25 +84,20 @@ def max_trials(blocks: Sequence[Block]) -> int:
     return max((len(block.trials) for block in blocks), default=0)
 
 
-def _weights(blocks: Sequence[Block]) -> list[float]:
-    """Return the weight of every block in the mean: datasets weigh the same, and so do environments of a dataset."""
-    datasets = by_dataset(blocks)
-    return [1 / len(datasets) / len(datasets[block.dataset]) for block in blocks]
-
-
 def _over_environments(blocks: Sequence[Block]) -> Variance:
     """Estimate the variance of the mean due to environments, which vary around the mean of their dataset.
 
     If a dataset has only one environment, all environments are taken to vary around one common mean.
     """
-    together = any(len(dataset) == 1 for dataset in by_dataset(blocks).values())
     strata: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for block, weight in zip(blocks, _weights(blocks), strict=True):
-        strata["" if together else block.dataset].append((block.difference, weight))
+    for effect in effects(blocks):
+        strata[effect.dataset].append((effect.difference, effect.weight))
+    if any(len(stratum) == 1 for stratum in strata.values()):
+        strata = {"": [effect for stratum in strata.values() for effect in stratum]}
     parts = []
     for stratum in strata.values():
-        differences, weights = np.array(stratum).T
-        parts.append(Variance(float(differences.var(ddof=1) * (weights**2).sum()), len(stratum) - 1))
+        differences, shares = np.array(stratum).T
+        parts.append(Variance(float(differences.var(ddof=1) * (shares**2).sum()), len(stratum) - 1))
     total = sum(part.value for part in parts)
     if total == 0:
         return Variance(0.0, 1)
@@ -121,9 +116,9 @@ def _over_trials(blocks: Sequence[Block]) -> Variance:
     deviations = np.zeros(there.shape)
     for row, has, block in zip(deviations, there, blocks, strict=True):
         row[has] = np.array(block.differences) - block.difference
-    n, weights = there.sum(axis=1, keepdims=True), np.array(_weights(blocks))[:, None]
-    shares = (weights / n * there).sum(axis=0)  # of every trial in the mean
-    telling = weights * (there & (n > 1))
+    n, of_blocks = there.sum(axis=1, keepdims=True), np.array(weights(blocks))[:, None]
+    shares = (of_blocks / n * there).sum(axis=0)  # of every trial in the mean
+    telling = of_blocks * (there & (n > 1))
     scale = np.sqrt(n / np.maximum(n - 1, 1))
     known = telling.any(axis=0)
     found = (telling * scale * deviations).sum(axis=0)[known] / telling.sum(axis=0)[known]
@@ -131,7 +126,7 @@ def _over_trials(blocks: Sequence[Block]) -> Variance:
 
 
 class Outcomes(NamedTuple):
-    """Numbers of blocks in which B is above A, equal to one decimal, and below."""
+    """Numbers of environments on which B is above A, equal to one decimal, and below."""
 
     wins: int
     ties: int
@@ -140,18 +135,19 @@ class Outcomes(NamedTuple):
 
 def count_outcomes(blocks: Sequence[Block]) -> Outcomes:
     """Count wins, ties and losses of B; a tie is a difference that prints as 0.0."""
-    signs = [np.sign(round(block.difference, 1)) for block in blocks]
+    signs = [np.sign(round(effect.difference, 1)) for effect in effects(blocks)]
     return Outcomes(signs.count(1), signs.count(0), signs.count(-1))
 
 
 def signed_rank_p(blocks: Sequence[Block]) -> float | None:
-    """Return the p-value of Wilcoxon's signed-rank test on block differences; None for fewer than six blocks.
+    """Return the p-value of Wilcoxon's signed-rank test on environments; None for fewer than six of them.
 
     Zero differences are dropped, as in Wilcoxon's original test; p is 1 if none remain.
     """
-    if len(blocks) < MIN_BLOCKS:
+    found = effects(blocks)
+    if len(found) < MIN_ENVIRONMENTS:
         return None
-    differences = np.round([block.difference for block in blocks], 6)  # ties up to rounding errors count as ties
+    differences = np.round([effect.difference for effect in found], 6)  # ties up to rounding errors count as ties
     differing = differences[differences != 0]
     if len(differing) == 0:
         return 1.0
@@ -161,8 +157,8 @@ def signed_rank_p(blocks: Sequence[Block]) -> float | None:
 
 
 def sign_test_p(blocks: Sequence[Block]) -> float | None:
-    """Return the p-value of the sign test on wins and losses, without ties; None for fewer than six blocks."""
-    if len(blocks) < MIN_BLOCKS:
+    """Return the p-value of the sign test on wins and losses, without ties; None for fewer than six environments."""
+    if len(effects(blocks)) < MIN_ENVIRONMENTS:
         return None
     wins, _, losses = count_outcomes(blocks)
     if wins + losses == 0:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from dg_batchformer.results.metrics import ACCURACY
 from dg_batchformer.stats.comparison import Comparison, Missing, Verdict
-from dg_batchformer.stats.pairs import Block, by_dataset
-from dg_batchformer.stats.statistics import ALPHA, MIN_BLOCKS, max_trials
+from dg_batchformer.stats.pairs import Block, effects
+from dg_batchformer.stats.statistics import ALPHA, MIN_ENVIRONMENTS, max_trials
 from dg_batchformer.text.counts import how_many, plural
 
 MIN_TRIALS = 3
@@ -14,6 +14,10 @@ MIN_TRIALS = 3
 PROCEDURE = (
     "The 95 % interval adds two t intervals of the mean difference in quadrature: one over environments, within their "
     "dataset, and one over trials. Means are over environments, then over datasets, as in DomainBed."
+)
+SETTINGS = (
+    "Settings of a dataset have the same environments: in the interval and the tests, each counts once, with its mean "
+    "over the settings."
 )
 DEPENDENCE = (
     "Environments of a dataset share training data: each is trained on when another one is held out. "
@@ -90,12 +94,17 @@ def _what(comparison: Comparison) -> str:
 
 
 def _where(comparison: Comparison) -> str:
-    names = list(by_dataset(comparison.blocks))
-    if len(comparison.blocks) == 1:
-        only = comparison.blocks[0]
-        return f"on {_environment(only)}"
+    blocks = comparison.blocks
+    if len(blocks) == 1:
+        return f"on {_environment(blocks[0])}"
+    names = list(dict.fromkeys(block.dataset for block in blocks))
+    benchmarks = dict.fromkeys(block.benchmark for block in blocks)
+    if len(benchmarks) == 1:
+        names = list(benchmarks)
     datasets = f"{len(names)} datasets ({', '.join(names)})" if len(names) > 1 else names[0]
-    return f"on average over {len(comparison.blocks)} environments of {datasets}"
+    settings = list(dict.fromkeys(block.setting for block in blocks))
+    tried = f" in {len(settings)} settings ({', '.join(settings)})" if len(benchmarks) > len(names) else ""
+    return f"on average over {how_many(len(effects(blocks)), 'environment')} of {datasets}{tried}"
 
 
 def _interval(comparison: Comparison) -> str:
@@ -119,15 +128,20 @@ def _why_too_few(blocks: Sequence[Block]) -> str:
 def warnings(comparison: Comparison) -> list[str]:
     """Return warnings about small samples and missing pairs."""
     blocks, found = comparison.blocks, []
-    if 0 < len(blocks) < MIN_BLOCKS:
-        few, best = how_many(len(blocks), "environment"), 2 / 2 ** len(blocks)
+    environments = effects(blocks)
+    if 0 < len(environments) < MIN_ENVIRONMENTS:
+        few, best = how_many(len(environments), "environment"), 2 / 2 ** len(environments)
         found.append(
             f"no p-values: a test on {few} gives p = {best:.3f} at best; "
-            f"{MIN_BLOCKS} or more are needed for less than {ALPHA}"
+            f"{MIN_ENVIRONMENTS} or more are needed for less than {ALPHA}"
         )
-    alone = [names[0] for names in by_dataset(blocks).values() if len(names) == 1 < len(blocks)]
+    places = [f"{effect.dataset}/{effect.environment}" for effect in environments]
+    datasets = [effect.dataset for effect in environments]
+    alone = [
+        place for place, dataset in zip(places, datasets, strict=True) if datasets.count(dataset) == 1 < len(places)
+    ]
     if alone and max_trials(blocks) > 1:
-        where = ", ".join(map(_environment, alone))
+        where = ", ".join(alone)
         found.append(
             f"the only environment of its dataset: {where}; so the interval pools the environments of all datasets"
         )
@@ -155,15 +169,15 @@ def _pairs(pairs: Sequence[Missing]) -> str:
     """Return pairs by name, environments that lack the same trials together."""
     trials: dict[tuple[str, str], list[int]] = defaultdict(list)
     for pair in pairs:
-        trials[pair.dataset, pair.environment].append(pair.trial)
+        trials[pair.benchmark, pair.environment].append(pair.trial)
     environments: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
-    for (dataset, name), found in trials.items():
-        environments[dataset, tuple(found)].append(name)
+    for (benchmark, name), found in trials.items():
+        environments[benchmark, tuple(found)].append(name)
     return "; ".join(
-        f"{dataset}/{', '.join(names)} ({plural('trial', len(found))} {', '.join(map(str, found))})"
-        for (dataset, found), names in environments.items()
+        f"{benchmark}/{', '.join(names)} ({plural('trial', len(found))} {', '.join(map(str, found))})"
+        for (benchmark, found), names in environments.items()
     )
 
 
 def _environment(block: Block) -> str:
-    return f"{block.dataset}/{block.environment}"
+    return f"{block.benchmark}/{block.environment}"

@@ -151,8 +151,12 @@ class RunFolder:
     @property
     def final_files(self) -> tuple[Path, ...]:
         """Files that do not change once the run is done."""
-        written = (self.records_file, self.model_file, self.batchformer_file, self.predictions_file)
-        return self.spec_file, self.soup_file, *written
+        return self.spec_file, self.soup_file, self.records_file, *self.kept_files
+
+    @property
+    def kept_files(self) -> tuple[Path, ...]:
+        """Files that a run writes only if asked to keep its model or predictions."""
+        return self.model_file, self.batchformer_file, self.predictions_file
 
     def state(self, *, locked: bool = False) -> State:
         """Return the state; with ``locked``, the caller itself holds the lock."""

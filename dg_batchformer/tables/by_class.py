@@ -28,7 +28,7 @@ def _tables(section: Section, collection: Collection) -> Iterable[Table]:
         choices = {key: choice for key, choice in section.choices.items() if key[0] == benchmark}
         classes = next((names for choice in choices.values() if (names := _classes(choice))), [])
         if classes:
-            yield _table(benchmark, collection.rows, choices, classes)
+            yield _table(benchmark, collection, choices, classes)
 
 
 def _classes(choice: Choice) -> list[str]:
@@ -37,11 +37,14 @@ def _classes(choice: Choice) -> list[str]:
     return list(next(iter(counts.values()))) if isinstance(counts, Mapping) and counts else []
 
 
-def _table(benchmark: str, labels: Sequence[str], choices: Mapping[Key, Choice], classes: Sequence[str]) -> Table:
+def _table(benchmark: str, collection: Collection, choices: Mapping[Key, Choice], classes: Sequence[str]) -> Table:
     each = {kind: Metric(kind, kind, keys=(f"class{label}_acc",)) for label, kind in enumerate(classes)}
     columns = {**each, **{title: METRICS[name] for title, name in _POOLED.items()}}
     measured = {name: Measurements(metric) for name, metric in columns.items()}
-    rows = {label: [_cell(choices, label, of) for of in measured.values()] for label in labels}
+    rows = {}
+    for label in collection.rows:
+        whole = _whole_trials(collection, benchmark, label, choices)
+        rows[label] = [_cell(whole, of) for of in measured.values()]
     trials = {trial for _, _, _, trial in choices}
     notes = [
         "Accuracies on a class are means over test environments; Average: over classes, then over test environments",
@@ -50,10 +53,24 @@ def _table(benchmark: str, labels: Sequence[str], choices: Mapping[Key, Choice],
                         benchmarks=[benchmark]))  # fmt: skip
 
 
-def _cell(choices: Mapping[Key, Choice], label: str, measurements: Measurements) -> Cell:
-    """Return the mean over trials of the mean over test environments."""
-    by_trial: dict[int, list[float]] = {}
+def _whole_trials(
+    collection: Collection, benchmark: str, label: str, choices: Mapping[Key, Choice]
+) -> list[dict[int, Choice]]:
+    """Return the choices of a row by environment, of every trial that has all environments of the row."""
+    runs = [run for run in collection.runs if (run.benchmark, run.label) == (benchmark, label)]
+    envs = {env for run in runs for env in run.reported}
+    by_trial: dict[int, dict[int, Choice]] = {}
     for (_, row, env, trial), choice in choices.items():
-        if row == label and (score := measurements.score(choice.score, choice.run, env)) is not None:
-            by_trial.setdefault(trial, []).append(score.test)
-    return Cell.of([fmean(values) for values in by_trial.values()])
+        if row == label:
+            by_trial.setdefault(trial, {})[env] = choice
+    return [of_trial for of_trial in by_trial.values() if of_trial.keys() == envs]
+
+
+def _cell(trials: Sequence[Mapping[int, Choice]], measurements: Measurements) -> Cell:
+    """Return the mean over trials of the mean over the test environments that have the metric."""
+    means = []
+    for choices in trials:
+        scores = [measurements.score(choice.score, choice.run, env) for env, choice in choices.items()]
+        if values := [score.test for score in scores if score is not None]:
+            means.append(fmean(values))
+    return Cell.of(means)

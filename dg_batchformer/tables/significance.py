@@ -24,7 +24,8 @@ def mark_significant(sections: Sequence[Section], collection: Collection, baseli
     others = [label for label in collection.rows if label != baseline]
     marked = []
     for section in sections:
-        paired = {label: pair(section.scores, collection.environments, baseline, label) for label in others}
+        scores, environments, datasets = section.scores, collection.environments, collection.datasets
+        paired = {label: pair(scores, environments, baseline, label, datasets) for label in others}
         marked.append(replace(section, tables=[_mark(table, paired, baseline) for table in section.tables]))
     return marked
 
@@ -32,7 +33,7 @@ def mark_significant(sections: Sequence[Section], collection: Collection, baseli
 def _mark(table: Table, paired: dict[str, list[Block]], baseline: str) -> Table:
     """Mark the rows of a table, based on the blocks of its datasets."""
     shown = {
-        label: [block for block in blocks if block.dataset in table.benchmarks] for label, blocks in paired.items()
+        label: [block for block in blocks if block.benchmark in table.benchmarks] for label, blocks in paired.items()
     }
     family = count_intervals(list(shown.values()))
     verdicts = {label: judge(mean_interval(blocks, family=family)) for label, blocks in shown.items()}

@@ -330,7 +330,8 @@ class Follower:
         Loads the average, but not the algorithm that trains, which is shared.
         """
         if state is None:
-            self.folder.checkpoint_file.unlink(missing_ok=True)
+            for file in (self.folder.checkpoint_file, *self.folder.kept_files):
+                file.unlink(missing_ok=True)
             self.writer.cut(0)
             return
         with self._refused_with_file():

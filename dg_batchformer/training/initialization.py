@@ -6,7 +6,7 @@ trial), or ``zero_shot`` (the classifier consists of CLIP's text features of the
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import without_batchformer
 from dg_batchformer.networks.clip_models import check_templates, is_clip, zero_shot_weights
 from dg_batchformer.networks.weights import fetch_weights, read_state_dict
+from dg_batchformer.optim.groups import featurizers
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.augment import normalise
+from dg_batchformer.training.data_path import read_features
 from dg_batchformer.training.evaluate import BATCH_SIZE
 from dg_batchformer.training.loaders import Loader, Request
 from dg_batchformer.training.loop import seed_everything
@@ -109,11 +111,17 @@ class Initial:
             self.state = self._zero_shot()
         if self.state is None:
             return
+        before = _frozen(self.algorithm)
         try:
             self.algorithm.begin_from(self.state)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"init {self.init} does not fit {self.spec.algorithm}: {reason}") from None
+        if self.spec.data_path == "features" and not _are_equal(before, _frozen(self.algorithm)):
+            raise InputError(
+                f"init {self.init} has other weights in the frozen part of the network than weights "
+                f"{self.hparams['weights']}, of which features are cached; set data_path cached"
+            )
 
     def _zero_shot(self) -> Mapping[str, Tensor]:
         """Return the state of the predictor with text features as classifier, of CLIP's scale of logits."""
@@ -156,6 +164,20 @@ class Initial:
         return predictor.state_dict()
 
 
+def _frozen(algorithm: Algorithm) -> list[Tensor]:
+    """Return copies of the parameters and buffers in the frozen prefixes of an algorithm."""
+    found: list[Tensor] = []
+    for featurizer in featurizers(algorithm):
+        layers = [featurizer.get_submodule(name) for name in featurizer.frozen_layers]
+        found += [parameter for parameter in featurizer.parameters() if not parameter.requires_grad]
+        found += [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+    return [tensor.detach().clone() for tensor in found]
+
+
+def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
+
+
 def fit_classifier(classifier: nn.Module, features: Tensor, labels: Tensor) -> None:
     """Fit a classifier to features (N, width) and labels (N,) by L-BFGS, with weight decay."""
     weights = list(classifier.parameters())
@@ -183,6 +205,8 @@ def _common_start(spec: RunSpec, hparams: dict[str, Any], dataset: Dataset) -> A
             f"init linear_probe needs a classifier on the features of single images, which {base} does not have; set "
             "init to a file or none"
         )
+    if spec.data_path == "features":
+        read_features(start)
     return start
 
 

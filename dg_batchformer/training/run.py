@@ -125,7 +125,10 @@ def _train(
         tell(watcher, sentence)
     report: Ended = lambda follower, how: ended(follower.asked, how)  # noqa: E731
 
+    threads = torch.get_num_threads()
+
     def begin() -> list[Follower]:
+        torch.set_num_threads(threads)  # a run that resumes may have changed it
         for follower in followers:
             follower.leave()
         with open_loader(spec, hparams, dataset, device, watcher, stop) as loader:
@@ -133,8 +136,11 @@ def _train(
             return Trajectory(spec, hparams, left, dataset, loader, device, report, in_sweep).train(stop)
 
     waiting = list(followers)
-    while waiting:
-        waiting = _retried_without_planes(begin, device, watcher)
+    try:
+        while waiting:
+            waiting = _retried_without_planes(begin, device, watcher)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _retried_without_planes(

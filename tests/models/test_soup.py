@@ -5,17 +5,19 @@ import shutil
 
 import pytest
 import torch
-from support import Silence, quick_spec, run_quickly
+from support import Silence, quick_spec, resolved, run_quickly
 from torch import nn
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.cli.main import main
 from dg_batchformer.datasets import get_dataset_class
+from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.models.load import KeptModel, load_model
 from dg_batchformer.models.make_soups import Setting
 from dg_batchformer.models.precision import Precision
 from dg_batchformer.models.soup import greedy_soup, uniform_soup
+from dg_batchformer.networks import Featurizer
 from dg_batchformer.spec.manifest import manifest_content
 from dg_batchformer.spec.sweep import Row, SweepSpec
 from dg_batchformer.storage.digests import mark_done
@@ -183,6 +185,27 @@ def test_runs_start_from_an_init_file_and_one_that_does_not_fit_is_refused(relat
         asked = ["--hparams", json.dumps({"init": str(init)}), "--output_dir", str(tmp_path / str(place))]
         assert main(["train", *small, *asked]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_a_frozen_prefix_keeps_its_statistics_in_a_soup(image_folder, tmp_path):
+    source = Featurizer((3, 32, 32), {"backbone": "resnet18", "weights": "none", "resnet_dropout": 0.0})
+    torch.save(source.network.state_dict(), tmp_path / "weights.pth")
+    hparams = {"backbone": "resnet18", "weights": str(tmp_path / "weights.pth"), "image_size": 32, "batch_size": 4}
+    hparams |= {"freeze": "layer1", "freeze_bn": False}
+    asked = {"dataset": "PACS", "test_envs": (3,), "protocol": "quick", "steps": 1}
+    data_dir = image_folder()
+    run_quickly(resolved(hparams=hparams, **asked), tmp_path / "run", data_dir=data_dir)
+    model = load_model(RunFolder(tmp_path / "run"), CPU)
+    before = {name: value.clone() for name, value in model.predictor.state_dict().items()}
+    spec, full = model.spec, resolve_hparams(model.spec)
+    dataset = get_dataset_class("PACS")(data_dir, [3], full)
+
+    with open_loader(spec, full, dataset, CPU, Silence()) as source:
+        setting = Setting(model, Precision("fp32", ("fp32",)), dataset, source, CPU)
+        after = setting.with_weights(before, averaged=True).predictor.state_dict()
+
+    assert_close(after["0.network.bn1.running_mean"], before["0.network.bn1.running_mean"])
+    assert not torch.equal(after["0.network.layer2.0.bn1.running_mean"], before["0.network.layer2.0.bn1.running_mean"])
 
 
 def test_live_batch_norm_of_a_mean_is_re_estimated_and_that_of_a_single_model_kept():

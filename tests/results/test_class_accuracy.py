@@ -108,7 +108,28 @@ def test_tables_and_comparisons_are_of_few_shot_classes_and_of_every_imbalance(s
     )
 
     assert main(["compare", "ERM", "BSoftmax", path, "--metric", "balanced"]) == 0
-    assert "in balanced test accuracy, on average over 3 environments" in capsys.readouterr().out
+    assert (
+        "in balanced test accuracy, on average over 1 environment of Toy in 3 settings (step:4"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_table_by_class_averages_only_trials_that_have_every_environment(tmp_path, capsys):
+    small = {"mlp_width": 16, "batch_size": 8}
+    asked = SweepSpec("mine", ("Toy",), (Row("ERM", "ERM"),), "quick", 2, 1, ("A", "D"), steps=1, hparams=small,
+                      imbalance=("step:4",))  # fmt: skip
+    folder, runs = SweepFolder(tmp_path / "mine"), expand(asked)
+    folder.write(manifest_content(asked, runs))
+    for run in runs[:3]:
+        run_quickly(run.spec, folder.run(run.spec.id).path)
+
+    words = ["--by_class", "--format", "json", "--selection", "training-domain", "--unfinished"]
+    assert main(["tables", str(folder.path), *words]) == 0
+    [section] = json.loads(capsys.readouterr().out)["sections"]
+    [table] = [table for table in section["tables"] if table["title"] == "Toy, step:4, by class"]
+    [row] = table["rows"]
+
+    assert {cell["n"] for cell in row["cells"] if cell["mean"] is not None} == {1}
 
 
 @pytest.mark.system

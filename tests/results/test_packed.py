@@ -176,6 +176,11 @@ def test_a_sweep_in_a_packed_folder_trains_only_what_is_new(tmp_path, capsys):
     file.write_text(asked.format(rows="ERM, CORAL"))
     capsys.readouterr()
 
+    assert main(["sweep", str(file), *words, "--launcher", "dry_run"]) == 0
+    assert "2 runs: 1 due, 1 done. To start: 1" in capsys.readouterr().out
+    assert not folder.runs.exists()
+    assert not folder.sweep_file.exists()
+
     assert main(["sweep", str(file), *words]) == 0
 
     said = capsys.readouterr().out

@@ -153,6 +153,37 @@ def test_a_wider_search_chooses_again(tmp_path):
     assert {run.point["lr"] for run in declare_winners(folder)} == {5e-3}
 
 
+def _fail(folder, run):
+    folder.run(run.spec.id).done_file.unlink(missing_ok=True)
+    folder.run(run.spec.id).fail("CUDA out of memory")
+
+
+def test_a_winner_keeps_all_values_of_its_grid_also_those_that_no_other_run_with_a_result_differs_in(tmp_path):
+    grid = {"lr": (0.02,), "mlp_width": (16, 32)}
+    asked = replace(ASKED, algorithms=ROWS[1:], grid=grid, search=Search((0,), (1,)))
+    folder = write_sweep(tmp_path / "mine", asked, lambda run: 0.5, hparams={})
+    for run in expand(asked):
+        _record(folder, run, 0.5)
+        if run.point["mlp_width"] == 16:
+            _fail(folder, run)
+
+    assert [run.spec.hparams for run in declare_winners(folder)] == [{"lr": 0.02, "mlp_width": 32}] * 2
+
+
+@pytest.mark.parametrize("default_is_recorded", [True, False])
+def test_a_draw_that_wins_alone_keeps_what_it_drew(tmp_path, default_is_recorded):
+    folder = _search(tmp_path)
+    for run in expand(ASKED):
+        if run.spec.hparams_seed != 2:
+            _fail(folder, run)
+        if run.spec.hparams_seed == 0 and not default_is_recorded:
+            folder.run(run.spec.id).records_file.unlink()
+
+    for run in declare_winners(folder):
+        assert run.spec.hparams["lr"] == LRS[2]
+        assert run.spec.hparams.get("batch_size", 8) == 8
+
+
 def test_failed_runs_are_left_out_and_counted(tmp_path):
     folder = _search(tmp_path)
     for run in expand(ASKED):

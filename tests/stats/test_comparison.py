@@ -76,7 +76,7 @@ def test_every_environment_has_a_line_and_tests_follow_below(compare):
     table = [line.split() for line in lines]
     assert ["PACS", "art_painting", "61.0", "62.4", "+1.4", "3"] in table
     assert ["Average", "64.0", "65.0", "+1.0"] in table
-    assert "- ERM+BF wins 8, ties 0, loses 0 (a tie is a difference of 0.0)" in lines
+    assert "- ERM+BF wins 8, ties 0, loses 0 of 8 environments (a tie is 0.0 points)" in lines
     assert "- Wilcoxon signed-rank test: p = 0.008" in lines  # 2 / 2**8
     assert "- sign test: p = 0.008" in lines
     assert not any(line.startswith("warning") for line in lines)

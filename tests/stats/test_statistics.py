@@ -1,6 +1,7 @@
 """Statistics of a difference, compared with calculations by hand, scipy and planted effects."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy import stats
 
 from dg_batchformer.catalog.datasets import DATASETS
 from dg_batchformer.results.selection import Score
-from dg_batchformer.stats.pairs import average, mean_difference, pair
+from dg_batchformer.stats.pairs import average, effects, mean_difference, pair
 from dg_batchformer.stats.statistics import Outcomes, count_outcomes, holm, mean_interval, sign_test_p, signed_rank_p
 
 NAMES = {name: facts.names for name, facts in DATASETS.items()}
@@ -43,7 +44,7 @@ def test_only_trials_with_finite_scores_of_both_rows_are_paired():
 
     blocks = pair(scores, NAMES, "A", "B")
 
-    assert [(block.dataset, block.environment, block.trials) for block in blocks] == [
+    assert [(block.benchmark, block.environment, block.trials) for block in blocks] == [
         ("VLCS", "Caltech101", (0, 1)),
         ("PACS", "art_painting", (0,)),
         ("PACS", "photo", (2,)),
@@ -87,7 +88,8 @@ def test_rows_that_are_equal_up_to_rounding_errors_do_not_differ():
     assert mean_interval(_blocks({("PACS", env): [0, 0] for env in range(4)})) == (0, 0)
 
     scores = {("PACS", row, 0, 0): Score(0.9, test, 0) for row, test in (("A", 0.3), ("B", 0.1 + 0.2))}
-    almost = pair(scores, NAMES, "A", "B") * 6
+    [almost] = pair(scores, NAMES, "A", "B")
+    almost = [replace(almost, environment=str(env)) for env in range(6)]
     assert almost[0].difference != 0
     assert (signed_rank_p(almost), sign_test_p(almost)) == (1, 1)
 
@@ -153,6 +155,45 @@ def test_datasets_with_one_environment_each_vary_among_each_other():
     low, high = mean_interval(_blocks({(name, 0): [gain, gain] for name, gain in places}))
 
     assert high - low == pytest.approx(2 * 4.302653 * (25 / 3) ** 0.5, abs=1e-4)
+
+
+def _in_settings(gains):
+    """Return blocks of (setting of PACS, env)."""
+    scores = _scores({(f"PACS, {setting}", env): points for (setting, env), points in gains.items()})
+    environments = {benchmark: NAMES["PACS"] for benchmark, *_ in scores}
+    return pair(scores, environments, "A", "B", dict.fromkeys(environments, "PACS"))
+
+
+def test_an_environment_in_several_settings_counts_once():
+    gains = {env: [env, env + 2.0] for env in range(3)}
+    once = _blocks({("PACS", env): points for env, points in gains.items()})
+    repeated = _in_settings({(setting, env): points for setting in "abc" for env, points in gains.items()})
+    shifted = _in_settings(
+        {(setting, env): [point + shift for point in points] for setting, shift in (("a", -5), ("b", 5))
+         for env, points in gains.items()}
+    )  # fmt: skip
+
+    assert mean_interval(repeated) == pytest.approx(mean_interval(once))
+    assert mean_interval(shifted) == pytest.approx(mean_interval(once))
+    assert count_outcomes(repeated) == count_outcomes(once) == Outcomes(3, 0, 0)
+    assert signed_rank_p(repeated) is None
+    assert sign_test_p(repeated) is None
+
+
+def test_settings_of_one_environment_give_no_interval():
+    assert mean_interval(_in_settings({(setting, 0): [1.0, 2.0] for setting in "abc"})) is None
+
+
+def test_an_environment_missing_from_a_setting_weighs_as_in_the_mean():
+    # weights: 1/4 in setting a, 1/2 in b; art_painting has 3/4 of the mean, cartoon 1/4
+    blocks = _in_settings({("a", 0): [1.0, 1.0], ("a", 1): [5.0, 5.0], ("b", 0): [4.0, 4.0]})
+
+    assert [(effect.environment, effect.weight) for effect in effects(blocks)] == [
+        ("art_painting", pytest.approx(0.75)),
+        ("cartoon", pytest.approx(0.25)),
+    ]
+    assert [effect.difference for effect in effects(blocks)] == pytest.approx([3.0, 5.0])
+    assert mean_difference(blocks) == pytest.approx(0.75 * 3 + 0.25 * 5)
 
 
 def test_an_interval_needs_two_environments_and_two_trials():

@@ -82,6 +82,37 @@ def test_every_algorithm_trains_on_features_as_on_images_with_the_same_frozen_pr
             )
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_linear_probe_on_features_equals_one_on_images(stage, weights, image_folder, tmp_path):
+    data_dir, given = image_folder(), {"freeze": stage, "init": "linear_probe"}
+    spec = _spec(weights=weights, steps=1, hparams=given)
+
+    on_features = _losses(spec, tmp_path / "features", data_dir)
+    on_images = _losses(replace(spec, data_path="exact"), tmp_path / "images", data_dir)
+
+    for got, expected in zip(on_features, on_images, strict=True):
+        assert_close(got, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_weights_to_begin_from_may_not_replace_those_whose_features_are_cached(weights, image_folder, tmp_path):
+    data_dir, kept = image_folder(), tmp_path / "kept" / "model.pt"
+    spec = _spec(weights=weights, steps=1, hparams={"freeze": "layers.1"})
+    run_quickly(spec, kept.parent, data_dir=data_dir)
+    begun = torch.load(kept, weights_only=True)["predictor"]
+    same, other = tmp_path / "same.pt", tmp_path / "other.pt"
+    torch.save(begun, same)
+    torch.save({name: value + 1 for name, value in begun.items()}, other)
+
+    def run(file, **given):
+        asked = replace(spec, hparams={**spec.hparams, "init": str(file)}, **given)
+        run_quickly(asked, tmp_path / f"{file.stem}{len(given)}", data_dir=data_dir)
+
+    run(same)
+    with pytest.raises(InputError, match=r"has other weights in the frozen part .* set data_path cached"):
+        run(other)
+    run(other, data_path="exact")
+
+
 def test_augmented_views_are_computed_once_and_drawn_again_by_a_repeated_run(weights, image_folder, tmp_path):
     data_dir, spec = image_folder(), _spec(weights=weights, hparams={"data_augmentation": True, "feature_views": 2})
     watcher = Silence()

@@ -13,12 +13,14 @@ from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.digests import damaged
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training import follower as follower_module
 from dg_batchformer.training.evaluate import Evaluator
 from dg_batchformer.training.loaders import ExactLoader
 from dg_batchformer.training.run import train_run
 from dg_batchformer.training.sampling import Sampler, evaluated_splits, split_environments
+from dg_batchformer.training.stop import Interrupted
 
 
 def _lines(path):
@@ -185,6 +187,31 @@ def test_a_done_run_is_not_trained_again(tmp_path):
 
     assert run_quickly(quick_spec(), tmp_path) is State.DONE
     assert RunFolder(tmp_path).records_file.read_text() == before
+
+
+def test_a_run_that_begins_again_leaves_no_file_of_its_first_attempt(tmp_path):
+    run_quickly(quick_spec(), tmp_path, keep="final", predictions=True)
+    folder = RunFolder(tmp_path)
+    for file in (folder.model_file, folder.predictions_file):
+        file.write_bytes(b"damaged")
+    folder.done_file.unlink()
+
+    run_quickly(quick_spec(), tmp_path, keep="none")
+
+    assert not any(file.exists() for file in folder.kept_files)
+    assert damaged(folder) == []
+
+
+def test_a_resumed_run_has_its_number_of_threads_and_the_process_its_own_afterwards(tmp_path):
+    torch.set_num_threads(1)
+    with pytest.raises(Interrupted):
+        run_quickly(quick_spec(steps=4), tmp_path, stop=lambda: True)
+    torch.set_num_threads(2)
+
+    run_quickly(quick_spec(steps=4), tmp_path)
+
+    assert _lines(tmp_path)[-1]["threads"] == 1
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -12,7 +12,7 @@ from dg_batchformer.report.choices import Choices
 from dg_batchformer.results.collection import DEFAULTS, Candidate, CollectedRun, Collection
 from dg_batchformer.results.selection import METHODS, validation_accuracy
 from dg_batchformer.stats.comparison import Comparison
-from dg_batchformer.stats.pairs import by_dataset
+from dg_batchformer.stats.pairs import blocks_by_benchmark
 
 AVERAGE = "Average"
 _MOST_STEPS = 80
@@ -46,7 +46,7 @@ def gain_frame(choices: Choices, pairs: Sequence[tuple[str, str]]) -> pd.DataFra
     if len(datasets) > 1:
         for found in choices.comparisons(pairs):
             lines.append(["all", *_mean_gain(found)])
-            for name, blocks in by_dataset(found.blocks).items():
+            for name, blocks in blocks_by_benchmark(found.blocks).items():
                 values = [block.difference for block in blocks]
                 lines.append(["all", found.other, found.baseline, name, fmean(values), np.nan, np.nan, np.nan])
     for dataset in datasets:

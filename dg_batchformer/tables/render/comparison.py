@@ -8,10 +8,20 @@ from tabulate import tabulate
 
 from dg_batchformer.results.metrics import ACCURACY
 from dg_batchformer.stats.comparison import Comparison, PValue
-from dg_batchformer.stats.pairs import average
+from dg_batchformer.stats.pairs import average, effects
 from dg_batchformer.stats.statistics import LEVEL
-from dg_batchformer.stats.verdict import DEPENDENCE, PROCEDURE, joint_coverage, p_text, sentence, signed, warnings
+from dg_batchformer.stats.verdict import (
+    DEPENDENCE,
+    PROCEDURE,
+    SETTINGS,
+    joint_coverage,
+    p_text,
+    sentence,
+    signed,
+    warnings,
+)
 from dg_batchformer.tables.render.latex_text import escape
+from dg_batchformer.text.counts import how_many
 from dg_batchformer.text.printable import in_markdown
 
 _ALIGNMENT = ("left", "left", "right", "right", "right", "right")
@@ -91,7 +101,7 @@ def _cells(comparison: Comparison) -> list[list[str]]:
     blocks = comparison.blocks
     lines = [
         [
-            block.dataset,
+            block.benchmark,
             block.environment,
             f"{block.baseline_mean:.1f}",
             f"{block.other_mean:.1f}",
@@ -112,7 +122,8 @@ def _facts(comparison: Comparison) -> list[str]:
     if not comparison.blocks:
         return []
     wins, ties, losses = comparison.outcomes
-    facts = [f"{comparison.other} wins {wins}, ties {ties}, loses {losses} (a tie is a difference of 0.0)"]
+    environments = how_many(sum(comparison.outcomes), "environment")
+    facts = [f"{comparison.other} wins {wins}, ties {ties}, loses {losses} of {environments} (a tie is 0.0 points)"]
     for name, p in (("Wilcoxon signed-rank test", comparison.signed_rank), ("sign test", comparison.sign_test)):
         if p.plain is not None and p.corrected is not None:
             holm = f"; Holm-corrected for {comparison.num_tests} rows: {p_text(p.corrected)}"
@@ -127,6 +138,8 @@ def _notes(comparisons: Sequence[Comparison]) -> list[str]:
         family = max(comparison.family for comparison in comparisons)
         together = f" {joint_coverage(family)}"
         notes.append(PROCEDURE + together if family > 1 else PROCEDURE)
+        if any(len(effects(comparison.blocks)) < len(comparison.blocks) for comparison in comparisons):
+            notes.append(SETTINGS)
     if notes or any(comparison.num_tests for comparison in comparisons):
         notes.append(DEPENDENCE)
     return notes
@@ -151,7 +164,7 @@ def _object(comparison: Comparison) -> dict[str, Any]:
         "sign_test": _p_object(comparison.sign_test),
         "blocks": [
             {
-                "dataset": block.dataset,
+                "dataset": block.benchmark,
                 "environment": block.environment,
                 "baseline": block.baseline_mean,
                 "row": block.other_mean,
@@ -162,7 +175,7 @@ def _object(comparison: Comparison) -> dict[str, Any]:
         ],
         "missing": [
             {
-                "dataset": pair.dataset,
+                "dataset": pair.benchmark,
                 "environment": pair.environment,
                 "trial": pair.trial,
                 "lacking": pair.lacking,
