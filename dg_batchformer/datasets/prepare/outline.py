@@ -31,8 +31,9 @@ def outline(name: str, data_dir: Path, given: Sequence[Path] = (), mirror: int |
         for file in (*material.archives, *material.tables, *material.annotations, *material.duplicates):
             yield f"  {file}, {amount(file.stat().st_size)}"
     else:
+        mirrors = choose_mirrors(name, source, mirror)
         yield f"{name} would be downloaded from the first of these that works" if mirror is None else f"{name} from"
-        for number, chosen in choose_mirrors(name, source, mirror).items():
+        for number, chosen in mirrors.items():
             yield f"  {number}  {chosen.about}"
             for remote in chosen.files:
                 yield f"     {remote.address}  {'size unknown' if remote.size is None else amount(remote.size)}"

@@ -393,6 +393,7 @@ def test_a_dry_run_says_everything_and_does_nothing(tmp_path, capsys):
         (["PASC"], "unknown dataset 'PASC'; did you mean 'PACS'?"),
         (["Shapes"], "Shapes cannot be prepared; datasets that can: VLCS, PACS"),
         (["PACS", "--mirror", "9", "--dry_run"], "PACS has no mirror 9; its mirrors are 1 "),
+        (["Office31", "--dry_run"], "Office31 has no automatic download; get it from https://"),
         (["PACS", "--from", "nowhere"], "nowhere does not exist; give an archive, or a folder"),
     ],
 )
@@ -400,7 +401,9 @@ def test_wrong_input_is_one_sentence(tmp_path, capsys, monkeypatch, arguments, m
     monkeypatch.chdir(tmp_path)
 
     assert main(["data", "prepare", *arguments, "--data_dir", str(tmp_path / "data")]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out
 
 
 def test_a_read_only_folder_is_reported_in_one_sentence(tmp_path):
