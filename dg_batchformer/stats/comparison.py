@@ -135,7 +135,7 @@ def compare_pairs(
 
     """
     scores = score(collection, method, Measurements(metric))
-    paired = [pair(scores, collection.environments, baseline, other, collection.datasets) for baseline, other in pairs]
+    paired = [pair(scores, collection.environments, collection.datasets, baseline, other) for baseline, other in pairs]
     family = family or count_intervals(paired)
     signed_ranks = _corrected([signed_rank_p(blocks) for blocks in paired])
     sign_tests = _corrected([sign_test_p(blocks) for blocks in paired])

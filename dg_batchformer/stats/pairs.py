@@ -72,15 +72,15 @@ def accuracy(scores: Scores, benchmark: str, label: str, env: int, trial: int) -
 def pair(
     scores: Scores,
     environments: Mapping[str, Sequence[str]],
+    datasets: Mapping[str, str],
     baseline: str,
     other: str,
-    datasets: Mapping[str, str] | None = None,
 ) -> list[Block]:
     """Return the blocks of two rows.
 
     Args:
         environments: their names by benchmark, in the order of the result.
-        datasets: the dataset of every benchmark; None if benchmarks have no settings.
+        datasets: the dataset of every benchmark.
 
     """
     trials: dict[tuple[str, int], list[int]] = defaultdict(list)
@@ -98,8 +98,7 @@ def pair(
             ]
             if both:
                 found, first, second = zip(*both, strict=True)
-                dataset = benchmark if datasets is None else datasets[benchmark]
-                blocks.append(Block(benchmark, dataset, name, found, first, second))
+                blocks.append(Block(benchmark, datasets[benchmark], name, found, first, second))
     return blocks
 
 

@@ -25,7 +25,7 @@ def mark_significant(sections: Sequence[Section], collection: Collection, baseli
     marked = []
     for section in sections:
         scores, environments, datasets = section.scores, collection.environments, collection.datasets
-        paired = {label: pair(scores, environments, baseline, label, datasets) for label in others}
+        paired = {label: pair(scores, environments, datasets, baseline, label) for label in others}
         marked.append(replace(section, tables=[_mark(table, paired, baseline) for table in section.tables]))
     return marked
 

@@ -6,7 +6,7 @@ trial), or ``zero_shot`` (the classifier consists of CLIP's text features of the
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +111,13 @@ class Initial:
             self.state = self._zero_shot()
         if self.state is None:
             return
-        before = _frozen(self.algorithm)
+        cached = _frozen(self.algorithm) if self.spec.data_path == "features" else []
         try:
             self.algorithm.begin_from(self.state)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(f"init {self.init} does not fit {self.spec.algorithm}: {reason}") from None
-        if self.spec.data_path == "features" and not _are_equal(before, _frozen(self.algorithm)):
+        if cached and not all(map(torch.equal, cached, _frozen(self.algorithm))):
             raise InputError(
                 f"init {self.init} has other weights in the frozen part of the network than weights "
                 f"{self.hparams['weights']}, of which features are cached; set data_path cached"
@@ -172,10 +172,6 @@ def _frozen(algorithm: Algorithm) -> list[Tensor]:
         found += [parameter for parameter in featurizer.parameters() if not parameter.requires_grad]
         found += [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
     return [tensor.detach().clone() for tensor in found]
-
-
-def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    return all(torch.equal(one, other) for one, other in zip(some, others, strict=True))
 
 
 def fit_classifier(classifier: nn.Module, features: Tensor, labels: Tensor) -> None:

@@ -128,19 +128,18 @@ def _train(
     threads = torch.get_num_threads()
 
     def begin() -> list[Follower]:
-        torch.set_num_threads(threads)  # a run that resumes may have changed it
         for follower in followers:
             follower.leave()
-        with open_loader(spec, hparams, dataset, device, watcher, stop) as loader:
-            left = [follower for follower in waiting if follower.is_open]
-            return Trajectory(spec, hparams, left, dataset, loader, device, report, in_sweep).train(stop)
+        try:
+            with open_loader(spec, hparams, dataset, device, watcher, stop) as loader:
+                left = [follower for follower in waiting if follower.is_open]
+                return Trajectory(spec, hparams, left, dataset, loader, device, report, in_sweep).train(stop)
+        finally:
+            torch.set_num_threads(threads)  # a run that resumes may have changed it
 
     waiting = list(followers)
-    try:
-        while waiting:
-            waiting = _retried_without_planes(begin, device, watcher)
-    finally:
-        torch.set_num_threads(threads)
+    while waiting:
+        waiting = _retried_without_planes(begin, device, watcher)
 
 
 def _retried_without_planes(

@@ -188,15 +188,13 @@ def test_failed_runs_are_left_out_and_counted(tmp_path):
     folder = _search(tmp_path)
     for run in expand(ASKED):
         if run.spec.hparams_seed == 2:
-            folder.run(run.spec.id).done_file.unlink()
-            folder.run(run.spec.id).fail("CUDA out of memory")
+            _fail(folder, run)
 
     declare_winners(folder)
     assert {(winner.failed, winner.tried) for winner in read_winners(folder)} == {(1, 3)}
 
     for run in expand(ASKED)[:4]:
-        folder.run(run.spec.id).done_file.unlink(missing_ok=True)
-        folder.run(run.spec.id).fail("CUDA out of memory")
+        _fail(folder, run)
     folder.winners_file.unlink()
     with pytest.raises(InputError, match="no run of ERM on Toy/A has a result to choose hparams by"):
         declare_winners(folder)

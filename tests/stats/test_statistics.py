@@ -13,6 +13,7 @@ from dg_batchformer.stats.pairs import average, effects, mean_difference, pair
 from dg_batchformer.stats.statistics import Outcomes, count_outcomes, holm, mean_interval, sign_test_p, signed_rank_p
 
 NAMES = {name: facts.names for name, facts in DATASETS.items()}
+ITSELF = {name: name for name in NAMES}  # datasets without settings
 
 
 def _scores(gains, base=0.5):
@@ -27,7 +28,7 @@ def _scores(gains, base=0.5):
 
 
 def _blocks(gains):
-    return pair(_scores(gains), NAMES, "A", "B")
+    return pair(_scores(gains), NAMES, ITSELF, "A", "B")
 
 
 def _of(*points):
@@ -42,7 +43,7 @@ def test_only_trials_with_finite_scores_of_both_rows_are_paired():
     scores["PACS", "B", 2, 1] = Score(0.9, float("nan"), 0)
     scores["PACS", "C", 3, 0] = Score(0.9, 0.9, 0)
 
-    blocks = pair(scores, NAMES, "A", "B")
+    blocks = pair(scores, NAMES, ITSELF, "A", "B")
 
     assert [(block.benchmark, block.environment, block.trials) for block in blocks] == [
         ("VLCS", "Caltech101", (0, 1)),
@@ -50,7 +51,7 @@ def test_only_trials_with_finite_scores_of_both_rows_are_paired():
         ("PACS", "photo", (2,)),
     ]
     assert blocks[2].differences == pytest.approx([3])
-    assert pair(scores, NAMES, "A", "D") == []
+    assert pair(scores, NAMES, ITSELF, "A", "D") == []
 
 
 def test_the_mean_is_over_environments_then_over_datasets():
@@ -88,7 +89,7 @@ def test_rows_that_are_equal_up_to_rounding_errors_do_not_differ():
     assert mean_interval(_blocks({("PACS", env): [0, 0] for env in range(4)})) == (0, 0)
 
     scores = {("PACS", row, 0, 0): Score(0.9, test, 0) for row, test in (("A", 0.3), ("B", 0.1 + 0.2))}
-    [almost] = pair(scores, NAMES, "A", "B")
+    [almost] = pair(scores, NAMES, ITSELF, "A", "B")
     almost = [replace(almost, environment=str(env)) for env in range(6)]
     assert almost[0].difference != 0
     assert (signed_rank_p(almost), sign_test_p(almost)) == (1, 1)
@@ -109,7 +110,7 @@ def test_exchanging_the_rows_changes_signs_only():
     scores = _scores(
         {("PACS", env): [1.5 * env - 1, 0.4, 2] for env in range(4)} | {("VLCS", 0): [1], ("VLCS", 3): [0, 2]}
     )
-    forth, back = pair(scores, NAMES, "A", "B"), pair(scores, NAMES, "B", "A")
+    forth, back = pair(scores, NAMES, ITSELF, "A", "B"), pair(scores, NAMES, ITSELF, "B", "A")
 
     low, high = mean_interval(forth)
     assert mean_interval(back) == pytest.approx((-high, -low))
@@ -123,10 +124,10 @@ def test_the_order_of_runs_changes_nothing():
     shuffled = list(scores.items())
     random.Random(3).shuffle(shuffled)
 
-    blocks = pair(dict(shuffled), NAMES, "A", "B")
+    blocks = pair(dict(shuffled), NAMES, ITSELF, "A", "B")
 
-    assert blocks == pair(scores, NAMES, "A", "B")
-    assert mean_interval(blocks) == mean_interval(pair(scores, NAMES, "A", "B"))
+    assert blocks == pair(scores, NAMES, ITSELF, "A", "B")
+    assert mean_interval(blocks) == mean_interval(pair(scores, NAMES, ITSELF, "A", "B"))
 
 
 def test_an_interval_adds_two_t_intervals_in_quadrature():
@@ -161,7 +162,7 @@ def _in_settings(gains):
     """Return blocks of (setting of PACS, env)."""
     scores = _scores({(f"PACS, {setting}", env): points for (setting, env), points in gains.items()})
     environments = {benchmark: NAMES["PACS"] for benchmark, *_ in scores}
-    return pair(scores, environments, "A", "B", dict.fromkeys(environments, "PACS"))
+    return pair(scores, environments, dict.fromkeys(environments, "PACS"), "A", "B")
 
 
 def test_an_environment_in_several_settings_counts_once():
