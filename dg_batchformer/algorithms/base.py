@@ -1,7 +1,7 @@
 """Algorithm, the base class of all methods: DomainBed's interface (update, predict), extended for wrappers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from dg_batchformer.networks.batchformer import pairing, without_batchformer
 from dg_batchformer.networks.tuning import trains_head_only
 from dg_batchformer.optim.groups import featurizers, parameter_groups
 from dg_batchformer.optim.recipe import Recipe
+
+if TYPE_CHECKING:
+    from dg_batchformer.algorithms.criterion import Criterion
 
 Minibatches = list[tuple[Tensor, Tensor]]
 Metrics = dict[str, float | Tensor]
@@ -38,84 +41,6 @@ class TrainingSet(NamedTuple):
 
     class_counts: Tensor
     steps: int
-
-
-class Criterion(nn.Module):
-    """Base class of classification losses that replace the mean cross-entropy in ``Algorithm.risk``.
-
-    ``was_used`` is true once a risk has been computed with it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.was_used = False
-
-    def forward(self, logits: Tensor, y: Tensor, env: Tensor | None) -> Tensor:
-        """Compute the mean loss of samples, ().
-
-        Args:
-            logits: (N, num_classes).
-            y: (N,) class indices.
-            env: (N,) positions of the samples' environments among the training environments; None if unknown.
-
-        """
-        raise NotImplementedError
-
-
-class CountedCriterion(Criterion):
-    """Base class of losses that depend on the number of training images of every class and environment.
-
-    ``counts`` is (environments + 1, num_classes). Its last row is the sum over environments, for samples whose
-    environment is unknown.
-    """
-
-    def __init__(self, num_classes: int, num_domains: int) -> None:
-        super().__init__()
-        self.counts: Tensor
-        self.register_buffer("counts", torch.zeros(num_domains + 1, num_classes))
-        self.is_prepared = False
-
-    def prepare(self, training: TrainingSet) -> None:
-        """Store the class counts of a run."""
-        counts = training.class_counts.to(self.counts)
-        self.counts.copy_(torch.cat([counts, counts.sum(dim=0, keepdim=True)]))
-        self.is_prepared = True
-
-    def rows_of(self, table: Tensor, env: Tensor | None) -> Tensor:
-        """Select the rows of a table (environments + 1, num_classes) for samples, (N or 1, num_classes).
-
-        Raises InputError if ``prepare`` has not been called.
-        """
-        if not self.is_prepared:
-            raise InputError(
-                f"{type(self).__name__} depends on the number of images of every class: call prepare(TrainingSet(...)) "
-                "before the first update"
-            )
-        return table[-1:] if env is None else table[env]
-
-    def of_labels(self, table: Tensor, y: Tensor, env: Tensor | None) -> Tensor:
-        """Look up a table (environments + 1, num_classes) by label and environment, (N,)."""
-        return self.rows_of(table, env).expand(len(y), -1).gather(1, y[:, None]).squeeze(1)
-
-    def class_weights(self) -> Tensor:
-        """Compute weights in inverse proportion to counts, (environments + 1, num_classes).
-
-        The weights of an environment sum to the number of classes. A class without images has weight 0.
-        """
-        return normalised(torch.where(self.counts > 0, 1 / self.counts.clamp_min(1), 0))
-
-    def weighted_mean(self, losses: Tensor, weights: Tensor, env: Tensor | None) -> Tensor:
-        """Average losses by weight within environments, then over environments, (N,), (N,) -> ()."""
-        if env is None:
-            return (losses * weights).sum() / weights.sum()
-        zeros = losses.new_zeros(len(self.counts))
-        sums, totals = (zeros.index_add(0, env, values) for values in (losses * weights, weights))
-        return (sums / torch.where(totals > 0, totals, 1)).sum() / (totals > 0).sum()
-
-
-def normalised(weights: Tensor) -> Tensor:
-    """Scale weights (..., num_classes) to sum to the number of classes."""
-    return weights / weights.sum(dim=-1, keepdim=True) * weights.shape[-1]
 
 
 class Algorithm(nn.Module):
@@ -169,6 +94,14 @@ class Algorithm(nn.Module):
     def has_nothing_to_shape(cls, hparams: Mapping[str, Any]) -> bool:
         """Return whether the terms of the method only train the featurizer, but all of it is frozen."""
         return cls.shapes_features and trains_head_only(hparams)
+
+    def check_trains_head(self) -> None:
+        """Raise InputError for ``head_lr_scale`` 0, for methods that train the classifier at a rate of its own."""
+        if Recipe.of(self.hparams).head_lr_scale == 0:
+            raise InputError(
+                f"{type(self).__name__} trains the classifier separately, but head_lr_scale 0 freezes it; set "
+                "head_lr_scale above 0, or use another algorithm"
+            )
 
     def check_pairing(self) -> None:
         """Raise InputError if the attached BatchFormer would not work correctly with this algorithm."""
@@ -297,11 +230,16 @@ class Algorithm(nn.Module):
         streams = rows.unflatten(0, (num_domains, 2, -1))
         return streams[:, 0].flatten(0, 1), streams[:, 1].flatten(0, 1)
 
-    def in_both_streams(self, rows: Tensor, num_domains: int = 1) -> Tensor:
-        """Repeat plain rows for their twins, the inverse of ``split_streams``; no effect without BatchFormer."""
-        return torch.cat([rows.unflatten(0, (num_domains, -1))] * self.streams, dim=1).flatten(0, 1)
+    def join_streams(self, plain: Tensor, twin: Tensor, num_domains: int = 1) -> Tensor:
+        """Join plain rows and twins, the inverse of ``split_streams``."""
+        streams = [rows.unflatten(0, (num_domains, -1)) for rows in (plain, twin)]
+        return torch.cat(streams, dim=1).flatten(0, 1)
 
-    def risk(self, logits: Tensor, y: Tensor, num_domains: int = 1, env: int | None = None) -> Tensor:
+    def in_both_streams(self, rows: Tensor, num_domains: int = 1) -> Tensor:
+        """Repeat plain rows for their twins; no effect without BatchFormer."""
+        return rows if self.streams == 1 else self.join_streams(rows, rows, num_domains)
+
+    def risk(self, logits: Tensor, y: Tensor, num_domains: int = 1, env: int | Tensor | None = None) -> Tensor:
         """Compute the mean cross-entropy of minibatches; with BatchFormer, the weighted mean of both streams.
 
         Wrappers that act on the risk replace the cross-entropy.
@@ -310,7 +248,8 @@ class Algorithm(nn.Module):
             logits: (rows, num_classes), where rows are ``num_domains`` complete minibatches.
             y: (rows,) class indices.
             num_domains: number of minibatches.
-            env: position of a single minibatch's environment among the training environments, if known.
+            env: position among the training environments of the environment of a single minibatch, or of every label
+                of a stream, (rows,), if it is not that of the label's minibatch.
 
         """
         plain_risk = self.plain_risk(logits, y, num_domains, env)
@@ -321,19 +260,19 @@ class Algorithm(nn.Module):
         labels, _ = self.split_streams(y, num_domains)
         return (1 - weight) * plain_risk + weight * self._mean_loss(twin, labels, num_domains, env)
 
-    def plain_risk(self, logits: Tensor, y: Tensor, num_domains: int = 1, env: int | None = None) -> Tensor:
+    def plain_risk(self, logits: Tensor, y: Tensor, num_domains: int = 1, env: int | Tensor | None = None) -> Tensor:
         """Compute the mean cross-entropy of plain rows only; arguments as in ``risk``."""
         plain, _ = self.split_streams(logits, num_domains)
         labels, _ = self.split_streams(y, num_domains)
         return self._mean_loss(plain, labels, num_domains, env)
 
-    def _mean_loss(self, logits: Tensor, y: Tensor, num_domains: int, env: int | None) -> Tensor:
+    def _mean_loss(self, logits: Tensor, y: Tensor, num_domains: int, env: int | Tensor | None) -> Tensor:
         """Compute the mean loss of one stream; arguments as in ``risk``."""
         if self.criterion is None:
             return F.cross_entropy(logits, y, label_smoothing=Recipe.of(self.hparams).label_smoothing)
         self.criterion.was_used = True
         if env is not None:
-            return self.criterion(logits, y, torch.full_like(y, env))
+            return self.criterion(logits, y, env if isinstance(env, Tensor) else torch.full_like(y, env))
         return self.criterion(logits, y, domain_labels(num_domains, y) if num_domains == self.num_domains else None)
 
     def forward_plain(self, module: nn.Module, minibatches: Minibatches) -> Tensor:

@@ -6,27 +6,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import CountedCriterion, Metrics, Minibatches, TrainingSet, descend, domain_labels
+from dg_batchformer.algorithms.base import Metrics, Minibatches, TrainingSet, descend, domain_labels
+from dg_batchformer.algorithms.criterion import ReweightedLoss, check_balances
 from dg_batchformer.algorithms.erm import ERM
-from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
-
-
-class _BalancedLoss(CountedCriterion):
-    """Cross-entropy with weights inversely proportional to the counts of class and environment."""
-
-    def forward(self, logits: Tensor, y: Tensor, env: Tensor | None) -> Tensor:
-        weights = self.of_labels(self.class_weights(), y, env)
-        return self.weighted_mean(F.cross_entropy(logits, y, reduction="none"), weights, env)
 
 
 class CRT(ERM):
     """Classifier re-training: ERM in the first stage, then training of the classifier with balanced classes.
 
     The second stage trains the classifier alone and weights a sample by ``1 / n``, with the number n of training images
-    of its class and environment, which equals class-balanced sampling in expectation. It uses plain features only.
+    of its class and environment, which equals class-balanced sampling in expectation. It uses plain features only, and
+    no label smoothing.
     BatchNorm that is not frozen goes on estimating its statistics.
 
     Differs from the paper: the second stage continues from the classifier of the first one instead of a random one, so
@@ -44,12 +36,9 @@ class CRT(ERM):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
-        if hparams["class_balanced"]:
-            raise InputError(
-                "hparam class_balanced draws the classes equally often, so CRT would balance them twice; leave one of "
-                "them out"
-            )
-        self.balanced_loss = _BalancedLoss(num_classes, num_domains)
+        check_balances("CRT", hparams)
+        self.check_trains_head()
+        self.balanced_loss = ReweightedLoss(num_classes, num_domains)
         self.classifier_optimizer = self.new_optimizer(self.classifier, lr=hparams["crt_lr"])
         self.updates = 0
         self.retrains_from = inf

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dg_batchformer.algorithms.base import Metrics, Minibatches, descend
+from dg_batchformer.algorithms.base import Metrics, Minibatches, descend, domain_labels
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
 
@@ -37,7 +37,7 @@ class CutMix(ERM):
         num_domains = len(minibatches)
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
-        share, pasted_y = 1.0, y
+        share, pasted_y, pasted_env = 1.0, y, None
         if np.random.rand() < self.hparams["cutmix_prob"]:
             beta = self.hparams["beta"]
             plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (x, y))
@@ -46,8 +46,10 @@ class CutMix(ERM):
             partners = torch.randperm(len(plain), device=plain.device)
             x = self.in_both_streams(paste(plain, partners, box), num_domains)
             pasted_y = self.in_both_streams(labels[partners], num_domains)
+            pasted_env = domain_labels(num_domains, labels)[partners]
         logits = self.network(x)
-        loss = share * self.risk(logits, y, num_domains) + (1 - share) * self.risk(logits, pasted_y, num_domains)
+        pasted_risk = self.risk(logits, pasted_y, num_domains, pasted_env)
+        loss = share * self.risk(logits, y, num_domains) + (1 - share) * pasted_risk
         descend(self.optimizer, loss)
         return {"loss": loss.detach()}
 

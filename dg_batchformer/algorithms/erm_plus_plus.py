@@ -13,6 +13,7 @@ from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batch_norm import has_live_batch_norm
 from dg_batchformer.networks.batchformer import without_batchformer
+from dg_batchformer.optim.groups import featurizers
 
 
 class LARS(Optimizer):
@@ -71,10 +72,13 @@ class ERMPlusPlus(ERM):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.check_trains_head()
         kind = LARS if hparams["lars"] else None
         self.optimizer = self.new_optimizer(self.network, kind=kind)
         self.linear_optimizer = self.new_optimizer(self.classifier, kind=kind, lr=hparams["linear_lr"])
         self.network_sma = copy.deepcopy(without_batchformer(self.network))
+        for featurizer in featurizers(self.network_sma):
+            featurizer.is_auxiliary = True  # follows the network, whatever wrappers do to it
         self.average_from = 600
         self.updates = self.averaged = 0
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
+from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend, domain_labels
 from dg_batchformer.catalog.datasets import has_small_images
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import Featurizer
@@ -143,8 +143,7 @@ class iDAG(Algorithm):  # noqa: N801
         masked = self.graph(z, paths)
         risk = self.risk(self.classifier(masked), y, num_domains)
         z, masked, y = (self.split_streams(rows, num_domains)[0] for rows in (z, masked, y))
-        env = torch.arange(num_domains, device=y.device).repeat_interleave(len(y) // num_domains)
-        cells = env * len(self.masked_prototypes) + y
+        cells = domain_labels(num_domains, y) * len(self.masked_prototypes) + y
         self._move_prototypes(z.detach(), masked.detach(), cells, y)
         of_graph, penalties = self._graph_loss(paths)
         temperature = self.hparams["idag_temperature"]
@@ -168,8 +167,7 @@ class iDAG(Algorithm):  # noqa: N801
             return plain
         with batch_norm_held(self.encoder):
             twins = self.encoder(twins)
-        streams = [rows.unflatten(0, (num_domains, -1)) for rows in (plain, twins)]
-        return torch.cat(streams, dim=1).flatten(0, 1)
+        return self.join_streams(plain, twins, num_domains)
 
     def _move_prototypes(self, z: Tensor, masked: Tensor, cells: Tensor, y: Tensor) -> None:
         memory = self.hparams["idag_memory"]

@@ -1,6 +1,6 @@
 """MIRO — Cha et al., 2022: keep features close to those of the pretrained network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import expm1, log
 from typing import Any, Self
 
@@ -63,7 +63,7 @@ class MIRO(ERM):
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.oracle = Featurizer(input_shape, hparams, attends=False).requires_grad_(False).eval()
-        self.oracle.load_state_dict(without_batchformer(self.featurizer).state_dict())
+        self._copy_to_oracle()
         with torch.no_grad():
             _, maps = self.oracle.with_maps(torch.zeros(1, *input_shape))
         if not maps:
@@ -74,6 +74,13 @@ class MIRO(ERM):
         channel_dim = self.oracle.channel_dim
         self.variances = nn.ModuleList(VarianceEncoder(of_stage, channel_dim(of_stage)) for of_stage in maps)
         self.variance_optimizer = self.new_optimizer(self.variances, lr=hparams["lr"] * hparams["lr_mult"])
+
+    def begin_from(self, state: Mapping[str, Tensor]) -> None:
+        super().begin_from(state)
+        self._copy_to_oracle()
+
+    def _copy_to_oracle(self) -> None:
+        self.oracle.load_state_dict(without_batchformer(self.featurizer).state_dict())
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import CountedCriterion, Metrics, Minibatches, TrainingSet, descend, domain_labels
+from dg_batchformer.algorithms.base import Metrics, Minibatches, TrainingSet, descend, domain_labels
+from dg_batchformer.algorithms.criterion import CountedCriterion, check_balances, check_replaces
 from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.batchformer import pairing
@@ -103,6 +104,8 @@ class NDCL(ERM):
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: dict[str, Any]) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
+        check_balances("NDCL", hparams)
+        check_replaces("NDCL", hparams)
         self.hardest_loss = HardestLoss(num_classes, num_domains)
         self.criterion = self.hardest_loss
 

@@ -78,8 +78,7 @@ class SagNet(Algorithm):
 
         if twin is None:
             return mix(plain)
-        streams = [mix(stream).unflatten(0, (num_domains, -1)) for stream in (plain, twin)]
-        return torch.stack(streams, dim=1).flatten(0, 2)
+        return self.join_streams(mix(plain), mix(twin), num_domains)
 
     def style_logits(self, z: Tensor) -> Tensor:
         """Classify features with their own style and another sample's content."""

@@ -21,7 +21,7 @@ from dg_batchformer.networks.clip_models import (
 )
 from dg_batchformer.networks.cnn import MnistCnn, SmallCnn, TinyCnn
 from dg_batchformer.networks.efficientnet_lite import EfficientNetLite
-from dg_batchformer.networks.mlp import MLP
+from dg_batchformer.networks.mlp import MLPFeaturizer
 from dg_batchformer.networks.timm_models import (
     PREFIX,
     TimmFeaturizer,
@@ -74,7 +74,8 @@ BACKBONES: dict[str, Backbone] = {
     ),
     "tiny": Backbone("one convolution, 16 features: for tests", lambda shape, _: TinyCnn(shape[0])),
     "mlp": Backbone(
-        "multi-layer perceptron for vectors", lambda shape, hparams: MLP(shape[0], hparams["mlp_width"], hparams)
+        "multi-layer perceptron for vectors",
+        lambda shape, hparams: MLPFeaturizer(shape[0], hparams["mlp_width"], hparams),
     ),
 }
 TIMM = f"{PREFIX}NAME"

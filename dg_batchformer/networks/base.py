@@ -26,7 +26,8 @@ class FeaturizerModule(nn.Module):
         keeps_grid: whether every stage returns (N, C, H, W).
         channels_last: whether stages with a grid return (N, H, W, C) instead.
         state_is_weights: whether training changes nothing but parameters and buffers.
-        is_auxiliary: whether the featurizer is not the one that the method classifies with; wrappers ignore it.
+        is_auxiliary: whether updates classify with another featurizer, as with an oracle or an average; wrappers
+            ignore it.
         after_stage: hooks called with the feature maps after every stage.
         inserted: modules applied to the output of a stage, by stage name, after the hooks.
         autocast: dtype of mixed precision, which includes BatchFormer, or None. The output is always float32, and so
@@ -69,18 +70,18 @@ class FeaturizerModule(nn.Module):
         """Compute features: (N, *input_shape) -> (N, n_outputs)."""
         return self.rest(x if self.reads_prefix else self.prefix(x))
 
-    @torch.no_grad()
     def prefix(self, x: Tensor) -> Tensor:
         """Compute the frozen prefix: the feature maps of its last stage, or the pooled features if all is frozen.
 
-        Returns x if nothing is frozen.
+        Returns x if nothing is frozen. Gradients pass to inputs that need them, such as those with a learned channel.
         """
         stages = list(self.stages().items())[: self._frozen_stages]
-        for place, (name, stage) in enumerate(stages):
-            x = stage(x)
-            if self.frozen == WHOLE or place < len(stages) - 1:
-                x = self.behind(place, name, x)
-        return self.head(x) if self.frozen == WHOLE else x
+        with torch.set_grad_enabled(x.requires_grad and torch.is_grad_enabled()):
+            for place, (name, stage) in enumerate(stages):
+                x = stage(x)
+                if self.frozen == WHOLE or place < len(stages) - 1:
+                    x = self.behind(place, name, x)
+            return self.head(x) if self.frozen == WHOLE else x
 
     def cacheable(self, x: Tensor) -> Tensor:
         """Compute the frozen prefix in the precision of the run, and return it in float32."""

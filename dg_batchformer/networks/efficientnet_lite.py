@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from dg_batchformer.networks.base import Stage
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
+from dg_batchformer.networks.library import renormalisation
 from dg_batchformer.networks.timm_models import import_timm
 
 WEIGHTS = "imagenet_v1"
-# Inputs are normalized by ImageNet's statistics; the weights were trained on values in [-1, 1].
-_ARRIVING_MEAN, _ARRIVING_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_MEAN = _STD = 0.5
+_HALF = (0.5, 0.5, 0.5)  # mean and deviation of the inputs that the weights were trained on
 
 
 class EfficientNetLite(FreezableBatchNorm):
@@ -44,10 +43,7 @@ class EfficientNetLite(FreezableBatchNorm):
         self.network.to(memory_format=torch.channels_last)
         self.n_outputs: int = self.network.head_hidden_size
         self.dropout = nn.Dropout(dropout)
-        scale, shift = torch.ones(channels, 1, 1), torch.zeros(channels, 1, 1)
-        if channels >= 3:  # a context channel may follow RGB
-            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_ARRIVING_MEAN, _ARRIVING_STD))
-            scale[:3], shift[:3] = std / _STD, (mean - _MEAN) / _STD
+        scale, shift = renormalisation(channels, _HALF, _HALF)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 

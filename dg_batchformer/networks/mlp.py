@@ -1,4 +1,4 @@
-"""MLP: the featurizer for vectors, and DomainBed's discriminators."""
+"""MLP: DomainBed's discriminators, and the featurizer for vectors."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,11 +19,8 @@ def mlp_search_space() -> dict[str, HParam]:
     }
 
 
-class MLP(FeaturizerModule):
+class MLP(nn.Module):
     """DomainBed's multi-layer perceptron: (N, n_inputs) -> (N, n_outputs)."""
-
-    sees_images = False
-    keeps_grid = False
 
     def __init__(self, n_inputs: int, n_outputs: int, hparams: dict[str, Any]) -> None:
         super().__init__()
@@ -32,14 +29,30 @@ class MLP(FeaturizerModule):
         self.dropout = nn.Dropout(hparams["mlp_dropout"])
         self.hiddens = nn.ModuleList(nn.Linear(width, width) for _ in range(hparams["mlp_depth"] - 2))
         self.output = nn.Linear(width, n_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in (self.input, *self.hiddens):
+            x = self.hidden(layer, x)
+        return self.output(x)
+
+    def hidden(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Apply a layer, dropout and ReLU."""
+        return self.dropout(layer(x)).relu()
+
+
+class MLPFeaturizer(FeaturizerModule, MLP):
+    """An MLP as featurizer; every layer but the last is a stage."""
+
+    sees_images = False
+    keeps_grid = False
+
+    def __init__(self, n_inputs: int, n_outputs: int, hparams: dict[str, Any]) -> None:
+        super().__init__(n_inputs, n_outputs, hparams)
         self.n_outputs = n_outputs
 
     def stages(self) -> Mapping[str, Stage]:
         hiddens = {f"hiddens.{index}": layer for index, layer in enumerate(self.hiddens)}
-        return {name: partial(self._layer, layer) for name, layer in {"input": self.input, **hiddens}.items()}
+        return {name: partial(self.hidden, layer) for name, layer in {"input": self.input, **hiddens}.items()}
 
     def head(self, maps: Tensor) -> Tensor:
         return self.output(maps)
-
-    def _layer(self, layer: nn.Module, x: Tensor) -> Tensor:
-        return self.dropout(layer(x)).relu()

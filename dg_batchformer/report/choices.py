@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from dg_batchformer.results.collection import Collection
-from dg_batchformer.results.scores import Choice, choose
+from dg_batchformer.results.scores import Choice, choose, whole_trials
 from dg_batchformer.results.selection import Method
 from dg_batchformer.stats.comparison import Comparison, compare_pairs
 
@@ -35,9 +36,8 @@ class Choices:
 
     def averages(self, dataset: str, label: str) -> Mapping[int, float]:
         """Return the mean test accuracy over environments by trial, for trials with all environments."""
-        by_env = [self.trials(dataset, label, env) for env in self.envs(dataset)]
-        complete = [trial for trial in by_env[0] if all(trial in trials for trials in by_env)] if by_env else []
-        return {trial: sum(trials[trial].score.test for trials in by_env) / len(by_env) for trial in complete}
+        whole = whole_trials({env: self.trials(dataset, label, env) for env in self.envs(dataset)})
+        return {trial: fmean(choice.score.test for choice in by_env.values()) for trial, by_env in whole.items()}
 
     def envs(self, dataset: str) -> Sequence[int]:
         """Return the test environments of a dataset that have a choice."""

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dg_batchformer.results.collection import Candidate, CollectedRun, Collection
 from dg_batchformer.results.metrics import ACCURACY, Measurements
@@ -10,6 +10,7 @@ from dg_batchformer.results.selection import Method, Score, best_draw
 
 Key = tuple[str, str, int, int]  # (benchmark, label, env, trial)
 Scores = dict[Key, Score]
+_Value = TypeVar("_Value")
 
 
 class Choice(NamedTuple):
@@ -50,3 +51,12 @@ def measured_choices(collection: Collection, method: Method, measurements: Measu
         if measured is not None:
             choices[key] = Choice(choice.run, measured)
     return choices
+
+
+def whole_trials(by_env: Mapping[int, Mapping[int, _Value]]) -> dict[int, dict[int, _Value]]:
+    """Turn values by environment and trial into values by trial and environment, of trials that have all environments.
+
+    Means over environments are comparable between such trials only.
+    """
+    shared = [trial for trial in next(iter(by_env.values()), {}) if all(trial in of_env for of_env in by_env.values())]
+    return {trial: {env: of_env[trial] for env, of_env in by_env.items()} for trial in shared}

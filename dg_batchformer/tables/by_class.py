@@ -6,7 +6,7 @@ from statistics import fmean
 
 from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.metrics import METRICS, Measurements, Metric
-from dg_batchformer.results.scores import Choice, Key
+from dg_batchformer.results.scores import Choice, Key, whole_trials
 from dg_batchformer.tables.table import Cell, Section, Table, marked
 
 _POOLED = {
@@ -43,30 +43,29 @@ def _table(benchmark: str, collection: Collection, choices: Mapping[Key, Choice]
     measured = {name: Measurements(metric) for name, metric in columns.items()}
     rows = {}
     for label in collection.rows:
-        whole = _whole_trials(collection, benchmark, label, choices)
-        rows[label] = [_cell(whole, of) for of in measured.values()]
-    trials = {trial for _, _, _, trial in choices}
+        trials = _by_trial(collection, benchmark, label, choices)
+        rows[label] = [_cell(trials, of) for of in measured.values()]
+    asked = {trial for _, _, _, trial in choices}
     notes = [
         "Accuracies on a class are means over test environments; Average: over classes, then over test environments",
     ]
-    return marked(Table(f"{benchmark}, by class", "class", list(columns), rows, len(trials), notes,
+    return marked(Table(f"{benchmark}, by class", "class", list(columns), rows, len(asked), notes,
                         benchmarks=[benchmark]))  # fmt: skip
 
 
-def _whole_trials(
+def _by_trial(
     collection: Collection, benchmark: str, label: str, choices: Mapping[Key, Choice]
-) -> list[dict[int, Choice]]:
+) -> Iterable[Mapping[int, Choice]]:
     """Return the choices of a row by environment, of every trial that has all environments of the row."""
     runs = [run for run in collection.runs if (run.benchmark, run.label) == (benchmark, label)]
-    envs = {env for run in runs for env in run.reported}
-    by_trial: dict[int, dict[int, Choice]] = {}
+    by_env: dict[int, dict[int, Choice]] = {env: {} for run in runs for env in run.reported}
     for (_, row, env, trial), choice in choices.items():
         if row == label:
-            by_trial.setdefault(trial, {})[env] = choice
-    return [of_trial for of_trial in by_trial.values() if of_trial.keys() == envs]
+            by_env[env][trial] = choice
+    return whole_trials(by_env).values()
 
 
-def _cell(trials: Sequence[Mapping[int, Choice]], measurements: Measurements) -> Cell:
+def _cell(trials: Iterable[Mapping[int, Choice]], measurements: Measurements) -> Cell:
     """Return the mean over trials of the mean over the test environments that have the metric."""
     means = []
     for choices in trials:

@@ -9,7 +9,7 @@ from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.results.provenance import Provenance, provenance
 from dg_batchformer.results.row_conditions import RowConditions, by_benchmark, joined
-from dg_batchformer.results.scores import Choice, Key, Scores, measured_choices
+from dg_batchformer.results.scores import Choice, Key, Scores, measured_choices, whole_trials
 from dg_batchformer.results.selection import METHODS, Method, Score, Selection
 from dg_batchformer.storage.folders import State
 from dg_batchformer.tables.edges import about_edges
@@ -226,7 +226,7 @@ def _dataset_table(
             lacks.add(label, names[env], lack(read, cell.n, trials, len(unmeasured), measurements.metric.needs))
         every = [choice for of_env in chosen.values() for choice in of_env.values()]
         lacks.add(label, _SUMMARIES[-1], _not_finite(every, "in_domain"))
-        rows[label] = [*cells, *_summaries(by_env, trials, measurements.metric)]
+        rows[label] = [*cells, *_summaries(by_env, measurements.metric)]
     columns = [*(names[env] for env in envs), *_SUMMARIES]
     few = any(cell.n < len(trials) for row in rows.values() for cell in row[len(envs) :])
     notes = [
@@ -305,12 +305,9 @@ def _not_finite(choices: Iterable[Choice], name: str) -> str:
     return f"nan: an accuracy in results.jsonl of {listed(list(runs))} is not finite" if runs else ""
 
 
-def _summaries(
-    by_env: Mapping[int, Mapping[int, Score]], trials: Sequence[int], metric: Metric
-) -> tuple[Cell, Cell, Cell]:
+def _summaries(by_env: Mapping[int, Mapping[int, Score]], metric: Metric) -> tuple[Cell, Cell, Cell]:
     """Summarize average, worst and in-domain values over the trials that have all environments."""
-    complete = [trial for trial in trials if all(trial in values for values in by_env.values())]
-    found = [[by_env[env][trial] for env in by_env] for trial in complete]
+    found = [list(trial.values()) for trial in whole_trials(by_env).values()]
     in_domain = [[score.in_domain for score in trial if score.in_domain is not None] for trial in found]
     return (
         Cell.of([fmean(score.test for score in trial) for trial in found]),
@@ -328,7 +325,7 @@ def _averages_table(
         cells = []
         for dataset, (envs, trials) in declared.items():
             by_env = {env: _scores(_by_trial(choices, dataset, label, env, trials)) for env in envs}
-            average, *_ = _summaries(by_env, trials, metric)
+            average, *_ = _summaries(by_env, metric)
             few = f"{average.n} of {len(trials)} trials have all environments"
             lacks.add(label, dataset, few if average.n < len(trials) else "")
             cells.append(average)

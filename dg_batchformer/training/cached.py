@@ -10,13 +10,13 @@ from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.datasets.pixels import Kind, open_plane, prepare_planes
 from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.networks.compilation import compile_errors
-from dg_batchformer.networks.transfer import Parcel
 from dg_batchformer.training import gpu_augment
 from dg_batchformer.training.augment import short_side_for
 from dg_batchformer.training.batch_augment import augment, draw
 from dg_batchformer.training.gpu_augment import Arrays, Plan
 from dg_batchformer.training.loaders import Batch, Task
 from dg_batchformer.training.positions import Positions, seeds_of, split
+from dg_batchformer.training.transfer import Parcel
 
 Item = TypeVar("Item")
 _ALWAYS_WHOLE = 256  # pixels: no version has shrunk images with a short side up to this

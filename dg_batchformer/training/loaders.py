@@ -16,9 +16,9 @@ from torch import multiprocessing as torch_multiprocessing
 
 from dg_batchformer.datasets import Environment
 from dg_batchformer.datasets.base import TensorEnvironment
-from dg_batchformer.networks.transfer import transfer
 from dg_batchformer.runtime.parallel import begin_child
 from dg_batchformer.training.augment import Transform, normalise
+from dg_batchformer.training.transfer import transfer
 
 
 class Request(NamedTuple):

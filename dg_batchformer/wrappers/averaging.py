@@ -13,7 +13,7 @@ from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_b
 from dg_batchformer.wrappers.base import Wrapper
 from dg_batchformer.wrappers.loss_valley import Average
 
-_PARAMETERS: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()  # of every predictor
+_PARAMETERS: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()  # of predictors, by network
 
 
 class WeightAveraging(Wrapper):
@@ -77,10 +77,13 @@ class WeightAveraging(Wrapper):
 
     def weights(self) -> list[nn.Parameter]:
         """Return the parameters of the predictor."""
-        predictor = self.predictor
-        if predictor not in _PARAMETERS:  # searching all its modules after every update would take too long
-            _PARAMETERS[predictor] = list(predictor.parameters())
-        return _PARAMETERS[predictor]
+        algorithm = self.inner
+        while isinstance(algorithm, Wrapper):
+            algorithm = algorithm.inner
+        network = algorithm.predictor  # wrappers may return a new view of it every time
+        if network not in _PARAMETERS:  # searching all its modules after every update would take too long
+            _PARAMETERS[network] = list(self.predictor.parameters())
+        return _PARAMETERS[network]
 
     @torch.no_grad()
     def set_weights(self, tensors: Sequence[Tensor]) -> None:

@@ -5,14 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from dg_batchformer.algorithms.base import (
-    CountedCriterion,
-    Criterion,
-    Metrics,
-    Minibatches,
-    TrainingSet,
-    Validation,
-)
+from dg_batchformer.algorithms.base import Metrics, Minibatches, TrainingSet, Validation
+from dg_batchformer.algorithms.criterion import CountedCriterion, Criterion, check_balances, check_replaces
 from dg_batchformer.errors import InputError
 from dg_batchformer.wrappers.base import Wrapper
 
@@ -40,15 +34,9 @@ class ClassRisk(Wrapper):
                 f"{name} replaces the classification loss, and {self.inner_class.__name__} has one of its own; leave "
                 "one of them out"
             )
-        if self.balances and hparams["class_balanced"]:
-            raise InputError(
-                f"hparam class_balanced draws the classes equally often, so {name} would balance them twice; leave one "
-                "of them out"
-            )
-        if hparams.get("label_smoothing", 0.0):
-            raise InputError(
-                f"{name} replaces the classification loss, so label_smoothing would do nothing; leave one of them out"
-            )
+        if self.balances:
+            check_balances(name, hparams)
+        check_replaces(name, hparams)
         self.inner.criterion = self.build_criterion(num_classes, num_domains)
         self.updates = 0
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import Criterion
+from dg_batchformer.algorithms.criterion import Criterion
 from dg_batchformer.hparams import HParam
 from dg_batchformer.wrappers.criteria import ClassRisk
 

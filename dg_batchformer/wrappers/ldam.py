@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import CountedCriterion, Metrics, Minibatches, TrainingSet, normalised
+from dg_batchformer.algorithms.base import Metrics, Minibatches, TrainingSet
+from dg_batchformer.algorithms.criterion import CountedCriterion, normalised
 from dg_batchformer.hparams import HParam
 from dg_batchformer.wrappers.criteria import ClassRisk
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dg_batchformer.algorithms.base import CountedCriterion
+from dg_batchformer.algorithms.criterion import CountedCriterion
 from dg_batchformer.hparams import HParam
 from dg_batchformer.wrappers.criteria import ClassRisk
 

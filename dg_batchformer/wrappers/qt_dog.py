@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms.base import Metrics, Minibatches, TrainingSet
 from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
+from dg_batchformer.optim.groups import featurizers
 from dg_batchformer.wrappers.base import Wrapper
 
 _LEAST = 0.1  # share of the predictor's weights that must be those of convolutions
@@ -34,7 +35,8 @@ class QTDoG(Wrapper):
     are those of LSQ (Esser et al., 2020) at the beginning: a step for every output channel.
 
     Networks always hold quantized weights, so these are evaluated, kept and averaged. An average of several, as of
-    SWAD, has more levels. Biases, norms, linear layers and BatchFormer are not quantized.
+    SWAD, has more levels. Biases, norms, linear layers, BatchFormer and auxiliary networks, such as MIRO's oracle, are
+    not quantized.
 
     Differs from the authors' release: there, the optimizer lacks the parameters of quantized layers, so that v stays
     as it was when quantization began. Here, v is trained, as in the paper; the steps are kept, as in the release.
@@ -94,4 +96,8 @@ class QTDoG(Wrapper):
             weight.copy_(quantized(latent, step, bits))
 
     def _weights(self) -> Iterator[Tensor]:
-        return (module.weight for module in self.inner.modules() if isinstance(module, nn.Conv2d))
+        """Yield the weights of all convolutions, without those of auxiliary networks."""
+        auxiliary = [featurizer for featurizer in featurizers(self.inner) if featurizer.is_auxiliary]
+        ignored = {module for featurizer in auxiliary for module in featurizer.modules()}
+        convolutions = (module for module in self.inner.modules() if isinstance(module, nn.Conv2d))
+        return (convolution.weight for convolution in convolutions if convolution not in ignored)

@@ -1,18 +1,7 @@
 """ReWeight — Yang et al., 2022 (MDLT): weight samples by inverse class frequency."""
 
-from torch import Tensor
-from torch.nn import functional as F
-
-from dg_batchformer.algorithms.base import CountedCriterion
+from dg_batchformer.algorithms.criterion import ReweightedLoss
 from dg_batchformer.wrappers.criteria import ClassRisk
-
-
-class ReweightedLoss(CountedCriterion):
-    """Cross-entropy weighted by ``w_k = (1 / n_k) / mean_j(1 / n_j)`` with the counts of the environment."""
-
-    def forward(self, logits: Tensor, y: Tensor, env: Tensor | None) -> Tensor:
-        weights = self.of_labels(self.class_weights(), y, env)
-        return self.weighted_mean(F.cross_entropy(logits, y, reduction="none"), weights, env)
 
 
 class ReWeight(ClassRisk):

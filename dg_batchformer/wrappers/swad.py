@@ -75,6 +75,8 @@ class IIDMax(_Segments):
     """SWAD's alternative: average from the best validation accuracy on, and return the average that validates best.
 
     Averaging restarts with the current segment whenever the current model has the best validation accuracy so far.
+    Averages are validated with the BatchNorm statistics of the current model; those of the returned one are
+    re-estimated, unless frozen.
     """
 
     def start_average(self) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from dg_batchformer.algorithms import cutmix
 from dg_batchformer.algorithms.cutmix import cut_box, paste
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.cnn import TinyCnn
@@ -165,6 +166,20 @@ def test_cutmix_treats_both_streams_of_all_environments_alike(name, monkeypatch)
     assert_close(loss, expected.detach())
 
 
+@pytest.mark.parametrize("name", ["BSoftmax+CutMix", "BSoftmax+CutMix+BF"])
+def test_a_pasted_label_counts_as_one_of_the_environment_that_it_is_from(name, monkeypatch):
+    hparams = {"bf_layers": 0} if "BF" in name else {}  # twins then equal plain rows, and so do their risks
+    algorithm, minibatches = make_algorithm(name, **hparams), make_minibatches()
+    y, env = torch.cat([y for _, y in minibatches]), torch.arange(3).repeat_interleave(6)
+    monkeypatch.setattr(cutmix, "cut_box", lambda sizes, share: ((slice(0), slice(0)), 0.25))  # labels only
+    monkeypatch.setattr(torch, "randperm", lambda n, **given: torch.arange(n - 1, -1, -1))
+    logits = algorithm.predict(torch.cat([x for x, _ in minibatches]))
+    loss_of = algorithm.criterion_inside if name == "BSoftmax+CutMix" else algorithm.inner.criterion_inside
+    expected = 0.25 * loss_of(logits, y, env) + 0.75 * loss_of(logits, y.flip(0), env.flip(0))
+
+    assert_close(algorithm.update(minibatches)["loss"], expected.detach())
+
+
 def test_cutmix_with_probability_zero_is_erm():
     minibatches = make_minibatches()
 
@@ -237,6 +252,14 @@ def test_miros_oracle_is_the_initial_featurizer_and_does_not_change(dataset, sta
     algorithm.train()
     assert not any(module.training for module in oracle.modules())
     assert list(algorithm.predictor.state_dict()) == list(make_algorithm("ERM", dataset=dataset).predictor.state_dict())
+
+
+def test_miros_oracle_starts_from_the_weights_that_a_run_is_given():
+    algorithm, given = make_algorithm("MIRO+BF"), make_algorithm("ERM", seed=1)
+
+    algorithm.begin_from(given.predictor.state_dict())
+
+    assert_close(algorithm.inner.oracle.state_dict(), given.featurizer.state_dict(), rtol=0, atol=0)
 
 
 def test_miros_variances_have_a_learning_rate_of_their_own():

@@ -16,6 +16,7 @@ from dg_batchformer.algorithms.ndcl import (
     numbers_of_negatives,
     prototype_loss,
 )
+from dg_batchformer.errors import InputError
 
 # Losses of the releases of MDLT (BoDA) and NDCL on the tensors below.
 UPSTREAM = {"BoDA": 2.6953058, "margin": 0.4774137, "prototypes": 1.1043891}
@@ -155,3 +156,16 @@ def test_negatives_are_mixtures_of_hard_samples_with_samples_taken_for_their_cla
     assert (mixtures[0][:, 4] > 0).all()  # the one that is taken for class 0
     assert (mixtures[0][:, [0, 2, 5]] == 0).all()
     assert_close(mixtures[1].sum(dim=1), torch.ones(len(mixtures[1])))
+
+
+@pytest.mark.parametrize(
+    ("name", "hparams", "reason"),
+    [
+        ("NDCL", {"class_balanced": True}, "so NDCL would balance them twice"),
+        ("CRT", {"class_balanced": True}, "so CRT would balance them twice"),
+        ("NDCL", {"label_smoothing": 0.1}, "so label_smoothing would do nothing"),
+    ],
+)
+def test_hparams_that_would_do_nothing_or_the_same_twice_are_refused(name, hparams, reason):
+    with pytest.raises(InputError, match=reason):
+        make_algorithm(name, **hparams)

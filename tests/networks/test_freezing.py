@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from support import make_algorithm, make_minibatches
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
@@ -65,6 +66,18 @@ def test_batchformer_trains_behind_a_featurizer_that_is_frozen_whole():
     attach_batchformer(featurizer, settings, (3, 32, 32))
 
     assert {name.partition(".")[0] for name, p in featurizer.named_parameters() if p.requires_grad} == {"batchformer"}
+
+
+@pytest.mark.parametrize("upto", ["none", "layers.0", "featurizer"])
+def test_what_a_method_adds_to_images_trains_in_front_of_a_frozen_prefix(upto, tmp_path):
+    torch.save(Featurizer((4, 32, 32), {"backbone": "tiny"}).state_dict(), tmp_path / "tiny.pt")
+    algorithm = make_algorithm("ARM", freeze=upto, weights=str(tmp_path / "tiny.pt"))
+    before = [parameter.detach().clone() for parameter in algorithm.context_net.parameters()]
+
+    algorithm.update(make_minibatches())
+
+    moved = [not torch.equal(a, b) for a, b in zip(algorithm.context_net.parameters(), before, strict=True)]
+    assert sum(moved) > len(moved) / 2  # a bias before BatchNorm has no gradient
 
 
 def test_an_unknown_stage_is_answered_with_the_known_ones():

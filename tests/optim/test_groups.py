@@ -1,7 +1,10 @@
 """Parameter groups: every parameter once, at the learning rate of its part."""
 
-from support import make_algorithm
+import pytest
+import torch
+from support import make_algorithm, make_minibatches
 
+from dg_batchformer.errors import InputError
 from dg_batchformer.optim.groups import describe_groups, group_lines
 
 
@@ -21,6 +24,34 @@ def test_the_head_has_its_own_learning_rate_and_so_has_what_a_method_gives_one()
 
     assert (featurizer, head, encoder) == (1e-3, 1e-2, 1e-4)
     assert [rate for rate, _ in _rates(algorithm.disc_opt)] == [1e-2]
+
+
+@pytest.mark.parametrize("name", ["DANN", "CDANN+BF", "ADRMX", "SWAD+ADRMX+BF"])
+def test_discriminators_and_class_embeddings_train_while_featurizers_are_held(name):
+    algorithm = make_algorithm(name, tune="head_then_all", head_steps=4, lr=1e-2)
+    before = {name: p.detach().clone() for name, p in algorithm.named_parameters()}
+    for step in range(4):
+        algorithm.begin_update(step, 8)
+        algorithm.update(make_minibatches(seed=step))
+
+    moved = {name for name, p in algorithm.named_parameters() if not torch.equal(p, before[name])}
+    adversaries = {name for name in before if "discriminator" in name or "class_embeddings" in name}
+    assert adversaries
+    assert adversaries <= moved
+    assert not any("featurizer" in name and "batchformer" not in name for name in moved)
+
+
+def test_a_discriminator_is_no_featurizer_and_keeps_the_learning_rate_that_its_method_gives_it():
+    algorithm = make_algorithm("CDANN", lr_d=1e-3, head_lr_scale=10.0)
+
+    assert [rate for rate, _ in _rates(algorithm.disc_opt)] == [1e-3]
+    assert {row["part"] for row in describe_groups(algorithm) if row["optimizer"] == "disc_opt"} == {"head"}
+
+
+@pytest.mark.parametrize("name", ["ERMPlusPlus", "CRT"])
+def test_methods_that_train_the_classifier_separately_refuse_to_freeze_it(name):
+    with pytest.raises(InputError, match=f"{name} trains the classifier separately, but head_lr_scale 0 freezes it"):
+        make_algorithm(name, head_lr_scale=0.0)
 
 
 def test_stages_learn_more_slowly_the_earlier_they_are():

@@ -169,7 +169,7 @@ def test_it_is_at_two_thirds_of_the_depth_by_default_and_unknown_places_are_answ
 
 
 def test_a_featurizer_without_positions_is_refused_before_anything_starts():
-    with pytest.raises(InputError, match="MLP has none; use BF, which works on pooled features"):
+    with pytest.raises(InputError, match="MLPFeaturizer has none; use BF, which works on pooled features"):
         resolve_hparams(quick_spec(algorithm="BFv2"))
 
 

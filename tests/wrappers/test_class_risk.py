@@ -7,13 +7,13 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms.base import TrainingSet
+from dg_batchformer.algorithms.criterion import ReweightedLoss
 from dg_batchformer.errors import InputError
 from dg_batchformer.training.loop import seed_everything
 from dg_batchformer.wrappers.balanced_softmax import BalancedSoftmaxLoss
 from dg_batchformer.wrappers.focal import FocalLoss
 from dg_batchformer.wrappers.ldam import LDAMLoss
 from dg_batchformer.wrappers.logit_adjustment import LogitAdjustedLoss
-from dg_batchformer.wrappers.reweight import ReweightedLoss
 
 # Of two environments, four classes; the last class has no image in the second.
 COUNTS = torch.tensor([[100, 30, 5, 1], [8, 60, 20, 0]])

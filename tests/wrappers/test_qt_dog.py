@@ -69,6 +69,23 @@ def test_the_model_that_is_evaluated_and_returned_is_quantized_also_under_batchf
         assert max(len(channel.unique()) for channel in weight.detach()) <= 4
 
 
+def _levels(module):
+    weights = [part.weight.detach() for part in module.modules() if isinstance(part, nn.Conv2d)]
+    return max(len(channel.unique()) for weight in weights for channel in weight)
+
+
+def test_only_the_network_that_is_trained_to_classify_is_quantized():
+    miro, averaged = (make_algorithm(f"QTDoG+{name}", qt_bits=2, qt_start=0) for name in ("MIRO", "ERMPlusPlus"))
+    oracle = {name: value.clone() for name, value in miro.inner.oracle.state_dict().items()}
+    for algorithm in (miro, averaged):
+        for seed in range(3):
+            algorithm.update(make_minibatches(seed=seed))
+
+    assert _levels(miro.predictor) <= 4
+    assert_close(miro.inner.oracle.state_dict(), oracle, rtol=0, atol=0)
+    assert _levels(averaged.inner.network) <= 4
+
+
 def test_networks_without_convolutions_are_refused():
     with pytest.raises(InputError, match="QTDoG quantizes the weights of convolutions, but these are 0%"):
         make_algorithm("QTDoG", dataset="Toy")

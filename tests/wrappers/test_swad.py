@@ -141,3 +141,11 @@ def test_evaluating_an_average_does_not_change_training():
     algorithm.observe(1, Validation(1.0, 0.5), lambda model: Validation(1.0, 0.5))
 
     assert_close(_weights(algorithm), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["SWAD+ERM", "SWAD+ERM+BF", "SWAD+QTDoG+MixStyle+BF"])
+def test_the_parameters_that_are_averaged_are_searched_for_once(name):
+    algorithm = make_algorithm(name)
+
+    assert algorithm.weights() is algorithm.weights()
+    assert [p.shape for p in algorithm.weights()] == [p.shape for p in algorithm.predictor.parameters()]

@@ -13,6 +13,7 @@ from dg_batchformer.report.choices import Choices
 from dg_batchformer.report.figures.canvas import WIDE, panels, styled
 from dg_batchformer.report.looks import Looks
 from dg_batchformer.results.metrics import METRICS, Measurements
+from dg_batchformer.results.scores import whole_trials
 from dg_batchformer.spec.imbalance import THINNED
 from dg_batchformer.stats.statistics import half_interval
 
@@ -58,13 +59,12 @@ def _by_trial(choices: Choices, benchmark: str, label: str, measurements: Measur
 
     A trial counts if every environment has a value, so that points of a line are means over the same environments.
     """
-    by_trial: dict[int, list[float]] = defaultdict(list)
-    envs = choices.envs(benchmark)
-    for env in envs:
-        for trial, choice in choices.trials(benchmark, label, env).items():
-            if (score := measurements.score(choice.score, choice.run, env)) is not None:
-                by_trial[trial].append(100 * score.test)
-    return [fmean(values) for values in by_trial.values() if len(values) == len(envs)]
+    by_env: dict[int, dict[int, float]] = {}
+    for env in choices.envs(benchmark):
+        chosen = choices.trials(benchmark, label, env)
+        scores = {trial: measurements.score(choice.score, choice.run, env) for trial, choice in chosen.items()}
+        by_env[env] = {trial: 100 * score.test for trial, score in scores.items() if score is not None}
+    return [fmean(values.values()) for values in whole_trials(by_env).values()]
 
 
 @styled

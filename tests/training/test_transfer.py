@@ -2,7 +2,7 @@
 
 import torch
 
-from dg_batchformer.networks.transfer import Parcel, transfer
+from dg_batchformer.training.transfer import Parcel, transfer
 
 TENSORS = [
     torch.arange(5),
