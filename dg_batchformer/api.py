@@ -24,7 +24,7 @@ from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.results.selection import METHODS
 from dg_batchformer.spec.launch import DEFAULT_RESULTS
 from dg_batchformer.spec.names import module_names
-from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.options import RunOptions, check_threads
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
@@ -139,7 +139,7 @@ class Results:
 
         >>> import dg_batchformer as dg
         >>> verdict = dg.load_results("results/toy").compare("ERM", "ERM+BF")
-        The runs do not tell whether ERM+BF improves on ERM: the difference is -2.2 points ...
+        These runs do not show whether ERM+BF improves on ERM: the difference is -2.2 points ...
         >>> verdict.verdict, round(verdict.mean, 1)
         ('open', -2.2)
         """
@@ -340,6 +340,8 @@ def _train(
     threads: int | None,
 ) -> None:
     """Train a run to its end in this process, or print its result if it is already trained."""
+    import torch
+
     from dg_batchformer.training.foreground import prepare, train_on_console
     from dg_batchformer.training.lines import outcome
     from dg_batchformer.training.stop import Interrupted, stopping_on_interrupt
@@ -349,12 +351,15 @@ def _train(
     if folder.state().is_final:
         print("\n".join(outcome(spec, folder)))
         return
+    threads_before = torch.get_num_threads()
     on = prepare(spec, options, device, threads)
     try:
         with stopping_on_interrupt() as stop:
             train_on_console(spec, folder, options, device=on, stop=stop, callbacks=callbacks, row=name)
     except Interrupted:
         raise KeyboardInterrupt(f"{folder.path} is saved; the same call resumes it") from None
+    finally:
+        torch.set_num_threads(threads_before)
 
 
 def sweep(
@@ -364,7 +369,7 @@ def sweep(
     question: str = "",
     data_dir: str | Path | None = None,
     results_dir: str | Path = DEFAULT_RESULTS,
-    devices: str = "auto",
+    devices: str | Sequence[str] = "auto",
     launcher: str = "local",
     slurm: Sequence[str] = (),
     keep: str = "none",
@@ -384,7 +389,7 @@ def sweep(
         question: the question that a sweep given as a dict answers; its report shows it.
         data_dir: folder of all datasets.
         results_dir: folder of all results.
-        devices: devices, one worker process each, such as ``cpu,cpu`` or ``cuda:0,cuda:1``.
+        devices: devices, one worker process each, such as ``cpu,cpu`` or ``["cuda:0", "cuda:1"]``.
         launcher: ``local``, ``slurm``, which submits the runs and returns, or one of a plug-in.
         slurm: SLURM settings, such as ``["partition=gpu", "gpus=1"]``.
         keep: the weights that every run keeps: ``none``, ``final`` or ``best``.
@@ -406,7 +411,7 @@ def sweep(
     """
     from dg_batchformer.cli.common import INTERRUPTED
     from dg_batchformer.cli.main import parser
-    from dg_batchformer.cli.sweep import read, start
+    from dg_batchformer.cli.sweep import RETRIED, read, start
     from dg_batchformer.sweep.expand import expand
     from dg_batchformer.sweep.from_dict import sweep_file
 
@@ -414,10 +419,14 @@ def sweep(
         raise InputError("a dry run prints commands; for it, use the command: sweep FILE --launcher dry_run")
     if keep not in KEEP:
         raise unknown("value of keep:", keep, KEEP)
+    for state in _several(retry):
+        if state not in RETRIED:
+            raise unknown("state to retry:", state, RETRIED)
+    check_threads(threads)
     given = {
         "data_dir": None if data_dir is None else Path(data_dir),
         "results_dir": Path(results_dir),
-        "devices": devices,
+        "devices": ",".join(_several(devices)),
         "launcher": launcher,
         "slurm": list(_several(slurm)),
         "keep": keep,

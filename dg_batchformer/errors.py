@@ -18,6 +18,10 @@ class InputError(ValueError):
     """
 
 
+class CannotResume(InputError):
+    """An unfinished run that was begun with other data or options, and resumes with those: it has not failed."""
+
+
 class RunFailed(InputError):
     """A failure of a run, in this package or a plug-in; the message names the file with the traceback."""
 

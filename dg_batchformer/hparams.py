@@ -100,7 +100,7 @@ def _coerce(name: str, given: object, kind: type) -> Value:
     if number != number:
         raise misfit
     if kind is int:
-        if not number.is_integer():
+        if not number.is_integer() or abs(number) >= 2**63:
             raise misfit
         return int(number)
     return number

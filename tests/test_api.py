@@ -130,6 +130,11 @@ def test_compare_prints_the_verdict_and_returns_its_numbers(toy, capsys):
         (lambda: dg.load_results("nowhere"), "nowhere"),
         (lambda: dg.load_results("results/toy").table("orcale"), "did you mean 'oracle'"),
         (lambda: dg.load_results("results/toy").compare("ERM", "ERM+FB"), "unknown row"),
+        (lambda: dg.train(dataset="Toy", threads=0), "threads is 0, but must be a whole number, at least 1"),
+        (lambda: dg.train(dataset="Toy", holdout_fraction="0.3"), "holdout_fraction is '0.3', but must be a number"),
+        (lambda: dg.train(dataset="Toy", trial_seed=2**63), "trial_seed is 9223372036854775808, but must be below"),
+        (lambda: dg.sweep({}, name="new", threads=True), "threads is True, but must be a whole number"),
+        (lambda: dg.sweep({}, name="new", retry="done"), "unknown state to retry: 'done'"),
         (lambda: dg.list("algorithm"), "did you mean 'algorithms'"),
     ],
 )

@@ -33,6 +33,7 @@ def test_valid_values_are_converted_to_the_type_of_the_default(hparam, given, pa
     ("hparam", "given", "message"),
     [
         (HParam(4), 2.5, "x must be a whole number, got 2.5"),
+        (HParam(4), 1e30, "x must be a whole number, got 1e\\+30"),
         (HParam(True), 1, "x must be true or false, got 1"),
         (HParam(1.0), "much", "x must be a number, got 'much'"),
         (HParam(1.0), float("nan"), "x must be a number"),

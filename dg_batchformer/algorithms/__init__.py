@@ -33,8 +33,8 @@ def _composed(name: str, algorithm: type[Algorithm], *wrappers: Any) -> type[Alg
     for wrapper in sorted(wrappers, key=lambda wrapper: wrapper.order()):
         if wrapper.acts_on in taken:
             raise InputError(
-                f"{name} names {taken[wrapper.acts_on].__name__} and {wrapper.__name__}, "
-                f"which both act on the {wrapper.acts_on}: one name takes one of them"
+                f"{name} combines {taken[wrapper.acts_on].__name__} and {wrapper.__name__}, which both act on the "
+                f"{wrapper.acts_on}; a name can have only one of them"
             )
         taken[wrapper.acts_on] = wrapper
         composed = wrapper.around(composed)

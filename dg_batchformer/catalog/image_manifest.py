@@ -55,9 +55,10 @@ def read_manifest(file: Path) -> list[Row]:
     if not rows:
         raise InputError(f"{file} lists no images; add a row for each, with {', '.join(_REQUIRED)}")
     _refuse_repeated(rows)
-    _check_splits(file, rows)
     labels, domains = one_spelling(row.label for row in rows), one_spelling(row.domain for row in rows)
-    return [row._replace(label=labels[row.label], domain=domains[row.domain]) for row in rows]
+    rows = [row._replace(label=labels[row.label], domain=domains[row.domain]) for row in rows]
+    _check_splits(file, rows)
+    return rows
 
 
 def _csv_entries(file: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -24,7 +24,7 @@ def positive(text: str) -> int:
 
 def add_plugins(verb: argparse.ArgumentParser) -> None:
     """Add ``--plugins``, the modules to import; modules that a run folder names are never imported by themselves."""
-    verb.add_argument("--plugins", nargs="+", default=[], metavar="MODULE",
+    verb.add_argument("--plugins", nargs="+", action="extend", default=[], metavar="MODULE",
         help="modules and forks to import first: those that the run was trained with")  # fmt: skip
 
 
@@ -41,6 +41,7 @@ def add_log(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--log",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME",
         help="log to tensorboard, wandb or mlflow while training, or call callbacks of packages and plug-ins",

@@ -32,9 +32,9 @@ def add_parser(verbs: Verbs) -> None:
         metavar="DIR",
         help="folders of sweeps, such as results/quickstart, or of DomainBed sweeps",
     )
-    add("--also", nargs="+", type=one_form, default=[], metavar="ROW",
+    add("--also", nargs="+", action="extend", type=one_form, default=[], metavar="ROW",
         help="more rows to compare with A; intervals and p-values are then corrected for their number")  # fmt: skip
-    add("--selection", nargs="+", choices=(*METHODS, "all"), default=["training-domain"], metavar="METHOD",
+    add("--selection", nargs="+", action="extend", choices=(*METHODS, "all"), metavar="METHOD",
         help="one or more selection methods, or all; see: tables --help (default: training-domain)")  # fmt: skip
     add("--metric", choices=[name for name, metric in METRICS.items() if not metric.lower_is_better],
         default="accuracy", help="the metric to compare, see tables --help; few-many: whether the gain on few-shot "
@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"{folder} is not a folder; the order is: compare A B DIR, with more rows after --also")
     metric = METRICS[options.metric]
     collection = collect_asked(options, predictions=metric.measure is not None)
-    methods = list(METHODS) if "all" in options.selection else options.selection
+    asked = options.selection or ["training-domain"]
+    methods = list(METHODS) if "all" in asked else asked
     comparisons = compare_rows(collection, options.baseline, [options.other, *options.also], methods, metric)
     print(COMPARISON_FORMATS[options.format](comparisons), end="")
     print_notes(collection.skipped)

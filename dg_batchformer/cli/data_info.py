@@ -29,7 +29,7 @@ def add_action(actions: Verbs) -> None:
     add("--data_dir", type=Path, metavar="DIR", help="folder of all datasets, such as DIR/PACS/sketch/dog/")
     add("--imbalance", metavar="SETTING",
         help="draw the numbers of training images of a run instead, such as long_tail:50 or natural")  # fmt: skip
-    add("--test_envs", nargs="+", metavar="ENV",
+    add("--test_envs", nargs="+", action="extend", metavar="ENV",
         help="with --imbalance: test environments of this run (default: the first)")  # fmt: skip
     add("--trial_seed", type=int, metavar="N", help="with --imbalance: trial of this run (default: 0)")
     add("--output", type=Path, metavar="PNG",

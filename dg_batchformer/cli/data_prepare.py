@@ -11,10 +11,10 @@ from dg_batchformer.text.command import command
 def add_action(actions: Verbs) -> None:
     """Add the action and its options."""
     text = (
-        "Put a dataset where runs look for it: DIR/PACS/sketch/dog/ ... It is downloaded from its public mirrors or, "
-        "with --from, built from official archives, Hugging Face parquet files, or folders laid out for other "
-        "suites. Images in folders on the same disk are hard-linked, not copied. Preparation is atomic: rerun the "
-        "command to resume an interrupted download."
+        "Download or build a dataset in the layout that training expects: DIR/PACS/sketch/dog/ ... It is downloaded "
+        "from its public mirrors or, with --from, built from official archives, Hugging Face parquet files, or folders "
+        "laid out for other suites. Images in folders on the same disk are hard-linked, not copied. Preparation is "
+        "atomic: rerun the command to resume an interrupted download."
     )
     action = actions.add_parser("prepare", help="download a dataset, or build it from archives or folders",
         description=text)  # fmt: skip
@@ -23,7 +23,7 @@ def add_action(actions: Verbs) -> None:
     add("name", metavar="NAME", help="name of a dataset, such as PACS; an unknown name lists the known ones")
     add("--data_dir", type=Path, required=True, metavar="DIR", help="the folder of the dataset is created here")
     origin = action.add_mutually_exclusive_group()
-    origin.add_argument("--from", dest="given", type=Path, nargs="+", default=[], metavar="PATH",
+    origin.add_argument("--from", dest="given", type=Path, nargs="+", action="extend", default=[], metavar="PATH",
         help="archives, parquet files, or folders that hold images, archives or parquet files; DomainNet also takes "
         "the list of duplicates, TerraIncognita takes images and annotations")  # fmt: skip
     origin.add_argument("--mirror", type=positive, metavar="N",

@@ -26,7 +26,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--dataset", metavar="NAME", default="PACS", help="dataset to show hparams for (default: %(default)s)")
     add("--protocol", metavar="NAME", default=DEFAULT_PROTOCOL,
         help="protocol to show hparams for (default: %(default)s)")  # fmt: skip
-    add("--plugins", nargs="+", default=[], metavar="MODULE",
+    add("--plugins", nargs="+", action="extend", default=[], metavar="MODULE",
         help="modules that add more, as in train")  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import argparse
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +28,7 @@ from dg_batchformer.sweep.plan import Plan, States, counted, mean_seconds, plan,
 from dg_batchformer.text.command import command
 from dg_batchformer.text.counts import duration, how_many, of_trials
 
+RETRIED = (State.FAILED.value, State.DAMAGED.value)
 _FIRST_COMMANDS = 3
 
 
@@ -56,7 +58,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--predictions", action="store_true",
         help="every run saves the predictions of its model, for tables --metric; see train --help")  # fmt: skip
     add_log(verb)
-    add("--retry", nargs="+", choices=(State.FAILED.value, State.DAMAGED.value), default=[],
+    add("--retry", nargs="+", action="extend", choices=RETRIED, default=[],
         help="also retrain runs that failed, or whose files are damaged; looking for damage reads all files of trained "
         "runs")  # fmt: skip
     add("--threads", type=positive, metavar="N",
@@ -64,7 +66,7 @@ def add_parser(verbs: Verbs) -> None:
         "divided among workers)")  # fmt: skip
     add("--verbose", action="store_true", help="print the commands of all runs in a dry run, not only the first few")
     add = verb.add_argument_group("on SLURM").add_argument
-    add("--slurm", nargs="+", default=[], metavar="KEY=VALUE",
+    add("--slurm", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
         help="resources of every task, such as partition=gpu gpus=1 cpus=8 mem=32G time=4:00:00; keys: "
         f"{', '.join(SETTINGS)}",
     )  # fmt: skip
@@ -95,6 +97,7 @@ def read(file: Path, data_dir: Path | None) -> SweepSpec:
 
 def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun]) -> int:
     """Start the missing runs of a sweep with the options of the command."""
+    _refuse_ignored(options)
     _check_names(options.file, asked, runs)
     if options.launcher not in OURS:
         find_launcher(options.launcher)
@@ -128,6 +131,16 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
     if _following(asked, runs):
         print("the search is not finished, so its winners are not chosen; rerun the command to continue")
     return _say_what_lacks(folder, runs)
+
+
+def _refuse_ignored(options: argparse.Namespace) -> None:
+    """Raise InputError for options of SLURM with another launcher, which would ignore them."""
+    ignored = [f"--{name}" for name in ("slurm", "cluster", "runs_per_task") if getattr(options, name)]
+    if ignored and options.launcher != "slurm":
+        raise InputError(
+            f"{' and '.join(ignored)} would be ignored by --launcher {options.launcher}; add --launcher slurm, or drop "
+            f"{'it' if len(ignored) == 1 else 'them'}"
+        )
 
 
 @contextmanager
@@ -229,8 +242,10 @@ def _plan(
     """Plan a sweep and print the plan."""
     planned = plan(folder, runs, retry=[State(name) for name in options.retry], queued=queued, share=share)
     print(f"{folder.path.name}: {planned.text(workers)}", flush=True)
-    if planned.due and options.launcher != "dry_run":
-        _say_what_is_not_kept(options)
+    if options.launcher != "dry_run":
+        if planned.due:
+            _say_what_is_not_kept(options)
+        _say_what_finished_without(options, folder, planned.states)
     if undeclared := planned.states.undeclared:
         found = how_many(undeclared, "run")
         print(f"note: {folder.runs} has {found} that {options.file} does not declare; status and tables leave them out")
@@ -243,6 +258,19 @@ def _say_what_is_not_kept(options: argparse.Namespace) -> None:
         print("note: runs keep no model; predict, explain and soup need one, so add --keep final")
     if not options.predictions:
         print("note: runs keep no predictions; some metrics of tables --metric need them, so add --predictions")
+
+
+def _say_what_finished_without(options: argparse.Namespace, folder: SweepFolder, states: States) -> None:
+    """Print how many runs finished without files that are asked for now; only training writes them."""
+    done = [folder.run(run_id) for run_id in states.having(State.DONE)]
+    no_model = [run for run in done if options.keep != "none" and not run.model_file.exists()]
+    no_predictions = [run for run in done if options.predictions and not run.predictions_file.exists()]
+    for option, runs in (("--keep", no_model), ("--predictions", no_predictions)):
+        if runs:
+            print(
+                f"note: {how_many(len(runs), 'run')} finished without {option}; to train them again, delete their "
+                f"folders in {folder.runs}, or give another --results_dir"
+            )
 
 
 def _print_commands(
@@ -273,7 +301,7 @@ def _sweep_on_slurm(
     _refuse_session(runs)
 
     cluster = load_cluster(options.slurm, options.cluster)
-    with submitting(folder):
+    with submitting(folder, waiting=cache(lambda: print(f"waiting for another process that submits {folder.path}"))):
         jobs = read_jobs(folder)
         states = queued_states(jobs)
         queued = {run for job in jobs if job.job_id in states for run in job.runs}

@@ -27,17 +27,17 @@ def add_naming(verb: argparse.ArgumentParser) -> None:
     text = "show every grid point as a row, such as 'ERM, lr 1e-05', instead of the one that a selection chooses"
     verb.add_argument("--grid_points", action="store_true", default=None, help=text)
     text = "new names of rows; SWEEP:ROW=NAME renames the row of one of several sweeps only"
-    verb.add_argument("--rename", nargs="+", metavar="ROW=NAME", help=text)
+    verb.add_argument("--rename", nargs="+", action="extend", metavar="ROW=NAME", help=text)
 
 
 def add_rows(verb: argparse.ArgumentParser) -> None:
     """Add ``--rows`` and ``--order``, which ``collect_asked`` reads, and ``--columns``."""
     text = "show these rows only, in this order, by their new names"
-    verb.add_argument("--rows", nargs="+", type=one_form, metavar="ROW", help=text)
+    verb.add_argument("--rows", nargs="+", action="extend", type=one_form, metavar="ROW", help=text)
     text = "show these rows first, in this order; the others follow"
-    verb.add_argument("--order", nargs="+", type=one_form, metavar="ROW", help=text)
+    verb.add_argument("--order", nargs="+", action="extend", type=one_form, metavar="ROW", help=text)
     text = "show these columns only, in this order: environments, datasets, Average, Worst or In-domain"
-    verb.add_argument("--columns", nargs="+", type=one_form, metavar="COLUMN", help=text)
+    verb.add_argument("--columns", nargs="+", action="extend", type=one_form, metavar="COLUMN", help=text)
 
 
 ARRANGING = ("grid_points", "rename", "rows", "order", "columns")

@@ -48,7 +48,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--format", choices=(*FORMATS, *_DOMAINBED),
         help="output format; domainbed and domainbed_latex print what DomainBed's collect_results prints for the same "
         "runs (default: text)")  # fmt: skip
-    add("--selection", nargs="+", choices=(*METHODS, "all"), metavar="METHOD",
+    add("--selection", nargs="+", action="extend", choices=(*METHODS, "all"), metavar="METHOD",
         help="one or more of the methods below; all also prints them side by side "
         f"(default: {' '.join(DEFAULT_METHODS)})")  # fmt: skip
     add("--metric", choices=METRICS,
@@ -58,7 +58,7 @@ def add_parser(verbs: Verbs) -> None:
         "calibration error")  # fmt: skip
     add("--by_class", action="store_true", default=None,
         help="add tables of the accuracy on every class, for runs with an imbalance")  # fmt: skip
-    add("--published", nargs="*", metavar="NAME",
+    add("--published", nargs="*", action="extend", metavar="NAME",
         help="add published rows with the same dataset, backbone, weights and selection: those of the sweep's "
         "algorithms, of the named ones, or all")  # fmt: skip
     add(

@@ -21,7 +21,7 @@ def add_parser(verbs: Verbs) -> None:
     text = "Train one run. Repeat the command to resume it, or to print its result."
     verb = verbs.add_parser("train", help="train one run, or resume it", description=text)
     verb.set_defaults(run=run, works=True, default=verb.get_default)
-    add = verb.add_argument_group("the run (these options are its identity)").add_argument
+    add = verb.add_argument_group("the run (these options determine its ID)").add_argument
     add(
         "--dataset",
         metavar="NAME",
@@ -71,7 +71,7 @@ def add_parser(verbs: Verbs) -> None:
     add("--imbalance", metavar="SETTING",
         help="subsample the training images of training environments, such as long_tail:50, step:10:reversed, "
         "domain:10 or TotalHeavyTail; natural keeps all, and records accuracies by class (default: none)")  # fmt: skip
-    add("--plugins", nargs="+", default=[], metavar="MODULE",
+    add("--plugins", nargs="+", action="extend", default=[], metavar="MODULE",
         help="modules on the Python path, or in this folder, that define more algorithms; fork:PATH is a checkout of a "
         "fork of DomainBed, whose algorithms are called FORK/ALGORITHM")  # fmt: skip
     add = verb.add_argument_group("where it runs and what it keeps").add_argument
@@ -107,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
         raise
     if folder.state().is_final:
         print(f"{folder.path} already has this run, {folder.state()}; give another --output_dir to train it again")
+        if options.keep != "none" and not folder.model_file.exists():
+            print("note: it was trained without --keep, so it has no model")
         if options.predictions and not folder.predictions_file.exists():
             print("note: it was trained without --predictions, which are only written at the end of a run")
         print("\n".join(outcome(spec, folder)))

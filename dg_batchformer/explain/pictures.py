@@ -76,7 +76,7 @@ def gradient_picture(kept: Kept, measured: Measured) -> Figure:
 
 def feature_picture(kept: Kept, points: pd.DataFrame, seen: dict[str, View]) -> Figure:
     """Draw the features of both streams on their first two principal components."""
-    titles = {"plain": "plain features", "batchformer": "the same images behind BatchFormer"}
+    titles = {"plain": "plain features", "batchformer": "the same images after BatchFormer's layer"}
     with rc_context(STYLE):
         about = f"each point is one of {len(points)} images, on the first two principal components"
         about += "; names mark class means" if _are_marked(kept) else ""

@@ -89,16 +89,16 @@ def _gradients(measured: Measured) -> str:
     ratio = behind.mean(SAME_CLASS) / (behind.mean(OTHER_CLASS) or nan)  # all losses may be 0
     without = plain.share(OTHERS)
     return (
-        f"behind BatchFormer {behind.share(OTHERS):.0%} of the gradient of a sample's loss goes into the features of "
-        f"other samples, into one of its class {ratio:.2f}x as much as into one of another; without BatchFormer "
-        f"{'exactly 0' if without == 0 else f'{without:.1%}'}"
+        f"after BatchFormer's layer, {behind.share(OTHERS):.0%} of the gradient of a sample's loss flows into the "
+        f"features of other samples: {ratio:.2f}x as much into one of the same class as into one of another; without "
+        f"BatchFormer {'exactly 0' if without == 0 else f'{without:.1%}'}"
     )
 
 
 def _features(seen: dict[str, View]) -> str:
     plain, attended = seen["plain"], seen["batchformer"]
     return (
-        f"classes account for {plain.classes:.0%} of the variance of plain features and {attended.classes:.0%} behind "
+        f"classes account for {plain.classes:.0%} of the variance of plain features and {attended.classes:.0%} after "
         f"BatchFormer, domains for {plain.domains:.0%} and {attended.domains:.0%}"
     )
 

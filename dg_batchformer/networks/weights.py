@@ -155,9 +155,9 @@ def _from_address(address: str, backbone: str, weights: str) -> Path:
             )
         except (URLError, OSError, RuntimeError) as error:
             raise InputError(
-                f"weights {weights} of {backbone} are the file {file.name}, which is not in {file.parent} and could "
-                f"not be downloaded ({getattr(error, 'reason', error)}); download {address} elsewhere and copy it "
-                "there, or give its path as hparam weights, or weights none"
+                f"weights {weights} of {backbone} could not be loaded: {file.name} is not in {file.parent}, and its "
+                f"download failed ({getattr(error, 'reason', error)}); download {address} on another machine and copy "
+                "it there, or give its path as hparam weights, or weights none"
             ) from None
     return file
 

@@ -31,8 +31,10 @@ def read_domainbed_sweep(folder: Path, unfinished: bool = False) -> Collection:
                 foreign.append(name)
     if not runs:
         raise InputError(
-            f"{folder} is not a sweep folder: it has neither a sweep.json, which our sweeps write at their start, nor "
-            f"folders with a results.jsonl, as in sweeps of DomainBed"
+            f"{folder} is not a sweep folder: it has neither a sweep.json nor folders with a results.jsonl, as in "
+            "sweeps of DomainBed"
+            if folder.exists()
+            else f"{folder} does not exist; give the folder of a sweep, such as results/quickstart"
         )
     reasons = {
         "no results.jsonl": sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in files),

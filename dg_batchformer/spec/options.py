@@ -64,3 +64,9 @@ class Task:
 
     runs: tuple[Assignment, ...]
     options: RunOptions
+
+
+def check_threads(threads: object) -> None:
+    """Raise InputError unless ``threads``, as given from Python, is None or a whole number of at least 1."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads is {threads!r}, but must be a whole number, at least 1")

@@ -22,6 +22,7 @@ PRECISIONS = ("fp32", "bf16", "tf32", "auto")
 DATA_PATHS = ("exact", "cached", "features")
 COMPILE = ("off", "on", "auto")
 CHOICES = {"evaluate": EVALUATE, "precision": PRECISIONS, "data_path": DATA_PATHS, "compile": COMPILE}
+TOO_LARGE = 2**63  # for the whole numbers of files and libraries
 
 # Fields equal to their reference value are not part of the run id. These values never change, so that new fields leave
 # old ids unchanged.
@@ -205,8 +206,8 @@ class RunRequest:
         else:
             checkpoint_freq = _whole("checkpoint_freq", self.checkpoint_freq, 1)
         data_path = protocol.default_data_path(facts) if self.data_path is None else self.data_path
-        if not 0 < self.holdout_fraction < 1:
-            raise InputError(f"holdout_fraction is {self.holdout_fraction}, but must be between 0 and 1")
+        if not isinstance(self.holdout_fraction, int | float) or not 0 < self.holdout_fraction < 1:
+            raise InputError(f"holdout_fraction is {self.holdout_fraction!r}, but must be a number between 0 and 1")
         imbalance = None if self.imbalance is None else parse_imbalance(self.imbalance)
         if imbalance is not None:
             imbalance.check(facts, train_envs, test_envs)
@@ -246,4 +247,6 @@ def _choice(name: str, value: str) -> str:
 def _whole(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise InputError(f"{name} is {value!r}, but must be a whole number, at least {low}")
+    if value >= TOO_LARGE:
+        raise InputError(f"{name} is {value}, but must be below 2^63")
     return value

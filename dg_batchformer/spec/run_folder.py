@@ -38,9 +38,9 @@ def read_spec(folder: RunFolder) -> RunSpec:
 
 def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
     """Raise InputError if training would overwrite another run, or files of another program."""
-    ours = (folder.done_file, folder.records_file, folder.checkpoint_file, folder.model_file)
+    ours = (folder.done_file, folder.records_file, folder.checkpoint_file, folder.race_file, *folder.kept_files)
     files = [file for file in ours if file.is_file()]
-    if not files:
+    if not files and not folder.spec_file.exists():
         return
     way_out = "give another --output_dir, or move it away"
     if _can_be_written_again(folder, spec):
@@ -52,7 +52,7 @@ def refuse_other_run(folder: RunFolder, spec: RunSpec) -> None:
         held = RunSpec.from_dict(json.loads(read_text(folder.spec_file, TEXT, errors="replace")))
     except MALFORMED:
         raise InputError(f"{folder.spec_file} cannot be read; {way_out}") from None
-    if held.id != spec.id:
+    if files and held.id != spec.id:
         asked, there = spec.as_dict(), held.as_dict()
         fields = [name for name in RunSpec.__dataclass_fields__ if asked.get(name) != there.get(name)]
         differing = [f"{name} {_said(there, name)}, not {_said(asked, name)}" for name in fields]

@@ -10,6 +10,8 @@ from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.race import Race
 from dg_batchformer.spec.search import Search
 
+MOST_RUNS = 200_000
+
 
 @dataclass(frozen=True)
 class Row:

@@ -16,9 +16,9 @@ from dg_batchformer.spec.imbalance import parse_imbalance
 from dg_batchformer.spec.names import module_names, split_name
 from dg_batchformer.spec.protocols import get_protocol
 from dg_batchformer.spec.race import Race
-from dg_batchformer.spec.run import CHOICES
+from dg_batchformer.spec.run import CHOICES, TOO_LARGE
 from dg_batchformer.spec.search import Search, further_trials
-from dg_batchformer.spec.sweep import Row, SweepSpec
+from dg_batchformer.spec.sweep import MOST_RUNS, Row, SweepSpec
 from dg_batchformer.spec.sweep_checks import check_keys, named
 from dg_batchformer.spec.yaml_lines import Key, LinedYaml
 from dg_batchformer.text.spelling import one_form
@@ -185,9 +185,11 @@ def _imbalance(yaml: LinedYaml, key: Key, value: Any) -> tuple[str, ...]:
 
 def _count(yaml: LinedYaml, key: Key, value: Any, least: int = 1) -> int:
     number = same_spelling(value)
+    name = ": ".join(part for part in key if isinstance(part, str))
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        name = ": ".join(part for part in key if isinstance(part, str))
         raise yaml.error(key, f"{name} must be a whole number, at least {least}, got {value!r}")
+    if number >= TOO_LARGE:
+        raise yaml.error(key, f"{name} must be below 2^63, got {number}")
     return number
 
 
@@ -216,7 +218,12 @@ def _search(yaml: LinedYaml, key: Key, value: Any) -> Search:
     if isinstance(repeat, list):
         trials = _seeds(yaml, (*key, "repeat"), repeat)
     else:
-        trials = further_trials(on, _count(yaml, (*key, "repeat"), repeat))
+        number = _count(yaml, (*key, "repeat"), repeat)
+        if number > MOST_RUNS:
+            raise yaml.error(
+                (*key, "repeat"), f"search: repeat is {number:,}, but a sweep may have at most {MOST_RUNS:,} runs"
+            )
+        trials = further_trials(on, number)
     if both := [seed for seed in trials if seed in on]:
         raise yaml.error(
             (*key, "repeat"), f"search: repeat has trial {both[0]}, which the search is on; give further trials"

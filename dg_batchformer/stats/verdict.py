@@ -65,7 +65,7 @@ def _said(comparison: Comparison) -> str:
         return f"{b} is level with {a}, to 0.1 points{_interval(comparison)}, {where}."
     if verdict is Verdict.OPEN:
         return (
-            f"The runs do not tell whether {b} improves on {a}: "
+            f"These runs do not show whether {b} improves on {a}: "
             f"the difference is {signed(mean)} points{_interval(comparison)} {where}."
         )
     does = "improves on" if verdict is Verdict.BETTER else "falls behind"
@@ -73,19 +73,20 @@ def _said(comparison: Comparison) -> str:
 
 
 def order(comparison: Comparison) -> str:
-    """Return whether B's lead over A may be chance, then differences beyond the algorithm."""
+    """Return whether B's lead over A may be due to chance, then differences beyond the algorithm."""
     return _order(comparison) + _apart(comparison)
 
 
 def _order(comparison: Comparison) -> str:
     verdict = comparison.verdict
     if verdict is Verdict.BETTER:
-        return f"The lead is more than chance{_interval(comparison)}."
+        return f"The lead is unlikely to be due to chance{_interval(comparison)}."
     if verdict is Verdict.EMPTY:
-        return "The order may be chance: no trial has a test accuracy for both."
+        return "The order may be due to chance: no trial has a test accuracy for both."
     if verdict is Verdict.FEW:
-        return f"The order may be chance: {_why_too_few(comparison.blocks)}."
-    return f"The order may be chance: the difference is {signed(comparison.mean or 0)} points{_interval(comparison)}."
+        return f"The order may be due to chance: {_why_too_few(comparison.blocks)}."
+    difference = f"{signed(comparison.mean or 0)} points{_interval(comparison)}"
+    return f"The order may be due to chance: the difference is {difference}."
 
 
 def _what(comparison: Comparison) -> str:

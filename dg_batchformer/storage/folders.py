@@ -244,6 +244,8 @@ def refuse_misplaced(folder: "RunFolder | SweepFolder", run_id: str = "") -> Non
 
     """
     path, own = folder.path.resolve(), "run" if run_id else "sweep"
+    if own == "sweep" and path == TRAINED.resolve():
+        raise InputError(f"{folder.path} is where train writes its runs; give the sweep file another name")
     kinds = {place: _kind(place) for place in (path, *path.parents)}
     if kinds[path] == own:
         del kinds[path]
@@ -258,9 +260,7 @@ def refuse_misplaced(folder: "RunFolder | SweepFolder", run_id: str = "") -> Non
 def refuse_packed(folder: "SweepFolder") -> None:
     """Raise InputError for a sweep of packed records, which has no runs to follow."""
     if folder.is_packed:
-        raise InputError(
-            f"{folder.path} holds packed records, whose runs are elsewhere; tables, report and compare read them"
-        )
+        raise InputError(f"{folder.path} holds packed records without run folders; use tables, compare or report")
 
 
 def _kind(place: Path) -> str:

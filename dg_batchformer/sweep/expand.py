@@ -8,9 +8,7 @@ from typing import Any
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.manifest import SweepRun, racing
 from dg_batchformer.spec.run import CHOICES, RunRequest, RunSpec
-from dg_batchformer.spec.sweep import Row, SweepSpec
-
-_MOST_RUNS = 200_000
+from dg_batchformer.spec.sweep import MOST_RUNS, Row, SweepSpec
 
 
 def expand(sweep: SweepSpec) -> list[SweepRun]:
@@ -25,11 +23,18 @@ def expand(sweep: SweepSpec) -> list[SweepRun]:
     grids = {row.label: sweep.grid_of(row) for row in sweep.algorithms}
     num_points = sum(prod(map(len, grid.values())) for grid in grids.values())
     least = len(sweep.trial_seeds) * sweep.num_draws * len(sweep.datasets) * len(imbalances) * num_points
-    if least > _MOST_RUNS:
+    if sweep.search is not None:
+        winners = len(sweep.search.repeat) * len(sweep.datasets) * len(imbalances) * len(sweep.algorithms)
+        if winners > MOST_RUNS:
+            raise InputError(
+                f"{sweep.name}: {len(sweep.search.repeat):,} trials of the winners make at least {winners:,} runs, but "
+                f"a sweep may have at most {MOST_RUNS:,}; give fewer"
+            )
+    if least > MOST_RUNS:
         tried = f"{num_points:,} grid points of all rows" if any(grids.values()) else f"{sweep.num_draws:,} draws"
         raise InputError(
             f"{sweep.name}: {len(sweep.trial_seeds):,} trials and {tried} make at least {least:,} runs, "
-            f"but a sweep may have at most {_MOST_RUNS:,}; give fewer"
+            f"but a sweep may have at most {MOST_RUNS:,}; give fewer"
         )
     points = {label: [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
               for label, grid in grids.items()}  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.storage.folders import atomic_write, write_text
+from dg_batchformer.storage.folders import SweepFolder, atomic_write, write_text
 from dg_batchformer.storage.safe_read import NOTE, read_bytes
 
 
@@ -17,8 +17,9 @@ def sweep_file(
 ) -> Iterator[Path]:
     """Yield the path of a sweep file.
 
-    A dict is first written to a file in the folder of its results. After an InputError, this file is as it was before,
-    and the message names the sweep instead of a line of the file.
+    A dict is first written to a file in the folder of its results. After an InputError, the message names the sweep
+    instead of a line of the file; the file is as it was before, unless the sweep was declared, so that its runs need
+    it.
     """
     if not isinstance(asked, Mapping):
         if name is not None:
@@ -27,21 +28,34 @@ def sweep_file(
             raise InputError("the question of a sweep file is its first comment; drop question")
         yield Path(asked)
         return
-    if not name or Path(name).name != name:
+    if not name or Path(name).name != name or name == "..":
         raise InputError(f"a sweep given as a dict needs a name for its folder in {results_dir}, got name={name!r}")
     file = results_dir / name / f"{name}.yaml"
+    folder = SweepFolder(file.parent)
+    declared = _written(folder)
     before = _write_sweep_file(file, asked, question)
     try:
         yield file
     except InputError as error:
-        if before is None:
-            file.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty
-                file.parent.rmdir()
-        else:
-            with atomic_write(file) as target:
-                target.write(before)
+        if _written(folder) == declared:
+            _take_back(file, before)
         raise InputError(re.sub(rf"^{re.escape(str(file))}:\d+: ", f"sweep {name}: ", str(error))) from None
+
+
+def _take_back(file: Path, before: bytes | None) -> None:
+    """Give a sweep file its content before, or remove it if there was none."""
+    if before is not None:
+        with atomic_write(file) as target:
+            target.write(before)
+        return
+    file.unlink(missing_ok=True)
+    with suppress(OSError):  # not empty
+        file.parent.rmdir()
+
+
+def _written(folder: SweepFolder) -> int | None:
+    """Return when a sweep was last declared; None if it never was."""
+    return folder.sweep_file.stat().st_mtime_ns if folder.sweep_file.exists() else None
 
 
 def _write_sweep_file(file: Path, asked: Mapping[str, Any], question: str) -> bytes | None:

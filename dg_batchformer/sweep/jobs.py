@@ -4,7 +4,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -43,10 +43,15 @@ class Job:
 
 
 @contextmanager
-def submitting(folder: SweepFolder) -> Iterator[None]:
-    """Hold the lock for planning and submitting a sweep."""
+def submitting(folder: SweepFolder, waiting: Callable[[], object]) -> Iterator[None]:
+    """Hold the lock for planning and submitting a sweep.
+
+    Args:
+        waiting: called every second while another process holds it.
+
+    """
     folder.slurm.mkdir(parents=True, exist_ok=True)
-    with held(folder.slurm / "lock", waiting=lambda: None):
+    with held(folder.slurm / "lock", waiting=waiting):
         yield
 
 

@@ -107,7 +107,7 @@ class Plan:
 
     def text(self, workers: int) -> str:
         """Describe the plan in two or three sentences."""
-        said = f"{len(self.states.of)} runs: {counted(self.states.of)}. To start: {len(self.due)}"
+        said = f"{how_many(len(self.states.of), 'run')}: {counted(self.states.of)}. To start: {len(self.due)}"
         if not self.due:
             return f"{said}."
         price = price_text(self.seconds, min(workers, len(self.trainings)))

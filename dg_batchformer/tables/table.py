@@ -265,8 +265,8 @@ def _about_lone_environments(runs: Sequence[CollectedRun]) -> list[str]:
 def _about_frozen(runs: Sequence[CollectedRun]) -> list[str]:
     """Return a note on rows whose terms train the featurizer only, which was frozen."""
     labels = dict.fromkeys(run.label for run in runs if run.constant.get("has_nothing_to_shape") is True)
-    why = "as all terms but the risk train the featurizer, which is frozen"
-    return [f"{', '.join(labels)}: like ERM from another seed, {why}"] if labels else []
+    why = "their other loss terms only train the featurizer, which is frozen"
+    return [f"{', '.join(labels)}: equivalent to ERM with a different seed, as {why}"] if labels else []
 
 
 def _about_shots(runs: Sequence[CollectedRun], metric: Metric) -> list[str]:

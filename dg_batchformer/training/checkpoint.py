@@ -32,7 +32,7 @@ _SAVED = {
     "seconds": float,
     "algorithm": dict,
 }
-_SAVED_LATER = {"seconds_alone": float}  # missing in checkpoints of earlier versions
+_SAVED_LATER = {"seconds_alone": float, "arrangement": str, "weight_files": dict}  # not in earlier checkpoints
 
 
 class Unreadable(Exception):

@@ -1,7 +1,8 @@
 """Feature cache: the output of a frozen prefix, computed once per image and shared by all runs.
 
 Every image has an evaluation view and ``feature_views`` augmented views, each with its own seed. A cache is a file of
-rows, ordered by view, with a checksum per block of rows; an interrupted build resumes.
+rows, ordered by view, with a checksum per block of rows. While it is built, every batch has a checksum too, so that an
+interrupted build resumes behind its last intact batch.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dg_batchformer.datasets import Dataset
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.compilation import compiled
 from dg_batchformer.runtime.parallel import usable_cores
@@ -32,8 +33,10 @@ from dg_batchformer.training.loaders import Batch, Loader, Request, Task, on_dev
 from dg_batchformer.training.positions import Positions, seeds_of, split
 
 _BATCH = 64
+_BUILT = "built"  # checksums of the batches that an unfinished build has written
 _BLOCK_ROWS = 4096  # rows per checksum
 _MOST_IN_FP32 = 4 * 2**30  # bytes; larger caches use fp16, with a relative error of at most 2^-11
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 _FORMAT = 1
 
 
@@ -168,13 +171,47 @@ def _every_core() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@lru_cache(maxsize=2)
 def open_features(folder: Path) -> Features:
     """Memory-map a complete cache; recent ones stay open between runs."""
-    index = json.loads(read_text(folder / "index.json", TABLE))
-    dtype, shape = getattr(torch, index["dtype"]), [index["rows"], *index["shape"]]
-    rows = torch.from_file(str(folder / "rows"), shared=True, size=_product(shape), dtype=dtype)
-    return Features(rows.view(shape), index["images"])
+    file = (folder / "rows").stat()
+    return _mapped(folder, file.st_ino, file.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _mapped(folder: Path, inode: int, changed: int) -> Features:
+    """Memory-map a cache; its file may be replaced by another one."""
+    index = _read_index(folder)
+    shape = [index.rows, *index.shape]
+    rows = torch.from_file(str(folder / "rows"), shared=True, size=_product(shape), dtype=index.dtype)
+    return Features(rows.view(shape), index.images)
+
+
+class _Index(NamedTuple):
+    """The facts of a complete cache, which its ``index.json`` holds.
+
+    Args:
+        images: number of images. rows: number of rows. shape: of a row.
+        checksums: of blocks of rows.
+
+    """
+
+    images: int
+    rows: int
+    shape: list[int]
+    dtype: torch.dtype
+    checksums: list[int]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return _product(self.shape) * self.dtype.itemsize
+
+
+def _read_index(folder: Path) -> _Index:
+    """Read the index of a cache; raise one of MALFORMED if it is damaged."""
+    content = json.loads(read_text(folder / "index.json", TABLE))
+    shape, checksums = (list(map(int, content[name])) for name in ("shape", "checksums"))
+    return _Index(int(content["images"]), int(content["rows"]), shape, _DTYPES[content["dtype"]], checksums)
 
 
 def num_rows(dataset: Dataset, views: int) -> int:
@@ -208,23 +245,72 @@ def _build(
     dtype = torch.float32 if total * _product(shape) * 4 <= _MOST_IN_FP32 else torch.float16
     row_bytes = _product(shape) * dtype.itemsize
     _refuse_without_room(folder, total * row_bytes)
-    with open_own(folder / "rows", "ab") as file:
-        done, whole = 0, 0
-        while whole < len(tasks) and (done + len(tasks[whole][0].indices)) * row_bytes <= file.tell():
-            done += len(tasks[whole][0].indices)
-            whole += 1
-        file.truncate(done * row_bytes)
+    checksums = _Checksums(row_bytes)
+    whole = _keep_intact(folder, [len(task.indices) * row_bytes for [task] in tasks], checksums)
+    done = sum(len(task.indices) for [task] in tasks[:whole])
+    with open_own(folder / "rows", "ab") as file, open_own(folder / _BUILT, "a") as built:
         for batches in loader.stream(tasks[whole:]):
             [batch] = on_device(batches, device)
-            rows = prefix(batch.images).to("cpu", dtype).contiguous()
-            file.write(rows.numpy().tobytes())
-            done += len(rows)
+            rows = prefix(batch.images).to("cpu", dtype).contiguous().numpy().tobytes()
+            file.write(rows)
+            built.write(f"{zlib.crc32(rows)}\n")
+            built.flush()
+            checksums.add(rows)
+            done += len(batch.images)
             progress(done, total)
         file.flush()
         os.fsync(file.fileno())
     index = {"images": total // (1 + views), "rows": total, "shape": list(shape), "dtype": str(dtype).split(".")[1]}
-    index["checksums"] = _checksums(folder / "rows", row_bytes)
-    write_text(folder / "index.json", json.dumps(index))
+    write_text(folder / "index.json", json.dumps({**index, "checksums": checksums.of_all()}))
+    (folder / _BUILT).unlink()
+
+
+class _Checksums:
+    """Computes the checksums of blocks of rows from batches that pass by."""
+
+    def __init__(self, row_bytes: int) -> None:
+        self.size = _BLOCK_ROWS * row_bytes
+        self.whole: list[int] = []
+        self.last = self.filled = 0
+
+    def add(self, rows: bytes) -> None:
+        """Add the bytes of the next rows."""
+        left = memoryview(rows)
+        while left:
+            room = self.size - self.filled
+            part, left = left[:room], left[room:]
+            self.last, self.filled = zlib.crc32(part, self.last), self.filled + len(part)
+            if self.filled == self.size:
+                self.whole.append(self.last)
+                self.last = self.filled = 0
+
+    def of_all(self) -> list[int]:
+        """Return the checksums, also of a last block that is not full."""
+        return [*self.whole, *([self.last] if self.filled else [])]
+
+
+def _keep_intact(folder: Path, sizes: Sequence[int], checksums: _Checksums) -> int:
+    """Return how many batches of an interrupted build are intact, and cut off what follows them.
+
+    Args:
+        sizes: of all batches, in bytes.
+        checksums: gets the rows that are kept.
+
+    """
+    built: list[str] = []
+    if (folder / _BUILT).is_file() and (folder / "rows").is_file():
+        known = read_text(folder / _BUILT, TABLE, errors="replace").splitlines()
+        with open_regular(folder / "rows", ARCHIVE) as file:
+            for size, checksum in zip(sizes, known, strict=False):
+                rows = file.read(size)
+                if len(rows) < size or str(zlib.crc32(rows)) != checksum:
+                    break
+                checksums.add(rows)
+                built.append(checksum)
+    with open_own(folder / "rows", "ab") as file:
+        file.truncate(sum(sizes[: len(built)]))
+    write_text(folder / _BUILT, "".join(f"{checksum}\n" for checksum in built))
+    return len(built)
 
 
 def _tasks(dataset: Dataset, views: int) -> Iterator[list[Request]]:
@@ -239,23 +325,24 @@ def _tasks(dataset: Dataset, views: int) -> Iterator[list[Request]]:
 
 def _damage(folder: Path) -> str:
     """Return what is wrong with a cache, '' if it is intact."""
-    index = json.loads(read_text(folder / "index.json", TABLE))
-    row_bytes = _product(index["shape"]) * getattr(torch, index["dtype"]).itemsize
+    try:
+        index = _read_index(folder)
+    except MALFORMED:
+        return "has an index that cannot be read"
     file = folder / "rows"
-    if not file.is_file() or file.stat().st_size != index["rows"] * row_bytes:
+    if not file.is_file() or file.stat().st_size != index.rows * index.row_bytes:
         return "is truncated"
-    return "" if _sound(str(file), row_bytes, tuple(index["checksums"]), file.stat().st_mtime_ns) else "is damaged"
+    return "" if _sound(str(file), index.row_bytes, tuple(index.checksums), file.stat().st_mtime_ns) else "is damaged"
 
 
 @lru_cache(maxsize=2)
 def _sound(file: str, row_bytes: int, checksums: tuple[int, ...], changed: int) -> bool:
     """Return whether all checksums match; read once per process, unless the file changes."""
-    return tuple(_checksums(Path(file), row_bytes)) == checksums
-
-
-def _checksums(file: Path, row_bytes: int) -> list[int]:
-    with open_regular(file, ARCHIVE) as rows:
-        return [zlib.crc32(block) for block in iter(lambda: rows.read(_BLOCK_ROWS * row_bytes), b"")]
+    found = _Checksums(row_bytes)
+    with open_regular(Path(file), ARCHIVE) as rows:
+        for block in iter(lambda: rows.read(_BLOCK_ROWS * row_bytes), b""):
+            found.add(block)
+    return tuple(found.of_all()) == checksums
 
 
 def _refuse_without_room(folder: Path, needed: int) -> None:

@@ -16,7 +16,7 @@ from dg_batchformer.callbacks.base import Callback, RunInfo
 from dg_batchformer.callbacks.group import CallbackGroup
 from dg_batchformer.callbacks.load import find_callbacks
 from dg_batchformer.datasets import Dataset
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import CannotResume, InputError
 from dg_batchformer.hparams import DeclaredHparams
 from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.plugins.load import load_plugins_of
@@ -75,6 +75,7 @@ class Model:
         splits: of all training and test environments.
         loader_conditions: entries of every record that describe the training images.
         constant: further entries of every record.
+        weight_files: SHA-256 of the files that the weights are from, by hparam.
 
     """
 
@@ -85,6 +86,7 @@ class Model:
     evaluator: Evaluator
     loader_conditions: Mapping[str, Any]
     constant: Mapping[str, Any]
+    weight_files: Mapping[str, str]
 
 
 def build_algorithm(spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, *inner: Algorithm) -> Algorithm:
@@ -305,7 +307,8 @@ class Follower:
         Args:
             means: state of the metrics of a new run.
 
-        Raises InputError if the checkpoint is not of this run, or has other data or another ``--keep``.
+        Raises InputError if the checkpoint is not of this run, and CannotResume if the run was begun with other data,
+        other weights or another ``--keep``.
 
         """
         if not self.folder.checkpoint_file.exists():
@@ -333,6 +336,7 @@ class Follower:
             for file in (self.folder.checkpoint_file, *self.folder.kept_files):
                 file.unlink(missing_ok=True)
             self.writer.cut(0)
+            self.start, self.best_validation = 0, -1.0  # after an OOM, the run may have been further
             return
         with self._refused_with_file():
             if self.average is not None:
@@ -358,20 +362,32 @@ class Follower:
             ) from error
 
     def _refuse_other_state(self, state: dict[str, Any]) -> None:
-        """Raise InputError if the checkpoint has other data, or another ``--keep``."""
+        """Raise CannotResume if the checkpoint is of other data, other weights, or another ``--keep``."""
+        restart = f"delete {self.folder.checkpoint_file} to restart"
         begun, now = state["dataset_fingerprint"], self.writer.constant["dataset_fingerprint"]
-        way_out = f"restore it, or delete {self.folder.checkpoint_file} to restart"
         if begun != now:
-            raise InputError(
+            raise CannotResume(
                 f"{self.folder.path} was started on data with fingerprint {begun[:12]}, but this is {now[:12]}; "
-                f"{way_out}"
+                f"restore it, or {restart}"
+            )
+        identity = self.model.dataset.identity()
+        if state.get("arrangement", identity.arrangement) != identity.arrangement:
+            raise CannotResume(
+                f"{self.folder.path} was started on the same images under other names, whose order decides the splits; "
+                f"rename them back, or {restart}"
             )
         if state.get("conditions", {}) != self.model.loader_conditions:
-            raise InputError(
-                f"{self.folder.path} was started on training images that an earlier version shrank further; delete "
-                f"{self.folder.checkpoint_file} to restart"
+            raise CannotResume(
+                f"{self.folder.path} was started on training images that an earlier version shrank further; {restart}"
             )
+        for name, digest in state.get("weight_files", {}).items():
+            if digest != self.model.weight_files.get(name):
+                raise CannotResume(
+                    f"{self.folder.path} was started with another content of the {name} file "
+                    f"{self.hparams[name]}; restore it, or {restart}"
+                )
         if state["keep"] != self.options.keep:
-            raise InputError(
-                f"{self.folder.path} was started with --keep {state['keep']}, not {self.options.keep}; {way_out}"
+            raise CannotResume(
+                f"{self.folder.path} was started with --keep {state['keep']}, not {self.options.keep}; restore it, or "
+                f"{restart}"
             )

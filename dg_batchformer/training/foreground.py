@@ -6,7 +6,7 @@ import torch
 
 from dg_batchformer.callbacks.load import find_callbacks
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.options import RunOptions
+from dg_batchformer.spec.options import RunOptions, check_threads
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training.console import Console
@@ -17,6 +17,7 @@ from dg_batchformer.training.run import train_run
 
 def prepare(spec: RunSpec, options: RunOptions, device: str, threads: int | None) -> torch.device:
     """Set up this process for a run, and return the device; raise InputError if the run cannot be trained."""
+    check_threads(threads)
     found = parse_device(device)
     prepare_device(found)
     check_runs([spec], options.data_dir)

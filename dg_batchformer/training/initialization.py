@@ -7,6 +7,7 @@ trial), or ``zero_shot`` (the classifier consists of CLIP's text features of the
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import without_batchformer
 from dg_batchformer.networks.clip_models import check_templates, is_clip, zero_shot_weights
-from dg_batchformer.networks.weights import fetch_weights, read_state_dict
+from dg_batchformer.networks.weights import fetch_weights, named_weights, read_state_dict
 from dg_batchformer.optim.groups import featurizers
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.storage.safe_read import WEIGHTS, open_regular
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.data_path import read_features
 from dg_batchformer.training.evaluate import BATCH_SIZE
@@ -46,6 +48,21 @@ def check_init(hparams: Mapping[str, Any]) -> None:
         raise InputError(
             f"hparam init is {init!r}, but there is no such file; it can be a file, none, linear_probe or zero_shot"
         )
+
+
+def weight_files(hparams: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of the files that the weights of a run are from, by hparam; {} if it takes none."""
+    given = {name: str(hparams.get(name, NONE)) for name in ("weights", "init")}
+    named = {"weights": [NONE, *named_weights(str(hparams.get("backbone")))], "init": [NONE, LINEAR_PROBE, ZERO_SHOT]}
+    files = {name: Path(value) for name, value in given.items() if value not in named[name]}
+    return {name: _sha256(file, file.stat().st_mtime_ns) for name, file in files.items()}
+
+
+@lru_cache(maxsize=16)
+def _sha256(file: Path, changed: int) -> str:
+    """Return the digest of a file, read once for all runs of a process until it changes."""
+    with open_regular(file, WEIGHTS) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_zero_shot(hparams: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from dg_batchformer.errors import as_sentence
+from dg_batchformer.errors import CannotResume, as_sentence
 from dg_batchformer.results.collection import CollectedRun
 from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.results.selection import METHODS, Score
@@ -69,7 +69,7 @@ def outcome(spec: RunSpec, folder: RunFolder) -> list[str]:
     """Return the closing lines of a finished run."""
     run = read_run(spec, folder)
     if run.state is State.DAMAGED:
-        way_out = f"delete {folder.done_file} to train the run again"
+        way_out = f"delete {folder.path} to train the run again"
         return [f"damaged: {folder.records_file} changed since the run finished; {way_out}"]
     if run.state is State.DIVERGED:
         said = ["diverged: loss or metrics are not finite; try a smaller lr"]
@@ -104,6 +104,8 @@ def ending(spec: RunSpec, folder: RunFolder, how: State | Exception) -> tuple[st
         return "interrupted", ""
     if isinstance(how, Busy):
         return "busy", str(how)
+    if isinstance(how, CannotResume):
+        return "not resumed", str(how)
     stopped = isinstance(how, DeviceFault) or storage_error(how) is not None
     return "stopped" if stopped else State.FAILED.value, as_sentence(how)
 
@@ -135,8 +137,8 @@ def _threads(run: CollectedRun) -> list[str]:
     if run.constant.get("device") != "cpu" or threads is None:
         return []
     return [
-        f"trained with {how_many(threads, 'CPU thread')}: another number changes rounding, and so the results; "
-        f"--threads {threads} reproduces them"
+        f"trained with {how_many(threads, 'CPU thread')}; a different number changes rounding, and therefore the "
+        f"results: use --threads {threads} to reproduce them"
     ]
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from dg_batchformer.callbacks.base import Callback
-from dg_batchformer.errors import InputError, as_sentence
+from dg_batchformer.errors import CannotResume, InputError, as_sentence
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.storage.lock import Busy
 from dg_batchformer.storage.safe_write import open_own
@@ -83,7 +83,7 @@ def followed_to_the_end(callbacks: Callback) -> Iterator[Callable[[State], None]
     """Tell callbacks how a run ends: by the state that is passed to what is yielded, or as interrupted or failed."""
     try:
         yield callbacks.end
-    except (Busy, Interrupted, KeyboardInterrupt):
+    except (Busy, CannotResume, Interrupted, KeyboardInterrupt):
         callbacks.end(State.INTERRUPTED)
         raise
     except Exception:
@@ -153,8 +153,8 @@ class _LogFile(logging.StreamHandler):
 def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     """Log to log.txt inside the context; write an error to it and, with its traceback, to error.txt.
 
-    OOM is raised as OutOfMemory, disk errors as StorageTrouble, and GPU failures as DeviceFault. The last two do not
-    mark the run as failed.
+    OOM is raised as OutOfMemory, disk errors as StorageTrouble, and GPU failures as DeviceFault. The last two, Busy and
+    CannotResume do not mark the run as failed.
     """
     handler = _LogFile(folder)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -165,7 +165,7 @@ def journal(folder: RunFolder, device: torch.device) -> Iterator[None]:
     except Interrupted as interrupted:
         log.info("interrupted: %s", interrupted)
         raise
-    except Busy as error:  # another process owns the folder now
+    except (Busy, CannotResume) as error:  # another process owns the folder now, or the run can resume as it was begun
         log.info("%s", error)
         raise
     except Exception as error:

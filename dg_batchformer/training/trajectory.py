@@ -23,7 +23,7 @@ from dg_batchformer.training.data_path import read_features
 from dg_batchformer.training.evaluate import Evaluation, build_evaluator
 from dg_batchformer.training.faults import is_out_of_memory
 from dg_batchformer.training.follower import Follower, Model, build_algorithm
-from dg_batchformer.training.initialization import Initial
+from dg_batchformer.training.initialization import Initial, weight_files
 from dg_batchformer.training.lines import about_frozen
 from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
@@ -80,10 +80,22 @@ class Trajectory:
             if not in_sweep:  # sweeps say it once, before their runs
                 self.notes.append(about_frozen([split_name(spec.algorithm)[0]]))
         self.groups = constant["parameter_groups"] = describe_groups(self.algorithm)
-        self.fingerprint = dataset.fingerprint()
-        self.initial = Initial(self.algorithm, spec, hparams, dataset, self.fingerprint)
+        self.identity = dataset.identity()
+        self.weight_files = weight_files(hparams)
+        if self.weight_files:
+            constant["weight_files"] = self.weight_files
+        self.initial = Initial(self.algorithm, spec, hparams, dataset, self.identity.fingerprint)
         begins_from = "" if self.options.keep == "none" else self.initial.identity()  # only stored in kept models
-        model = Model(self.algorithm, begins_from, dataset, splits, self.evaluator, loader.conditions, constant)
+        model = Model(
+            self.algorithm,
+            begins_from,
+            dataset,
+            splits,
+            self.evaluator,
+            loader.conditions,
+            constant,
+            self.weight_files,
+        )
         for follower in followers:
             follower.join(model)
         self.splits = splits
@@ -240,7 +252,9 @@ class Trajectory:
     def _shared_state(self) -> dict[str, Any]:
         """Return the entries of a checkpoint that all runs share."""
         return {
-            "dataset_fingerprint": self.fingerprint,
+            "dataset_fingerprint": self.identity.fingerprint,
+            "arrangement": self.identity.arrangement,
+            "weight_files": self.weight_files,
             "conditions": self.loader.conditions,
             "execution": self.execution._asdict(),
             "threads": torch.get_num_threads(),

@@ -33,13 +33,13 @@ class BF(Wrapper):
     @classmethod
     def settings(cls, dataset: str) -> dict[str, HParam]:
         return {
-            "bf_heads": HParam(4, about="attention heads; at most the greatest common divisor with the width", low=1),
+            "bf_heads": HParam(4, about="attention heads at most; their number divides the width", low=1),
             "bf_layers": HParam(1, about="encoder layers; 0: twins equal plain rows (a control)", low=0),
             "bf_dropout": HParam(0.5, about="dropout in the encoder", low=0, high=1),
             "bf_lr_scale": HParam(1.0, about="learning rate of the encoder, relative to the algorithm's", low=0),
             "bf_scope": HParam(
                 "joint",
-                about="attend to samples of all domains, of the own domain, or only itself (a control)",
+                about="attend to samples of all domains, of the same domain, or only to the sample itself (a control)",
                 choices=SCOPES,
             ),
             "bf_shared": HParam(True, about="share the classifier; false: train it on attended features only"),

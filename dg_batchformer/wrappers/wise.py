@@ -1,4 +1,4 @@
-"""WiSE — Wortsman et al., CVPR 2022: between the weights that a run began from and those that it ended at."""
+"""WiSE — Wortsman et al., CVPR 2022: interpolate between the initial and the final weights."""
 
 from collections.abc import Iterable
 

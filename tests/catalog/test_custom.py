@@ -134,6 +134,15 @@ def test_two_unicode_forms_of_a_domain_or_label_are_one_and_their_folders_are_no
         ["bar", composed],
         [composed, "cat", "dog"],
     )
+    write_manifest(
+        root,
+        *(f"Mine/{composed}/{kind}/{index}.png,{kind},{name},{part}" for kind in ("cat", "dog")
+          for index, (name, part) in enumerate(((composed, "train"), (decomposed, "val")))),
+        *(f"Mine/bar/{kind}/{index}.png,{kind},bar,{part}" for kind in ("cat", "dog")
+          for index, part in enumerate(("train", "val"))),
+        header="path,label,domain,split", name="Parts.csv",
+    )  # fmt: skip
+    assert [environment.name for environment in _open("Parts", root)[1]] == ["bar", composed]
     (root / "Mine" / composed).rename(root / "Mine" / decomposed)
     assert [environment.name for environment in open_dataset(spec, root, HPARAMS)] == ["bar", composed]
     (root / "Mine" / composed / "cat").mkdir(parents=True)

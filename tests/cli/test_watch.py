@@ -55,4 +55,4 @@ def test_packed_records_have_nothing_to_follow(folder, tmp_path, capsys, verb):
 
     assert main([verb, str(packed)]) == 2
 
-    assert "holds packed records, whose runs are elsewhere" in capsys.readouterr().err
+    assert "holds packed records without run folders" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_an_unwritable_cache_only_costs_time(sweep, monkeypatch):
     assert len(read_folders(sweep)) == 12
 
 
+@pytest.fixture
+def usual_recursion_limit():
+    """Limit recursion as Python does by default; compilers raise the limit for the whole process."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("usual_recursion_limit")
 @pytest.mark.parametrize("depths", [(300,), (300, 1020, 5000)])
 def test_records_nested_too_deep_are_counted_each_time(tmp_path, depths):
     record = {"step": 0, "args": {"dataset": "PACS"}, "env0_in_acc": 0.5}

@@ -59,7 +59,7 @@ def _finish(files, env, test):
         (-1.2, "ERM+BF falls behind ERM by 1.2 points (95 % interval 0.9 to 1.5) on average over 8 environments of 2"),
         (
             0,
-            "The runs do not tell whether ERM+BF improves on ERM: the difference is 0.0 points (95 % interval -0.3 to",
+            "These runs do not show whether ERM+BF improves on ERM: the difference is 0.0 points (95 % interval -0.3",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_noise_that_environments_of_a_trial_share_widens_the_interval(compare):
 
     said = compare({"ERM+BF": 0}, accuracy=accuracy)
 
-    assert "The runs do not tell whether ERM+BF improves on ERM: the difference is +1.1 points" in said
+    assert "These runs do not show whether ERM+BF improves on ERM: the difference is +1.1 points" in said
     assert "Wilcoxon signed-rank test: p = 0.008" in said
 
 

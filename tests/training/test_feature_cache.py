@@ -181,16 +181,17 @@ def test_a_compiled_prefix_computes_the_same_features(weights, image_folder, tmp
         assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_flipped_bit_in_the_cache_is_detected_and_features_are_computed_again(weights, image_folder, tmp_path):
-    from dg_batchformer.training.feature_cache import open_features
+def _damage(file, place):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 64
+    file.write_bytes(content)
 
+
+def test_a_flipped_bit_in_the_cache_is_detected_and_features_are_computed_again(weights, image_folder, tmp_path):
     data_dir, spec = image_folder(), _spec(weights=weights)
     first = _losses(spec, tmp_path / "first", data_dir)
     [rows] = (cache_dir() / "features").glob("*/rows")
-    content = bytearray(rows.read_bytes())
-    content[100] ^= 64
-    rows.write_bytes(content)
-    open_features.cache_clear()
+    _damage(rows, 100)
     watcher = Silence()
 
     again = _losses(spec, tmp_path / "again", data_dir, watcher=watcher)
@@ -199,22 +200,47 @@ def test_a_flipped_bit_in_the_cache_is_detected_and_features_are_computed_again(
     assert again == first
 
 
-def test_a_build_that_was_interrupted_continues_and_gives_the_same_rows(weights, image_folder, tmp_path):
-    from dg_batchformer.training.feature_cache import open_features
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"rows": 3', '{"images": 1, "rows": 2, "shape": [1], "dtype": 3}']
+)
+def test_features_are_computed_again_if_their_index_cannot_be_read(content, weights, image_folder, tmp_path):
+    data_dir, spec, watcher = image_folder(), _spec(weights=weights), Silence()
+    first = _losses(spec, tmp_path / "first", data_dir)
+    [index] = (cache_dir() / "features").glob("*/index.json")
+    index.write_text(content)
 
+    assert _losses(spec, tmp_path / "again", data_dir, watcher=watcher) == first
+    assert any("has an index that cannot be read; it is computed again" in sentence for sentence in watcher.notes)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_interrupted_build_continues_behind_its_last_intact_batch(damaged, weights, image_folder, tmp_path):
     data_dir, spec = image_folder(n=40), _spec(weights=weights)
     first = _losses(spec, tmp_path / "first", data_dir)
     [rows] = (cache_dir() / "features").glob("*/rows")
-    whole = rows.read_bytes()
-    rows.write_bytes(whole[: len(whole) // 2 + 7])
-    rows.with_name("index.json").unlink()
-    open_features.cache_clear()
-    watcher = Silence()
+    whole, views = rows.read_bytes(), []
+    shutil.rmtree(rows.parent)
 
-    again = _losses(spec, tmp_path / "again", data_dir, watcher=watcher)
+    class Follower(Silence):
+        def caching(self, cache, done, total):
+            views.append(done)
 
+    def stop():
+        return rows.exists() and rows.stat().st_size > len(whole) // 2
+
+    with pytest.raises(Interrupted):
+        run_quickly(spec, tmp_path / "again", data_dir=data_dir, stop=stop, watcher=Follower())
+    before = max(views)
+    views.clear()
+    if damaged:
+        _damage(rows, rows.stat().st_size // 2)
+    again = _losses(spec, tmp_path / "again", data_dir, watcher=Follower())
+
+    assert 0 < before < max(views)
+    assert (min(view for view in views if view) > before) is not damaged
     assert rows.read_bytes() == whole
     assert again == first
+    assert {file.name for file in rows.parent.iterdir()} == {"rows", "index.json"}
 
 
 def test_a_kept_model_of_cached_features_predicts_images(weights, image_folder, tmp_path):

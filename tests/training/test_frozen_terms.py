@@ -39,4 +39,4 @@ def test_a_sweep_says_once_which_methods_have_nothing_to_train_and_its_tables_re
     assert main(["sweep", "mine.yaml", "--data_dir", str(image_folder()), "--devices", "cpu"]) == 0
     assert capsys.readouterr().out.count(f"CORAL, MMD add {NOTE} they train like ERM from other seeds") == 1
     assert main(["tables", "results/mine", "--selection", "training-domain"]) == 0
-    assert "CORAL, MMD, MMD+BF: like ERM from another seed" in capsys.readouterr().out
+    assert "CORAL, MMD, MMD+BF: equivalent to ERM with a different seed" in capsys.readouterr().out

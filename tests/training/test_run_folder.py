@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from support import Sent, Silence, quick_spec, resolved, run_quickly
+from torch import nn
 from torch.testing import assert_close
 
 from dg_batchformer.cli.main import main
-from dg_batchformer.errors import InputError
+from dg_batchformer.errors import CannotResume, InputError
+from dg_batchformer.networks import Featurizer
 from dg_batchformer.spec.options import Assignment, RunOptions, Task
 from dg_batchformer.storage.folders import RunFolder, State, write_json, write_text
 from dg_batchformer.storage.lock import Busy
@@ -21,9 +23,10 @@ from dg_batchformer.training.run_log import journal, log
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.worker import train_task
 
+SMALL = {"backbone": "tiny", "image_size": 16, "batch_size": 4}
 
-def _images(**given):
-    hparams = {"backbone": "tiny", "image_size": 16, "batch_size": 4}
+
+def _images(hparams=SMALL, **given):
     return resolved(dataset="PACS", protocol="quick", steps=6, checkpoint_freq=2, hparams=hparams, **given)
 
 
@@ -65,7 +68,9 @@ def test_a_folder_whose_run_never_began_can_be_reused(tmp_path):
     assert json.loads(RunFolder(tmp_path).spec_file.read_text()) == quick_spec().as_dict()
 
 
-@pytest.mark.parametrize("name", ["results.jsonl", "done", "checkpoint.pt", "model.pt"])
+@pytest.mark.parametrize(
+    "name", ["results.jsonl", "done", "checkpoint.pt", "model.pt", "batchformer.pt", "predictions.npz", "race.json"]
+)
 def test_files_of_other_programs_are_not_overwritten(name, tmp_path):
     (tmp_path / name).write_text("theirs")
 
@@ -74,6 +79,15 @@ def test_files_of_other_programs_are_not_overwritten(name, tmp_path):
 
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "theirs"
+
+
+def test_the_spec_of_another_program_is_not_overwritten(tmp_path):
+    (tmp_path / "spec.json").write_text('{"openapi": "3.0.0"}')
+
+    with pytest.raises(InputError, match=r"spec\.json cannot be read; give another --output_dir"):
+        run_quickly(quick_spec(), tmp_path)
+
+    assert (tmp_path / "spec.json").read_text() == '{"openapi": "3.0.0"}'
 
 
 def test_another_run_is_not_overwritten(tmp_path):
@@ -98,11 +112,40 @@ def test_a_run_resumes_only_with_its_data(image_folder, tmp_path):
     ):
         run_quickly(_images(), tmp_path / "run", data_dir=data_dir)
 
-    assert RunFolder(tmp_path / "run").state() is State.FAILED
+    assert RunFolder(tmp_path / "run").state() is State.INTERRUPTED
     image.write_bytes(content)
     watcher = Silence()
     assert run_quickly(_images(), tmp_path / "run", data_dir=data_dir, watcher=watcher) is State.DONE
     assert watcher.starts == [3]
+
+
+def test_a_run_resumes_only_if_its_images_have_the_names_that_decide_its_splits(image_folder, tmp_path):
+    data_dir = image_folder(n=8)
+    _interrupted(_images(), tmp_path / "run", data_dir=data_dir)
+    for image in sorted((data_dir / "PACS" / "art_painting").rglob("*.png")):
+        image.rename(image.with_name(f"x{9 - int(image.stem[-1])}.png"))
+
+    with pytest.raises(CannotResume, match="was started on the same images under other names, whose order decides"):
+        run_quickly(_images(), tmp_path / "run", data_dir=data_dir)
+
+    assert RunFolder(tmp_path / "run").state() is State.INTERRUPTED
+
+
+@pytest.mark.parametrize("name", ["weights", "init"])
+def test_a_run_resumes_only_from_the_weights_that_it_began_with(name, image_folder, tmp_path):
+    file, data_dir = tmp_path / "weights.pt", image_folder()
+    networks = [nn.Sequential(Featurizer((3, 16, 16), SMALL), nn.Linear(16, 2)) for _ in range(2)]
+    states = [(network[0] if name == "weights" else network).state_dict() for network in networks]
+    spec = _images({**SMALL, name: str(file)})
+    torch.save(states[0], file)
+    _interrupted(spec, tmp_path / "run", data_dir=data_dir)
+    torch.save(states[1], file)
+
+    with pytest.raises(CannotResume, match=f"was started with another content of the {name} file .*; restore it, or"):
+        run_quickly(spec, tmp_path / "run", data_dir=data_dir)
+    torch.save(states[0], file)
+
+    assert run_quickly(spec, tmp_path / "run", data_dir=data_dir) is State.DONE
 
 
 def test_a_run_resumes_only_with_its_keep_option(tmp_path):
@@ -113,6 +156,7 @@ def test_a_run_resumes_only_with_its_keep_option(tmp_path):
     ):
         run_quickly(quick_spec(), tmp_path, keep="best")
 
+    assert RunFolder(tmp_path).state() is State.INTERRUPTED
     assert run_quickly(quick_spec(), tmp_path, keep="final") is State.DONE
 
 

@@ -67,8 +67,9 @@ def bf_pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
 GAIN = Kind(
     "gains",
     "Gain over the reference row",
-    "Test accuracy minus that of the reference row, in percentage points, paired by trial. Bars: at the average the "
-    "95 % interval of compare, in environments one standard error over trials. Values left of 0 are worse.",
+    "Test accuracy minus that of the reference row, in percentage points, paired by trial. Bars show "
+    "the 95 % interval of compare for the average, and one standard error over trials for each environment. Values "
+    "left of 0 are worse.",
     gains_over_reference,
     gain_figure,
 )
@@ -86,7 +87,8 @@ KINDS = (
         "gain",
         "What BatchFormer adds",
         "Test accuracy of a row with +BF minus that of the same row without, in percentage points, paired by trial. "
-        "Bars: at the average the 95 % interval of compare, in environments one standard error over trials.",
+        "Bars show the 95 % interval of compare for the average, and one standard error over trials for each "
+        "environment.",
         gains_by_batchformer,
         gain_figure,
     ),

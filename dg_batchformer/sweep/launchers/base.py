@@ -27,7 +27,7 @@ class Report(Protocol):
         """A run has done ``done`` updates."""
 
     def ended(self, run: SweepRun, how: str, sentence: str) -> None:
-        """A run ended: done, diverged, failed, interrupted, stopped by a failing disk or GPU, or busy elsewhere."""
+        """A run ended: done, diverged, failed, interrupted, stopped by a failing disk or GPU, busy or not resumed."""
 
     def note(self, run: SweepRun, sentence: str) -> None:
         """A message for the user."""
