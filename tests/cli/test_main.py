@@ -110,7 +110,7 @@ def test_a_run_that_another_process_trains_is_left_alone(tmp_path, capsys):
         ),
         (["sweep", "nowhere.yaml"], "error: cannot read nowhere.yaml"),
         (["status", "nowhere"], "error: nowhere is not a sweep folder"),
-        (["tables", "nowhere"], "error: nowhere is not a sweep folder"),
+        (["tables", "nowhere"], "error: nowhere does not exist; give the folder of a sweep"),
         (["compare", "ERM", "ERM+BF", "nowhere"], "error: nowhere is not a folder"),
         (["list", "algorithms", "ERN"], "did you mean 'ERM'"),
         (["train", "--holdout_fraction", "0.001", "--dataset", "Toy"], "both parts need at least one"),

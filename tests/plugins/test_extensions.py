@@ -108,7 +108,7 @@ def test_a_wrapper_composes_with_ours_in_any_order_and_its_hparams_are_declared(
     assert type(algorithm).__name__ == "BF+CORAL+Jitter+SWAD"
     assert algorithm.hparams["jitter_scale"] == 0.5
     assert torch.isfinite(algorithm.update(make_minibatches())["loss"])
-    with pytest.raises(InputError, match="names Last and SWAD, which both act on the weights"):
+    with pytest.raises(InputError, match="combines Last and SWAD, which both act on the weights"):
         get_algorithm_class("SWAD+Last+ERM")
 
 

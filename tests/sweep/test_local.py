@@ -221,7 +221,7 @@ def test_a_dry_run_needs_neither_data_nor_weights(tmp_path, capsys):
     ("row", "message"),
     [
         ("- SWAD+CORRAL", ":4: row 'SWAD+CORRAL': unknown algorithm 'CORRAL'; did you mean 'CORAL'?"),
-        ("- SWAD+IIDMax", ":4: row 'SWAD+IIDMax': IIDMax+SWAD names"),
+        ("- SWAD+IIDMax", ":4: row 'SWAD+IIDMax': IIDMax+SWAD combines IIDMax and SWAD"),
         (
             "- {name: BF, label: deep, hparams: {bf_layer: 2}}",
             ":4: row 'deep': unknown hparam of BF on Toy: 'bf_layer'",
