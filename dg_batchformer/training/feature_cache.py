@@ -30,7 +30,7 @@ from dg_batchformer.storage.lock import held
 from dg_batchformer.storage.safe_read import ARCHIVE, TABLE, open_regular, read_text
 from dg_batchformer.storage.safe_write import open_own
 from dg_batchformer.training.loaders import Batch, Loader, Request, Task, on_device
-from dg_batchformer.training.positions import Positions, seeds_of, split
+from dg_batchformer.training.positions import Positions, seeds_of, split, whole_numbers
 
 _BATCH = 64
 _BUILT = "built"  # checksums of the batches that an unfinished build has written
@@ -111,7 +111,7 @@ class FeatureLoader:
             positions, labels = self.positions.of(task)
             rows = positions
             if (seeds := seeds_of(task)) is not None:
-                rows = positions + (torch.tensor(seeds) % self.views + 1) * self.features.images
+                rows = positions + (whole_numbers(seeds) % self.views + 1) * self.features.images
             yield split(task, self.features.rows.index_select(0, rows).float(), labels)
 
 

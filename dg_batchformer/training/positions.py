@@ -2,6 +2,7 @@
 
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,13 @@ class Positions:
     def of(self, task: Task) -> tuple[Tensor, Tensor]:
         """Return the positions of all requested images, and their labels, (n,) each."""
         starts = [(self.starts[request.env], request.indices) for request in task]
-        positions = torch.tensor([start + index for start, indices in starts for index in indices])
-        return positions, self.labels[positions]
+        positions = whole_numbers([start + index for start, indices in starts for index in indices])
+        return positions, self.labels.index_select(0, positions)
+
+
+def whole_numbers(values: list[int]) -> Tensor:
+    """Return a list as a tensor, (n,) of int64; ``torch.tensor`` takes several times as long."""
+    return torch.from_numpy(np.array(values, dtype=np.int64))
 
 
 def seeds_of(task: Task) -> list[int] | None:
