@@ -14,6 +14,7 @@ from dg_batchformer.datasets import Dataset
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.optim.groups import featurizers
 from dg_batchformer.spec.run import DATA_PATHS, PRECISIONS, RunSpec
 from dg_batchformer.training.device import allow_tf32, has_tf32
 from dg_batchformer.training.trust import Refused
@@ -169,5 +170,4 @@ def is_compiled(algorithm: Algorithm) -> bool:
 
 
 def _featurizers(algorithm: Algorithm) -> list[FeaturizerModule]:
-    modules = algorithm.modules()
-    return [module for module in modules if isinstance(module, FeaturizerModule) and module.sees_images]
+    return [featurizer for featurizer in featurizers(algorithm) if featurizer.sees_images]

@@ -75,7 +75,6 @@ class Model:
         splits: of all training and test environments.
         loader_conditions: entries of every record that describe the training images.
         constant: further entries of every record.
-        weight_files: SHA-256 of the files that the weights are from, by hparam.
 
     """
 
@@ -86,7 +85,6 @@ class Model:
     evaluator: Evaluator
     loader_conditions: Mapping[str, Any]
     constant: Mapping[str, Any]
-    weight_files: Mapping[str, str]
 
 
 def build_algorithm(spec: RunSpec, hparams: dict[str, Any], dataset: Dataset, *inner: Algorithm) -> Algorithm:
@@ -381,7 +379,7 @@ class Follower:
                 f"{self.folder.path} was started on training images that an earlier version shrank further; {restart}"
             )
         for name, digest in state.get("weight_files", {}).items():
-            if digest != self.model.weight_files.get(name):
+            if digest != self.writer.constant.get("weight_files", {}).get(name):
                 raise CannotResume(
                     f"{self.folder.path} was started with another content of the {name} file "
                     f"{self.hparams[name]}; restore it, or {restart}"

@@ -86,16 +86,7 @@ class Trajectory:
             constant["weight_files"] = self.weight_files
         self.initial = Initial(self.algorithm, spec, hparams, dataset, self.identity.fingerprint)
         begins_from = "" if self.options.keep == "none" else self.initial.identity()  # only stored in kept models
-        model = Model(
-            self.algorithm,
-            begins_from,
-            dataset,
-            splits,
-            self.evaluator,
-            loader.conditions,
-            constant,
-            self.weight_files,
-        )
+        model = Model(self.algorithm, begins_from, dataset, splits, self.evaluator, loader.conditions, constant)
         for follower in followers:
             follower.join(model)
         self.splits = splits

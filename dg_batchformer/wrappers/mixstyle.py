@@ -14,6 +14,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.hparams import HParam
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.mixstyle import PARTNERS, StyleMixer
+from dg_batchformer.optim.groups import featurizers
 from dg_batchformer.text.command import command
 from dg_batchformer.wrappers.base import Wrapper
 
@@ -61,11 +62,12 @@ class MixStyle(Wrapper):
 
     def styled_featurizers(self) -> list[FeaturizerModule]:
         """Return the main featurizers of the algorithm that have feature maps of more than one stage."""
-        found = [module for module in self.inner.modules() if isinstance(module, FeaturizerModule)]
         return [
-            module
-            for module in found
-            if module.keeps_grid and not module.is_auxiliary and len(module.stages()) > module.has_stem + 1
+            featurizer
+            for featurizer in featurizers(self.inner)
+            if featurizer.keeps_grid
+            and not featurizer.is_auxiliary
+            and len(featurizer.stages()) > featurizer.has_stem + 1
         ]
 
     def _refuse_twins(self, featurizer: FeaturizerModule) -> None:
