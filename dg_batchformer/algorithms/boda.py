@@ -110,7 +110,7 @@ class BoDA(ERM):
         features = forward_domains(self.featurizer, minibatches)
         labels = torch.cat([y for _, y in minibatches])
         risk = self.risk(self.classifier(torch.cat(features)), labels, num_domains)
-        plain = [self.split_streams(z)[0] for z in features]
+        plain = [self.plain_features(z) for z in features]
         z, (y, _) = torch.cat(plain), self.split_streams(labels, num_domains)
         env = domain_labels(num_domains, y)
         macro = _mean([coral_distance(a, b) for a, b in combinations(plain, 2)], risk)

@@ -44,7 +44,7 @@ class CORAL(ERM):
         features = forward_domains(self.featurizer, minibatches)
         logits = self.classifier(torch.cat(features))
         risk = self.risk(logits, torch.cat([y for _, y in minibatches]), num_domains=len(minibatches))
-        penalty = self.penalty([self.split_streams(z)[0] for z in features])
+        penalty = self.penalty([self.plain_features(z) for z in features])
         descend(self.optimizer, risk + self.hparams["mmd_gamma"] * penalty)
         return {"loss": risk.detach(), "penalty": penalty.detach()}
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
 from dg_batchformer.networks import Classifier, Featurizer
+from dg_batchformer.networks.tuning import trains_head_only
 
 
 class ERM(Algorithm):
@@ -33,8 +34,17 @@ class ERM(Algorithm):
         y = torch.cat([y for _, y in minibatches])
         z = self.featurizer(torch.cat([x for x, _ in minibatches]))
         risk = self.risk(self.classifier(z), y, num_domains)
-        plain, labels = (self.split_streams(rows, num_domains)[0] for rows in (z, y))
-        return risk, plain, labels
+        labels, _ = self.split_streams(y, num_domains)
+        return risk, self.plain_features(z, num_domains), labels
+
+    def plain_features(self, z: Tensor, num_domains: int = 1) -> Tensor:
+        """Select the plain rows of features for a penalty, detached if the featurizer is frozen.
+
+        Their gradient would end there. With BatchFormer, autograd would compute it all the same, as plain rows share a
+        tensor with their twins.
+        """
+        plain, _ = self.split_streams(z, num_domains)
+        return plain.detach() if trains_head_only(self.hparams) else plain
 
     def predict(self, x: Tensor) -> Tensor:
         return self.network(x)

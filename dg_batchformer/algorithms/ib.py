@@ -25,7 +25,7 @@ class IB_ERM(IRM):  # noqa: N801 the field's name
     def update(self, minibatches: Minibatches, unlabeled: list[Tensor] | None = None) -> Metrics:
         features, logits = self._forward(minibatches)
         risk = self.risks(logits, [y for _, y in minibatches]).mean()
-        bottleneck = _bottleneck([self.split_streams(z)[0] for z in features])
+        bottleneck = _bottleneck([self.plain_features(z) for z in features])
         loss = self.descend_with(risk, ib=bottleneck)
         return {"loss": loss, "nll": risk.detach(), "IB_penalty": bottleneck.detach()}
 
@@ -49,7 +49,7 @@ class IB_IRM(IB_ERM):  # noqa: N801
         labels = [y for _, y in minibatches]
         risk = self.risks(logits, labels).mean()
         invariance = self.invariance_penalty(logits, labels)
-        bottleneck = _bottleneck([self.split_streams(z)[0] for z in features])
+        bottleneck = _bottleneck([self.plain_features(z) for z in features])
         loss = self.descend_with(risk, irm=invariance, ib=bottleneck)
         return {
             "loss": loss,

@@ -46,6 +46,27 @@ def test_causirl_compares_nothing_if_a_pool_has_one_sample(name, monkeypatch):
     assert make_algorithm(name, dataset="Toy").penalty([torch.randn(4, 3)] * 2) == 0
 
 
+@pytest.mark.parametrize("name", ["CORAL+BF", "MMD+BF", "IB_ERM+BF", "BoDA+BF", "CondCAD+BF", "Fishr+BF", "RIDG+BF"])
+def test_penalties_are_not_differentiated_up_to_frozen_features_and_updates_stay_the_same(name, tmp_path, monkeypatch):
+    torch.save(make_algorithm("ERM", seed=3).featurizer.state_dict(), tmp_path / "weights.pth")
+    frozen = {"freeze": "featurizer", "weights": str(tmp_path / "weights.pth")}
+    pruned, whole = (make_algorithm(name, **frozen) for _ in range(2))
+    inner = whole.inner
+    monkeypatch.setattr(inner, "plain_features", lambda z, num_domains=1: inner.split_streams(z, num_domains)[0])
+    z = torch.ones(12, 4, requires_grad=True)
+
+    assert not pruned.inner.plain_features(z).requires_grad
+    assert make_algorithm(name).inner.plain_features(z).requires_grad
+    for seed in range(4):
+        minibatches = make_minibatches(seed=seed)
+        updates = []
+        for algorithm in (pruned, whole):
+            np.random.seed(seed), torch.manual_seed(seed)
+            updates.append(algorithm.update(minibatches))
+        assert_close(*updates, rtol=0, atol=0)
+    assert_close(pruned.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", ["IB_ERM", "IB_IRM"])
 def test_the_bottleneck_is_the_variance_of_features_and_starts_at_its_update(name):
     given = {"ib_penalty_anneal_iters": 2, "ib_lambda": 50.0}
