@@ -37,6 +37,7 @@ class FeaturizerModule(nn.Module):
         uses_cuda_graphs: whether compiled training replays CUDA graphs, one per batch size.
         frozen: the last stage of the frozen prefix, ``none``, or ``featurizer`` for all stages; see ``freezing``.
         frozen_layers: names of the modules in the frozen prefix, which stay in evaluation mode.
+        fixed: names of the parameters that never train, because of ``freeze`` or ``tune``.
         held: names of the parameters that do not train for now, but will later; see ``hold``.
         held_layers: names of the modules that stay in evaluation mode while parameters are held.
         lr_scales: learning rate of parameters over that of the last stage, by name; 1 for those that are missing.
@@ -60,6 +61,7 @@ class FeaturizerModule(nn.Module):
     uses_cuda_graphs: bool = False
     frozen: str = NOTHING
     frozen_layers: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     held_layers: tuple[str, ...] = ()
     lr_scales: Mapping[str, float] = {}

@@ -117,6 +117,7 @@ def Featurizer(  # noqa: N802
         featurizer.train()
     freeze(featurizer, hparams.get("freeze", NOTHING), input_shape)
     tune(featurizer, hparams)
+    featurizer.fixed = tuple(name for name, parameter in featurizer.named_parameters() if not parameter.requires_grad)
     if hparams.get("layer_decay", 1.0) != 1:
         featurizer.lr_scales = decay_by_stage(featurizer, hparams["layer_decay"], input_shape)
     if attends and "bf_layers" in hparams:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, Validation
 from dg_batchformer.networks.batch_norm import has_live_batch_norm, reestimate_batch_norm
+from dg_batchformer.optim.groups import featurizers
 from dg_batchformer.wrappers.base import Wrapper
-from dg_batchformer.wrappers.loss_valley import Average
+from dg_batchformer.wrappers.loss_valley import Average, check_lengths
 
 _PARAMETERS: WeakKeyDictionary[nn.Module, list[nn.Parameter]] = WeakKeyDictionary()  # of predictors, by network
 
@@ -76,19 +77,25 @@ class WeightAveraging(Wrapper):
         self.observe_average(validation, evaluate)
 
     def weights(self) -> list[nn.Parameter]:
-        """Return the parameters of the predictor."""
-        algorithm = self.inner
+        """Return the parameters of the predictor that updates can change: an average of frozen ones is themselves."""
+        algorithm, changes_all = self.inner, False
         while isinstance(algorithm, Wrapper):
+            changes_all |= algorithm.acts_on == "parameters"
             algorithm = algorithm.inner
         network = algorithm.predictor  # wrappers may return a new view of it every time
         if network not in _PARAMETERS:  # searching all its modules after every update would take too long
-            _PARAMETERS[network] = list(self.predictor.parameters())
+            found = featurizers(self.predictor)
+            fixed = {id(featurizer.get_parameter(name)) for featurizer in found for name in featurizer.fixed}
+            parameters = self.predictor.parameters()
+            _PARAMETERS[network] = [weight for weight in parameters if changes_all or id(weight) not in fixed]
         return _PARAMETERS[network]
 
     @torch.no_grad()
     def set_weights(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite the weights of the predictor."""
-        torch._foreach_copy_(list[Tensor](self.weights()), list(tensors))
+        """Overwrite the weights of the predictor; raise InputError for a list of another length."""
+        weights = list[Tensor](self.weights())
+        check_lengths(tensors, weights)
+        torch._foreach_copy_(weights, list(tensors))
 
     @contextmanager
     def weights_set(self, tensors: Sequence[Tensor]) -> Iterator[None]:

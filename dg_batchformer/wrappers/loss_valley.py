@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dg_batchformer.errors import InputError
+
 MODES = ("exact", "clean")
 
 
@@ -55,11 +57,13 @@ class Average:
 
     @torch.no_grad()
     def absorb(self, tensors: Sequence[Tensor], weight: float = 1.0) -> None:
-        """Add a list of tensors to the mean."""
+        """Add a list of tensors to the mean; raise InputError for a list of another length."""
         self.weight += weight
         if not self.tensors:
             self.tensors = [tensor.clone() for tensor in tensors]
-        elif weight == self.weight:
+            return
+        check_lengths(self.tensors, tensors)
+        if weight == self.weight:
             torch._foreach_copy_(self.tensors, list(tensors))
         else:
             torch._foreach_lerp_(self.tensors, list(tensors), weight / self.weight)
@@ -89,6 +93,15 @@ class Average:
         """Take over a state."""
         self.tensors, self.weight, self.start, self.end = (
             state[name] for name in ("tensors", "weight", "start", "end")
+        )
+
+
+def check_lengths(averages: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+    """Raise InputError unless there is an average of every weight; earlier versions also averaged frozen ones."""
+    if len(averages) != len(weights):
+        raise InputError(
+            f"the run has averages of {len(averages)} tensors, but {len(weights)} of them train: its checkpoint is of "
+            "an earlier version, which also averaged frozen weights; delete the folder of the run to train it again"
         )
 
 
