@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
 from dg_batchformer.networks import Classifier, Featurizer
-from dg_batchformer.networks.tuning import trains_head_only
+from dg_batchformer.networks.base import NOTHING, WHOLE
 
 
 class ERM(Algorithm):
@@ -38,13 +38,13 @@ class ERM(Algorithm):
         return risk, self.plain_features(z, num_domains), labels
 
     def plain_features(self, z: Tensor, num_domains: int = 1) -> Tensor:
-        """Select the plain rows of features for a penalty, detached if the featurizer is frozen.
+        """Select the plain rows of features for a penalty, detached if all of the featurizer is frozen.
 
         Their gradient would end there. With BatchFormer, autograd would compute it all the same, as plain rows share a
         tensor with their twins.
         """
         plain, _ = self.split_streams(z, num_domains)
-        return plain.detach() if trains_head_only(self.hparams) else plain
+        return plain.detach() if getattr(self.featurizer, "frozen", NOTHING) == WHOLE else plain
 
     def predict(self, x: Tensor) -> Tensor:
         return self.network(x)

@@ -12,11 +12,7 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.errors import MALFORMED, InputError
-from dg_batchformer.networks.base import NOTHING
-from dg_batchformer.networks.batch_norm import FreezableBatchNorm
-from dg_batchformer.networks.freezing import freeze
 from dg_batchformer.networks.tensor_files import read_tensors
-from dg_batchformer.optim.groups import featurizers
 from dg_batchformer.plugins.load import require_plugins
 from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
@@ -128,16 +124,10 @@ def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) ->
     """Rebuild a model from the content of its file; raise RuntimeError or one of MALFORMED if that is not possible."""
     _check_content(spec, content)
     input_shape, hparams = tuple(content["input_shape"]), dict(content["hparams"])
-    # Skip pretrained weights, as the kept ones replace them; freeze only after they are loaded.
-    initial = {**hparams, "weights": "none", "freeze_bn": False, "freeze": "none"}
+    initial = {**hparams, "weights": "none"}  # the kept ones replace them
     algorithm_class = get_algorithm_class(content["algorithm"])
     algorithm = algorithm_class(input_shape, content["num_classes"], content["num_domains"], initial)
-    for module in algorithm.modules():
-        if isinstance(module, FreezableBatchNorm):
-            module.freeze_bn = bool(hparams.get("freeze_bn", False))
     algorithm.predictor.load_state_dict(content["predictor"])
-    for featurizer in featurizers(algorithm):
-        freeze(featurizer, str(hparams.get("freeze", NOTHING)), input_shape)
     algorithm.to(device).eval().requires_grad_(False)
     init = str(content.get("init", ""))
     return KeptModel(spec, hparams, list(content["classes"]), input_shape, init, algorithm)

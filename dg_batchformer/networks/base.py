@@ -37,7 +37,8 @@ class FeaturizerModule(nn.Module):
         uses_cuda_graphs: whether compiled training replays CUDA graphs, one per batch size.
         frozen: the last stage of the frozen prefix, ``none``, or ``featurizer`` for all stages; see ``freezing``.
         frozen_layers: names of the modules in the frozen prefix, which stay in evaluation mode.
-        fixed: names of the parameters that never train, because of ``freeze`` or ``tune``.
+        frozen_parameters: names of the parameters in the frozen prefix.
+        fixed: names of the parameters that never train: those of the frozen prefix, and those that ``tune`` leaves out.
         held: names of the parameters that do not train for now, but will later; see ``hold``.
         held_layers: names of the modules that stay in evaluation mode while parameters are held.
         lr_scales: learning rate of parameters over that of the last stage, by name; 1 for those that are missing.
@@ -61,6 +62,7 @@ class FeaturizerModule(nn.Module):
     uses_cuda_graphs: bool = False
     frozen: str = NOTHING
     frozen_layers: tuple[str, ...] = ()
+    frozen_parameters: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     held_layers: tuple[str, ...] = ()

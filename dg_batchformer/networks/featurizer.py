@@ -100,7 +100,8 @@ def Featurizer(  # noqa: N802
 ) -> FeaturizerModule:
     """Build the featurizer of a run, (N, *input_shape) -> (N, n_outputs), and load its weights.
 
-    If the hparams contain BatchFormer's, it gets one as its submodule ``batchformer``.
+    If the hparams contain BatchFormer's, it gets one as its submodule ``batchformer``. Whether hparams fit together was
+    checked when those of the run were resolved: a kept model, whose weights come later, freezes random ones.
 
     Args:
         attends: set to false for auxiliary featurizers of a method, which get no BatchFormer.
@@ -108,7 +109,6 @@ def Featurizer(  # noqa: N802
     """
     backbone = backbone_for(hparams.get("backbone", "auto"), input_shape)
     hparams = {"weights": "none", **hparams}
-    _check_weights(backbone, hparams)
     featurizer = get_backbone(backbone, input_shape).build(input_shape, hparams)
     featurizer.is_auxiliary = not attends
     load_weights(featurizer, backbone, hparams["weights"])

@@ -56,7 +56,15 @@ def freeze(featurizer: FeaturizerModule, upto: str, input_shape: Sequence[int]) 
             parameter.requires_grad_(False)
     featurizer.frozen = upto
     featurizer.frozen_layers = tuple(layers)
+    featurizer.frozen_parameters = tuple(sorted(parameters))
     featurizer.train(featurizer.training)
+
+
+def prefix_state(featurizer: FeaturizerModule) -> dict[str, Tensor]:
+    """Return the parameters and buffers of the frozen prefix, sorted by name."""
+    state = featurizer.state_dict()
+    names = {name for name in state if name.rpartition(".")[0] in featurizer.frozen_layers}
+    return {name: state[name] for name in sorted(names.union(featurizer.frozen_parameters)) if name in state}
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -18,7 +18,18 @@ from dg_batchformer.wrappers.base import Wrapper
 
 # Code that handles BatchFormer's twin streams refers to one of these names.
 _ARGUMENTS = ("input_shape", "num_classes", "num_domains", "hparams")
-_STREAMS = {"risk", "plain_risk", "risks", "forward_plain", "split_streams", "in_both_streams", "streams"}
+_STREAMS = {
+    "risk",
+    "plain_risk",
+    "risks",
+    "risk_and_features",
+    "plain_features",
+    "forward_plain",
+    "split_streams",
+    "join_streams",
+    "in_both_streams",
+    "streams",
+}
 
 
 def public_classes(module: ModuleType) -> dict[str, type]:

@@ -23,6 +23,7 @@ from dg_batchformer.datasets import Dataset
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.compilation import compiled
+from dg_batchformer.networks.freezing import prefix_state
 from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.seeds import seed_hash
 from dg_batchformer.storage.folders import cache_dir, write_text
@@ -76,13 +77,10 @@ class Features(NamedTuple):
 
 def recipe_of(dataset: Dataset, featurizer: FeaturizerModule, backbone: str, views: int, precision: str) -> Recipe:
     """Return the recipe of a dataset's features under a featurizer with a frozen prefix."""
-    state = featurizer.state_dict()
-    frozen = {name for name, parameter in featurizer.named_parameters() if not parameter.requires_grad}
-    frozen |= {name for name in state if name.rpartition(".")[0] in featurizer.frozen_layers}
     digest = hashlib.sha256()
-    for name in sorted(frozen & set(state)):
-        digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}".encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    for name, tensor in prefix_state(featurizer).items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
     arrangement, size = dataset.identity().arrangement, dataset.input_shape[-1]
     return Recipe(arrangement, backbone, digest.hexdigest(), featurizer.frozen, size, views, precision)
 

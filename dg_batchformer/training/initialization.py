@@ -6,7 +6,7 @@ trial), or ``zero_shot`` (the classifier consists of CLIP's text features of the
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from torch.nn import functional as F
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.errors import InputError
+from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import without_batchformer
 from dg_batchformer.networks.clip_models import check_templates, is_clip, zero_shot_weights
+from dg_batchformer.networks.freezing import prefix_state
 from dg_batchformer.networks.weights import fetch_weights, named_weights, read_state_dict
 from dg_batchformer.optim.groups import featurizers
 from dg_batchformer.seeds import seed_hash
@@ -50,10 +52,11 @@ def check_init(hparams: Mapping[str, Any]) -> None:
         )
 
 
-def weight_files(hparams: Mapping[str, Any]) -> dict[str, str]:
+def weight_files(hparams: Mapping[str, Any], input_shape: Sequence[int]) -> dict[str, str]:
     """Return the SHA-256 of the files that the weights of a run are from, by hparam; {} if it takes none."""
     given = {name: str(hparams.get(name, NONE)) for name in ("weights", "init")}
-    named = {"weights": [NONE, *named_weights(str(hparams.get("backbone")))], "init": [NONE, LINEAR_PROBE, ZERO_SHOT]}
+    backbone = backbone_for(str(hparams.get("backbone", "auto")), input_shape)
+    named = {"weights": [NONE, *named_weights(backbone)], "init": [NONE, LINEAR_PROBE, ZERO_SHOT]}
     files = {name: Path(value) for name, value in given.items() if value not in named[name]}
     return {name: _sha256(file, file.stat().st_mtime_ns) for name, file in files.items()}
 
@@ -183,12 +186,8 @@ class Initial:
 
 def _frozen(algorithm: Algorithm) -> list[Tensor]:
     """Return copies of the parameters and buffers in the frozen prefixes of an algorithm."""
-    found: list[Tensor] = []
-    for featurizer in featurizers(algorithm):
-        layers = [featurizer.get_submodule(name) for name in featurizer.frozen_layers]
-        found += [parameter for parameter in featurizer.parameters() if not parameter.requires_grad]
-        found += [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
-    return [tensor.detach().clone() for tensor in found]
+    prefixes = map(prefix_state, featurizers(algorithm))
+    return [tensor.clone() for prefix in prefixes for tensor in prefix.values()]
 
 
 def fit_classifier(classifier: nn.Module, features: Tensor, labels: Tensor) -> None:

@@ -81,7 +81,7 @@ class Trajectory:
                 self.notes.append(about_frozen([split_name(spec.algorithm)[0]]))
         self.groups = constant["parameter_groups"] = describe_groups(self.algorithm)
         self.identity = dataset.identity()
-        self.weight_files = weight_files(hparams)
+        self.weight_files = weight_files(hparams, dataset.input_shape)
         if self.weight_files:
             constant["weight_files"] = self.weight_files
         self.initial = Initial(self.algorithm, spec, hparams, dataset, self.identity.fingerprint)

@@ -119,6 +119,45 @@ def test_batchformer_around_a_pasted_class_is_cross_entropy_over_both_streams_an
     assert not any(map(torch.equal, encoder.parameters(), before))
 
 
+# A method of ours: a penalty on the features of an adapter behind the featurizer.
+ADAPTED = """
+from torch import nn
+from dg_batchformer.algorithms.base import descend
+from dg_batchformer.algorithms.erm import ERM
+
+class Adapted(ERM):
+    def __init__(self, input_shape, num_classes, num_domains, hparams):
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        width = self.featurizer.n_outputs
+        self.featurizer = nn.Sequential(self.featurizer, nn.Linear(width, width, bias=False))
+        self.network = nn.Sequential(self.featurizer, self.classifier)
+        self.optimizer = self.new_optimizer(self.network)
+
+    def update(self, minibatches, unlabeled=None):
+        risk, plain, labels = self.risk_and_features(minibatches)
+        descend(self.optimizer, 0 * risk + plain.square().mean())
+        return {"loss": risk.detach()}
+"""
+
+
+def test_a_penalty_trains_an_adapter_behind_a_frozen_featurizer(write, tmp_path):
+    load.load_plugins([write(ADAPTED)])
+    torch.save(make_algorithm("ERM").featurizer.state_dict(), tmp_path / "weights.pth")
+    algorithm = make_algorithm("Adapted", freeze="featurizer", weights=str(tmp_path / "weights.pth"))
+    adapter = algorithm.featurizer[1]
+    before = adapter.weight.detach().clone()
+
+    algorithm.update(make_minibatches())
+
+    assert not torch.equal(adapter.weight, before)
+
+
+def test_a_plug_in_that_leaves_both_streams_to_our_helpers_may_weigh_and_smooth_them(write):
+    load.load_plugins([write(ADAPTED)])
+
+    assert make_algorithm("Adapted+BF", bf_loss_weight=0.3, label_smoothing=0.1).update(make_minibatches())
+
+
 @pytest.mark.parametrize(
     ("more", "hparams", "message"),
     [

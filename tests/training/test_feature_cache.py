@@ -113,6 +113,20 @@ def test_weights_to_begin_from_may_not_replace_those_whose_features_are_cached(w
     run(other, data_path="exact")
 
 
+def test_weights_to_begin_from_may_differ_behind_the_cached_prefix(weights, image_folder, tmp_path):
+    torch.save(Featurizer((3, 32, 32), {"backbone": "small_cnn"}).state_dict(), weights)
+    small = {"backbone": "small_cnn", "freeze": "blocks.0", "tune": "bias"}  # bias leaves others behind it untuned
+    spec, data_dir = _spec(weights=weights, steps=1, hparams=small), image_folder()
+    run_quickly(spec, tmp_path / "kept", data_dir=data_dir)
+    begun = torch.load(tmp_path / "kept" / "model.pt", weights_only=True)["predictor"]
+    init = tmp_path / "init.pt"
+    torch.save({name: value if "blocks.0" in name else value + 1 for name, value in begun.items()}, init)
+
+    again = replace(spec, hparams={**spec.hparams, "init": str(init)})
+
+    assert run_quickly(again, tmp_path / "again", data_dir=data_dir) is State.DONE
+
+
 def test_augmented_views_are_computed_once_and_drawn_again_by_a_repeated_run(weights, image_folder, tmp_path):
     data_dir, spec = image_folder(), _spec(weights=weights, hparams={"data_augmentation": True, "feature_views": 2})
     watcher = Silence()

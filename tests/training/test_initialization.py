@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.training.initialization import fit_classifier
+from dg_batchformer.training.initialization import fit_classifier, weight_files
 
 
 @pytest.mark.parametrize("base", TRAINED)
@@ -71,3 +71,7 @@ def test_draws_and_wrappers_of_a_trial_share_a_probe_and_other_trials_do_not(tmp
 def test_algorithms_without_a_classifier_cannot_be_probed(tmp_path):
     with pytest.raises(InputError, match=r"init linear_probe needs a classifier .* which MTL does not have"):
         _begun(tmp_path, algorithm="MTL")
+
+
+def test_named_weights_of_the_backbone_that_auto_means_are_no_file():
+    assert weight_files({"backbone": "auto", "weights": "imagenet_v1"}, (3, 224, 224)) == {}
