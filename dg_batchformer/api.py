@@ -22,13 +22,14 @@ from dg_batchformer.results.collection import Collection
 from dg_batchformer.results.frames import records_frame, runs_frame
 from dg_batchformer.results.our_sweep import read_run
 from dg_batchformer.results.selection import METHODS
+from dg_batchformer.results.winners import read_winners
 from dg_batchformer.spec.launch import DEFAULT_RESULTS
 from dg_batchformer.spec.names import module_names
 from dg_batchformer.spec.options import RunOptions, check_threads
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL
 from dg_batchformer.spec.run import RunRequest, RunSpec
 from dg_batchformer.spec.run_folder import default_folder, refuse_other_run
-from dg_batchformer.storage.folders import KEEP, RunFolder, refuse_misplaced
+from dg_batchformer.storage.folders import KEEP, RunFolder, SweepFolder, refuse_misplaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -381,7 +382,7 @@ def sweep(
     """Train the missing runs of a sweep, and return its results.
 
     Ctrl-C saves all runs and raises KeyboardInterrupt; the same call resumes them. Failed runs are left out of the
-    results, whose ``notes`` count them.
+    results, whose ``notes`` count them. Results of a search that has no winners yet are those of its own runs.
 
     Args:
         asked: path of a sweep file, or its content as a dict, which is written to ``RESULTS_DIR/NAME/NAME.yaml``.
@@ -442,7 +443,9 @@ def sweep(
         runs = [run._replace(spec=_with_session(run.spec)) for run in expand(declared)]
         if start(options, declared, runs) == INTERRUPTED:
             raise KeyboardInterrupt("all runs are saved; the same call resumes them")
-    return load_results(options.results_dir / declared.name)
+    folder = SweepFolder(options.results_dir / declared.name)
+    is_searching = declared.search is not None and not read_winners(folder)
+    return load_results(folder.path, search=is_searching)
 
 
 def _with_session(spec: RunSpec) -> RunSpec:

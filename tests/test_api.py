@@ -21,6 +21,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.report import plots
 from dg_batchformer.report.summary import questions
 from dg_batchformer.spec.run import RunSpec
+from dg_batchformer.sweep.launchers.base import LAUNCHERS, Launcher
 
 EARLIER = Path(__file__).parent / "data" / "earlier" / "results.tar.gz"
 
@@ -220,6 +221,24 @@ def test_a_class_of_a_notebook_composes_with_wrappers_and_is_refused_on_slurm(tm
     assert "session:" not in (tmp_path / f"results/mine/runs/{ids[0]}/spec.json").read_text()
     with pytest.raises(InputError, match="which other processes cannot import"):
         dg.sweep(question, name="other", launcher="slurm")
+
+
+class Later(Launcher):
+    """A queue that has not begun."""
+
+    def launch(self, runs):
+        return True
+
+
+@pytest.mark.parametrize("search", [{}, {"search": {"on": [1000], "repeat": 1}}])
+def test_a_sweep_that_is_queued_elsewhere_returns_the_states_of_its_runs(search, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(LAUNCHERS, "later", Later)
+    question = {"datasets": ["Toy"], "algorithms": [{"name": "ERM", "grid": {"lr": [0.01, 0.1]}}], "protocol": "quick"}
+
+    results = dg.sweep({**question, **search, "test_envs": ["A"]}, name="mine", launcher="later")
+
+    assert set(results.runs()["state"]) == {"due"}
 
 
 INTERRUPTED = """        STEPS.append(0)

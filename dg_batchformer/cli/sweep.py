@@ -134,13 +134,16 @@ def start(options: argparse.Namespace, asked: SweepSpec, runs: Sequence[SweepRun
 
 
 def _refuse_ignored(options: argparse.Namespace) -> None:
-    """Raise InputError for options of SLURM with another launcher, which would ignore them."""
-    ignored = [f"--{name}" for name in ("slurm", "cluster", "runs_per_task") if getattr(options, name)]
-    if ignored and options.launcher != "slurm":
-        raise InputError(
-            f"{' and '.join(ignored)} would be ignored by --launcher {options.launcher}; add --launcher slurm, or drop "
-            f"{'it' if len(ignored) == 1 else 'them'}"
-        )
+    """Raise InputError for options that the launcher would ignore."""
+    of_others = ("devices", "threads") if options.launcher == "slurm" else ("slurm", "cluster", "runs_per_task")
+    given = [name for name in of_others if getattr(options, name) != options.default(name)]
+    if not given:
+        return
+    ways_out = {"slurm": "give --slurm gpus=N or cpus=N instead, or ", "dry_run": ""}
+    raise InputError(
+        f"{' and '.join(f'--{name}' for name in given)} would be ignored by --launcher {options.launcher}; "
+        f"{ways_out.get(options.launcher, 'add --launcher slurm, or ')}drop {'it' if len(given) == 1 else 'them'}"
+    )
 
 
 @contextmanager

@@ -177,10 +177,10 @@ def open_features(folder: Path) -> Features:
 
 @lru_cache(maxsize=2)
 def _mapped(folder: Path, inode: int, changed: int) -> Features:
-    """Memory-map a cache; its file may be replaced by another one."""
+    """Memory-map a cache for reading; its file may be replaced by another one."""
     index = _read_index(folder)
     shape = [index.rows, *index.shape]
-    rows = torch.from_file(str(folder / "rows"), shared=True, size=_product(shape), dtype=index.dtype)
+    rows = torch.from_file(str(folder / "rows"), shared=False, size=_product(shape), dtype=index.dtype)
     return Features(rows.view(shape), index.images)
 
 

@@ -35,11 +35,19 @@ def command(tmp_path, monkeypatch):
             ["--slurm", "partition=gpu"],
             "--slurm would be ignored by --launcher local; add --launcher slurm, or drop it",
         ),
-        (["--runs_per_task", "3", "--launcher", "dry_run"], "--runs_per_task would be ignored by --launcher dry_run"),
+        (
+            ["--runs_per_task", "3", "--launcher", "dry_run"],
+            "--runs_per_task would be ignored by --launcher dry_run; drop it",
+        ),
         (["--cluster", "c.yaml", "--slurm", "time=1"], "--slurm and --cluster would be ignored"),
+        (
+            ["--launcher", "slurm", "--threads", "2"],
+            "--devices and --threads would be ignored by --launcher slurm; give --slurm gpus=N or cpus=N instead, or "
+            "drop them",
+        ),
     ],
 )
-def test_options_of_slurm_are_refused_by_other_launchers(given, named, command, capsys):
+def test_options_that_a_launcher_would_ignore_are_refused(given, named, command, capsys):
     assert main([*command, *given]) == 2
 
     assert named in capsys.readouterr().err

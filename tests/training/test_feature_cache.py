@@ -16,6 +16,7 @@ from dg_batchformer.storage.folders import RunFolder, State, cache_dir
 from dg_batchformer.storage.lock import held
 from dg_batchformer.training.console import Console
 from dg_batchformer.training.data_path import check_features
+from dg_batchformer.training.feature_cache import open_features
 from dg_batchformer.training.stop import Interrupted
 
 ON_FEATURES = [name for name in TRAINED if not get_algorithm_class(name).needs_pixels]
@@ -151,6 +152,16 @@ def test_a_build_stops_when_asked_to_and_the_same_run_continues_it(weights, imag
         run_quickly(spec, tmp_path / "run", **given, stop=lambda: list((cache_dir() / "features").glob("*/rows")))
 
     assert run_quickly(spec, tmp_path / "run", **given) is State.DONE
+
+
+def test_no_code_can_change_the_features_that_all_runs_share(weights, image_folder, tmp_path):
+    run_quickly(_spec(weights=weights, steps=1), tmp_path, data_dir=image_folder())
+    [file] = cache_dir().glob("features/*/rows")
+    before = file.read_bytes()
+
+    open_features(file.parent).rows.add_(1)
+
+    assert file.read_bytes() == before
 
 
 def test_a_build_uses_every_core_and_training_only_its_threads(weights, image_folder, tmp_path, monkeypatch):
