@@ -213,9 +213,12 @@ def test_a_class_of_a_notebook_composes_with_wrappers_and_is_refused_on_slurm(tm
     question = {"datasets": ["Toy"], "algorithms": ["ERM", "Halved+BF"], "protocol": "quick", "steps": 3}
     question |= {"trials": 1, "test_envs": ["A"]}
 
-    results = dg.sweep(question, name="mine")
+    threads = torch.get_num_threads()
+
+    results = dg.sweep(question, name="mine", threads=threads + 1)
 
     assert set(results.runs()["state"]) == {"done"}
+    assert torch.get_num_threads() == threads
     ids = [run.path.name for run in results.collection.runs]
     assert ids[0] == RunSpec.from_dict(json.loads((tmp_path / f"results/mine/runs/{ids[0]}/spec.json").read_text())).id
     assert "session:" not in (tmp_path / f"results/mine/runs/{ids[0]}/spec.json").read_text()

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def test_domainbeds_booleans_are_spellings_of_a_backbone(given, protocol, backbo
     if protocol == "domainbed-2024":
         assert hparams["resnet18"] is (backbone == "resnet18")
         assert hparams["resnet50_augmix"] is (weights == "ram_in1k")
+
+
+def test_resolved_hparams_of_any_backbone_resolve_to_themselves():
+    given = {"backbone": "efficientnet_lite0", "weights": "none"}
+    spec = resolved(dataset="PACS", protocol="domainbed-2024", hparams=given)
+    hparams = resolve_hparams(spec)
+
+    assert hparams["resnet50_augmix"] is False
+    assert resolve_hparams(replace(spec, hparams=hparams)) == hparams
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,8 @@ def _plan(
         _say_what_finished_without(options, folder, planned.states)
     if undeclared := planned.states.undeclared:
         found = how_many(undeclared, "run")
-        print(f"note: {folder.runs} has {found} that {options.file} does not declare; status and tables leave them out")
+        place = options.results_dir / folder.path.name  # in a dry run, the folder may be a temporary copy
+        print(f"note: {place} has {found} that {options.file} does not declare; status and tables leave them out")
     return planned
 
 

@@ -29,13 +29,14 @@ class InProcessLauncher(Launcher):
     def launch(self, runs: Sequence[SweepRun]) -> bool:
         """Train the runs; return false if interrupted. Other runs continue after one fails."""
         prepare_device(self.device)
+        threads_before = torch.get_num_threads()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        with stopping_on_interrupt() as stop:
-            for trajectory in trajectories(runs, share=self.share):
-                if not self._train(trajectory, stop):
-                    return False
-        return True
+        try:
+            with stopping_on_interrupt() as stop:
+                return all(self._train(trajectory, stop) for trajectory in trajectories(runs, share=self.share))
+        finally:
+            torch.set_num_threads(threads_before)
 
     def _train(self, trajectory: Trajectory, stop: Callable[[], bool]) -> bool:
         """Train the runs of a trajectory; return whether to go on with others."""

@@ -246,7 +246,7 @@ def test_runs_of_a_removed_row_are_kept_and_left_out_with_a_note(tmp_path, capsy
 
     main(["sweep", str(file), "--launcher", "dry_run", "--results_dir", str(tmp_path / "results")])
 
-    assert f"note: {folder.runs} has 1 run that {file} does not declare; " in capsys.readouterr().out
+    assert f"note: {folder.path} has 1 run that {file} does not declare; " in capsys.readouterr().out
 
 
 def test_cancel_stops_a_launch_of_another_process_and_its_runs_are_saved(tmp_path, capsys):
