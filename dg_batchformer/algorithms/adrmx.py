@@ -13,7 +13,7 @@ from dg_batchformer.hparams import HParam
 from dg_batchformer.networks import MLP, Classifier, Featurizer
 
 
-def domain_contrast(z: Tensor, y: Tensor, domains: Tensor, temperature: float = 0.07) -> Tensor:
+def domain_contrast(z: Tensor, y: Tensor, temperature: float = 0.07) -> Tensor:
     """Compute the supervised contrastive loss, with equal weight within and across domains: (N, D) -> ()."""
     unit = F.normalize(z, dim=1)
     others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
@@ -117,8 +117,8 @@ class ADRMX(Algorithm):
         return {
             "loss_clf_int": self.risk(self.classifier(z_label), y, num_domains),
             "loss_clf_fin": self.risk(self.classifier_difference(z_label - subtracted), y, num_domains),
-            "loss_cnt_int": domain_contrast(z_plain, labels, domains),
-            "loss_cnt_final": domain_contrast(difference, labels, domains),
+            "loss_cnt_int": domain_contrast(z_plain, labels),
+            "loss_cnt_final": domain_contrast(difference, labels),
             "loss_dmn": F.cross_entropy(self.classifier_domain(z_domain), domains),
             "loss_remixed": self.remixed_loss(difference, z_domain, labels),
         }
