@@ -15,6 +15,7 @@ from dg_batchformer.explain.pairs import (
     SAME_DOMAIN,
     PairMeans,
 )
+from dg_batchformer.spec.names import written_name
 
 
 def summary(kept: Kept, measured: Measured, seen: dict[str, View], shots: Mapping[str, Sequence[int]]) -> str:
@@ -33,7 +34,7 @@ def _setting(kept: Kept, measured: Measured) -> str:
     spec = kept.spec
     batches, domains = len(measured.gradients.batches), len(kept.domains)
     return (
-        f"{spec.algorithm} on {spec.dataset}: trained on {spec.environment_names(spec.train_envs)}; "
+        f"{written_name(spec.algorithm)} on {spec.dataset}: trained on {spec.environment_names(spec.train_envs)}; "
         f"{spec.environment_names(spec.test_envs)} unseen\n"
         f"{batches} batches of {domains} x {measured.n} held-out images; BatchFormer in evaluation mode (no dropout)"
     )
@@ -108,7 +109,7 @@ def _notes(kept: Kept) -> list[str]:
     if kept.is_averaged:
         notes.append("the features are those of the averaged model; BatchFormer is that of the last step")
     if kept.is_batch_dependent:
-        notes.append(f"predictions of {kept.spec.algorithm} depend on the batch by design")
+        notes.append(f"predictions of {written_name(kept.spec.algorithm)} depend on the batch by design")
     if kept.batchformer.scope != kept.hparams["bf_scope"]:
-        notes.append(f"{kept.spec.algorithm} forwards its domains one by one, so attention stays within them")
+        notes.append(f"{written_name(kept.spec.algorithm)} forwards its domains one by one, so attention stays in them")
     return notes

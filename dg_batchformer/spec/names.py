@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from dg_batchformer.catalog.wrappers import is_wrapper, wrapper_names
+from dg_batchformer.catalog.wrappers import averaging_wrappers, is_wrapper, wrapper_names
 from dg_batchformer.errors import InputError
 from dg_batchformer.spec.forks import is_fork, parse_fork
 from dg_batchformer.text.spelling import one_form
@@ -63,6 +63,15 @@ def canonical_name(name: str, *, is_known: bool = True) -> str:
     else:
         parts = set(_parts(name))
     return "+".join(sorted(parts - {"ERM"}) or ["ERM"])
+
+
+def written_name(name: str) -> str:
+    """Return a composed name as papers write it: averages, the algorithm, its other wrappers, as in SWAD+CORAL+BF."""
+    parts = _parts(name)
+    averages = [part for part in parts if part in averaging_wrappers()]
+    wrappers = [part for part in parts if is_wrapper(part) and part not in averages]
+    algorithm = [part for part in parts if not is_wrapper(part)] or ["ERM"] * (not averages)
+    return "+".join([*averages, *algorithm, *wrappers])
 
 
 SESSION = "session"

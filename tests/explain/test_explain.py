@@ -37,7 +37,7 @@ def test_a_kept_run_is_explained_in_pictures_tables_and_words(run, tmp_path, cap
     said = capsys.readouterr().out
     assert (tmp_path / "summary.txt").read_text() in said
     for words in (
-        "CORAL+SWAD on Toy: trained on A, B, C; D unseen",
+        "SWAD+CORAL+BF on Toy: trained on A, B, C; D unseen",
         "32 batches of 4 x 8 held-out images; BatchFormer in evaluation mode",
         "attention of layer 2: a sample gives ",
         "without BatchFormer exactly 0",

@@ -2,7 +2,7 @@ import pytest
 
 from dg_batchformer.algorithms import get_algorithm_class
 from dg_batchformer.errors import InputError
-from dg_batchformer.spec.names import canonical_name, split_name
+from dg_batchformer.spec.names import canonical_name, split_name, written_name
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,8 @@ def test_wrappers_are_ordered_from_the_inside_out_whatever_the_spelling():
     assert composed.__name__ == "BF+CORAL+SWAD"
     assert composed.inner_class.inner_class.__name__ == "CORAL"
     assert composed.acts_on == "weights"
+
+
+@pytest.mark.parametrize("written", ["ERM", "ERM+BF", "SWAD+BF", "CORAL", "SWAD+CORAL+BF", "EMA", "ERM+BF+MixStyle"])
+def test_a_canonical_name_can_be_written_as_in_papers_again(written):
+    assert written_name(canonical_name(written)) == written
