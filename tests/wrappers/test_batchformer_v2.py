@@ -180,7 +180,7 @@ def test_a_run_keeps_the_model_without_it_and_explain_says_why_it_draws_none(ima
 
     assert run_quickly(spec, folder.path, data_dir=image_folder()) is State.DONE
 
-    with pytest.raises(InputError, match=r"BatchFormer is inside the featurizer.*; train BF\+SWAD"):
+    with pytest.raises(InputError, match=r"BatchFormer is inside the featurizer.*; train SWAD\+BF"):
         load_kept(folder, torch.device("cpu"))
     kept = torch.load(folder.model_file, weights_only=True)
     assert not {name for name in kept["hparams"] if name.startswith("bf")}
