@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset, open_dataset
 from dg_batchformer.errors import MALFORMED, InputError
+from dg_batchformer.networks.featurizer import WEIGHTS_FOLLOW
 from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.plugins.load import require_plugins
 from dg_batchformer.spec.names import split_name, written_name
@@ -126,7 +127,7 @@ def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) ->
     """Rebuild a model from the content of its file; raise RuntimeError or one of MALFORMED if that is not possible."""
     _check_content(spec, content)
     input_shape, hparams = tuple(content["input_shape"]), dict(content["hparams"])
-    initial = {**hparams, "weights": "none"}  # the kept ones replace them
+    initial = {**hparams, "weights": "none", WEIGHTS_FOLLOW: True}
     algorithm_class = get_algorithm_class(content["algorithm"])
     algorithm = algorithm_class(input_shape, content["num_classes"], content["num_domains"], initial)
     algorithm.predictor.load_state_dict(content["predictor"])

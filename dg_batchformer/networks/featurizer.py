@@ -18,6 +18,8 @@ from dg_batchformer.networks.mlp import mlp_search_space
 from dg_batchformer.networks.tuning import ALL, check_tune, settle_freeze, tune, tuning_search_space
 from dg_batchformer.networks.weights import check_weights, load_weights, named_weights
 
+WEIGHTS_FOLLOW = "weights_follow"  # true among the hparams of a network that gets its weights once it is built
+
 
 def featurizer_search_space(backbone: str, input_shape: Sequence[int]) -> dict[str, HParam]:
     """Return the hparams of a backbone for an input shape."""
@@ -100,15 +102,18 @@ def Featurizer(  # noqa: N802
 ) -> FeaturizerModule:
     """Build the featurizer of a run, (N, *input_shape) -> (N, n_outputs), and load its weights.
 
-    If the hparams contain BatchFormer's, it gets one as its submodule ``batchformer``. Whether hparams fit together was
-    checked when those of the run were resolved: a kept model, whose weights come later, freezes random ones.
+    If the hparams contain BatchFormer's, it gets one as its submodule ``batchformer``.
 
     Args:
         attends: set to false for auxiliary featurizers of a method, which get no BatchFormer.
 
+    Raises InputError if weights do not fit, or if random ones would be frozen and none follow (``WEIGHTS_FOLLOW``).
+
     """
     backbone = backbone_for(hparams.get("backbone", "auto"), input_shape)
     hparams = {"weights": "none", **hparams}
+    if not hparams.get(WEIGHTS_FOLLOW):
+        _check_weights(backbone, hparams)
     featurizer = get_backbone(backbone, input_shape).build(input_shape, hparams)
     featurizer.is_auxiliary = not attends
     load_weights(featurizer, backbone, hparams["weights"])

@@ -99,6 +99,8 @@ def test_backbones_and_inputs_that_do_not_fit_are_refused():
         backbone_for("mlp", (3, 32, 32))
     with pytest.raises(InputError, match="wrn16_2 takes images of 32 pixels, but these have 64"):
         backbone_for("wrn16_2", (3, 64, 64))
+    with pytest.raises(InputError, match="freeze_bn with random weights"):
+        Featurizer((3, 32, 32), {"backbone": "wrn16_2", "freeze_bn": True})
 
 
 @pytest.mark.parametrize("frozen", [True, False])
