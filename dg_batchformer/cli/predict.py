@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None and not options.output.absolute().parent.is_dir():
         raise InputError(f"--output {options.output}: no folder {options.output.absolute().parent}; create it")
     if model.is_batch_dependent and len(files) > 1:
-        print(f"note: predictions of {model.spec.algorithm} depend on the other images of a batch", file=sys.stderr)
+        print(f"note: predictions of {model.spec.method} depend on the other images of a batch", file=sys.stderr)
     if precision.deviation:
         print(f"note: {precision.deviation}", file=sys.stderr)
     predictions, bad = _predict(model, files, device)

@@ -14,7 +14,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.models.load import KeptModel, load_model, read_content, rebuilding, refuse_missing
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batchformer import BatchFormer
-from dg_batchformer.spec.names import split_name, written_name
+from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.folders import RunFolder
@@ -94,7 +94,7 @@ class Kept:
 def load_kept(folder: RunFolder, device: torch.device) -> Kept:
     """Load a run; raise InputError if it kept no BatchFormer, or one that does not attend to other samples."""
     spec = read_spec(folder)
-    asked, (_, wrappers) = written_name(spec.algorithm), split_name(spec.algorithm)
+    asked, (_, wrappers) = spec.method, split_name(spec.algorithm)
     if "BFv2" in wrappers:
         raise InputError(
             f"{folder.path} holds a run of {asked}, whose BatchFormer is inside the featurizer, but explain needs one "

@@ -30,7 +30,6 @@ from dg_batchformer.explain.panels import (
     ratios,
     rising,
 )
-from dg_batchformer.spec.names import written_name
 
 # The color-blind-safe palette of Okabe and Ito, then two colors of Tol's for datasets with ten domains.
 _COLOURS = (
@@ -43,7 +42,7 @@ def attention_picture(kept: Kept, measured: Measured) -> Figure:
     """Draw attention by relation, domain and class, one row per layer."""
     layers = len(measured.attention)
     with rc_context(STYLE):
-        title = f"Who attends to whom in BatchFormer: {written_name(kept.spec.algorithm)} on {kept.spec.dataset}"
+        title = f"Who attends to whom in BatchFormer: {kept.spec.method} on {kept.spec.dataset}"
         figure, rows = _rows(kept, layers, title, f"1 = uniform attention; {_batches(kept, measured)}")
         for layer, (row, means) in enumerate(zip(rows, measured.attention, strict=True), start=1):
             bars, *matrices = row
@@ -64,7 +63,7 @@ def gradient_picture(kept: Kept, measured: Measured) -> Figure:
     behind, plain = measured.gradients, measured.plain_gradients
     unit = "% of the gradient into its own features"
     with rc_context(STYLE):
-        title = f"Gradient flow between samples: {written_name(kept.spec.algorithm)} on {kept.spec.dataset}"
+        title = f"Gradient flow between samples: {kept.spec.method} on {kept.spec.dataset}"
         about = f"{behind.share(OTHERS):.0%} of the gradient of a loss goes into the features of other samples"
         figure, [[bars, *matrices]] = _rows(kept, 1, title, f"{about}; {_batches(kept, measured)}")
         _draw_control(bars, behind, plain)
@@ -81,7 +80,7 @@ def feature_picture(kept: Kept, points: pd.DataFrame, seen: dict[str, View]) -> 
     with rc_context(STYLE):
         about = f"each point is one of {len(points)} images, on the first two principal components"
         about += "; names mark class means" if _are_marked(kept) else ""
-        title = f"Features of held-out images: {written_name(kept.spec.algorithm)} on {kept.spec.dataset}"
+        title = f"Features of held-out images: {kept.spec.method} on {kept.spec.dataset}"
         figure = _titled(13, 6.4, title, f"{about}; {_unseen(kept)}")
         for axes, (stream, view) in zip(figure.subplots(1, 2), seen.items(), strict=True):
             _draw_points(axes, kept, points, stream)

@@ -15,7 +15,6 @@ from dg_batchformer.explain.pairs import (
     SAME_DOMAIN,
     PairMeans,
 )
-from dg_batchformer.spec.names import written_name
 
 
 def summary(kept: Kept, measured: Measured, seen: dict[str, View], shots: Mapping[str, Sequence[int]]) -> str:
@@ -34,7 +33,7 @@ def _setting(kept: Kept, measured: Measured) -> str:
     spec = kept.spec
     batches, domains = len(measured.gradients.batches), len(kept.domains)
     return (
-        f"{written_name(spec.algorithm)} on {spec.dataset}: trained on {spec.environment_names(spec.train_envs)}; "
+        f"{spec.method} on {spec.dataset}: trained on {spec.environment_names(spec.train_envs)}; "
         f"{spec.environment_names(spec.test_envs)} unseen\n"
         f"{batches} batches of {domains} x {measured.n} held-out images; BatchFormer in evaluation mode (no dropout)"
     )
@@ -109,7 +108,7 @@ def _notes(kept: Kept) -> list[str]:
     if kept.is_averaged:
         notes.append("the features are those of the averaged model; BatchFormer is that of the last step")
     if kept.is_batch_dependent:
-        notes.append(f"predictions of {written_name(kept.spec.algorithm)} depend on the batch by design")
+        notes.append(f"predictions of {kept.spec.method} depend on the batch by design")
     if kept.batchformer.scope != kept.hparams["bf_scope"]:
-        notes.append(f"{written_name(kept.spec.algorithm)} forwards its domains one by one, so attention stays in them")
+        notes.append(f"{kept.spec.method} forwards its domains one by one, so attention stays in them")
     return notes

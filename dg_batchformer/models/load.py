@@ -15,7 +15,7 @@ from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.networks.featurizer import WEIGHTS_FOLLOW
 from dg_batchformer.networks.tensor_files import read_tensors
 from dg_batchformer.plugins.load import require_plugins
-from dg_batchformer.spec.names import split_name, written_name
+from dg_batchformer.spec.names import split_name
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.run_folder import read_spec
 from dg_batchformer.storage.digests import refuse_damaged
@@ -118,9 +118,7 @@ def rebuilding(folder: RunFolder, spec: RunSpec) -> Iterator[None]:
         raise
     except (*MALFORMED, RuntimeError) as error:  # weights that do not fit are a RuntimeError
         sentence = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{folder.path}: the model of {written_name(spec.algorithm)} cannot be rebuilt: {sentence}"
-        ) from None
+        raise InputError(f"{folder.path}: the model of {spec.method} cannot be rebuilt: {sentence}") from None
 
 
 def build_model(spec: RunSpec, content: dict[str, Any], device: torch.device) -> KeptModel:

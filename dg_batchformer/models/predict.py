@@ -10,7 +10,6 @@ from torch import Tensor
 from dg_batchformer.errors import InputError
 from dg_batchformer.models.images import read_images
 from dg_batchformer.models.load import KeptModel
-from dg_batchformer.spec.names import written_name
 from dg_batchformer.training.augment import normalise
 from dg_batchformer.training.evaluate import BATCH_SIZE
 
@@ -28,7 +27,7 @@ def refuse_without_images(model: KeptModel) -> None:
     if len(model.input_shape) != 3 or model.input_shape[0] != 3:
         sizes = " x ".join(map(str, model.input_shape))
         raise InputError(
-            f"predict reads color images, but the model of {written_name(model.spec.algorithm)} on "
+            f"predict reads color images, but the model of {model.spec.method} on "
             f"{model.spec.dataset} takes inputs of shape {sizes}; give a run on color images"
         )
 

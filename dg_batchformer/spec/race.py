@@ -48,7 +48,7 @@ class Race:
         for rung in self.rungs:
             if not (rung < spec.steps - 1 and spec.is_checkpoint(rung)):
                 raise InputError(
-                    f"race: step {rung} cannot be a rung of {spec.algorithm} on {spec.dataset}, which trains "
+                    f"race: step {rung} cannot be a rung of {spec.method} on {spec.dataset}, which trains "
                     f"{spec.steps} steps and is evaluated every {spec.checkpoint_freq}: give multiples of "
                     f"{spec.checkpoint_freq} below {spec.steps - 1}, or set checkpoint_freq"
                 )

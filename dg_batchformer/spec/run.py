@@ -14,7 +14,7 @@ from dg_batchformer.seeds import seed_hash
 from dg_batchformer.spec.environments import Given, named_environments, resolve_environments
 from dg_batchformer.spec.forks import plugin_identity
 from dg_batchformer.spec.imbalance import Imbalance, parse_imbalance
-from dg_batchformer.spec.names import canonical_name, module_names, split_name
+from dg_batchformer.spec.names import canonical_name, module_names, split_name, written_name
 from dg_batchformer.spec.protocols import DEFAULT_PROTOCOL, get_protocol
 
 EVALUATE = ("needed", "all")
@@ -96,6 +96,11 @@ class RunSpec:
         values = {**self.as_dict(), "plugins": sorted(map(plugin_identity, self.plugins))}
         asked = {name: value for name, value in values.items() if not _is_reference(name, value)}
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def method(self) -> str:
+        """The algorithm as papers write it, as in SWAD+CORAL+BF, for messages and titles."""
+        return written_name(self.algorithm)
 
     @property
     def facts(self) -> DatasetFacts:

@@ -26,7 +26,7 @@ def run_text(folder: RunFolder, spec: RunSpec, state: State) -> str:
     """Return the status of a run started by ``train``, in one line."""
     updates = f"{steps_done(folder, spec.steps)} of {spec.steps} updates"
     reason = f": {folder.failure()}" if state is State.FAILED else ""
-    return f"{SweepRun(spec.algorithm, spec).name}: {state}, {updates}{reason}"
+    return f"{SweepRun(spec.method, spec).name}: {state}, {updates}{reason}"
 
 
 def status_text(folder: SweepFolder, manifest: SweepManifest, states: States) -> str:

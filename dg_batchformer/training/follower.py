@@ -169,7 +169,7 @@ class Follower:
 
     def begin(self) -> None:
         """Tell callbacks and the log that the run begins or resumes."""
-        row = self.asked.row or self.spec.algorithm
+        row = self.asked.row or self.spec.method
         info = self._info(row)
         self.lines = Lines(self.spec, row)
         with logging_only(self.folder):

@@ -136,7 +136,7 @@ class Initial:
             self.algorithm.begin_from(self.state)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
-            raise InputError(f"init {self.init} does not fit {self.spec.algorithm}: {reason}") from None
+            raise InputError(f"init {self.init} does not fit {self.spec.method}: {reason}") from None
         if cached and not all(map(torch.equal, cached, _frozen(self.algorithm))):
             raise InputError(
                 f"init {self.init} has other weights in the frozen part of the network than weights "
@@ -150,7 +150,7 @@ class Initial:
         if not (isinstance(predictor, nn.Sequential) and isinstance(predictor[-1], nn.Linear)):
             raise InputError(
                 f"init zero_shot needs a linear classifier on the features of an image alone, which "
-                f"{self.spec.algorithm} has not; give a file as init, or none"
+                f"{self.spec.method} has not; give a file as init, or none"
             )
         file = fetch_weights(backbone, weights)
         assert file is not None
