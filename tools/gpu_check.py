@@ -15,7 +15,9 @@ at once, so a run that is cut off loses only the phases that it has not reached:
   added       time that BatchFormer and SWAD add to an update
   loop18      as loop, of ResNet-18
   several     one, two and four runs at once
-  compiled    compiled training, with CUDA graphs for small batches: against eager training, and its time
+  compiled    compiled training, with CUDA graphs for small batches: against eager training, its time, and what BF
+              adds to it
+  whole18     as whole, of ResNet-18
 --cpu rehearses all of it on a CPU with small images and networks; its times mean nothing. Exits with 1 if a phase
 fails or a figure is wrong: a command that does not end well, results that differ by more than they should.
 """
@@ -24,6 +26,7 @@ import argparse
 import gc
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -87,6 +90,7 @@ NEEDS = {
     "loop18": 40,
     "several": 95,
     "compiled": 60,
+    "whole18": 60,
 }
 TINY = {"backbone": "tiny", "weights": "none", "image_size": 32}
 
@@ -135,6 +139,18 @@ class Check:
 
     def run(self) -> int:
         """Run all phases for which there is time; return the exit code."""
+        signal.signal(signal.SIGALRM, out_of_time)
+        signal.setitimer(signal.ITIMER_REAL, self.left)
+        try:
+            self.run_phases()
+        except OutOfTime:
+            self.say("time", "is up", seconds=round(self.options.seconds))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return int(self.is_wrong)
+
+    def run_phases(self) -> None:
+        """Run the phases in order."""
         for name in NEEDS:
             if name not in self.options.only:
                 continue
@@ -152,7 +168,6 @@ class Check:
             with suppress(RuntimeError):  # after an illegal access, other processes may still work
                 if self.on_gpu:
                     torch.cuda.empty_cache()
-        return int(self.is_wrong)
 
     @property
     def left(self) -> float:
@@ -267,7 +282,15 @@ class Check:
 
     def whole(self) -> None:
         """Time a whole run, and DomainBed's."""
-        backbone, steps = ("resnet50", "201") if self.on_gpu else ("resnet18", "3")
+        self.compare_with_domainbed("whole", "resnet50" if self.on_gpu else "resnet18")
+
+    def whole18(self) -> None:
+        """As ``whole``, of ResNet-18."""
+        self.compare_with_domainbed("whole18", "resnet18")
+
+    def compare_with_domainbed(self, phase: str, backbone: str) -> None:
+        """Time a whole run, and DomainBed's if there is a checkout."""
+        steps = "201" if self.on_gpu else "3"
         hparams = {"backbone": backbone, "weights": self.weights(backbone), "freeze_bn": True, "batch_size": self.rows}
         hparams |= {} if self.on_gpu else {"image_size": 32}
         asked = ["--dataset", "PACS", "--data_dir", str(self.data_dir), "--test_envs", "3", "--steps", steps]
@@ -276,23 +299,22 @@ class Check:
         ours += ["--hparams", json.dumps(hparams)]
         for precision in ("auto", "fp32") if self.on_gpu else ("auto",):
             began = time.perf_counter()
-            done = self.train_process(f"whole-{precision}", *asked, *ours, "--precision", precision)
+            done = self.train_process(f"{phase}-{precision}", *asked, *ours, "--precision", precision)
             seconds, status = round(time.perf_counter() - began, 1), done.returncode
             said = last_line(done.stderr)
-            self.say("whole", precision, wrong=status != 0, seconds=seconds, status=status, said=said)
+            self.say(phase, precision, wrong=status != 0, seconds=seconds, status=status, said=said)
         if self.options.domainbed is None:
             return
         theirs = {"resnet18": backbone == "resnet18", "resnet50_augmix": False, "batch_size": self.rows}
         tool = Path(__file__).with_name("domainbed_script.py")
         command = [sys.executable, str(tool), str(self.options.domainbed), "train", "--", *asked, "--skip_model_save"]
-        command += ["--hparams", json.dumps({**theirs, "freeze_bn": True}), "--output_dir", str(self.folder / "theirs")]
+        command += ["--hparams", json.dumps({**theirs, "freeze_bn": True})]
+        command += ["--output_dir", str(self.folder / f"{phase}-domainbed")]
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, timeout=max(10, self.left))
         seconds = round(time.perf_counter() - began, 1)
         wrong = done.returncode != 0
-        self.say(
-            "whole", "DomainBed", wrong=wrong, seconds=seconds, status=done.returncode, said=last_line(done.stderr)
-        )
+        self.say(phase, "DomainBed", wrong=wrong, seconds=seconds, status=done.returncode, said=last_line(done.stderr))
 
     def resume(self) -> None:
         """Compare a run that is stopped and resumed with one that is not, and with a repeated one."""
@@ -370,12 +392,16 @@ class Check:
     def added(self) -> None:
         """Time what wrappers add to an update."""
         for backbone in ("resnet50", "resnet18")[not self.on_gpu :]:
-            runs = {name: Trained(self, self.spec(name, backbone)) for name in ("ERM", "BF", "SWAD", "SWAD+BF")}
-            timed = self.in_turns({name: run.update for name, run in runs.items()})
-            for name, (seconds, host) in timed.items():
-                over = f"{seconds / timed['ERM'][0] - 1:+.1%}"
-                figures = {"ms": round(1e3 * seconds, 2), "host_ms": round(1e3 * host, 2), "over_erm": over}
-                self.say("added", f"{backbone}, {name}", **figures)
+            self.compare_with_erm("added", backbone, ("ERM", "BF", "SWAD", "SWAD+BF"), EAGER)
+
+    def compare_with_erm(self, phase: str, backbone: str, names: Sequence[str], execution: Execution) -> None:
+        """Time updates in turns, and say what they take over the first of them, ERM's."""
+        runs = {name: Trained(self, self.spec(name, backbone), execution) for name in names}
+        timed = self.in_turns({name: run.update for name, run in runs.items()})
+        for name, (seconds, host) in timed.items():
+            over = f"{seconds / timed['ERM'][0] - 1:+.1%}"
+            figures = {"ms": round(1e3 * seconds, 2), "host_ms": round(1e3 * host, 2), "over_erm": over}
+            self.say(phase, f"{backbone}, {name}, update", **figures)
 
     def several(self) -> None:
         """Train one, two and four runs at once, in processes that take turns by the clock."""
@@ -431,12 +457,14 @@ class Check:
         if not self.on_gpu:
             self.say("compiled", "left out", reason="compiled training is for GPUs")
             return
-        for name in ("ERM", "ANDMask"):  # the gradients of ANDMask outlive a replay
+        for name in ("ERM", "ANDMask", "ANDMask+BF"):  # ANDMask's gradients outlive a replay; +BF, graphs live on
             spec = self.spec(name, "resnet18", rows=4, image_size=64)
             far = self.difference(spec, (self.device, FULL), (self.device, FULL._replace(compile="on")))
             figures = {"largest_relative_difference": f"{far:.1e}"}
             self.say("compiled", f"{name}, three updates in fp32", wrong=not far <= _MOST_DIFFERENCE, **figures)
         self.say("compiled", "memory that stays after each of three runs", mib=[self.left_by_a_run() for _ in range(3)])
+        for backbone in ("resnet50", "resnet18"):
+            self.compare_with_erm("compiled", backbone, ("ERM", "BF"), COMPILED)
         cases = [("ERM", 32), ("ERM", 8), ("SWAD+BF", 32), ("ANDMask", 8), ("SAM", 8), ("MLDG", 8), ("DANN+BF", 8)]
         for (name, rows), backbone in product(cases, ("resnet50", "resnet18")):
             if backbone == "resnet50" and rows < self.rows:
@@ -507,7 +535,7 @@ class Check:
             finally:
                 if self.on_gpu:
                     torch.cuda.set_sync_debug_mode("default")
-        waits = [warning for warning in caught if "synchroniz" in str(warning.message)]
+        waits = [warning for warning in caught if "called a synchronizing" in str(warning.message)]
         places.update(f"{Path(warning.filename).name}:{warning.lineno}" for warning in waits)
 
     # what is checked -------------------------------------------------------------------------------------------------
@@ -641,6 +669,15 @@ def random_minibatches(spec: RunSpec, num_classes: int, device: torch.device, se
     y = [torch.randint(num_classes, (rows,), generator=generator).to(device) for _ in range(3)]
     seed_everything(seed)
     return list(zip(x, y, strict=True))
+
+
+class OutOfTime(BaseException):
+    """The time limit has passed; not an error of a phase."""
+
+
+def out_of_time(*signal: Any) -> None:
+    """Handle the alarm at the time limit."""
+    raise OutOfTime
 
 
 def last_line(text: str) -> str:

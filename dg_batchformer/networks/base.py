@@ -212,6 +212,8 @@ class FeaturizerModule(nn.Module):
 
     def _compiled_features(self, x: Tensor) -> Tensor:
         graphs = self.training and self.uses_cuda_graphs
+        if self.training and not graphs:
+            torch._dynamo.maybe_mark_dynamic(x, 0)
         try:
             z = _compiled(self.training, graphs)(self, x)
         except compile_errors():  # the caller checks these attributes and logs it
@@ -225,11 +227,16 @@ def _compiled(training: bool, graphs: bool) -> Callable[[FeaturizerModule, Tenso
     """Return the compiled forward; all featurizers of a process share its compiled graphs.
 
     Runs of a sweep train with different batch sizes, so training is compiled for all of them, unless it replays graphs.
-    Evaluation has one batch size, and is compiled for it; for any size only if another one is needed.
+    Evaluation has one batch size, and is compiled for it; for any size only if another one is needed. Each has a
+    function of its own, as PyTorch remembers for each which sizes vary.
     """
-    dynamic = not graphs if training else None
-    return compiled(_features, dynamic=dynamic, mode="reduce-overhead" if graphs else None)
+    features = _features_in_training if training else _features_in_evaluation
+    return compiled(features, dynamic=False if graphs else None, mode="reduce-overhead" if graphs else None)
 
 
-def _features(featurizer: FeaturizerModule, x: Tensor) -> Tensor:
+def _features_in_training(featurizer: FeaturizerModule, x: Tensor) -> Tensor:
+    return featurizer.features(x)
+
+
+def _features_in_evaluation(featurizer: FeaturizerModule, x: Tensor) -> Tensor:
     return featurizer.features(x)

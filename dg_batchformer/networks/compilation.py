@@ -18,10 +18,12 @@ def compiled(function: Callable[Given, Made], **options: Any) -> Callable[Given,
     Kernels are chosen without timing them and, where PyTorch can, independently of the batch size that it meets first.
     """
     import torch._dynamo.config as dynamo
+    import torch._functorch.config as functorch
     import torch._inductor.config as inductor
 
     dynamo.recompile_limit = _GRAPHS
     dynamo.fail_on_recompile_limit_hit = True  # by default it would silently run uncompiled
+    functorch.donated_buffer = False  # ANDMask and others differentiate a graph twice
     inductor.deterministic = True
     if hasattr(inductor, "batch_invariant"):  # missing in torch 2.11
         inductor.batch_invariant = True

@@ -25,6 +25,7 @@ _WORTH_COMPILING = 50_000  # images evaluated in a run
 # On a GPU, a worker of a sweep compiles training and evaluation once for all its runs. Not measured.
 _WORTH_COMPILING_ON_GPU = 100_000  # images trained on and evaluated in a run
 _WORTH_COMPILING_PREFIX = 5_000  # images: a frozen prefix gains more, since its constants are folded in
+_LEAST_CAPABILITY = (7, 0)  # of GPUs that Triton compiles for
 _LAUNCH_BOUND = 64  # images per step: up to here kernel launches dominate, and CUDA graphs help
 
 
@@ -130,6 +131,8 @@ def _missing_to_compile(device: torch.device) -> str:
         return "" if shutil.which("g++") or shutil.which("clang++") else "a C++ compiler on a CPU"
     if find_spec("triton") is None:
         return "Triton on a GPU"
+    if torch.cuda.get_device_capability(device) < _LEAST_CAPABILITY:
+        return "a GPU of 2017 or later (for Triton: compute capability 7.0)"
     compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]  # Triton's search order
     if not any(map(shutil.which, compilers)):
         return "a C compiler on a GPU (for Triton)"

@@ -31,6 +31,10 @@ _DEVICE_FAULTS = (
     "uncorrectable NVLink error",
     "illegal memory access",
     "illegal instruction",
+    "invalid program counter",
+    "operation not supported on global/shared address space",
+    "or a hardware error",  # a contained one
+    "no CUDA-capable device is detected",
     "misaligned address",
     "unspecified launch failure",
     "hardware stack error",

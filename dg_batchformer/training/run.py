@@ -10,6 +10,7 @@ from dg_batchformer.callbacks.base import Callback
 from dg_batchformer.datasets import open_dataset
 from dg_batchformer.datasets.residence import RESIDENCE
 from dg_batchformer.hparams_registry import resolve_hparams
+from dg_batchformer.networks.compilation import compile_errors
 from dg_batchformer.spec.options import RunOptions
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.spec.trajectories import base_run
@@ -127,30 +128,43 @@ def _train(
 
     threads = torch.get_num_threads()
 
-    def begin() -> list[Follower]:
-        for follower in followers:
-            follower.leave()
+    def begin(*, may_compile: bool = True) -> list[Follower]:
         try:
             with open_loader(spec, hparams, dataset, device, watcher, stop) as loader:
                 left = [follower for follower in waiting if follower.is_open]
-                return Trajectory(spec, hparams, left, dataset, loader, device, report, in_sweep).train(stop)
+                trajectory = Trajectory(spec, hparams, left, dataset, loader, device, report, in_sweep, may_compile)
+                return trajectory.train(stop)
         finally:
             torch.set_num_threads(threads)  # a run that resumes may have changed it
 
     waiting = list(followers)
     while waiting:
-        waiting = _retried_without_planes(begin, device, watcher)
+        waiting = _retried(begin, followers, device, watcher)
+        _leave(followers)
 
 
-def _retried_without_planes(
-    begin: Callable[[], list[Follower]], device: torch.device, watcher: Watcher
+def _retried(
+    begin: Callable[..., list[Follower]], followers: Sequence[Follower], device: torch.device, watcher: Watcher
 ) -> list[Follower]:
-    """Train runs; after an OOM, release the pixel cache on the GPU and retry once, from the checkpoints."""
+    """Train runs; retry once, from the checkpoints, without what failed.
+
+    After an OOM, the pixel cache on the GPU is released. If a backward pass cannot be compiled, nothing is compiled.
+    """
     try:
         return begin()
+    except compile_errors():
+        may_compile = False
+        tell(watcher, "compilation of the backward pass failed; the run resumes uncompiled")
     except Exception as error:
         if not (is_out_of_memory(error) and RESIDENCE.give_up()):
             raise
-    tell(watcher, f"{device} ran out of memory; the pixel cache is removed from it, and the run resumes")
+        may_compile = True
+        tell(watcher, f"{device} ran out of memory; the pixel cache is removed from it, and the run resumes")
+    _leave(followers)
     gc.collect()
-    return begin()
+    return begin(may_compile=may_compile)
+
+
+def _leave(followers: Sequence[Follower]) -> None:
+    for follower in followers:
+        follower.leave()

@@ -48,6 +48,7 @@ class Trajectory:
         followers: open runs, at least one.
         ended: called when a run has ended, with its state or the error that ended it.
         in_sweep: whether this process trains further runs, which reuse what it compiles.
+        may_compile: whether it may compile at all; false if that has failed.
 
     """
 
@@ -61,9 +62,10 @@ class Trajectory:
         device: torch.device,
         ended: Ended,
         in_sweep: bool,
+        may_compile: bool = True,
     ) -> None:
         self.spec, self.hparams, self.loader, self.device, self.ended = spec, hparams, loader, device, ended
-        self.followers = list(followers)
+        self.followers, self.may_compile = list(followers), may_compile
         self.options = followers[0].options
         splits = split_environments(spec, dataset)
         self.sampler = Sampler(spec, hparams, dataset, splits)
@@ -73,7 +75,7 @@ class Trajectory:
         constant: dict[str, Any] = {}
         if self.algorithm.has_nothing_to_compare(len(spec.train_envs)):
             lone = constant["lone_environment"] = spec.environment_names(spec.train_envs)
-            asked = followers[0].spec.algorithm
+            asked = followers[0].spec.method
             self.notes.append(f"{asked} compares training environments but has only {lone}: it trains much like ERM")
         if self.algorithm.has_nothing_to_shape(hparams):
             constant["has_nothing_to_shape"] = True
@@ -114,6 +116,8 @@ class Trajectory:
 
     def use(self, execution: Execution) -> None:
         """Set the compute mode, and record it."""
+        if not self.may_compile:
+            execution = execution._replace(compile="off")
         self.execution = execution
         for follower in self.followers:
             follower.writer.constant.update(execution._asdict())

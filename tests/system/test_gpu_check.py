@@ -22,7 +22,7 @@ def test_every_phase_of_the_check_runs_on_a_cpu_and_saves_its_figures(tmp_path):
     figures = [json.loads(line) for line in (tmp_path / "figures.jsonl").read_text().splitlines()]
     phases = [line["phase"] for line in figures if line["what"] == "took"]
     assert phases == ["machine", "smoke", "equal", "loop", "waits", "whole", "resume", "evaluation", "algorithms",
-                      "added", "loop18", "several", "compiled"]  # fmt: skip
+                      "added", "loop18", "several", "compiled", "whole18"]  # fmt: skip
     assert {line["status"] for line in figures if "status" in line} == {0}
     [resumed] = [line for line in figures if line["phase"] == "resume" and "resumed_differs_by" in line]
     assert (resumed["repeated_differs_by"], resumed["resumed_differs_by"]) == (0, 0)

@@ -11,6 +11,7 @@ from support import TRAINED, Silence, make_algorithm, make_minibatches, resolved
 from torch._dynamo.exc import BackendCompilerFailed, FailOnRecompileLimitHit
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dg_batchformer.algorithms.erm import ERM
 from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError
 from dg_batchformer.networks import base
@@ -174,6 +175,7 @@ def test_gpus_compile_long_runs_of_sweeps_by_default(data_dir, monkeypatch):
 
 
 def test_gpus_need_triton_a_c_compiler_and_pythons_headers_to_compile(monkeypatch, tmp_path):
+    Gpus(monkeypatch, 1)
     gpu = torch.device("cuda", 0)
     installed = {"triton": True, "gcc": "/usr/bin/gcc"}
     (tmp_path / "Python.h").touch()
@@ -193,6 +195,17 @@ def test_gpus_need_triton_a_c_compiler_and_pythons_headers_to_compile(monkeypatc
     with pytest.raises(InputError, match="needs Triton on a GPU, which is not installed; train with --compile off"):
         compute_mode.settle_compile("on", gpu, True)
     assert compute_mode.settle_compile("auto", gpu, True) == "off"
+
+
+def test_runs_on_gpus_for_which_triton_cannot_compile_are_not_compiled(monkeypatch):
+    Gpus(monkeypatch, 1)
+    monkeypatch.setattr(compute_mode, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (6, 0))  # a P100
+    gpu = torch.device("cuda", 0)
+
+    assert compute_mode.settle_compile("auto", gpu, True) == "off"
+    with pytest.raises(InputError, match=r"needs a GPU of 2017 or later \(for Triton: compute capability 7.0\)"):
+        compute_mode.settle_compile("on", gpu, True)
 
 
 @pytest.mark.parametrize("name", ["Fish", "MLDG", "SWAD+Fish+BF"])
@@ -218,7 +231,8 @@ class _NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("shape", ["{}", "{}+BF", "SWAD+{}"])
 @pytest.mark.parametrize("name", [name for name in TRAINED if name != "NDCL"])  # which counts the samples that it mixes
 def test_no_update_synchronises_with_the_device(name, shape):
-    algorithm = make_algorithm(shape.format(name))
+    started = {"eqrm_burnin_iters": 0} if name == "EQRM" else {}
+    algorithm = make_algorithm(shape.format(name), **started)
     algorithm.update(make_minibatches())  # setup in the first update may synchronize
 
     with _NoWaiting():
@@ -268,13 +282,17 @@ def test_gpus_compile_training_too_and_replay_it_for_small_batches(monkeypatch):
 @pytest.fixture
 def traced(monkeypatch):
     """Compile without a compiler: graphs are traced, differentiated and run eagerly."""
+    compiled = torch.compile
 
-    def features(featurizer, x):
-        return featurizer.features(x)
+    def trace(function, *, dynamic=None, mode=None):
+        return compiled(function, backend="aot_eager", dynamic=dynamic)
 
-    monkeypatch.setattr(base, "_compiled", lambda training, graphs: torch.compile(features, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", trace)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    base._compiled.cache_clear()
+    yield
+    base._compiled.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch reads it too
@@ -290,6 +308,14 @@ def test_compiled_training_updates_as_plain_training_does(name, shape, traced):
             algorithm.update(make_minibatches(seed=seed))
 
     torch.testing.assert_close(*(algorithm.state_dict() for algorithm in algorithms), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("images", [18, 96])
+def test_a_graph_that_was_differentiated_once_can_be_differentiated_twice(images, traced):
+    for name in ("ERM+BF", "ANDMask+BF"):  # runs of one process
+        algorithm = make_algorithm(name)
+        apply(Execution("fp32", "exact", "on"), algorithm, torch.device("cuda"), images)
+        algorithm.update(make_minibatches())
 
 
 def test_runs_of_one_process_share_what_was_compiled(traced):
@@ -318,3 +344,47 @@ def test_a_run_with_too_many_shapes_or_a_broken_compiler_continues_uncompiled_wi
 
     assert [sentence for sentence in watcher.notes if "uncompiled" in sentence]
     assert {record["compile"] for record in _records(tmp_path / "run")} == {"off"}
+
+
+def test_a_run_whose_backward_pass_cannot_be_compiled_resumes_uncompiled_from_its_checkpoint(
+    data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(base, "_compiled", lambda training, graphs: lambda featurizer, x: featurizer.features(x))
+    update, updates = ERM.update, []
+
+    def fail_compiled(self, minibatches, unlabeled=None):
+        updates.append(self.featurizer.compiles_evaluation)
+        if len(updates) == 4:
+            raise BackendCompilerFailed("inductor", OSError("out of resource: shared memory"), None)
+        return update(self, minibatches, unlabeled)
+
+    monkeypatch.setattr(ERM, "update", fail_compiled)
+    spec, watcher = _folders_spec(compile="on", checkpoint_freq=4), Silence()
+
+    assert run_quickly(spec, tmp_path / "run", data_dir=data_dir, watcher=watcher, save_seconds=0) is State.DONE
+
+    assert updates == [True] * 4 + [False] * 2  # the checkpoint is of three updates
+    assert "compilation of the backward pass failed; the run resumes uncompiled" in watcher.notes
+    assert [record["compile"] for record in _records(tmp_path / "run")] == ["on", "off"]
+
+
+@pytest.mark.parametrize("name", ["ERM+BF", "ANDMask+BF", "SAM", "CORAL"])
+def test_features_survive_the_next_replay_of_a_cuda_graph(name, monkeypatch):
+    outputs = []
+
+    def replay(featurizer, x):
+        """Overwrite the output of the replay before, as CUDA graphs do."""
+        for earlier in outputs:
+            earlier.data.zero_()
+        outputs[:] = [featurizer.features(x)]
+        return outputs[0] * 1
+
+    monkeypatch.setattr(base, "_compiled", lambda training, graphs: replay)
+    replaying, plain = make_algorithm(name), make_algorithm(name)
+    apply(Execution("fp32", "exact", "on"), replaying, torch.device("cuda"), 18)
+
+    for algorithm in (replaying, plain):
+        seed_everything(0)
+        algorithm.update(make_minibatches())
+
+    torch.testing.assert_close(replaying.state_dict(), plain.state_dict())

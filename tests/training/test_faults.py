@@ -48,6 +48,10 @@ def test_an_out_of_memory_error_is_found_behind_another_error():
         "CUDA error: an illegal memory access was encountered",
         "CUDA error: GPU is lost",
         "CUDA error: unknown error",
+        "CUDA error: invalid program counter",
+        "CUDA error: operation not supported on global/shared address space",
+        "CUDA error: Contained: an uncorrectable memory error or a hardware error",
+        "CUDA error: no CUDA-capable device is detected",
     ],
 )
 def test_gpu_faults_are_recognised(message):
