@@ -11,6 +11,8 @@ from dg_batchformer.seeds import seed_hash
 
 Value = bool | int | float | str
 Hparams = dict[str, Any]
+# Values of the hparam ``freeze`` besides stage names.
+NOTHING, WHOLE = "none", "featurizer"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.algorithms.base import Algorithm, Metrics, Minibatches, descend
+from dg_batchformer.hparams import NOTHING, WHOLE
 from dg_batchformer.networks import Classifier, Featurizer
-from dg_batchformer.networks.base import NOTHING, WHOLE
 
 
 class ERM(Algorithm):

@@ -13,10 +13,9 @@ from dg_batchformer.catalog import datasets
 from dg_batchformer.catalog.image_formats import READ_ENDINGS
 from dg_batchformer.catalog.installed import installed_names, load_installed
 from dg_batchformer.errors import InputError
-from dg_batchformer.hparams import HParam
+from dg_batchformer.hparams import NOTHING, HParam
 from dg_batchformer.hparams_registry import default_hparams, search_space
 from dg_batchformer.networks.backbones import describe_backbone, describe_backbones
-from dg_batchformer.networks.base import NOTHING
 from dg_batchformer.networks.batchformer import batchformers
 from dg_batchformer.networks.freezing import freeze
 from dg_batchformer.networks.timm_models import matches, search_timm

@@ -8,13 +8,12 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from dg_batchformer.hparams import NOTHING, WHOLE
 from dg_batchformer.networks.compilation import compile_errors, compiled
 
 Stage = Callable[[Tensor], Tensor]
 # (stage index, feature maps) -> feature maps: sees the output of a stage, and may replace it.
 AfterStage = Callable[[int, Tensor], Tensor]
-# Values of the hparam ``freeze`` besides stage names.
-NOTHING, WHOLE = "none", "featurizer"
 
 
 class FeaturizerModule(nn.Module):
@@ -215,7 +214,7 @@ class FeaturizerModule(nn.Module):
         if self.training and not graphs:
             torch._dynamo.maybe_mark_dynamic(x, 0)
         try:
-            z = _compiled(self.training, graphs)(self, x)
+            z = compiled_features(self.training, graphs)(self, x)
         except compile_errors():  # the caller checks these attributes and logs it
             self.compiles_evaluation = self.compiles_training = False
             return self.features(x)
@@ -223,7 +222,7 @@ class FeaturizerModule(nn.Module):
 
 
 @cache
-def _compiled(training: bool, graphs: bool) -> Callable[[FeaturizerModule, Tensor], Tensor]:
+def compiled_features(training: bool, graphs: bool) -> Callable[[FeaturizerModule, Tensor], Tensor]:
     """Return the compiled forward; all featurizers of a process share its compiled graphs.
 
     Runs of a sweep train with different batch sizes, so training is compiled for all of them, unless it replays graphs.

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from dg_batchformer.errors import InputError
-from dg_batchformer.hparams import HParam
+from dg_batchformer.hparams import NOTHING, HParam
 from dg_batchformer.networks.backbones import BACKBONE, backbone_for, get_backbone
-from dg_batchformer.networks.base import NOTHING, FeaturizerModule
+from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.batchformer import attach_batchformer
 from dg_batchformer.networks.clip_models import is_clip

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dg_batchformer.errors import InputError, unknown
-from dg_batchformer.networks.base import NOTHING, WHOLE, FeaturizerModule
+from dg_batchformer.hparams import NOTHING, WHOLE
+from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 from dg_batchformer.networks.insertion import POOLED, stage_name
 
@@ -61,9 +62,12 @@ def freeze(featurizer: FeaturizerModule, upto: str, input_shape: Sequence[int]) 
 
 
 def prefix_state(featurizer: FeaturizerModule) -> dict[str, Tensor]:
-    """Return the parameters and buffers of the frozen prefix, sorted by name."""
-    state = featurizer.state_dict()
-    names = {name for name in state if name.rpartition(".")[0] in featurizer.frozen_layers}
+    """Return the parameters and buffers of the frozen prefix, sorted by name.
+
+    Buffers of the featurizer itself, which normalize images, belong to every prefix, also those outside its state dict.
+    """
+    state = {**featurizer.state_dict(), **dict(featurizer.named_buffers())}
+    names = {name for name in state if "." not in name or name.rpartition(".")[0] in featurizer.frozen_layers}
     return {name: state[name] for name in sorted(names.union(featurizer.frozen_parameters)) if name in state}
 
 

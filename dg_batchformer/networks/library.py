@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dg_batchformer.networks.base import WHOLE
+from dg_batchformer.hparams import WHOLE
 from dg_batchformer.networks.batch_norm import FreezableBatchNorm
 
 # What the suite has normalised images by when they arrive.

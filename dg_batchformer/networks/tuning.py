@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from dg_batchformer.errors import InputError, unknown
-from dg_batchformer.hparams import HParam, Value
-from dg_batchformer.networks.base import NOTHING, WHOLE, FeaturizerModule
+from dg_batchformer.hparams import NOTHING, WHOLE, HParam, Value
+from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.lora import add_lora
 
 ALL, HEAD, HEAD_THEN_ALL, NORMS, ATTENTION, BIAS, LORA = (

@@ -21,8 +21,7 @@ from dg_batchformer.algorithms import Algorithm
 from dg_batchformer.algorithms.base import Metrics, Minibatches
 from dg_batchformer.catalog.datasets import dataset_facts
 from dg_batchformer.errors import MALFORMED, InputError
-from dg_batchformer.hparams import DeclaredHparams, HParam
-from dg_batchformer.networks.base import NOTHING
+from dg_batchformer.hparams import NOTHING, DeclaredHparams, HParam
 from dg_batchformer.networks.batchformer import attach_batchformer, batchformers
 from dg_batchformer.plugins.adopt import is_algorithm
 from dg_batchformer.plugins.foreign import Checked, Foreign, Pasted, source_of

@@ -61,6 +61,7 @@ def conditions(constant: Mapping[str, Any], place: Place, varied: Collection[str
     absent = REFERENCE if "protocol" in constant else {}  # our older records lack newer fields
     fields = {name: args.get(name, absent.get(name)) for name in ("task", *FIELDS, *_OF_RECORDS)}
     fields |= {name: constant[name] for name in _OF_RECORDS if constant.get(name) is not None}
+    fields["feature_dtype"] = constant.get("feature_dtype", "float32")  # of cached features
     if fields["precision"] == "fp32" and constant.get("device", "cpu") != "cpu" and "tf32" not in constant:
         fields["precision"] = "fp32 or tf32"  # earlier versions left the choice to PyTorch, and did not record it
     fields |= {"algorithm": place.algorithm, "hparams": given or None, "seed": _origin(args.get("seed"), place)}

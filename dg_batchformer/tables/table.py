@@ -1,10 +1,12 @@
 """Build tables: for every selection method, one per dataset and one of averages over datasets."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite, isnan, nan
 from statistics import fmean, pstdev
 
+from dg_batchformer.hparams import NOTHING, WHOLE
 from dg_batchformer.results.collection import CollectedRun, Collection
 from dg_batchformer.results.metrics import ACCURACY, Measurements, Metric
 from dg_batchformer.results.provenance import Provenance, provenance
@@ -236,7 +238,8 @@ def _dataset_table(
         *about_edges(runs, choices),
         *_about_summaries(few, len(envs), len(names) - len(runs[0].train_envs)),
     ]
-    notes += [*_about_lone_environments(runs), *_about_frozen(runs), *_about_shots(runs, measurements.metric)]
+    notes += [*_about_lone_environments(runs), *_about_frozen_parts(runs), *_about_frozen(runs)]
+    notes += _about_shots(runs, measurements.metric)
     made = _provenance(runs, method)
     notes += [made.differing_threads] if made is not None and made.differing_threads else []
     table = Table(dataset, "test environment", columns, rows, len(trials), notes, provenance=made)
@@ -260,6 +263,20 @@ def _about_lone_environments(runs: Sequence[CollectedRun]) -> list[str]:
     """Return a note on rows that compare training environments but had only one."""
     labels = dict.fromkeys(run.label for run in runs if run.constant.get("lone_environment") is not None)
     return [f"{', '.join(labels)}: much like ERM, as there is only one training environment"] if labels else []
+
+
+def _about_frozen_parts(runs: Sequence[CollectedRun]) -> list[str]:
+    """Return notes on the part of the network that was frozen, for every such part."""
+    rows: dict[str, dict[str, None]] = defaultdict(dict)
+    for run in runs:
+        rows[run.conditions.hparams.get("freeze", NOTHING)][run.label] = None
+    every = {run.label for run in runs}
+    return [
+        f"{'all rows' if labels.keys() == every else ', '.join(labels)}: the featurizer was frozen"
+        + (f" up to and including {upto}" if upto != WHOLE else "")
+        for upto, labels in rows.items()
+        if upto != NOTHING
+    ]
 
 
 def _about_frozen(runs: Sequence[CollectedRun]) -> list[str]:

@@ -9,15 +9,16 @@ from dg_batchformer.algorithms import Algorithm, get_algorithm_class
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.datasets.folders import ImageFolders
 from dg_batchformer.errors import InputError
-from dg_batchformer.hparams import Hparams
+from dg_batchformer.hparams import NOTHING, WHOLE, Hparams
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.networks.backbones import backbone_for
-from dg_batchformer.networks.base import NOTHING, WHOLE, FeaturizerModule
+from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.tuning import ALL
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.cached import CachedLoader
 from dg_batchformer.training.compute_mode import compiles_prefix, settle_precision
-from dg_batchformer.training.feature_cache import FeatureLoader, num_rows, prepare_features, recipe_of
+from dg_batchformer.training.feature_cache import FeatureLoader, num_rows, prepare_features
+from dg_batchformer.training.feature_recipe import recipe_of
 from dg_batchformer.training.loaders import ExactLoader
 from dg_batchformer.training.run_log import FEATURE_CACHE, PIXEL_CACHE, Watcher, caching, tell
 from dg_batchformer.training.stop import never
@@ -87,7 +88,7 @@ def check_features(spec: RunSpec, hparams: Hparams) -> None:
             "or to featurizer, or data_path to cached"
         )
     if reason := get_algorithm_class(spec.algorithm).needs_pixels:
-        raise InputError(f"{spec.algorithm} cannot train on cached features: {reason}; set data_path cached")
+        raise InputError(f"{spec.method} cannot train on cached features: {reason}; set data_path cached")
 
 
 def read_features(algorithm: Algorithm) -> None:

@@ -5,7 +5,7 @@ rows, ordered by view, with a checksum per block of rows. While it is built, eve
 interrupted build resumes behind its last intact batch.
 """
 
-import hashlib
+import errno
 import json
 import os
 import shutil
@@ -22,50 +22,22 @@ from torch import Tensor
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.errors import MALFORMED, InputError
 from dg_batchformer.networks.base import FeaturizerModule
-from dg_batchformer.networks.compilation import compiled
-from dg_batchformer.networks.freezing import prefix_state
+from dg_batchformer.networks.compilation import compile_errors, compiled
 from dg_batchformer.runtime.parallel import usable_cores
 from dg_batchformer.seeds import seed_hash
-from dg_batchformer.storage.folders import cache_dir, write_text
-from dg_batchformer.storage.lock import held
+from dg_batchformer.storage.folders import write_text
+from dg_batchformer.storage.lock import Lock, held
 from dg_batchformer.storage.safe_read import ARCHIVE, TABLE, open_regular, read_text
 from dg_batchformer.storage.safe_write import open_own
+from dg_batchformer.training.feature_recipe import Recipe
 from dg_batchformer.training.loaders import Batch, Loader, Request, Task, on_device
 from dg_batchformer.training.positions import Positions, seeds_of, split, whole_numbers
 
 _BATCH = 64
 _BUILT = "built"  # checksums of the batches that an unfinished build has written
 _BLOCK_ROWS = 4096  # rows per checksum
-_MOST_IN_FP32 = 4 * 2**30  # bytes; larger caches use fp16, with a relative error of at most 2^-11
+_MOST_IN_FP32 = 4 * 2**30  # bytes; larger caches use fp16, with a relative error of at most 2^-11 (absolute: 2^-25)
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
-_FORMAT = 1
-
-
-class Recipe(NamedTuple):
-    """All settings that the features depend on.
-
-    Args:
-        arrangement: digest of the images and their order.
-        weights: digest of the frozen weights and statistics.
-        frozen: the last frozen stage, or ``featurizer``.
-        views: number of augmented views per image.
-        precision: of the computation, ``fp32`` or ``bf16``.
-
-    """
-
-    arrangement: str
-    backbone: str
-    weights: str
-    frozen: str
-    image_size: int
-    views: int
-    precision: str
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the cached features."""
-        digest = hashlib.sha256(json.dumps([_FORMAT, *self]).encode()).hexdigest()
-        return cache_dir() / "features" / digest[:16]
 
 
 class Features(NamedTuple):
@@ -73,16 +45,6 @@ class Features(NamedTuple):
 
     rows: Tensor
     images: int
-
-
-def recipe_of(dataset: Dataset, featurizer: FeaturizerModule, backbone: str, views: int, precision: str) -> Recipe:
-    """Return the recipe of a dataset's features under a featurizer with a frozen prefix."""
-    digest = hashlib.sha256()
-    for name, tensor in prefix_state(featurizer).items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    arrangement, size = dataset.identity().arrangement, dataset.input_shape[-1]
-    return Recipe(arrangement, backbone, digest.hexdigest(), featurizer.frozen, size, views, precision)
 
 
 class FeatureLoader:
@@ -143,18 +105,21 @@ def prepare_features(
     folder = recipe.folder
     index = folder / "index.json"
     if not index.is_file() or _damage(folder):
-        with _writing(folder, partial(progress, 0, num_rows(dataset, recipe.views))):
+        with _writing(folder, partial(progress, 0, num_rows(dataset, recipe.views))) as lock:
             if index.is_file() and (damage := _damage(folder)):
                 note(f"{folder / 'rows'} {damage}; it is computed again")
                 index.unlink()
                 (folder / "rows").unlink(missing_ok=True)
             if not index.is_file():
                 with _every_core(), open_images() as loader, torch.no_grad():
-                    prefix = _compiled(featurizer.eval()) if compiles else featurizer.eval().cacheable
-                    _build(folder, dataset, prefix, loader, recipe.views, device, progress)
+                    prefix = _compiled(featurizer.eval(), note) if compiles else featurizer.eval().cacheable
+                    _build(folder, dataset, prefix, loader, recipe.views, device, progress, lock)
     features = open_features(folder)
     if features.rows.dtype == torch.float16:
-        note("cached features are stored in fp16, with a relative error of at most 0.05 %: fp32 would exceed 4 GiB")
+        note(
+            f"cached features are stored in fp16, with a relative error of at most 0.05 %: fp32 would exceed "
+            f"{_MOST_IN_FP32 / 2**30:.0f} GiB"
+        )
     return features
 
 
@@ -217,13 +182,23 @@ def num_rows(dataset: Dataset, views: int) -> int:
     return (1 + views) * sum(map(len, dataset))
 
 
-def _compiled(featurizer: FeaturizerModule) -> Callable[[Tensor], Tensor]:
-    """Return the frozen prefix, compiled for batches of one size; shorter ones are filled up."""
-    fast = compiled(featurizer.cacheable, dynamic=False, options={"freezing": True})
+def _compiled(featurizer: FeaturizerModule, note: Callable[[str], None]) -> Callable[[Tensor], Tensor]:
+    """Return the frozen prefix, compiled for batches of one size; shorter ones are filled up.
+
+    If it cannot be compiled, it computes uncompiled, with a note.
+    """
+    fast: Callable[[Tensor], Tensor] = compiled(featurizer.cacheable, dynamic=False, options={"freezing": True})
 
     def prefix(images: Tensor) -> Tensor:
+        nonlocal fast
         filled = torch.cat([images, images.new_zeros(_BATCH - len(images), *images.shape[1:])])
-        return fast(filled)[: len(images)]
+        try:
+            return fast(filled)[: len(images)]
+        except compile_errors() as error:
+            reason = " ".join(str(error).split())[:200]
+            note(f"the frozen part of the network cannot be compiled ({reason}); features are computed uncompiled")
+            fast = featurizer.cacheable
+            return fast(images)
 
     return prefix
 
@@ -236,6 +211,7 @@ def _build(
     views: int,
     device: torch.device,
     progress: Callable[[int, int], None],
+    lock: Lock,
 ) -> None:
     tasks = list(_tasks(dataset, views))
     total = num_rows(dataset, views)
@@ -249,7 +225,14 @@ def _build(
     with open_own(folder / "rows", "ab") as file, open_own(folder / _BUILT, "a") as built:
         for batches in loader.stream(tasks[whole:]):
             [batch] = on_device(batches, device)
-            rows = prefix(batch.images).to("cpu", dtype).contiguous().numpy().tobytes()
+            features = prefix(batch.images).to("cpu", dtype).contiguous()
+            if dtype == torch.float16 and not features.isfinite().all():
+                raise InputError(
+                    "features are too large for fp16, and the feature cache too large for fp32; set fewer "
+                    "feature_views, freeze up to a later stage, or set data_path cached"
+                )
+            rows = features.numpy().tobytes()
+            lock.check()  # a process that slept for minutes may have lost it
             file.write(rows)
             built.write(f"{zlib.crc32(rows)}\n")
             built.flush()
@@ -258,6 +241,7 @@ def _build(
             progress(done, total)
         file.flush()
         os.fsync(file.fileno())
+    lock.check()
     index = {"images": total // (1 + views), "rows": total, "shape": list(shape), "dtype": str(dtype).split(".")[1]}
     write_text(folder / "index.json", json.dumps({**index, "checksums": checksums.of_all()}))
     (folder / _BUILT).unlink()
@@ -325,7 +309,7 @@ def _damage(folder: Path) -> str:
     """Return what is wrong with a cache, '' if it is intact."""
     try:
         index = _read_index(folder)
-    except MALFORMED:
+    except (FileNotFoundError, *MALFORMED):  # another process may just be repairing it
         return "has an index that cannot be read"
     file = folder / "rows"
     if not file.is_file() or file.stat().st_size != index.rows * index.row_bytes:
@@ -350,20 +334,21 @@ def _refuse_without_room(folder: Path, needed: int) -> None:
         raise InputError(
             f"the feature cache needs {needed / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} GiB free; set "
             "fewer feature_views, freeze up to a later stage, or set XDG_CACHE_HOME to another disk"
-        )
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # of the disk, not of the run, which can resume
 
 
 @contextmanager
-def _writing(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+def _writing(folder: Path, waiting: Callable[[], object]) -> Iterator[Lock]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with held(folder / "lock", waiting=waiting):
-            yield
+        with held(folder / "lock", waiting=waiting) as lock:
+            yield lock
     except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         raise InputError(
-            f"the feature cache cannot be written to {folder} ({error.strerror}); free space, or set XDG_CACHE_HOME to "
-            "another disk"
-        ) from None
+            f"the feature cache in {folder} cannot be built ({what}); if this disk is full or read-only, free space or "
+            "set XDG_CACHE_HOME to another one"
+        ) from error
 
 
 def _product(shape: Iterable[int]) -> int:

@@ -5,6 +5,7 @@ import json
 import pytest
 from support import resolved, run_quickly
 
+from dg_batchformer.hparams_registry import resolve_hparams
 from dg_batchformer.spec.protocols import PROTOCOLS
 from dg_batchformer.storage.folders import RunFolder, State
 from dg_batchformer.training.preflight import check_runs
@@ -14,6 +15,17 @@ SMALL = {
     "Shapes": {"backbone": "tiny"},
     "PACS": {"backbone": "tiny", "weights": "none", "freeze": "none", "image_size": 16, "init": "none"},
 }
+
+
+@pytest.mark.parametrize(("protocol", "upto"), [("laptop", "featurizer"), ("laptop-finetune", "blocks.4")])
+def test_laptop_protocols_train_on_cached_features_of_a_frozen_pretrained_network(protocol, upto):
+    spec = resolved(dataset="PACS", protocol=protocol)
+    hparams = resolve_hparams(spec)
+
+    assert PROTOCOLS[protocol].default_data_path(spec.facts) == "features"
+    assert (hparams["backbone"], hparams["weights"], hparams["freeze"], hparams["image_size"]) == (
+        "efficientnet_lite0", "imagenet_v1", upto, 224
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("dataset", SMALL)

@@ -23,7 +23,7 @@ def test_statistics_are_reestimated_uncompiled(monkeypatch):
     def fail(graphs):
         raise AssertionError("a cumulative mean breaks compiled graphs at every layer")
 
-    monkeypatch.setattr(base, "_compiled", fail)
+    monkeypatch.setattr(base, "compiled_features", fail)
     network = nn.Sequential(TinyCnn(3), nn.Linear(16, 2))
     network[0].compiles_training = True
 

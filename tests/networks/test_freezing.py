@@ -8,8 +8,8 @@ from support import make_algorithm, make_minibatches
 from torch.testing import assert_close
 
 from dg_batchformer.errors import InputError
+from dg_batchformer.hparams import WHOLE
 from dg_batchformer.networks import Featurizer
-from dg_batchformer.networks.base import WHOLE
 from dg_batchformer.networks.batchformer import attach_batchformer
 from dg_batchformer.networks.freezing import check_freeze, freeze, trainable
 

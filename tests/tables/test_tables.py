@@ -310,3 +310,18 @@ def test_tables_of_runs_with_different_numbers_of_threads_say_so(tmp_path):
     for form in ("text", "markdown", "html", "latex"):
         assert note in " ".join(render(mixed, form).split())
         assert "CPU threads" not in render(alike, form)
+
+
+def test_tables_say_what_was_frozen_and_in_which_rows(tmp_path):
+    for row, freeze in zip(ROWS, ("featurizer", "blocks.4", "none"), strict=True):
+        sweep = SweepSpec("mine", ("PACS",), (row,), trials=2)
+        write_sweep(tmp_path / row.algorithm, sweep, lambda run: 0.5, hparams={"freeze": freeze})
+    alone, unfrozen = (build_sections(collect([tmp_path / name]), METHODS) for name in ("ERM", "CORAL"))
+    together = build_sections(collect([tmp_path / row.algorithm for row in ROWS]), METHODS)
+
+    for form in ("text", "markdown", "html", "latex"):
+        assert "all rows: the featurizer was frozen" in " ".join(render(alone, form).split())
+        assert "frozen" not in render(unfrozen, form)
+    said = render(together, "text")
+    assert "ERM: the featurizer was frozen\n" in said
+    assert "ERM+BF: the featurizer was frozen up to and including blocks.4\n" in said

@@ -290,9 +290,9 @@ def traced(monkeypatch):
     monkeypatch.setattr(torch, "compile", trace)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    base._compiled.cache_clear()
+    base.compiled_features.cache_clear()
     yield
-    base._compiled.cache_clear()
+    base.compiled_features.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # PyTorch reads it too
@@ -337,7 +337,7 @@ def test_a_run_with_too_many_shapes_or_a_broken_compiler_continues_uncompiled_wi
     def give_up(*given):
         raise error
 
-    monkeypatch.setattr(base, "_compiled", lambda training, graphs: give_up)
+    monkeypatch.setattr(base, "compiled_features", lambda training, graphs: give_up)
     spec, watcher = _folders_spec(compile="on", checkpoint_freq=4), Silence()
 
     assert run_quickly(spec, tmp_path / "run", data_dir=data_dir, watcher=watcher) is State.DONE
@@ -349,7 +349,7 @@ def test_a_run_with_too_many_shapes_or_a_broken_compiler_continues_uncompiled_wi
 def test_a_run_whose_backward_pass_cannot_be_compiled_resumes_uncompiled_from_its_checkpoint(
     data_dir, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(base, "_compiled", lambda training, graphs: lambda featurizer, x: featurizer.features(x))
+    monkeypatch.setattr(base, "compiled_features", lambda training, graphs: lambda network, x: network.features(x))
     update, updates = ERM.update, []
 
     def fail_compiled(self, minibatches, unlabeled=None):
@@ -379,7 +379,7 @@ def test_features_survive_the_next_replay_of_a_cuda_graph(name, monkeypatch):
         outputs[:] = [featurizer.features(x)]
         return outputs[0] * 1
 
-    monkeypatch.setattr(base, "_compiled", lambda training, graphs: replay)
+    monkeypatch.setattr(base, "compiled_features", lambda training, graphs: replay)
     replaying, plain = make_algorithm(name), make_algorithm(name)
     apply(Execution("fp32", "exact", "on"), replaying, torch.device("cuda"), 18)
 

@@ -2,24 +2,35 @@
 
 import json
 import shutil
+import sys
+import types
 from dataclasses import replace
 
 import pytest
 import torch
 from support import TRAINED, Silence, resolved, run_quickly
+from torch._dynamo.exc import BackendCompilerFailed
 from torch.testing import assert_close
 
 from dg_batchformer.algorithms import get_algorithm_class
+from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError
+from dg_batchformer.hparams import WHOLE
 from dg_batchformer.networks import Featurizer
+from dg_batchformer.networks.freezing import freeze
 from dg_batchformer.storage.folders import RunFolder, State, cache_dir
-from dg_batchformer.storage.lock import held
+from dg_batchformer.storage.lock import Busy, held
+from dg_batchformer.training import feature_cache
 from dg_batchformer.training.console import Console
 from dg_batchformer.training.data_path import check_features
-from dg_batchformer.training.feature_cache import open_features
+from dg_batchformer.training.feature_cache import FeatureLoader, Features, open_features
+from dg_batchformer.training.feature_recipe import recipe_of
+from dg_batchformer.training.loaders import Request
+from dg_batchformer.training.run_log import StorageTrouble
 from dg_batchformer.training.stop import Interrupted
 
-ON_FEATURES = [name for name in TRAINED if not get_algorithm_class(name).needs_pixels]
+NEED_PIXELS = {"ARM", "CutMix", "MIRO", "Mixup", "NDCL"}
+ON_FEATURES = [name for name in TRAINED if name not in NEED_PIXELS]
 # Cancelling distances, signs of small gradients and low temperatures amplify rounding differences between batch sizes.
 AMPLIFY = {"ANDMask", "CausIRL_MMD", "MMD", "RDM", "SANDMask", "iDAG"}
 STAGES = ["layers.1", "featurizer"]
@@ -140,6 +151,150 @@ def test_augmented_views_are_computed_once_and_drawn_again_by_a_repeated_run(wei
     assert computed == 3 * 4 * 2 * 5  # views of the images of 4 environments with 2 classes
     assert watcher.cached == 0
     assert again == first != plain
+
+
+def test_a_batch_holds_the_view_that_the_seed_of_a_sample_selects(image_folder):
+    dataset = get_dataset_class("PACS")(image_folder(), [3], {"image_size": 32})
+    images, views = sum(map(len, dataset)), 3
+    rows = torch.tensor([[view, image] for view in range(1 + views) for image in range(images)])
+    loader = FeatureLoader(dataset, Features(rows, images), views)
+    indices, first = [0, 9, 4], len(dataset[0])  # of the second environment
+
+    [[evaluated]] = loader.stream([[Request(1, indices, None)]])
+    drawn = [next(iter(loader.stream([[Request(1, indices, [seed] * 3)]])))[0] for seed in range(2 * views)]
+
+    assert evaluated.images.tolist() == [[0, first + index] for index in indices]
+    assert [batch.images.tolist() for batch in drawn] == [
+        [[1 + seed % views, first + index] for index in indices] for seed in range(2 * views)
+    ]
+    for batch in (evaluated, *drawn):
+        assert batch.labels.tolist() == [0, 1, 0]  # five images of each class
+
+
+def _recipe(folder, weights, **given):
+    asked = {"image_size": 32, "backbone": "tiny", "upto": WHOLE, "views": 2, "precision": "fp32", "add": 0, **given}
+    dataset = get_dataset_class("PACS")(folder, [3], {"image_size": asked["image_size"]})
+    hparams = {"backbone": asked["backbone"], "weights": weights if asked["backbone"] == "tiny" else "none"}
+    featurizer = Featurizer(dataset.input_shape, hparams)
+    freeze(featurizer, asked["upto"], dataset.input_shape)
+    next(featurizer.parameters()).data.add_(asked["add"])
+    return recipe_of(dataset, featurizer, asked["backbone"], asked["views"], asked["precision"])
+
+
+def test_features_are_shared_only_if_all_that_they_depend_on_is_equal(weights, image_folder, tmp_path):
+    data_dir = image_folder()
+    changes = {"image_size": 16}, {"upto": "layers.1"}, {"views": 1}, {"precision": "bf16"}, {"add": 0.001}
+
+    same = [_recipe(data_dir, weights).folder for _ in range(2)]
+    others = [_recipe(data_dir, weights, **change).folder for change in changes]
+    (data_dir / "PACS" / "photo" / "dog" / "0.png").unlink()
+    others.append(_recipe(data_dir, weights).folder)
+
+    assert same[0] == same[1]
+    assert len({same[0], *others}) == 1 + len(others)
+
+
+def test_features_of_a_network_with_another_normalization_or_code_are_others(image_folder, tmp_path, monkeypatch):
+    dataset, file = get_dataset_class("PACS")(image_folder(), [3], {"image_size": 32}), tmp_path / "mine.py"
+    monkeypatch.setitem(sys.modules, "mine", module := types.ModuleType("mine"))
+    module.__file__ = str(file)
+
+    def recipe(code=NETWORK, scale=0.5):
+        file.write_text(code)
+        exec(compile(code, file, "exec"), vars(module))
+        featurizer = module.Mine(scale)
+        freeze(featurizer, WHOLE, dataset.input_shape)
+        return recipe_of(dataset, featurizer, "mine", 0, "fp32")
+
+    recipes = [recipe(), recipe(scale=0.25), recipe(NETWORK.replace("x.mean", "2 * x.mean"))]
+
+    assert recipes[0] == recipe()
+    assert len({recipe.folder for recipe in recipes}) == 3
+
+
+NETWORK = """
+import torch
+from dg_batchformer.networks.base import FeaturizerModule
+
+class Mine(FeaturizerModule):
+    n_outputs = 3
+
+    def __init__(self, scale):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+
+    def features(self, x):
+        return self.scale * x.mean(dim=(2, 3))
+"""
+
+
+def test_large_caches_are_stored_in_fp16_and_say_so(weights, image_folder, tmp_path, monkeypatch):
+    data_dir, spec, watcher = image_folder(), _spec(weights=weights), Silence()
+    whole = _losses(spec, tmp_path / "whole", data_dir)
+    shutil.rmtree(cache_dir() / "features")
+    monkeypatch.setattr(feature_cache, "_MOST_IN_FP32", 0)
+
+    half = _losses(spec, tmp_path / "half", data_dir, watcher=watcher)
+
+    assert any("stored in fp16, with a relative error of at most 0.05 %" in sentence for sentence in watcher.notes)
+    assert '"feature_dtype": "float16"' in RunFolder(tmp_path / "half").records_file.read_text()
+    assert half != whole
+    for got, expected in zip(half, whole, strict=True):
+        assert_close(got, expected, rtol=1e-2, atol=1e-2, equal_nan=True)
+
+
+def test_features_too_large_for_fp16_are_refused(weights, image_folder, tmp_path, monkeypatch):
+    state = torch.load(weights, weights_only=True)
+    torch.save({name: value * 1e6 for name, value in state.items()}, weights)
+    monkeypatch.setattr(feature_cache, "_MOST_IN_FP32", 0)
+
+    with pytest.raises(InputError, match="features are too large for fp16, and the feature cache too large for fp32"):
+        run_quickly(_spec(weights=weights), tmp_path / "run", data_dir=image_folder())
+
+
+def test_a_full_disk_stops_a_run_that_can_be_resumed_later(weights, image_folder, tmp_path, monkeypatch):
+    data_dir, spec = image_folder(), _spec(weights=weights, steps=1)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda folder: usage)
+        with pytest.raises(StorageTrouble, match=r"the feature cache needs .* set fewer feature_views, .* to resume"):
+            run_quickly(spec, tmp_path / "run", data_dir=data_dir)
+
+    assert run_quickly(spec, tmp_path / "run", data_dir=data_dir) is State.DONE
+
+
+def test_a_prefix_that_cannot_be_compiled_computes_its_features_uncompiled(
+    weights, image_folder, tmp_path, monkeypatch
+):
+    data_dir, watcher = image_folder(), Silence()
+    plain = _losses(_spec(weights=weights), tmp_path / "plain", data_dir)
+    shutil.rmtree(cache_dir() / "features")
+
+    def give_up(images):
+        raise BackendCompilerFailed("inductor", OSError("omp.h: No such file or directory"), None)
+
+    monkeypatch.setattr(feature_cache, "compiled", lambda function, **options: give_up)
+
+    got = _losses(_spec(weights=weights, compile="on"), tmp_path / "run", data_dir, watcher=watcher)
+
+    [sentence] = [sentence for sentence in watcher.notes if "cannot be compiled" in sentence]
+    assert "omp.h" in sentence
+    for record, expected in zip(got, plain, strict=True):
+        assert_close(record, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_build_whose_lock_was_taken_over_stops(weights, image_folder, tmp_path):
+    spec = _spec(weights=weights, steps=1)
+
+    class Suspended(Silence):
+        def caching(self, cache, done, total):
+            for lock in cache_dir().glob("features/*/lock"):
+                lock.write_text('{"token": "of another process"}')
+
+    with pytest.raises(Busy, match="was taken over by"):
+        run_quickly(spec, tmp_path / "run", data_dir=image_folder(n=40), watcher=Suspended())
+    assert not list(cache_dir().glob("features/*/index.json"))
 
 
 def test_a_build_stops_when_asked_to_and_the_same_run_continues_it(weights, image_folder, tmp_path):
@@ -278,7 +433,11 @@ def test_a_kept_model_of_cached_features_predicts_images(weights, image_folder, 
     assert model.algorithm.predict(torch.randn(2, 3, 32, 32)).shape == (2, 2)
 
 
-@pytest.mark.parametrize("algorithm", ["Mixup", "CutMix", "ARM", "MIRO", "MixStyle", "SWAD+MixStyle+BF"])
+def test_exactly_the_methods_on_the_list_need_pixels():
+    assert {name for name in TRAINED if get_algorithm_class(name).needs_pixels} == NEED_PIXELS
+
+
+@pytest.mark.parametrize("algorithm", [*sorted(NEED_PIXELS), "MixStyle", "SWAD+MixStyle+BF"])
 def test_methods_that_need_pixels_are_refused_with_the_reason(algorithm, weights):
     with pytest.raises(InputError, match=r"cannot train on cached features: .+; set data_path cached"):
         check_features(_spec(algorithm, weights=weights), {"freeze": "featurizer"})
