@@ -14,7 +14,7 @@ from dg_batchformer.errors import InputError
 from dg_batchformer.text.spelling import one_spelling
 
 SPLITS = frozenset({"train", "val", "valid", "validation", "crossval", "test", "full", "all"})
-_WRAPPING = SPLITS | {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "data"}
+WRAPPING = SPLITS | {"image", "images", "img", "imgs", "jpegimages", "photos", "pictures", "data"}
 # Junk of file managers, network storage and recycle bins, besides hidden names and __MACOSX.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found"})
 _NAMED = 5  # names to list in a message
@@ -108,7 +108,7 @@ def one_level_too_many(domains: Mapping[Path, ClassFolders]) -> str:
     """
     deep = deep_classes(domains)
     for folder, found in domains.items():
-        wrapping = [name for name in found.images if name in deep and name.casefold() in _WRAPPING]
+        wrapping = [name for name in found.images if name in deep and name.casefold() in WRAPPING]
         if len(found.images) == 1:
             wrapping = [name for name in found.images if name in deep]
         if wrapping:

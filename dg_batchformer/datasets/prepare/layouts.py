@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dg_batchformer.catalog.class_folders import SPLITS, folders_in, is_image, walk
+from dg_batchformer.catalog.class_folders import WRAPPING, folders_in, is_image, walk
 from dg_batchformer.catalog.datasets import DatasetFacts
 from dg_batchformer.datasets.prepare.disk import writing
 from dg_batchformer.datasets.prepare.sources import Source
@@ -84,9 +84,9 @@ def images_of(environments: Mapping[str, Path], source: Source, left_out: frozen
 
 
 def _splits(environment: Path) -> list[tuple[str, Path]]:
-    """Return (split, folder with class folders): the environment itself, or its splits."""
+    """Return (split, folder with class folders): the environment itself, or its splits or folder ``images``."""
     below = folders_in(environment)
-    if below and all(path.name.casefold() in SPLITS for path in below):
+    if below and all(path.name.casefold() in WRAPPING for path in below):
         return [(path.name, path) for path in below]
     return [("", environment)]
 

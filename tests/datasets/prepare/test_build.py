@@ -115,6 +115,24 @@ def test_folders_of_other_suites_are_linked_and_not_copied(tmp_path, monkeypatch
         assert file.samefile(theirs / other / "dog" / "1.jpg")
 
 
+def test_the_archives_of_the_office_datasets_get_the_names_of_environments_and_classes_of_papers(tmp_path, monkeypatch):
+    for name in ("Office31", "OfficeCaltech10"):
+        _with_two_classes(monkeypatch, name)
+    for domain in ("amazon", "dslr", "webcam"):
+        _images(tmp_path / "office31", [f"{domain}/images"], ["back_pack", "laptop_computer"])
+    _images(tmp_path / "ten", ["amazon", "caltech", "dslr", "webcam"], ["back_pack", "laptop_computer"])
+
+    office, ten = (
+        _prepare("Office31", tmp_path, tmp_path / "office31"),
+        _prepare("OfficeCaltech10", tmp_path, tmp_path / "ten"),
+    )
+
+    assert [environment.name for environment in office] == ["amazon", "dslr", "webcam"]
+    assert office.classes == ["back_pack", "laptop_computer"]
+    assert [environment.name for environment in ten] == ["amazon", "caltech10", "dslr", "webcam"]
+    assert ten.classes == ["backpack", "laptop"]
+
+
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO])
 def test_images_are_copied_with_a_note_if_they_cannot_be_linked(tmp_path, monkeypatch, number):
     def link(*paths):
