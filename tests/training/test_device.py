@@ -1,13 +1,18 @@
 """Devices by name, with a fake torch.cuda."""
 
+import multiprocessing
 import os
 
 import pytest
 import torch
 from stand_in_gpus import Gpus
+from support import resolved
 
+from dg_batchformer.datasets import get_dataset_class
 from dg_batchformer.errors import InputError
+from dg_batchformer.storage.folders import RunFolder
 from dg_batchformer.training import device as devices
+from dg_batchformer.training import worker
 from dg_batchformer.training.device import (
     allow_tf32,
     arithmetic,
@@ -16,7 +21,9 @@ from dg_batchformer.training.device import (
     parse_device,
     prepare_device,
 )
+from dg_batchformer.training.evaluate import Evaluation
 from dg_batchformer.training.preflight import parse_devices
+from dg_batchformer.training.records import RecordWriter
 
 LISTED = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77)
@@ -127,3 +134,38 @@ def test_records_of_gpus_say_versions_and_settings_that_numbers_depend_on(listed
     assert arithmetic(gpu) == {"tf32": False, "cudnn_deterministic": True, "cudnn_benchmark": False}
     assert gpu_versions(gpu)["driver"] == "550.54.15"
     assert arithmetic(cpu) == gpu_versions(cpu) == {}
+
+
+def test_every_record_of_a_run_on_a_gpu_has_them(listed, monkeypatch, tmp_path):
+    gpu = torch.device("cuda", 0)
+    Gpus(monkeypatch, 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H200")
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2**30)
+    spec, dataset = resolved(dataset="Shapes"), get_dataset_class("Shapes")(None, [0], {})
+    splits = {(env, "in"): range(64) for env in range(len(dataset))}
+    prepare_device(gpu)
+
+    writer = RecordWriter(RunFolder(tmp_path), spec, {"batch_size": 8}, dataset, splits, gpu)
+    record = writer.append(0, {}, Evaluation({}, {(env, "out"): 0.0 for env in spec.train_envs}, {}))
+
+    assert record.items() >= {"device": "H200", "tf32": False, "cudnn_deterministic": True, "mem_gb": 1.0}.items()
+    assert record["versions"]["driver"] == "550.54.15"
+
+
+def test_a_worker_reports_whatever_makes_its_device_unusable(monkeypatch, tmp_path):
+    def fail(name):
+        raise KeyError("libcuda.so")
+
+    monkeypatch.setattr(worker, "parse_device", fail)
+    ours, its = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=worker.serve, args=(its, "cuda", 1, tmp_path / "log"))
+    process.start()
+
+    ours.send("a task")
+
+    assert ours.poll(60)
+    event = ours.recv()
+    process.join(60)
+    assert (event["event"], process.exitcode) == ("unusable", 0)
+    assert "libcuda.so" in event["sentence"]
