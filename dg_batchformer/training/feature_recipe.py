@@ -3,7 +3,8 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import NamedTuple
@@ -68,16 +69,18 @@ def recipe_of(dataset: Dataset, featurizer: FeaturizerModule, backbone: str, vie
 
 def _code(featurizer: FeaturizerModule) -> Iterator[str]:
     """Yield the versions of packages, and digests of the files of plug-ins, whose modules are in a featurizer."""
-    distributions = packages_distributions()
     for kind in {type(module) for module in featurizer.modules()}:
         package = kind.__module__.partition(".")[0]
         if package in _SAME_EVERYWHERE:
             continue
-        if package in distributions:
-            name = distributions[package][0]
-            yield f"{name} {version(name)}"
-        else:
-            yield f"{package} {_file_digest(kind)}"
+        names = _distributions().get(package)
+        yield f"{names[0]} {version(names[0])}" if names else f"{package} {_file_digest(kind)}"
+
+
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Return the installed distributions by package; this takes a while."""
+    return packages_distributions()
 
 
 def _file_digest(kind: type) -> str:
