@@ -11,7 +11,9 @@ from generated import ROWS, write_sweep
 from dg_batchformer.cli.main import main
 from dg_batchformer.errors import InputError
 from dg_batchformer.report.choices import Choices
+from dg_batchformer.report.figures.dots import gain_figure
 from dg_batchformer.report.figures.ratio import ratio_frame
+from dg_batchformer.report.looks import looks
 from dg_batchformer.report.plots import WIDTHS, Plots
 from dg_batchformer.results.collect import collect
 from dg_batchformer.results.metrics import METRICS
@@ -43,6 +45,23 @@ def test_gain_draws_the_average_first_with_the_interval_of_compare(plots):
     assert any(len(x) == 2 and np.allclose(x, compared.interval) for x in drawn)
     assert len({axes.get_xlim() for axes in figure.axes}) == 1
     assert figure.axes[0].get_xlim()[0] < 0 < figure.axes[0].get_xlim()[1]
+
+
+def test_the_scale_follows_the_dots_and_arrows_mark_intervals_that_go_on():
+    frame = pd.DataFrame(
+        [("A", "Average", 1.0, -400.0, 3.0), ("B", "Average", 5.0, 4.0, 6.0), ("A", "photo", -2.0, -3.0, -1.0)],
+        columns=["row", "environment", "gain", "low", "high"],
+    )
+
+    figure = gain_figure(frame.assign(over="ERM"), looks(["ERM", "A", "B"]))
+
+    arrows = [
+        (line.get_marker(), line.get_xdata()[0]) for line in figure.axes[0].lines if line.get_marker() in ("<", ">")
+    ]
+    assert arrows == [("<", -9.0)]  # the dots spread over 7 points, from -2 to 5
+    low, high = figure.axes[0].get_xlim()
+    assert -10 < low < -9
+    assert 6 < high < 7
 
 
 def test_curves_begin_at_step_0_and_name_their_rows(plots):

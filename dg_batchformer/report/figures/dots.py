@@ -1,8 +1,10 @@
-"""Dot plots: one line per row, a panel for the average and for every environment, all on one scale."""
+"""Dot plots: one line per row, a panel for the average and for every environment, all on one scale.
+
+The scale follows the dots; an arrow marks the end of an interval that goes on beyond it.
+"""
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -38,6 +40,7 @@ def _dots(frame: pd.DataFrame, value: str, unit: str, looks: Looks, width: float
     places += [name for name in dict.fromkeys(frame.environment) if name != AVERAGE]
     left = label_width(names, width)
     columns = _COLUMNS if width > 6 else 2 if width > 5 else 1
+    scale = _scale(frame, value, zero=zero)
     figure, grid = panels(
         places, columns, width=width, height=len(names) * _LINE + 0.12, left=left, between=(0.18, 0.62),
         sharex=True, sharey=True,
@@ -55,6 +58,10 @@ def _dots(frame: pd.DataFrame, value: str, unit: str, looks: Looks, width: float
             look, height = looks[mark["row"]], names.index(mark["name"])
             if np.isfinite(mark["low"]) and np.isfinite(mark["high"]):
                 axes.plot([mark["low"], mark["high"]], [height, height], color=look.hex, linewidth=1.6)
+                if mark["low"] < scale[0]:
+                    axes.plot(scale[0], height, "<", color=look.hex, markersize=4)
+                if mark["high"] > scale[1]:
+                    axes.plot(scale[1], height, ">", color=look.hex, markersize=4)
             axes.plot(mark[value], height, look.marker, color=look.hex)
     first = grid[0][0]
     first.set_ylim(len(names) - 0.4, -0.6)
@@ -62,18 +69,26 @@ def _dots(frame: pd.DataFrame, value: str, unit: str, looks: Looks, width: float
     for line in grid:
         line[0].tick_params(axis="y", labelcolor=INK)
     grid[-1][0].set_xlabel(unit)
-    _widen(first, zero=zero)
+    margin = 0.05 * (scale[1] - scale[0])
+    first.set_xlim(scale[0] - margin, scale[1] + margin)
     return figure
 
 
-def _widen(axes: Axes, *, zero: bool) -> None:
-    """Span at least 2 points, and around 0 as far to either side."""
-    low, high = axes.get_xlim()
-    extra = max(0.0, 2 - (high - low)) / 2
-    low, high = low - extra, high + extra
+def _scale(frame: pd.DataFrame, value: str, *, zero: bool) -> tuple[float, float]:
+    """Return the ends of the scale: those of the intervals, up to the spread of the dots beyond the outermost dots.
+
+    It spans at least 2 points, and around 0 some of them to either side.
+    """
+    dots = frame[value].to_numpy(float)
+    dots = dots[np.isfinite(dots)] if np.isfinite(dots).any() else np.zeros(1)
+    spread = max(2.0, float(np.ptp(dots)))
+    ends = np.concatenate([dots, frame[["low", "high"]].to_numpy(float).ravel()])
+    ends = np.clip(ends[np.isfinite(ends)], dots.min() - spread, dots.max() + spread)
+    extra = max(0.0, 2 - float(np.ptp(ends))) / 2
+    low, high = float(ends.min()) - extra, float(ends.max()) + extra
     if zero:
-        low, high = min(low, -0.15 * (high - low)), max(high, 0.15 * (high - low))
-    axes.set_xlim(low, high)
+        return min(low, -0.15 * (high - low)), max(high, 0.15 * (high - low))
+    return low, high
 
 
 @styled
