@@ -13,6 +13,8 @@ from dg_batchformer.hparams import NOTHING, WHOLE, Hparams
 from dg_batchformer.networks import Featurizer
 from dg_batchformer.networks.backbones import backbone_for
 from dg_batchformer.networks.base import FeaturizerModule
+from dg_batchformer.networks.clip_models import is_clip
+from dg_batchformer.networks.timm_models import is_timm
 from dg_batchformer.networks.tuning import ALL
 from dg_batchformer.spec.run import RunSpec
 from dg_batchformer.training.cached import CachedLoader
@@ -42,7 +44,7 @@ def open_loader(
         return open_images(spec, hparams, dataset, device, watcher, stop)
     of_prefix = {**hparams, "tune": ALL}  # how the rest is tuned leaves cached features alone
     featurizer = Featurizer(dataset.input_shape, of_prefix, attends=False).to(device)
-    _check_splits(featurizer, hparams)
+    _refuse_part_of(hparams["backbone"], featurizer.frozen, splits=featurizer.splits_at_stages)
     precision = settle_precision(spec, dataset, device)
     featurizer.autocast = torch.bfloat16 if precision == "bf16" else None
     views = hparams["feature_views"] if hparams.get("data_augmentation", False) else 0
@@ -89,6 +91,8 @@ def check_features(spec: RunSpec, hparams: Hparams) -> None:
         )
     if reason := get_algorithm_class(spec.algorithm).needs_pixels:
         raise InputError(f"{spec.method} cannot train on cached features: {reason}; set data_path cached")
+    backbone = str(hparams.get("backbone"))
+    _refuse_part_of(backbone, hparams["freeze"], splits=not (is_timm(backbone) or is_clip(backbone)))
 
 
 def read_features(algorithm: Algorithm) -> None:
@@ -103,9 +107,10 @@ def read_features(algorithm: Algorithm) -> None:
         featurizer.reads_prefix = True
 
 
-def _check_splits(featurizer: FeaturizerModule, hparams: Hparams) -> None:
-    if featurizer.frozen != WHOLE and not featurizer.splits_at_stages:
+def _refuse_part_of(backbone: str, upto: str, *, splits: bool) -> None:
+    """Raise InputError if only a part of a network is frozen that cannot be split at its stages."""
+    if upto != WHOLE and not splits:
         raise InputError(
-            f"data_path features cannot continue {hparams['backbone']} after {featurizer.frozen}: timm models can only "
-            "be cached as a whole; set freeze featurizer, or data_path cached"
+            f"data_path features cannot continue {backbone} after {upto}: models of timm and open_clip can only be "
+            "cached as a whole; set freeze featurizer, or data_path cached"
         )

@@ -446,3 +446,12 @@ def test_methods_that_need_pixels_are_refused_with_the_reason(algorithm, weights
 def test_cached_features_need_a_frozen_prefix():
     with pytest.raises(InputError, match="set freeze to a stage"):
         check_features(resolved(dataset="PACS", data_path="features"), {"freeze": "none"})
+
+
+@pytest.mark.parametrize("backbone", ["timm/vit_tiny_patch16_224", "clip/ViT-B-32"])
+def test_networks_that_cannot_be_split_are_refused_before_a_sweep_begins(backbone):
+    spec = resolved(dataset="PACS", data_path="features")
+
+    check_features(spec, {"freeze": "featurizer", "backbone": backbone})
+    with pytest.raises(InputError, match=rf"cannot continue {backbone} after blocks.3: .* set freeze featurizer, or"):
+        check_features(spec, {"freeze": "blocks.3", "backbone": backbone})
