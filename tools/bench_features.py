@@ -34,6 +34,7 @@ from dg_batchformer.training.run_log import Watcher
 
 BACKBONE = "efficientnet_lite0"
 BATCH = 64
+_STEPS = 200  # of a turn
 CPU = torch.device("cpu")
 PARTS = ("build", "step")
 
@@ -91,12 +92,15 @@ class Bench:
         loader = self._open()
         trained = Trained(self.spec, self.dataset, loader, CPU)
         bare = bare_loop(loader, sum(map(len, self.dataset)), self.hparams["lr"], self.hparams["weight_decay"])
-        one, other = (lambda: next(bare)), trained.step
-        one(), other()
-        ratios = [self._once(one, 200) / self._once(other, 200) for _ in range(self.rounds)]
+        floor, own = (lambda: next(bare)), trained.step
+        floor(), own()
+        turns = [(self._once(floor, _STEPS), self._once(own, _STEPS)) for _ in range(self.rounds)]
+        ratios = [one / other for one, other in turns]
         found = Ratios(statistics.median(ratios), min(ratios), max(ratios))
+        bare_speed, speed = (_STEPS / statistics.median(seconds) for seconds in zip(*turns, strict=True))
         width = loader.features.rows.shape[1]
         print(f"\n### A step of ERM: 3 x {self.hparams['batch_size']} features of width {width}\n")
+        print(f"* {speed:.0f} steps/s; a bare loop has {bare_speed:.0f}")
         print(f"* {found.median:.0%} of the speed of a bare loop (turns: {found.low:.0%} to {found.high:.0%})")
 
     def _open(self) -> FeatureLoader:
