@@ -24,9 +24,10 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _alone(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
-    torch.set_num_threads(1)  # also for fixtures of whole modules, which come before this one
+    torch.set_num_threads(1)  # for fixtures of whole modules, which come before this one
 
 
 @pytest.fixture

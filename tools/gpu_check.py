@@ -675,7 +675,7 @@ class OutOfTime(BaseException):
     """The time limit has passed; not an error of a phase."""
 
 
-def out_of_time(*signal: Any) -> None:
+def out_of_time(*received: Any) -> None:
     """Handle the alarm at the time limit."""
     raise OutOfTime
 

@@ -102,7 +102,7 @@ def _content(given: Any) -> bytes:
             return read_bytes(given, YAML)
         except OSError as error:
             raise InputError(f"cannot read {given}: {error.strerror}") from None
-    return _source(given.build if isinstance(given, Backbone) else given).encode()
+    return source_of(given.build if isinstance(given, Backbone) else given).encode()
 
 
 def plugins_of(spec: RunSpec, backbone: str) -> list[str]:
@@ -131,7 +131,7 @@ def is_importable(written: type) -> bool:
     return written.__module__ != "__main__" and getattr(module, written.__qualname__, None) is written
 
 
-def _source(written: Any) -> str:
+def source_of(written: Any) -> str:
     """Return the source of a class or function, with all it uses of the session, without comments and formatting."""
     parts: dict[str, str] = {}
     left: list[Any] = [written]

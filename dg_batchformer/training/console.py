@@ -14,11 +14,10 @@ class Console(Watcher):
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
-        self.of: object = None  # what the bar shows: a cache, or None for the steps of a run
 
     def begin(self, run: RunInfo) -> None:
         self.close()
-        self.of, self.bar = None, self._bar(run.steps, "step", run.start)
+        self.bar = self._bar(run.steps, "step", run.start)
 
     def step(self, step: int) -> None:
         assert self.bar is not None
@@ -35,9 +34,9 @@ class Console(Watcher):
         if not shows_bars():
             super().caching(cache, done, total)
             return
-        if self.bar is None or self.of != (cache, done > 0):
+        if self.bar is None or self.building != (cache, done > 0):
             self.close()
-            self.of, self.bar = (cache, done > 0), self._bar(total, cache.entry, done)
+            self.building, self.bar = (cache, done > 0), self._bar(total, cache.entry, done)
             self.bar.set_description(cache.name if done else f"waiting for another process: {cache.name}")
         self.bar.update(done - self.bar.n)
         if done == total:

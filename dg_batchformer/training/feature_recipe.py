@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dg_batchformer.datasets import Dataset
 from dg_batchformer.networks.base import FeaturizerModule
 from dg_batchformer.networks.freezing import prefix_state
+from dg_batchformer.plugins.session import source_of
 from dg_batchformer.spec.forks import MAX_CODE
 from dg_batchformer.storage.folders import cache_dir
 from dg_batchformer.storage.safe_read import read_bytes
@@ -84,9 +85,9 @@ def _distributions() -> Mapping[str, Sequence[str]]:
 
 
 def _file_digest(kind: type) -> str:
-    """Return the digest of the file that defines a class; of its name if there is none, as in a notebook."""
+    """Return the digest of the file that defines a class; of its source if there is none, as in a notebook."""
     try:
         code = read_bytes(inspect.getfile(kind), MAX_CODE)
     except (OSError, TypeError):
-        code = kind.__qualname__.encode()
+        code = source_of(kind).encode()
     return hashlib.sha256(code).hexdigest()

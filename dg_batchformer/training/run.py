@@ -136,35 +136,28 @@ def _train(
                 return trajectory.train(stop)
         finally:
             torch.set_num_threads(threads)  # a run that resumes may have changed it
+            for follower in followers:
+                follower.leave()
 
     waiting = list(followers)
     while waiting:
-        waiting = _retried(begin, followers, device, watcher)
-        _leave(followers)
+        waiting = _retried(begin, device, watcher)
 
 
-def _retried(
-    begin: Callable[..., list[Follower]], followers: Sequence[Follower], device: torch.device, watcher: Watcher
-) -> list[Follower]:
+def _retried(begin: Callable[..., list[Follower]], device: torch.device, watcher: Watcher) -> list[Follower]:
     """Train runs; retry once, from the checkpoints, without what failed.
 
     After an OOM, the pixel cache on the GPU is released. If a backward pass cannot be compiled, nothing is compiled.
     """
     try:
         return begin()
-    except compile_errors():
-        may_compile = False
-        tell(watcher, "compilation of the backward pass failed; the run resumes uncompiled")
     except Exception as error:
-        if not (is_out_of_memory(error) and RESIDENCE.give_up()):
+        may_compile = is_out_of_memory(error)
+        if may_compile and RESIDENCE.give_up():
+            tell(watcher, f"{device} ran out of memory; the pixel cache is removed from it, and the run resumes")
+        elif not may_compile and isinstance(error, compile_errors()):
+            tell(watcher, "compilation of the backward pass failed; the run resumes uncompiled")
+        else:
             raise
-        may_compile = True
-        tell(watcher, f"{device} ran out of memory; the pixel cache is removed from it, and the run resumes")
-    _leave(followers)
     gc.collect()
     return begin(may_compile=may_compile)
-
-
-def _leave(followers: Sequence[Follower]) -> None:
-    for follower in followers:
-        follower.leave()

@@ -194,13 +194,18 @@ def test_features_are_shared_only_if_all_that_they_depend_on_is_equal(weights, i
     assert len({same[0], *others}) == 1 + len(others)
 
 
-def test_features_of_a_network_with_another_normalization_or_code_are_others(image_folder, tmp_path, monkeypatch):
-    dataset, file = get_dataset_class("PACS")(image_folder(), [3], {"image_size": 32}), tmp_path / "mine.py"
+@pytest.mark.parametrize("is_a_notebook", [False, True])
+def test_features_of_a_network_with_another_normalization_or_code_are_others(
+    is_a_notebook, image_folder, tmp_path, monkeypatch
+):
+    dataset = get_dataset_class("PACS")(image_folder(), [3], {"image_size": 32})
     monkeypatch.setitem(sys.modules, "mine", module := types.ModuleType("mine"))
-    module.__file__ = str(file)
 
     def recipe(code=NETWORK, scale=0.5):
+        file = tmp_path / f"cell{len(code)}.py"
         file.write_text(code)
+        if not is_a_notebook:  # where classes have no file
+            module.__file__ = str(file)
         exec(compile(code, file, "exec"), vars(module))
         featurizer = module.Mine(scale)
         freeze(featurizer, WHOLE, dataset.input_shape)
