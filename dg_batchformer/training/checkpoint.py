@@ -56,6 +56,15 @@ def capture(algorithm: nn.Module) -> dict[str, Any]:
     return {"modules": algorithm.state_dict(), "attributes": attributes}
 
 
+def tensor_bytes(state: Any) -> int:
+    """Return the size of all tensors in a captured state, in bytes."""
+    if isinstance(state, torch.Tensor):
+        return state.nbytes
+    if isinstance(state, dict):
+        return sum(tensor_bytes(part) for part in state.values())
+    return sum(tensor_bytes(part) for part in state) if isinstance(state, list) else 0
+
+
 def restore(algorithm: nn.Module, state: Any) -> None:
     """Load a captured state into a newly built algorithm of the same class; raise Refused for any other state."""
     refuse_foreign(algorithm, state, capture(algorithm))

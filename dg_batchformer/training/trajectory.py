@@ -29,6 +29,7 @@ from dg_batchformer.training.loaders import Loader
 from dg_batchformer.training.loop import Ending, Means, seed_everything, train
 from dg_batchformer.training.run_log import Watcher, log, tell
 from dg_batchformer.training.sampling import Sampler, Splits, split_environments, training_inputs
+from dg_batchformer.training.saving_pace import SavingPace
 from dg_batchformer.training.stop import Interrupted
 from dg_batchformer.training.thinning import count_classes
 from dg_batchformer.wrappers.averaging import WeightAveraging
@@ -95,7 +96,6 @@ class Trajectory:
         self.images_per_step = hparams["batch_size"] * len(spec.train_envs)
         work = Work(self.images_per_step, sum(map(len, self.evaluator.splits.values())), in_sweep)
         self.use(settle(spec, dataset, device, work))
-        self.save_seconds = self.options.save_seconds  # interval of checkpoints
         self.means = Means()
 
     @property
@@ -144,7 +144,7 @@ class Trajectory:
             log.info("%s", line)
         for sentence in self.notes:
             tell(self.watcher, sentence)
-        self.clock = self.saved = time.monotonic()
+        self.clock, self.pace = time.monotonic(), SavingPace(self.options, self._checkpoint_bytes)
         ending = train(
             self.algorithm,
             self.sampler.minibatches(self.loader, start, self.device),
@@ -192,11 +192,9 @@ class Trajectory:
         if not self.followers:
             return Ending.COMPLETE
         stopping = stop()
-        since = time.monotonic()
-        if stopping or since - self.saved >= self.save_seconds:
-            self._save(step + 1)
-            self.saved = time.monotonic()
-            self.save_seconds = self.options.save_interval(self.saved - since)
+        if stopping or self.pace.due():
+            with self.pace.saving():
+                self._save(step + 1)
         return Ending.INTERRUPTED if stopping else None
 
     def _end(self, follower: Follower, ending: Ending) -> None:
@@ -243,6 +241,10 @@ class Trajectory:
         shared = self._shared_state()
         for follower in self.following(step - 1):
             follower.save(step, shared)
+
+    def _checkpoint_bytes(self) -> int:
+        """Return about how many bytes saving all runs would write."""
+        return sum(checkpoint.tensor_bytes(checkpoint.capture(follower.algorithm)) for follower in self.followers)
 
     def _shared_state(self) -> dict[str, Any]:
         """Return the entries of a checkpoint that all runs share."""
