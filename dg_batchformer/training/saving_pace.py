@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dg_batchformer.spec.options import RunOptions
 
 _BYTES_PER_SECOND = 4e8  # expected of the first checkpoint
+_MARGIN = 1.25  # how much longer than the last checkpoint the next one may take
 
 
 class SavingPace:
     """Keeps the time between checkpoints, and the share of all time since training began that goes into them.
 
-    The next checkpoint is expected to take as long as the last one, and the first as long as its size suggests.
+    The first checkpoint is expected to take as long as its size suggests, and the next a quarter longer than the last.
 
     Args:
         options: of the run.
@@ -41,5 +42,5 @@ class SavingPace:
         began = time.monotonic()
         yield
         self.last = time.monotonic()
-        self.expected = self.last - began
-        self.total += self.expected
+        self.total += self.last - began
+        self.expected = _MARGIN * (self.last - began)
