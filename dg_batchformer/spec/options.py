@@ -23,8 +23,8 @@ class RunOptions:
         keep: which model to keep: ``none``, ``final`` (the one that the run returns) or ``best``.
         predictions: whether to write the predictions of the final model for every evaluated sample.
         log: names of callbacks that follow the run, see ``callbacks.load``.
-        save_seconds: interval of checkpoints in seconds, longer if saving takes more than 2 % of it; what a killed run
-            has to repeat. 0 saves after every step.
+        save_seconds: interval of checkpoints in seconds, longer if saving would take more than 2 % of the time; what a
+            killed run has to repeat. 0 saves after every step.
 
     """
 
@@ -41,7 +41,7 @@ class RunOptions:
             raise InputError(f"save_seconds is {self.save_seconds}, but must be at least 0")
 
     def save_interval(self, seconds: float) -> float:
-        """Return the interval of checkpoints, one of which took ``seconds`` to save."""
+        """Return how long to train for ``seconds`` of saving to be affordable; not less than ``save_seconds``."""
         return max(self.save_seconds, seconds / _SAVING) if self.save_seconds else 0.0
 
     def typed(self) -> dict[str, Any]:

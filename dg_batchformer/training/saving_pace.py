@@ -17,7 +17,8 @@ class SavingPace:
 
     Args:
         options: of the run.
-        size: gives the size of a checkpoint in bytes; called once, as the optimizer's state grows in the first step.
+        size: gives the size of a checkpoint in bytes; called once, when the first may be due, as optimizers have no
+            state before the first step.
 
     """
 
